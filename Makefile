@@ -1,0 +1,40 @@
+# make quickstart   train, compare and look at the result (CPU, minutes)
+# make test         ruff and the whole test suite
+PYTHON ?= python3
+VENV ?= .venv
+STAMP = $(VENV)/.installed-$(notdir $(PYTHON))
+# One venv per machine, re-made when the dependencies change.
+PY = $(VENV)/bin/python
+QUICKSTART_FLAGS ?=
+# Two cores: as many workers as physical cores keeps JAX's threads busy.
+PYTEST_FLAGS ?= -n 2 --dist loadgroup
+
+.PHONY: quickstart test test-slow lint format clean
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "posttrain_jax needs Python 3.11+, this is %s" % sys.version.split()[0]'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -r requirements.txt
+	$(PY) -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+quickstart: $(STAMP)
+	$(PY) -m posttrain_jax.quickstart --config configs/quickstart.py --workdir runs/quickstart $(QUICKSTART_FLAGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+test: lint
+	$(PY) -m pytest -m 'not slow' $(PYTEST_FLAGS)
+
+test-slow: lint
+	$(PY) -m pytest $(PYTEST_FLAGS)
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info

@@ -1,0 +1,104 @@
+"""Model configuration: one frozen dataclass, presets and a size dial.
+
+The flags cover Llama, Qwen2, Qwen3 and what is built from the same blocks.
+"""
+
+import dataclasses
+import re
+
+from posttrain_jax.resolve import nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """Llama 3's frequency scaling; the fields are those of config.json."""
+
+  factor: float = 8.0
+  low_freq_factor: float = 1.0
+  high_freq_factor: float = 4.0
+  original_max_position_embeddings: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """A decoder-only transformer. Static under jit (hashable)."""
+
+  vocab_size: int = 64
+  num_layers: int = 3
+  width: int = 96  # residual stream
+  num_heads: int = 3
+  num_kv_heads: int = 3  # fewer than num_heads: grouped-query attention
+  head_dim: int = 32
+  mlp_dim: int = 384
+  max_length: int = 2048  # positions the model was made for; 0 = unlimited
+  rope_theta: float = 10_000.0
+  rope_scaling: RopeScaling | None = None
+  norm_eps: float = 1e-6
+  tie_embeddings: bool = True
+  qkv_bias: bool = False  # Qwen2
+  qk_norm: bool = False  # Qwen3
+  value_head: bool = False  # a scalar per token, for PPO
+  dtype: str = 'float32'  # of activations and matrix products
+  param_dtype: str = 'float32'  # of the stored weights
+  remat: bool = False  # recompute each layer in the backward pass
+  scan_layers: bool = True  # one compiled layer; False unrolls them
+  logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
+
+  def __post_init__(self):
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+        f'num_heads={self.num_heads} is no multiple of '
+        f'num_kv_heads={self.num_kv_heads}'
+      )
+    if self.head_dim % 2:
+      raise ValueError(f'head_dim={self.head_dim} is odd: RoPE needs pairs')
+    for field in ('dtype', 'param_dtype'):
+      if getattr(self, field) not in ('float32', 'bfloat16', 'float64'):
+        raise ValueError(
+          f'{field}="{getattr(self, field)}".'
+          + nearest(getattr(self, field), ('float32', 'bfloat16', 'float64'))
+        )
+
+
+def _dial(width: int, num_layers: int) -> dict[str, int]:
+  return dict(
+    width=width,
+    num_layers=num_layers,
+    num_heads=width // 32,
+    num_kv_heads=width // 32,
+    head_dim=32,
+    mlp_dim=4 * width,
+  )
+
+
+# name -> fields; parameters without the embedding in the comment.
+PRESETS: dict[str, dict[str, int]] = {
+  'pico': _dial(64, 3),  # 0.2M
+  'nano': _dial(96, 3),  # 0.44M
+  'micro': _dial(128, 4),  # 1.05M
+  'mini': _dial(192, 6),  # 3.5M
+  'small': _dial(256, 9),  # 9.4M
+}
+
+
+def make_config(preset: str, **fields) -> ModelConfig:
+  """`PRESETS[preset]`, or the size dial 'depth-N' (width 32 N, N layers).
+
+  Raises:
+    ValueError: unknown preset or field, with the nearest valid one.
+  """
+  dial = re.fullmatch(r'depth-([1-9]\d*)', preset)
+  if dial:
+    size = _dial(32 * int(dial[1]), int(dial[1]))
+  elif preset in PRESETS:
+    size = PRESETS[preset]
+  else:
+    raise ValueError(
+      f'unknown model preset "{preset}".{nearest(preset, PRESETS)}, or '
+      'depth-N for any N'
+    )
+  known = [field.name for field in dataclasses.fields(ModelConfig)]
+  for key in fields:
+    if key not in known:
+      raise ValueError(f'model has no field "{key}".{nearest(key, known)}')
+  return ModelConfig(**{**size, **fields})

@@ -1,0 +1,47 @@
+"""What tasks share: building an Example, checking knobs, exact-match verify."""
+
+import jax.numpy as jnp
+
+from posttrain_jax.tasks import vocab
+from posttrain_jax.tasks.vocab import Text
+from posttrain_jax.types import Array, Example
+
+
+def example(prompt: Text, answer: dict[str, Array], size: int) -> Example:
+  """An Example with prompt_id 0; whoever samples a batch numbers the rows."""
+  prompt = vocab.fit(prompt, size)
+  return Example(
+    prompt=prompt.tokens,
+    prompt_mask=prompt.mask,
+    prompt_id=jnp.uint32(0),
+    answer=answer,
+  )
+
+
+def check(condition: bool, message: str) -> None:
+  """Raises ValueError(message) unless `condition`; for difficulty knobs."""
+  if not condition:
+    raise ValueError(message)
+
+
+def finish(text: Text, size: int) -> Text:
+  """`text` and its EOS in a buffer of `size`."""
+  return vocab.join(text, vocab.special(vocab.EOS), size=size)
+
+
+def final_text(
+  completion: Array, mask: Array, marker: str | None = None
+) -> Text:
+  """What a completion says before its EOS, after the last `marker` if any."""
+  mask = vocab.before_eos(completion, mask)
+  if marker is not None:
+    mask = vocab.after_last(completion, mask, vocab.token(marker))
+  return vocab.compact(completion, mask)
+
+
+def exact_match(
+  expected: Text, completion: Array, mask: Array, marker: str | None = None
+) -> dict[str, Array]:
+  """Reward 1.0 if the final text is `expected`, to the character."""
+  right = vocab.equal(final_text(completion, mask, marker), expected)
+  return {'reward': right.astype(jnp.float32)}
