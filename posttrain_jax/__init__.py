@@ -1,4 +1,4 @@
-"""posttrain_jax: every way of post-training a language model, one function each.
+"""posttrain_jax: each way of post-training a language model, one function.
 
 The rooms (losses, advantages, token weights, ...) are plain modules of pure
 functions; import the one you need:

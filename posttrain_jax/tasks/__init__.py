@@ -22,7 +22,17 @@ from posttrain_jax.resolve import nearest
 
 __all__ = [
   'addition',
+  'multiplication',
+  'modular',
+  'sorting',
   'countdown',
+  'make24',
+  'sudoku',
+  'list_functions',
+  'frozen_lake',
+  'sokoban',
+  'facts',
+  'entity_tracking',
 ]
 
 

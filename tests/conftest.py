@@ -1,0 +1,22 @@
+"""Strict flags, eight virtual CPU devices, a compilation cache, a key."""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Compiled programs are kept between runs of the suite and between workers.
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR',
+  os.path.join(os.path.dirname(__file__), '..', '.cache', 'jax'),
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture
+def key():
+  return jax.random.key(0)
