@@ -1,0 +1,160 @@
+"""The pieces of a decoder layer, as plain functions of arrays.
+
+Suffix letters: B rows, T query positions, S key positions, D width, H heads,
+N key/value heads, R = H / N, K head size, F MLP size.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posttrain_jax.models.config import ModelConfig, RopeScaling
+from posttrain_jax.types import Array, PyTree
+
+# Large, but finite: a fully masked row gives a uniform softmax, not NaN.
+MASKED = -1e30
+
+
+def einsum(spec: str, x: Array, weight: Array) -> Array:
+  """Matrix product of activations with a weight, in the activations' dtype."""
+  return jnp.einsum(spec, x, weight.astype(x.dtype))
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+  """x / rms(x) * weight over the last axis, computed in float32."""
+  x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  scale = jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + eps)
+  shape = (1,) * (x.ndim - 1) + weight.shape
+  return (x32 * scale).astype(x.dtype) * weight.astype(x.dtype).reshape(shape)
+
+
+def rope_frequencies(
+  head_dim: int, theta: float, scaling: RopeScaling | None
+) -> np.ndarray:
+  """Rotation per position of each pair of channels [K / 2], in radians.
+
+  With `scaling`: Llama 3's rule, which slows long wavelengths by `factor`,
+  keeps short ones and interpolates in between.
+  """
+  exponent = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
+  frequency = theta**-exponent
+  if scaling is None:
+    return frequency.astype(np.float32)
+  wavelength = 2 * np.pi / frequency
+  context = scaling.original_max_position_embeddings
+  low, high = scaling.low_freq_factor, scaling.high_freq_factor
+  smooth = np.clip((context / wavelength - low) / (high - low), 0.0, 1.0)
+  scaled = (1 - smooth) * frequency / scaling.factor + smooth * frequency
+  return scaled.astype(np.float32)
+
+
+def rope_tables(positions: Array, config: ModelConfig) -> tuple[Array, Array]:
+  """(cos, sin) [B, T, K / 2] in float32 for positions [B, T]."""
+  frequency = rope_frequencies(
+    config.head_dim, config.rope_theta, config.rope_scaling
+  )
+  angle = positions[..., None].astype(jnp.float32) * frequency[None, None]
+  return jnp.cos(angle), jnp.sin(angle)
+
+
+def rope(x_BTHK: Array, tables: tuple[Array, Array]) -> Array:
+  """Rotates channel pairs (i, i + K / 2) by their position's angle."""
+  cos, sin = (table[:, :, None].astype(x_BTHK.dtype) for table in tables)
+  first, second = jnp.split(x_BTHK, 2, axis=-1)
+  return jnp.concatenate(
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
+  )
+
+
+def qkv(
+  layer: PyTree, x_BTD: Array, tables, config: ModelConfig
+) -> tuple[Array, Array, Array]:
+  """Rotated queries [B, N, R, T, K], rotated keys and values [B, N, T, K]."""
+  q = einsum('btd,dhk->bthk', x_BTD, layer['query'])
+  k = einsum('btd,dnk->btnk', x_BTD, layer['key'])
+  v = einsum('btd,dnk->btnk', x_BTD, layer['value'])
+  if config.qkv_bias:
+    q = q + layer['query_bias'].astype(q.dtype)[None, None]
+    k = k + layer['key_bias'].astype(k.dtype)[None, None]
+    v = v + layer['value_bias'].astype(v.dtype)[None, None]
+  if config.qk_norm:
+    q = rms_norm(q, layer['query_norm'], config.norm_eps)
+    k = rms_norm(k, layer['key_norm'], config.norm_eps)
+  q, k = rope(q, tables), rope(k, tables)
+  b, t = q.shape[:2]
+  groups = (config.num_kv_heads, config.num_heads // config.num_kv_heads)
+  q = q.reshape(b, t, *groups, config.head_dim).transpose(0, 2, 3, 1, 4)
+  return q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+
+
+def softmax(scores: Array, allowed: Array) -> Array:
+  """Attention probabilities in float32; `allowed` is broadcast."""
+  scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+  return jax.nn.softmax(jnp.where(allowed, scores, MASKED), axis=-1)
+
+
+def attend(q: Array, k: Array, v: Array, allowed: Array) -> Array:
+  """Attention of q [B, N, R, T, K] over k, v [B, N, S, K].
+
+  allowed  [B, T, S] bool
+  Returns [B, N, R, T, K].
+  """
+  scores = jnp.einsum('bnrtk,bnsk->bnrts', q * q.shape[-1] ** -0.5, k)
+  weights = softmax(scores, allowed[:, None, None]).astype(v.dtype)
+  return jnp.einsum('bnrts,bnsk->bnrtk', weights, v)
+
+
+def attend_with_prefix(
+  q: Array,
+  k: Array,
+  v: Array,
+  allowed: Array,
+  prefix_k: Array,
+  prefix_v: Array,
+  prefix_allowed: Array,
+) -> Array:
+  """`attend` over a prefix shared by groups of G rows, then over own keys.
+
+  q                [B * G, N, R, 1, K], rows of one group next to each other
+  k, v             [B * G, N, S, K] own keys; allowed [B * G, 1, S]
+  prefix_k, _v     [B, N, P, K], read in place by all G rows
+  prefix_allowed   [B, P]
+  """
+  rows, n, r, _, size = q.shape
+  b = prefix_k.shape[0]
+  g = rows // b
+  q = q * size**-0.5
+  own = jnp.einsum('bnrtk,bnsk->bnrts', q, k)
+  # Group and query-head axes merge: one matrix product per (prompt, kv head).
+  grouped = q.reshape(b, g, n, r, size).transpose(0, 2, 1, 3, 4)
+  shared = jnp.einsum(
+    'bnqk,bnpk->bnqp', grouped.reshape(b, n, g * r, size), prefix_k
+  )
+  p = prefix_k.shape[2]
+  shared = shared.reshape(b, n, g, r, p).transpose(0, 2, 1, 3, 4)
+  shared = shared.reshape(rows, n, r, 1, p)
+  prefix_allowed = jnp.repeat(prefix_allowed, g, axis=0)[:, None]
+  weights = softmax(
+    jnp.concatenate([shared, own], axis=-1),
+    jnp.concatenate([prefix_allowed, allowed], axis=-1)[:, None, None],
+  ).astype(v.dtype)
+  shared, own = weights[..., :p], weights[..., p:]
+  shared = shared.reshape(b, g, n, r, p).transpose(0, 2, 1, 3, 4)
+  out = jnp.einsum('bnqp,bnpk->bnqk', shared.reshape(b, n, g * r, p), prefix_v)
+  out = out.reshape(b, n, g, r, size).transpose(0, 2, 1, 3, 4)
+  out = out.reshape(rows, n, r, 1, size)
+  return out + jnp.einsum('bnrts,bnsk->bnrtk', own, v)
+
+
+def attention_output(layer: PyTree, out: Array, config: ModelConfig) -> Array:
+  """Heads [B, N, R, T, K] back to the residual stream [B, T, D]."""
+  b, _, _, t, size = out.shape
+  out = out.transpose(0, 3, 1, 2, 4).reshape(b, t, config.num_heads, size)
+  return einsum('bthk,hkd->btd', out, layer['output'])
+
+
+def mlp(layer: PyTree, x_BTD: Array) -> Array:
+  """SiLU-gated feed-forward."""
+  gate = einsum('btd,df->btf', x_BTD, layer['gate'])
+  up = einsum('btd,df->btf', x_BTD, layer['up'])
+  return einsum('btf,fd->btd', jax.nn.silu(gate) * up, layer['down'])

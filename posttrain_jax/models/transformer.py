@@ -1,0 +1,388 @@
+"""The decoder: one declaration of its parameters, pure functions over them.
+
+`param_table` declares every parameter once (shape, sharding, initial scale);
+`init`, `param_specs` and `param_count` read it. Parameters are a nested dict;
+the weights of all layers are stacked on axis 0.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct, traverse_util
+from jax.sharding import PartitionSpec as P
+
+from posttrain_jax.models import layers
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.types import Array, PyTree, TokenSignals
+
+
+class Param(NamedTuple):
+  """One parameter: shape, mesh axes of its dimensions, initial std.
+
+  `std` 0 means zeros, `ones` True means ones.
+  """
+
+  shape: tuple[int, ...]
+  spec: P
+  std: float = 0.0
+  ones: bool = False
+
+
+def param_table(config: ModelConfig) -> dict[str, Param]:
+  """Every parameter of the model by its path."""
+  c = config
+  l, d, f, k = c.num_layers, c.width, c.mlp_dim, c.head_dim
+  h, n = c.num_heads, c.num_kv_heads
+  # Residual branches start small, so that depth does not change the scale.
+  branch = 1.0 / math.sqrt(2 * l)
+  heads = P(None, 'fsdp', 'tensor', None)
+  table = {
+    'embed/tokens': Param((c.vocab_size, d), P('tensor', 'fsdp'), 0.02),
+    'layers/attention_norm': Param((l, d), P(), ones=True),
+    'layers/query': Param((l, d, h, k), heads, d**-0.5),
+    'layers/key': Param((l, d, n, k), heads, d**-0.5),
+    'layers/value': Param((l, d, n, k), heads, d**-0.5),
+    'layers/output': Param(
+      (l, h, k, d), P(None, 'tensor', None, 'fsdp'), branch * (h * k) ** -0.5
+    ),
+    'layers/mlp_norm': Param((l, d), P(), ones=True),
+    'layers/gate': Param((l, d, f), P(None, 'fsdp', 'tensor'), d**-0.5),
+    'layers/up': Param((l, d, f), P(None, 'fsdp', 'tensor'), d**-0.5),
+    'layers/down': Param(
+      (l, f, d), P(None, 'tensor', 'fsdp'), branch * f**-0.5
+    ),
+    'final_norm': Param((d,), P(), ones=True),
+  }
+  if c.qkv_bias:
+    bias = P(None, 'tensor', None)
+    table['layers/query_bias'] = Param((l, h, k), bias)
+    table['layers/key_bias'] = Param((l, n, k), bias)
+    table['layers/value_bias'] = Param((l, n, k), bias)
+  if c.qk_norm:
+    table['layers/query_norm'] = Param((l, k), P(), ones=True)
+    table['layers/key_norm'] = Param((l, k), P(), ones=True)
+  if not c.tie_embeddings:
+    table['unembed'] = Param((d, c.vocab_size), P('fsdp', 'tensor'), d**-0.5)
+  if c.value_head:
+    # Zero: values start at 0, whatever the trunk.
+    table['value_head/kernel'] = Param((d,), P('fsdp'))
+    table['value_head/bias'] = Param((), P())
+  return table
+
+
+def _nested(flat: dict[str, PyTree]) -> PyTree:
+  return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def init(key: Array, config: ModelConfig) -> PyTree:
+  """Fresh parameters; each depends on the key and its own path only."""
+  dtype = jnp.dtype(config.param_dtype)
+  flat = {}
+  for index, (path, param) in enumerate(sorted(param_table(config).items())):
+    if param.ones:
+      flat[path] = jnp.ones(param.shape, dtype)
+    elif param.std == 0.0:
+      flat[path] = jnp.zeros(param.shape, dtype)
+    else:
+      noise = jax.random.truncated_normal(
+        jax.random.fold_in(key, index), -3.0, 3.0, param.shape, jnp.float32
+      )
+      flat[path] = (param.std * noise).astype(dtype)
+  return _nested(flat)
+
+
+def param_specs(config: ModelConfig) -> PyTree:
+  """PartitionSpec of every parameter, over axes data, fsdp and tensor."""
+  return _nested({path: p.spec for path, p in param_table(config).items()})
+
+
+def param_count(config: ModelConfig) -> int:
+  """Number of parameters."""
+  return sum(math.prod(p.shape) for p in param_table(config).values())
+
+
+def unstack(params: PyTree, config: ModelConfig) -> PyTree:
+  """`params` with `layers` as a tuple of per-layer dicts.
+
+  `apply` takes both forms. A decode loop wants this one: slicing the stacked
+  weights inside the loop would copy all of them at every token.
+  """
+  if isinstance(params['layers'], tuple):
+    return params
+  split = tuple(
+    jax.tree.map(lambda w, i=i: w[i], params['layers'])
+    for i in range(config.num_layers)
+  )
+  return {**params, 'layers': split}
+
+
+@struct.dataclass
+class Cache:
+  """Keys and values of tokens already read, per layer.
+
+  keys, values          tuple over layers of [B * G, N, S, K]
+  mask                  [B * G, S] bool, slots that hold a token
+  length                [] int32, the next free slot (the same for all rows)
+  prefix_keys, _values  tuple over layers of [B, N, P, K] shared by the G rows
+                        of each prompt, or None
+  prefix_mask           [B, P] bool, or None
+  """
+
+  keys: tuple[Array, ...]
+  values: tuple[Array, ...]
+  mask: Array
+  length: Array
+  prefix_keys: tuple[Array, ...] | None = None
+  prefix_values: tuple[Array, ...] | None = None
+  prefix_mask: Array | None = None
+
+
+def init_cache(
+  config: ModelConfig, rows: int, slots: int, prefix: 'Cache | None' = None
+) -> Cache:
+  """An empty cache of `slots` tokens; `prefix` is a filled cache to share.
+
+  The prefix's rows must divide `rows`; row r reads prefix row r // (rows / B).
+  """
+  shape = (rows, config.num_kv_heads, slots, config.head_dim)
+  zeros = lambda: tuple(
+    jnp.zeros(shape, config.dtype) for _ in range(config.num_layers)
+  )
+  return Cache(
+    keys=zeros(),
+    values=zeros(),
+    mask=jnp.zeros((rows, slots), bool),
+    length=jnp.int32(0),
+    prefix_keys=prefix.keys if prefix is not None else None,
+    prefix_values=prefix.values if prefix is not None else None,
+    prefix_mask=prefix.mask if prefix is not None else None,
+  )
+
+
+def _full_layer(layer, x, tables, allowed, config):
+  """One decoder layer over whole sequences: (x, (keys, values))."""
+  with jax.named_scope('attention'):
+    normed = layers.rms_norm(x, layer['attention_norm'], config.norm_eps)
+    q, k, v = layers.qkv(layer, normed, tables, config)
+    out = layers.attend(q, k, v, allowed)
+    x = x + layers.attention_output(layer, out, config)
+  with jax.named_scope('mlp'):
+    normed = layers.rms_norm(x, layer['mlp_norm'], config.norm_eps)
+    x = x + layers.mlp(layer, normed)
+  return x, (k, v)
+
+
+def _run_layers(params, x, tables, allowed, config, keep):
+  """All layers over whole sequences; `keep` also returns keys and values."""
+  function = _full_layer
+  if config.remat:
+    function = jax.checkpoint(_full_layer, static_argnums=(4,))
+  if config.scan_layers and not isinstance(params['layers'], tuple):
+    body = lambda x, layer: function(layer, x, tables, allowed, config)
+    if not keep:
+      body = lambda x, layer: (
+        function(layer, x, tables, allowed, config)[0],
+        None,
+      )
+    x, kept = jax.lax.scan(body, x, params['layers'])
+    if keep:
+      kept = tuple((kept[0][i], kept[1][i]) for i in range(config.num_layers))
+    return x, kept
+  kept = []
+  for layer in unstack(params, config)['layers']:
+    x, pair = function(layer, x, tables, allowed, config)
+    kept.append(pair)
+  return x, tuple(kept) if keep else None
+
+
+def _cached_layer(layer, x, tables, cache, index, allowed, config):
+  """One decoder layer over one new token per row; returns x and its slot."""
+  normed = layers.rms_norm(x, layer['attention_norm'], config.norm_eps)
+  q, k, v = layers.qkv(layer, normed, tables, config)
+  start = (0, 0, cache.length, 0)
+  keys = jax.lax.dynamic_update_slice(cache.keys[index], k, start)
+  values = jax.lax.dynamic_update_slice(cache.values[index], v, start)
+  if cache.prefix_keys is None:
+    out = layers.attend(q, keys, values, allowed)
+  else:
+    out = layers.attend_with_prefix(
+      q, keys, values, allowed,
+      cache.prefix_keys[index], cache.prefix_values[index], cache.prefix_mask,
+    )  # fmt: skip
+  x = x + layers.attention_output(layer, out, config)
+  normed = layers.rms_norm(x, layer['mlp_norm'], config.norm_eps)
+  return x + layers.mlp(layer, normed), keys, values
+
+
+def _decode_layers(params, x, tables, real, cache, config):
+  """All layers over one new token per row, through the cache."""
+  mask = jax.lax.dynamic_update_slice(cache.mask, real, (0, cache.length))
+  keys, values = [], []
+  for index, layer in enumerate(unstack(params, config)['layers']):
+    x, k, v = _cached_layer(
+      layer, x, tables, cache, index, mask[:, None], config
+    )
+    keys.append(k)
+    values.append(v)
+  cache = cache.replace(
+    keys=tuple(keys), values=tuple(values), mask=mask, length=cache.length + 1
+  )
+  return x, cache
+
+
+def _fill(cache: Cache, kept, real: Array) -> Cache:
+  """A cache whose first T slots are a prefilled sequence's."""
+  place = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, 0, 0, 0))
+  return cache.replace(
+    keys=tuple(place(old, k) for old, (k, _) in zip(cache.keys, kept)),
+    values=tuple(place(old, v) for old, (_, v) in zip(cache.values, kept)),
+    mask=jax.lax.dynamic_update_slice(cache.mask, real, (0, 0)),
+    length=jnp.int32(real.shape[1]),
+  )
+
+
+def hidden_states(
+  params: PyTree,
+  config: ModelConfig,
+  tokens: Array,
+  positions: Array | None = None,
+  segment_ids: Array | None = None,
+  mask: Array | None = None,
+  cache: Cache | None = None,
+) -> tuple[Array, Cache | None]:
+  """Final normalised hidden states [B, T, D]; arguments as in `apply`."""
+  rows, length = tokens.shape
+  if segment_ids is None:
+    segment_ids = jnp.ones_like(tokens) if mask is None else mask.astype(int)
+  real = segment_ids > 0
+  if positions is None:
+    offset = 0 if cache is None else cache.length
+    positions = jnp.broadcast_to(
+      jnp.arange(length)[None] + offset, tokens.shape
+    )
+  x = params['embed']['tokens'][tokens].astype(config.dtype)
+  tables = layers.rope_tables(positions, config)
+  if cache is not None and length == 1:
+    x, cache = _decode_layers(params, x, tables, real, cache, config)
+  else:
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    # A padding query sees padding before it: its row stays finite.
+    allowed = same & causal[None]
+    keep = cache is not None
+    x, kept = _run_layers(params, x, tables, allowed, config, keep)
+    if keep:
+      cache = _fill(cache, kept, real)
+  return layers.rms_norm(x, params['final_norm'], config.norm_eps), cache
+
+
+def unembed(params: PyTree, config: ModelConfig, hidden: Array) -> Array:
+  """Logits [..., V] in float32 of hidden states [..., D]."""
+  kernel = (
+    params['embed']['tokens'].T if config.tie_embeddings else params['unembed']
+  )
+  return jnp.einsum(
+    '...d,dv->...v',
+    hidden,
+    kernel.astype(hidden.dtype),
+    preferred_element_type=jnp.promote_types(hidden.dtype, jnp.float32),
+  )
+
+
+def apply(
+  params: PyTree,
+  config: ModelConfig,
+  tokens: Array,
+  positions: Array | None = None,
+  segment_ids: Array | None = None,
+  mask: Array | None = None,
+  cache: Cache | None = None,
+) -> tuple[Array, Cache | None]:
+  """Logits of the next token at every position.
+
+  tokens       [B, T] int32
+  positions    [B, T] for RoPE; default 0, 1, ... (after the cache's tokens)
+  segment_ids  [B, T]; tokens attend to earlier ones of their segment; 0 = pad
+  mask         [B, T], 1 on real tokens: segment_ids of unpacked rows
+  cache        None; or a `Cache`: with T = 1 the token is read after the
+               cached ones; with T > 1 the (empty) cache is filled with T slots
+
+  Returns (logits [B, T, V] float32, the cache with the tokens in it).
+  """
+  hidden, cache = hidden_states(
+    params, config, tokens, positions, segment_ids, mask, cache
+  )
+  return unembed(params, config, hidden), cache
+
+
+def token_logps(
+  params: PyTree,
+  config: ModelConfig,
+  tokens: Array,
+  mask: Array,
+  temperature: float | Array = 1.0,
+  *,
+  positions: Array | None = None,
+  segment_ids: Array | None = None,
+  entropy: bool = False,
+  logits: bool = False,
+) -> TokenSignals:
+  """log pi(tokens[b, t] | tokens[b, :t]) for every counted token.
+
+  tokens, mask  [B, T]; the first token of a row is never scored
+  temperature   logits are divided by it, as the sampler does
+  positions, segment_ids  as in `apply`; give segment_ids where rows are padded
+  entropy       also the entropy of each token's distribution
+  logits        also the logits [B, T, V], aligned to the token they score
+
+  The only place in the code base where predictions are shifted by one. Rows
+  of `config.logit_chunk` positions are scored at a time and recomputed in the
+  backward pass, so that no [B, T, V] array exists (unless `logits` asks).
+  """
+  hidden, _ = hidden_states(params, config, tokens, positions, segment_ids)
+  previous = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+
+  def score(previous, tokens):
+    scores = unembed(params, config, previous) / temperature
+    log_probs = jax.nn.log_softmax(scores)
+    taken = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+    spread = None
+    if entropy:
+      spread = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+    return taken, spread, scores if logits else None
+
+  length, chunk = tokens.shape[1], config.logit_chunk
+  if 0 < chunk < length:
+    count = -(-length // chunk)
+    pad = count * chunk - length
+    split = lambda x: jnp.moveaxis(
+      jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)).reshape(
+        x.shape[0], count, chunk, *x.shape[2:]
+      ),
+      1, 0,
+    )  # fmt: skip
+    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(
+      x.shape[1], count * chunk, *x.shape[3:]
+    )[:, :length]
+    out = jax.lax.map(
+      lambda item: jax.checkpoint(score)(*item),
+      (split(previous), split(tokens)),
+    )
+    out = jax.tree.map(join, out)
+  else:
+    out = score(previous, tokens)
+  taken, spread, scores = out
+  scored = (mask != 0) & (jnp.arange(length) > 0)[None]
+  values = None
+  if config.value_head:
+    head = params['value_head']
+    values = jnp.einsum('btd,d->bt', previous, head['kernel']) + head['bias']
+    values = jnp.where(scored, values.astype(jnp.float32), 0.0)
+  return TokenSignals(
+    logps=jnp.where(scored, taken, 0.0),
+    entropy=None if spread is None else jnp.where(scored, spread, 0.0),
+    logits=scores,
+    values=values,
+  )
