@@ -1,0 +1,196 @@
+"""What a person sees while a run runs: bars in a terminal, lines in a log.
+
+  with progress.Progress() as live:
+    handle = live.task('grpo', 300)
+    for step in range(300):
+      ...
+      live.update(handle, step + 1, {'reward': reward})
+
+In a terminal each task is a bar that stays when it is done. Elsewhere (a pipe,
+CI) it is a plain line at each tenth of the way, or every ten seconds where
+that comes first.
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich import box
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+__all__ = ['Progress', 'clock', 'short', 'table']
+
+LINE_SECONDS = 10.0
+LINE_FRACTION = 0.1
+
+
+def short(value: Any) -> str:
+  """A number with three significant digits, without an exponent if it can."""
+  if isinstance(value, (str, bool)) or value is None:
+    return '' if value is None else str(value)
+  value = float(value)
+  if value != 0.0 and not 1e-3 <= abs(value) < 1e6:
+    return f'{value:.2e}' if abs(value) < float('inf') else f'{value}'
+  if value == int(value) or abs(value) >= 100:
+    return f'{value:,.0f}'
+  return f'{value:#.3g}'
+
+
+def clock(seconds: float) -> str:
+  """Seconds as m:ss or h:mm:ss."""
+  minutes, seconds = divmod(int(round(seconds)), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours}:{minutes:02d}:{seconds:02d}'
+  return f'{minutes}:{seconds:02d}'
+
+
+class Progress:
+  """Live progress of one or more tasks; a context manager.
+
+  Args:
+    file: where to show it; standard output by default. Bars if it is a
+      terminal, plain lines if not.
+  """
+
+  def __init__(self, file: TextIO | None = None):
+    file = file or sys.stdout
+    self._view = _Bars(file) if file.isatty() else _Lines(file)
+
+  def __enter__(self) -> 'Progress':
+    self._view.start()
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._view.stop()
+
+  def task(self, name: str, total: int) -> int:
+    """Adds a task of `total` steps; returns the handle for `update`."""
+    return self._view.task(name, total)
+
+  def update(
+    self,
+    handle: int,
+    completed: int,
+    metrics: Mapping[str, float] | None = None,
+  ) -> None:
+    """Shows that `completed` steps are done, and metrics as of now.
+
+    Args:
+      handle: what `task` returned.
+      completed: steps done since the task began (not since the last call).
+      metrics: numbers on the host; 'a/b' is shown as 'b'.
+    """
+    shown = ' '.join(
+      f'{name.rsplit("/", 1)[-1]} {short(value)}'
+      for name, value in (metrics or {}).items()
+    )
+    self._view.update(handle, completed, shown)
+
+
+class _Bars:
+  """Bars by rich."""
+
+  def __init__(self, file: TextIO):
+    self._bars = rich_progress.Progress(
+      rich_progress.TextColumn('{task.description}', markup=False),
+      rich_progress.BarColumn(bar_width=20),
+      rich_progress.MofNCompleteColumn(),
+      rich_progress.TimeElapsedColumn(),
+      rich_progress.TextColumn('left', style='dim'),
+      rich_progress.TimeRemainingColumn(compact=True),
+      rich_progress.TextColumn(
+        '{task.fields[shown]}',
+        markup=False,
+        table_column=Column(ratio=1, no_wrap=True, overflow='ellipsis'),
+      ),
+      console=Console(file=file),
+      expand=True,
+    )
+    self.start, self.stop = self._bars.start, self._bars.stop
+
+  def task(self, name: str, total: int) -> int:
+    return self._bars.add_task(name, total=total, shown='')
+
+  def update(self, handle: int, completed: int, shown: str) -> None:
+    fields = {'shown': shown} if shown else {}
+    self._bars.update(handle, completed=completed, **fields)
+
+
+class _Lines:
+  """Plain lines, for a log that people scroll through later."""
+
+  def __init__(self, file: TextIO):
+    self._file = file
+    self._tasks: list[dict[str, Any]] = []
+
+  def start(self) -> None:
+    pass
+
+  def stop(self) -> None:
+    self._file.flush()
+
+  def task(self, name: str, total: int) -> int:
+    now = time.monotonic()
+    self._tasks.append(
+      {'name': name, 'total': total, 'began': now, 'at': now, 'done': 0}
+    )
+    return len(self._tasks) - 1
+
+  def update(self, handle: int, completed: int, shown: str) -> None:
+    task, now = self._tasks[handle], time.monotonic()
+    total = max(task['total'], 1)
+    if not (
+      now - task['at'] >= LINE_SECONDS
+      or completed - task['done'] >= LINE_FRACTION * total
+      or (completed >= total > task['done'])
+    ):
+      return
+    task['at'], task['done'] = now, completed
+    elapsed = now - task['began']
+    left = elapsed / max(completed, 1) * (total - completed)
+    print(
+      f'{task["name"]} {completed}/{task["total"]}',
+      f'elapsed {clock(elapsed)}',
+      f'left {clock(left)}'
+      if 0 < completed < total
+      else 'done'
+      if completed >= total
+      else 'starting',
+      *([shown] if shown else []),
+      sep='  ',
+      file=self._file,
+      flush=True,
+    )
+
+
+def table(
+  title: str,
+  columns: Sequence[str],
+  rows: Sequence[Sequence[Any]],
+  file: TextIO | None = None,
+) -> None:
+  """Prints a table; numbers get three significant digits.
+
+  A terminal's width is respected. Elsewhere every row stays on one line,
+  however wide: what is piped is read by grep or in an editor.
+  """
+  file = file or sys.stdout
+  grid = Table(
+    title=Text(title, style='bold'), box=box.SIMPLE_HEAD, title_justify='left'
+  )
+  for index, column in enumerate(columns):
+    is_text = any(isinstance(row[index], str) for row in rows)
+    grid.add_column(Text(column), justify='left' if is_text else 'right')
+  for row in rows:
+    grid.add_row(*(Text(short(value)) for value in row))
+  is_terminal = file.isatty()
+  width = None if is_terminal else 10_000
+  # Without a terminal: no colours, whatever FORCE_COLOR says.
+  Console(
+    file=file, width=width, force_terminal=is_terminal, no_color=not is_terminal
+  ).print(grid)
