@@ -11,6 +11,7 @@ CI) it is a plain line at each tenth of the way, or every ten seconds where
 that comes first.
 """
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,12 +30,17 @@ LINE_FRACTION = 0.1
 
 
 def short(value: Any) -> str:
-  """A number with three significant digits, without an exponent if it can."""
+  """Three significant digits: 0.0123, 45.6, 78,900, 1.23M; text stays."""
   if isinstance(value, (str, bool)) or value is None:
     return '' if value is None else str(value)
   value = float(value)
+  if not math.isfinite(value):
+    return str(value)
+  for unit, suffix in ((1e12, 'T'), (1e9, 'B'), (1e6, 'M')):
+    if unit <= abs(value) < 1000 * unit:
+      return f'{value / unit:#.3g}'.rstrip('.') + suffix
   if value != 0.0 and not 1e-3 <= abs(value) < 1e6:
-    return f'{value:.2e}' if abs(value) < float('inf') else f'{value}'
+    return f'{value:.2e}'
   if value == int(value) or abs(value) >= 100:
     return f'{value:,.0f}'
   return f'{value:#.3g}'
@@ -98,7 +104,7 @@ class _Bars:
   def __init__(self, file: TextIO):
     self._bars = rich_progress.Progress(
       rich_progress.TextColumn('{task.description}', markup=False),
-      rich_progress.BarColumn(bar_width=20),
+      rich_progress.BarColumn(bar_width=14),
       rich_progress.MofNCompleteColumn(),
       rich_progress.TimeElapsedColumn(),
       rich_progress.TextColumn('left', style='dim'),
@@ -153,14 +159,11 @@ class _Lines:
     task['at'], task['done'] = now, completed
     elapsed = now - task['began']
     left = elapsed / max(completed, 1) * (total - completed)
+    state = 'done' if completed >= total else f'left {clock(left)}'
     print(
       f'{task["name"]} {completed}/{task["total"]}',
       f'elapsed {clock(elapsed)}',
-      f'left {clock(left)}'
-      if 0 < completed < total
-      else 'done'
-      if completed >= total
-      else 'starting',
+      state,
       *([shown] if shown else []),
       sep='  ',
       file=self._file,

@@ -1,6 +1,7 @@
 """`Writer`: rows to a file, TensorBoard and wandb, from a background thread."""
 
 import atexit
+import logging
 import os
 import queue
 import threading
@@ -65,6 +66,8 @@ class Writer:
     if tensorboard:
       from tensorboardX import SummaryWriter
 
+      # A NaN is in the file for all to see; one warning each is noise.
+      logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)
       # TensorBoard hides older events from this step on.
       purge_step = 0 if resume_step is None else resume_step + 1
       self._board = SummaryWriter(
