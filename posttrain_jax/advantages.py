@@ -1,0 +1,145 @@
+"""How good a completion or a token was, compared with what was expected.
+
+Functions in `__all__` score completions and are called the same way:
+
+  advantages = f(rewards, **hparams)
+
+  rewards     [B, G]  reward of each of the G completions of B prompts
+  advantages  [B, G]  repeated over a completion's tokens by the caller
+
+A keyword argument without a default is an array that the caller supplies.
+`TOKEN` lists functions that score tokens, each with its own signature; all
+take a mask [B, T] and give 0 where it is 0.
+
+Nothing is divided by a zero spread: a group in which all rewards are equal,
+one of a single completion among them, gets exactly 0 from every centred form.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import masked
+
+__all__ = ['group_centered', 'group_normalized', 'leave_one_out']
+
+TOKEN = ['discounted_returns', 'gae']
+
+Array = jax.Array
+
+
+def _center(rewards: Array) -> Array:
+  """Rewards minus their group's mean; exact zeros where all are equal."""
+  centered = rewards - jnp.mean(rewards, axis=1, keepdims=True)
+  # The mean of equal floats may be off by one rounding, which a division by
+  # an equally small std would blow up to a visible advantage.
+  first = rewards[:, :1]
+  all_equal = jnp.all(rewards == first, axis=1, keepdims=True)
+  return jnp.where(all_equal, 0.0, centered)
+
+
+def _std(x: Array, axis: int | None, ddof: Array | float) -> Array:
+  """Spread around the mean, dimensions kept; 0 for no more than ddof values."""
+  size = x.size if axis is None else x.shape[axis]
+  squares = jnp.square(x - jnp.mean(x, axis=axis, keepdims=True))
+  total = jnp.sum(squares, axis=axis, keepdims=True)
+  return jnp.sqrt(total / jnp.maximum(size - ddof, 1.0))
+
+
+def group_normalized(
+  rewards: Array, *, epsilon: float = 1e-4, ddof: float = 1.0
+) -> Array:
+  """GRPO: (reward - group mean) / (group std + epsilon).
+
+  Args:
+    epsilon: 1e-4 as in TRL; verl has 1e-6.
+    ddof: 1 for the sample std that TRL and verl use, 0 for the population std,
+      which makes advantages sqrt(G / (G - 1)) times larger.
+
+  Reference: Shao et al. (2024), https://arxiv.org/abs/2402.03300 section 4.1.2
+  """
+  return _center(rewards) / (_std(rewards, 1, ddof) + epsilon)
+
+
+def group_centered(rewards: Array) -> Array:
+  """Dr.GRPO: reward - group mean, so that no difficulty is preferred.
+
+  Reference: Liu et al. (2025), https://arxiv.org/abs/2503.20783 section 3.2
+  """
+  return _center(rewards)
+
+
+def leave_one_out(rewards: Array) -> Array:
+  """RLOO: reward - mean of the others, G / (G - 1) times `group_centered`.
+
+  Unlike the group mean this baseline leaves the gradient unbiased.
+
+  Reference: Ahmadian et al. (2024), https://arxiv.org/abs/2402.14740 eq. 8
+  """
+  group_size = rewards.shape[1]
+  return _center(rewards) * (group_size / max(group_size - 1, 1))
+
+
+def gae(
+  token_rewards: Array,
+  values: Array,
+  mask: Array,
+  *,
+  gamma: float = 1.0,
+  lam: float = 0.95,
+) -> tuple[Array, Array]:
+  """Generalised advantage estimation over the counted tokens of each row.
+
+  Masked tokens (a prompt, an environment's turn) are stepped over: the state
+  after a counted token is the one before the next counted token. Rewards on
+  masked tokens are dropped. After a row's last counted token the value is 0.
+
+  Args:
+    token_rewards: [B, T] reward received for each token.
+    values: [B, T] value of the state before each token.
+    mask: [B, T] 1.0 on counted tokens.
+    gamma: discount per counted token.
+    lam: 1 trusts rewards alone (returns - values), 0 trusts the critic.
+
+  Returns:
+    advantages [B, T], not whitened (`masked.whiten` does that), and returns
+    [B, T], the targets of the value head: advantages + values.
+
+  Reference: Schulman et al. (2016), https://arxiv.org/abs/1506.02438 eq. 16
+  """
+  token_rewards = masked.select(token_rewards, mask)
+  values = masked.select(values, mask)
+
+  def backwards(carry, token):
+    next_value, next_advantage = carry
+    reward, value, counted = token
+    delta = reward + gamma * next_value - value
+    advantage = delta + gamma * lam * next_advantage
+    carry = (
+      jnp.where(counted, value, next_value),
+      jnp.where(counted, advantage, next_advantage),
+    )
+    return carry, jnp.where(counted, advantage, 0.0)
+
+  start = jnp.zeros_like(values[:, 0])
+  _, advantages = jax.lax.scan(
+    backwards,
+    (start, start),
+    (token_rewards.T, values.T, mask.T != 0),
+    reverse=True,
+  )
+  return advantages.T, advantages.T + values
+
+
+def discounted_returns(
+  token_rewards: Array, mask: Array, *, gamma: float = 1.0
+) -> Array:
+  """[B, T] discounted sum of the rewards from each counted token on.
+
+  Masked tokens are stepped over and their rewards dropped, as in `gae`.
+
+  Reference: Williams (1992), https://doi.org/10.1007/BF00992696
+  """
+  advantages, _ = gae(
+    token_rewards, jnp.zeros_like(token_rewards), mask, gamma=gamma, lam=1.0
+  )
+  return advantages

@@ -1,0 +1,17 @@
+"""Objectives as pure functions: arrays in, one loss per token or pair out.
+
+One module, or package, per signature:
+
+  supervised       f(signals, mask)
+  policy_gradient  f(logps, old_logps, advantages, mask)
+  preference       f(chosen, rejected, ref_chosen, ref_rejected)
+  distillation     f(student_logits, teacher_logits, mask)
+  value            f(values, returns, old_values, mask)
+  regularizers     f(logps, ref_logps, mask)
+  reduce           f(token_loss, mask) -> (sum, count)
+
+Each returns `(loss, metrics)` and averages nothing, except `reduce`, which is
+how an average is chosen. Hyperparameters are keyword arguments with a default
+and may be traced. A keyword argument without a default is a further array that
+the caller has to supply.
+"""

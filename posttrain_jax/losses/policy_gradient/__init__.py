@@ -1,0 +1,29 @@
+"""Policy-gradient losses: one loss per completion token.
+
+Every function is called the same way and averages nothing:
+
+  token_loss, metrics = loss(logps, old_logps, advantages, mask, **hparams)
+
+  logps       [B, T]  log-probability of each taken token, trained policy
+  old_logps   [B, T]  the same under the policy that sampled (no gradient)
+  advantages  [B, T]  advantage of each token (no gradient)
+  mask        [B, T]  1.0 on tokens that count; what the other arrays hold
+                      elsewhere, inf and NaN included, has no effect
+  token_loss  [B, T]  minimised, 0 where masked
+  metrics     dict of detached [B, T] arrays, 0 where masked:
+    ratio      importance ratio, of the token or of its whole sequence
+    clip_low   1.0 where the lower clip bound stops or limits the token
+    clip_high  1.0 where the upper one does
+
+Log-ratios are held within +-20 before exp. Averaging is a separate choice
+(`reduce`); so are KL and entropy terms (`regularizers`) and how advantages are
+formed (`advantages`). Sequence-level losses repeat one value on every token of
+a row, so that `reduce.sequence_mean` gives the paper's objective.
+"""
+
+from posttrain_jax.losses.policy_gradient.token_level import (
+  ppo_clip,
+  reinforce,
+)
+
+__all__ = ['ppo_clip', 'reinforce']

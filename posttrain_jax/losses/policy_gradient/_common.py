@@ -1,0 +1,63 @@
+"""What every policy-gradient loss does first and last."""
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import masked
+
+Array = jax.Array
+TokenLoss = tuple[Array, dict[str, Array]]
+
+# exp(20) = 4.9e8: far outside every clip range, far inside float32.
+MAX_LOG_RATIO = 20.0
+
+
+def clean(
+  logps: Array, old_logps: Array, advantages: Array, mask: Array
+) -> tuple[Array, Array, Array]:
+  """The three inputs, 0 where masked; only `logps` carries a gradient.
+
+  Selected before any arithmetic: an inf or NaN under the mask would otherwise
+  come back as a NaN gradient (0 * inf) through a `where` on the result.
+  """
+  return (
+    masked.select(logps, mask),
+    jax.lax.stop_gradient(masked.select(old_logps, mask)),
+    jax.lax.stop_gradient(masked.select(advantages, mask)),
+  )
+
+
+def exp_clamped(log_ratio: Array) -> Array:
+  """exp of a log-ratio held within +-20."""
+  return jnp.exp(jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+
+
+def finish(token_loss: Array, mask: Array, **metrics: Array) -> TokenLoss:
+  """Masked loss; masked, detached metrics in its dtype. All [B, T]."""
+  detached = {
+    name: jax.lax.stop_gradient(
+      masked.select(
+        jnp.broadcast_to(value, mask.shape).astype(token_loss.dtype), mask
+      )
+    )
+    for name, value in metrics.items()
+  }
+  return masked.select(token_loss, mask), detached
+
+
+def surrogate(
+  ratio: Array,
+  advantages: Array,
+  mask: Array,
+  clip_low: Array | float,
+  clip_high: Array | float,
+) -> TokenLoss:
+  """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) and what was clipped."""
+  clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
+  return finish(
+    -jnp.minimum(ratio * advantages, clipped * advantages),
+    mask,
+    ratio=ratio,
+    clip_low=(ratio < 1.0 - clip_low) & (advantages < 0),
+    clip_high=(ratio > 1.0 + clip_high) & (advantages > 0),
+  )
