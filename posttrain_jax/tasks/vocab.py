@@ -52,14 +52,15 @@ def decode(tokens, mask=None) -> str:
 
 
 class Text(NamedTuple):
-  """tokens [L] int32, 0 from `length` on; length [] int32."""
+  """tokens [..., L] int32, 0 from `length` on; length [...] int32."""
 
   tokens: Array
   length: Array
 
   @property
   def mask(self) -> Array:
-    index = jnp.arange(self.tokens.shape[-1])
+    shape = self.tokens.shape
+    index = jnp.broadcast_to(jnp.arange(shape[-1]), shape)
     return (index < self.length[..., None]).astype(jnp.float32)
 
 
