@@ -149,6 +149,11 @@ class Task:
     kept = kept[index + (index >= high)]
     return kept, jnp.stack([op, i, j])
 
+  def identity(self, example: Example) -> Array:
+    """The numbers, in whatever order they are shown, and the target."""
+    numbers = jnp.sort(example.answer['numbers'])
+    return jnp.append(numbers, example.answer['target'])
+
   def verify(
     self, example: Example, completion: Array, mask: Array
   ) -> dict[str, Array]:

@@ -1,0 +1,1 @@
+"""Run configurations: one file per paradigm, `recipes.py` for named methods."""

@@ -1,0 +1,101 @@
+"""Keys that every run shares, and the argument after the colon.
+
+A config file is Python: `get_config(arg)` returns an ml_collections ConfigDict.
+`configs/rl.py:recipe=grpo,task=countdown` passes 'recipe=grpo,task=countdown'
+as `arg`; any key can then be overridden: `--config.optimizer.lr=1e-4`.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from posttrain_jax.resolve import nearest
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+  """'recipe=grpo,smoke' -> the defaults with these changed.
+
+  A bare name stands for name=True. Values take the type of their default.
+
+  Raises:
+    ValueError: an unknown key, with the nearest valid one, or a bad value.
+  """
+  out = dict(defaults)
+  for item in filter(None, (arg or '').split(',')):
+    key, _, text = item.partition('=')
+    if key not in out:
+      raise ValueError(
+        f'config argument "{key}" is unknown.{nearest(key, out)}'
+      )
+    kind = type(defaults[key])
+    if kind is bool:
+      if text.lower() not in ('', '1', '0', 'true', 'false'):
+        raise ValueError(f'config argument {key}="{text}" is not true or false')
+      out[key] = text.lower() in ('', '1', 'true')
+    else:
+      try:
+        out[key] = kind(text)
+      except ValueError as error:
+        raise ValueError(
+          f'config argument {key}="{text}" is no {kind.__name__}'
+        ) from error
+  return ml_collections.ConfigDict(out)
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Shared keys with their defaults. Every one is read by something."""
+  c = ml_collections.ConfigDict()
+  c.seed = 0  # of initialisation, problems, sampling and data order
+  c.num_steps = 100  # steps of the run; one rollout or batch each
+  c.steps_per_call = 10  # steps in one compiled call (in-graph tasks)
+  c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
+  c.tokenizer = 'task'  # 'task', 'byte', or a path with a tokenizer.json
+
+  c.model = ml_collections.ConfigDict()
+  c.model.preset = 'nano'  # or 'depth-N'; not read when init_from is set
+  c.model.dtype = 'float32'  # of activations; 'bfloat16' on TPU and GPU
+  c.model.param_dtype = 'float32'
+  c.model.remat = False  # recompute layers in the backward pass
+  c.model.scan_layers = True  # one compiled layer; False unrolls
+  c.model.logit_chunk = 0  # positions scored at a time; 0 = all
+
+  # Batch arithmetic: rows = prompts_per_step * group_size.
+  c.prompts_per_step = 32  # different problems of one step
+  c.group_size = 1  # completions (RL) of each problem
+  c.minibatch_rows = 0  # rows of one optimizer update; 0 = all
+  c.microbatch_rows = 0  # rows of one forward and backward; 0 = a minibatch
+  c.updates_per_rollout = 1  # passes over the rows of one step
+
+  c.optimizer = ml_collections.ConfigDict()
+  c.optimizer.name = 'adamw'  # or 'lion', 'sgd'
+  c.optimizer.lr = 1e-3  # peak learning rate
+  c.optimizer.schedule = 'constant'  # or 'linear', 'cosine'
+  c.optimizer.warmup_updates = 0
+  c.optimizer.final_fraction = 0.0  # of the peak, where a schedule ends
+  c.optimizer.weight_decay = 0.0  # not on norms and biases
+  c.optimizer.b1 = 0.9  # momentum, for 'sgd'
+  c.optimizer.b2 = 0.95
+  c.optimizer.eps = 1e-8
+  c.optimizer.max_grad_norm = 1.0  # 0 = no clipping
+  c.optimizer.freeze = ()  # regexes of parameter paths that do not move
+
+  c.mesh = ml_collections.ConfigDict()
+  c.mesh.data = 1  # copies; one axis may be -1: all devices left
+  c.mesh.fsdp = 1  # shards of rows and parameters
+  c.mesh.tensor = 1  # shards of heads and MLP columns
+
+  c.heldout_fraction = 0.125  # share of all problems kept for evaluation
+  c.eval = ml_collections.ConfigDict()
+  c.eval.every = 50  # steps; 0 = only at the end
+  c.eval.num_problems = 256
+  c.eval.samples = 8  # samples a problem for pass@k; 0 = greedy only
+  c.eval.batch = 64  # problems at a time
+
+  c.checkpoint = ml_collections.ConfigDict()
+  c.checkpoint.every = 100  # steps; 0 = only at the end and on interruption
+  c.checkpoint.keep = 2  # newest ones kept
+
+  c.log = ml_collections.ConfigDict()
+  c.log.tensorboard = True
+  c.log.wandb_project = ''  # with the wandb extra
+  return c

@@ -1,0 +1,66 @@
+"""From prompts and completions to the rows a learner reads."""
+
+import jax.numpy as jnp
+
+from posttrain_jax.types import Array, Batch, Rollout
+
+
+def place(values: Array, prompt_lengths: Array, total: int) -> Array:
+  """Completion values [R, C] at their tokens' places in rows of `total`.
+
+  Row r's values start at column `prompt_lengths[r]`; the rest is 0.
+  """
+  columns = jnp.arange(total)[None] - prompt_lengths[:, None]
+  inside = (columns >= 0) & (columns < values.shape[1])
+  index = jnp.clip(columns, 0, values.shape[1] - 1)
+  return jnp.where(inside, jnp.take_along_axis(values, index, axis=1), 0)
+
+
+def assemble(
+  prompts: Array,
+  prompt_mask: Array,
+  completions: Array,
+  completion_mask: Array,
+) -> Batch:
+  """Rows 'prompt completion padding', contiguous from column 0.
+
+  prompts      [R, P], prompt_mask [R, P] right-padded
+  completions  [R, C], completion_mask [R, C]; the mask is 1 up to the end
+
+  Returns a Batch of [R, P + C] whose mask is 1 on completion tokens.
+  """
+  total = prompts.shape[1] + completions.shape[1]
+  lengths = prompt_mask.astype(jnp.int32).sum(axis=1)
+  mask = place(completion_mask.astype(jnp.float32), lengths, total)
+  tokens = place(completions, lengths, total)
+  is_prompt = jnp.arange(total)[None] < lengths[:, None]
+  padded = jnp.pad(prompts, ((0, 0), (0, completions.shape[1])))
+  real = is_prompt | (mask > 0)
+  return Batch(
+    tokens=jnp.where(is_prompt, padded, jnp.where(real, tokens, 0)),
+    mask=mask,
+    segment_ids=real.astype(jnp.int32),
+    positions=jnp.broadcast_to(
+      jnp.arange(total, dtype=jnp.int32)[None], mask.shape
+    ),
+  )
+
+
+def assemble_groups(
+  prompts: Array, prompt_mask: Array, rollout: Rollout
+) -> Batch:
+  """`assemble` of [B, P] prompts with their [B, G, C] completions.
+
+  The rows of one group stand next to each other; `old_logps` are the
+  sampler's.
+  """
+  b, g, c = rollout.completion.shape
+  prompts = jnp.repeat(prompts, g, axis=0)
+  prompt_mask = jnp.repeat(prompt_mask, g, axis=0)
+  flat = lambda x: x.reshape(b * g, c)
+  batch = assemble(
+    prompts, prompt_mask, flat(rollout.completion), flat(rollout.mask)
+  )
+  lengths = prompt_mask.astype(jnp.int32).sum(axis=1)
+  logps = place(flat(rollout.logps), lengths, batch.tokens.shape[1])
+  return batch.replace(old_logps=logps)

@@ -1,0 +1,70 @@
+"""Held-out problems: a problem's own hash says which split it is in.
+
+Nothing has to be stored: the training stream skips the problems whose hash
+falls into the held-out share, the evaluation stream skips all others.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.types import Array, Example
+
+# (7/8)^256 < 1e-14: no draw runs out of tries at any sensible share.
+MAX_TRIES = 256
+
+
+def fingerprint(tokens: Array) -> Array:
+  """A well-mixed uint32 of an int array (multiply-xorshift, as murmur3)."""
+  word = jnp.uint32(2166136261)
+  for value in tokens.reshape(-1).astype(jnp.uint32):
+    word = (word ^ value) * jnp.uint32(0x9E3779B1)
+    word = word ^ (word >> 15)
+  word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
+  word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
+  return word ^ (word >> 16)
+
+
+def identity(task: Any, example: Example) -> Array:
+  """What makes a problem that problem: `task.identity`, else its prompt."""
+  if hasattr(task, 'identity'):
+    return task.identity(example)
+  return jnp.where(example.prompt_mask > 0, example.prompt, -1)
+
+
+def is_heldout(task: Any, example: Example, fraction: float) -> Array:
+  """Whether an (unbatched) problem belongs to the held-out share."""
+  word = fingerprint(identity(task, example))
+  return word.astype(jnp.float32) / 2.0**32 < fraction
+
+
+def sample(task: Any, key: Array, *, heldout: bool, fraction: float) -> Example:
+  """A problem of one split; `fraction` 0 means that there is only one.
+
+  Draws again until a problem of the split comes, at most MAX_TRIES times.
+  """
+  if fraction == 0:
+    return task.sample(key)
+
+  def wrong(carry):
+    tries, example = carry
+    inside = is_heldout(task, example, fraction)
+    return (tries < MAX_TRIES) & (inside != heldout)
+
+  def again(carry):
+    tries, _ = carry
+    return tries + 1, task.sample(jax.random.fold_in(key, tries))
+
+  start = (jnp.int32(1), task.sample(jax.random.fold_in(key, 0)))
+  return jax.lax.while_loop(wrong, again, start)[1]
+
+
+def sample_batch(
+  task: Any, key: Array, size: int, *, heldout: bool, fraction: float
+) -> Example:
+  """`size` problems [B, ...], numbered 0 .. size - 1 by `prompt_id`."""
+  ids = jnp.arange(size, dtype=jnp.uint32)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
+  draw = lambda k: sample(task, k, heldout=heldout, fraction=fraction)
+  return jax.vmap(draw)(keys).replace(prompt_id=ids)
