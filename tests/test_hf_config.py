@@ -1,0 +1,167 @@
+"""config.json both ways: what is read, refused and written."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from posttrain_jax.models import hf, hf_config
+from posttrain_jax.models.config import ModelConfig, RopeScaling
+from posttrain_jax.models.hf_config import read_config
+
+GOLDENS = pathlib.Path(__file__).parent / 'goldens'
+NAMES = ('llama3', 'qwen2', 'qwen3')
+
+
+def _copy(tmp_path, name='qwen3'):
+  return pathlib.Path(shutil.copytree(GOLDENS / name, tmp_path / name))
+
+
+def _edit_config(folder, **changes):
+  """Sets keys of config.json; `...` removes one."""
+  file = folder / 'config.json'
+  values = {**json.loads(file.read_text()), **changes}
+  values = {key: x for key, x in values.items() if x is not ...}
+  file.write_text(json.dumps(values))
+
+
+def test_configs_are_read():
+  read = lambda name: read_config(GOLDENS / name)
+  llama, qwen2, qwen3 = map(read, NAMES)
+  assert llama.rope_theta == 500.0
+  assert llama.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 32)
+  assert (llama.vocab_size, llama.num_layers, llama.width) == (64, 2, 32)
+  assert (llama.num_heads, llama.num_kv_heads, llama.head_dim) == (4, 2, 8)
+  assert (llama.mlp_dim, llama.max_length, llama.norm_eps) == (48, 128, 0.01)
+  flags = lambda c: (c.tie_embeddings, c.qkv_bias, c.qk_norm)
+  assert flags(llama) == (False, False, False)
+  assert flags(qwen2) == (True, True, False) and qwen2.head_dim == 8
+  assert flags(qwen3) == (False, False, True) and qwen3.head_dim == 12
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_written_config_has_what_transformers_wrote(name, tmp_path):
+  config, params = hf.load(GOLDENS / name)
+  hf.save(tmp_path, config, params, eos_id=1, pad_id=0, bos_id=2)
+  theirs = json.loads((GOLDENS / name / 'config.json').read_text())
+  ours = json.loads((tmp_path / 'config.json').read_text())
+  rope = theirs.pop('rope_parameters')
+  assert ours['rope_theta'] == rope.pop('rope_theta')
+  rope = None if rope['rope_type'] == 'default' else rope
+  assert ours['rope_scaling'] == rope
+  assert ours['torch_dtype'] == theirs.pop('dtype')
+  for key in ('transformers_version', 'pretraining_tp', 'layer_types'):
+    theirs.pop(key, None)
+  for key in ('sliding_window', 'max_window_layers'):
+    theirs.pop(key, None)
+  # transformers derives Qwen2's head_dim and does not write it.
+  theirs.setdefault('head_dim', 8)
+  assert {key: ours[key] for key in theirs} == theirs
+
+
+def test_eos_id_may_be_a_list_and_ids_are_checked(tmp_path):
+  config, params = hf.load(GOLDENS / 'qwen2')
+  hf.save(tmp_path / 'a', config, params, eos_id=(1, 3))
+  values = json.loads((tmp_path / 'a' / 'config.json').read_text())
+  assert values['eos_token_id'] == [1, 3] and values['pad_token_id'] is None
+  with pytest.raises(ValueError, match='pad_id=64 is outside .* of 64'):
+    hf.save(tmp_path / 'b', config, params, pad_id=64)
+  assert not (tmp_path / 'b').exists()
+
+
+def test_old_spelling_of_rope(tmp_path):
+  folder = _copy(tmp_path, 'llama3')
+  config = read_config(folder)
+  scaling = dict(
+    type='llama3',
+    factor=8,
+    low_freq_factor=1,
+    high_freq_factor=4,
+    original_max_position_embeddings=32,
+  )
+  _edit_config(
+    folder, rope_parameters=..., rope_theta=500, rope_scaling=scaling
+  )
+  assert read_config(folder) == config
+  _edit_config(folder, rope_theta=..., rope_scaling=None)
+  plain = read_config(folder)
+  assert (plain.rope_theta, plain.rope_scaling) == (10_000.0, None)
+
+
+def test_what_config_json_may_leave_out(tmp_path):
+  folder = _copy(tmp_path, 'llama3')
+  _edit_config(folder, head_dim=..., num_key_value_heads=None)
+  config = read_config(folder)
+  assert (config.head_dim, config.num_kv_heads) == (8, 4)
+  _edit_config(folder, architectures=...)
+  assert read_config(folder) == config
+
+
+def _rope(**changes):
+  return dict(rope_parameters=dict(rope_theta=1e4, **changes))
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    (
+      dict(architectures=['Qwen3MoeForCausalLM']),
+      r"architectures=\['Qwen3MoeForCausalLM'\] is not supported. "
+      'Did you mean "Qwen3ForCausalLM"',
+    ),
+    (dict(architectures=..., model_type='gpt2'), "model_type='gpt2' is not"),
+    (dict(architectures=..., model_type=...), 'model_type=None is not'),
+    (dict(hidden_act='gelu'), "hidden_act='gelu' .*Supported: 'silu', 'swish'"),
+    (dict(attention_bias=True), 'attention_bias=True .*Supported: False'),
+    (dict(mlp_bias=True), 'mlp_bias=True .*Supported: False'),
+    (dict(use_sliding_window=True), 'use_sliding_window=True'),
+    (
+      dict(layer_types=['full_attention', 'sliding_attention']),
+      "layer_types=.*sliding_attention.*Supported: 'full_attention'",
+    ),
+    (
+      dict(quantization_config=dict(bits=4)),
+      'quantization_config=.*Supported: leaving it out',
+    ),
+    (_rope(rope_type='yarn'), "rope_type='yarn' .*'default', 'llama3'"),
+    (
+      dict(rope_parameters=None, rope_scaling=dict(type='linear', factor=2.0)),
+      "rope_type='linear' is not supported",
+    ),
+    (_rope(partial_rotary_factor=0.5), 'partial_rotary_factor=0.5'),
+    (
+      dict(rope_parameters=dict(full_attention=dict(rope_theta=1e4))),
+      'rope_parameters.full_attention=',
+    ),
+    (_rope(rope_type='llama3', factor=8.0), 'key "low_freq_factor" is missing'),
+    (dict(rope_parameters=dict(rope_theta='1e4')), "rope_theta='1e4' is no"),
+    (dict(hidden_size=...), 'key "hidden_size" is missing'),
+    (dict(head_dim=...), 'key "head_dim" is missing'),
+    (dict(vocab_size='64'), "vocab_size='64' is no positive int"),
+    (dict(num_hidden_layers=True), 'num_hidden_layers=True is no positive int'),
+    (dict(num_key_value_heads=0), 'num_key_value_heads=0 is no positive int'),
+    (dict(num_key_value_heads=3), 'num_heads=4 is no multiple'),
+    (dict(rms_norm_eps=-1.0), 'rms_norm_eps=-1.0 is no positive float'),
+    (dict(tie_word_embeddings='no'), "tie_word_embeddings='no' is not"),
+  ],
+)
+def test_configs_that_are_refused(changes, message, tmp_path):
+  folder = _copy(tmp_path)
+  _edit_config(folder, **changes)
+  with pytest.raises(ValueError, match=message) as error:
+    read_config(folder)
+  assert str(error.value).startswith(str(folder / 'config.json'))
+
+
+def test_sliding_window_that_is_not_in_use(tmp_path):
+  folder = _copy(tmp_path)
+  config = read_config(folder)
+  _edit_config(folder, sliding_window=4096, use_sliding_window=False)
+  assert read_config(folder) == config
+
+
+def test_every_architecture_is_written_as_itself():
+  for name, known in hf_config.ARCHITECTURES.items():
+    config = ModelConfig(qkv_bias=known.qkv_bias, qk_norm=known.qk_norm)
+    assert hf_config.to_json(config, 'float32')['architectures'] == [name]
