@@ -24,7 +24,11 @@ __all__ = ['make_learn', 'make_rollout', 'make_step']
 
 
 def make_rollout(
-  config: Any, model: ModelConfig, eos_id: int, pad_id: int
+  config: Any,
+  model: ModelConfig,
+  max_new_tokens: int,
+  eos_id: int,
+  pad_id: int,
 ) -> Callable[..., Rollout]:
   """`generate(params, prompts, prompt_mask, prompt_ids, key) -> Rollout`."""
   decoder = bind(decoders, config.decoder)
@@ -37,7 +41,7 @@ def make_rollout(
       prompt_mask,
       key,
       group_size=config.group_size,
-      max_new_tokens=config.max_new_tokens,
+      max_new_tokens=max_new_tokens,
       decoder=decoder,
       eos_id=eos_id,
       pad_id=pad_id,

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: on a task's oracle in-graph, or on batches of data."""
+"""Supervised fine-tuning on a task's oracle in-graph, or on batches of data."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,55 @@
+r"""Reinforcement learning with verifiable rewards.
+
+  python -m posttrain_jax.train --config configs/rl.py:task=addition \
+      --config.init_from=runs/sft --workdir runs/rl
+  python -m posttrain_jax.train --config configs/rl.py:smoke --workdir runs/s
+  python -m posttrain_jax.train \
+      --config configs/rl.py:recipe=ppo,task=countdown \
+      --config.task.chain_of_thought=true --workdir runs/ppo
+
+Arguments: recipe (a row of recipes.RL), task (an in-graph task, or
+'text:NAME' for a reasoning-gym task), smoke.
+"""
+
+import ml_collections
+
+from configs import base, recipes, sft
+from posttrain_jax.resolve import nearest, part
+from posttrain_jax.rollout import decoders
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  arg = base.parse_arg(arg, recipe='grpo', task='addition', smoke=False)
+  if arg.recipe not in recipes.RL:
+    raise ValueError(
+      f'unknown RL recipe "{arg.recipe}".{nearest(arg.recipe, recipes.RL)}'
+    )
+  c = base.get_config()
+  c.paradigm = 'rl'
+  c.task = sft.task_entry(arg.task)
+
+  # Rollout
+  c.prompts_per_step = 32
+  c.group_size = 8
+  c.max_new_tokens = 0  # 0 = the longest completion the task's oracle needs
+  c.decoder = ml_collections.ConfigDict(part(decoders, 'sample'))
+  c.old_logps = 'sampler'  # or 'learner': rescored, so the first ratio is 1
+
+  # Objective
+  c.kl = ml_collections.ConfigDict(recipes.KL)  # to the starting policy
+  c.value_loss = ml_collections.ConfigDict(recipes.VALUE_LOSS)  # with gae only
+  c.entropy_coef = 0.0
+  c.update(ml_collections.ConfigDict(recipes.RL[arg.recipe]))
+
+  c.num_steps = 200
+  c.optimizer.lr = 3e-4
+  c.optimizer.schedule = 'constant'
+  if arg.smoke:
+    c.num_steps = 4
+    c.steps_per_call = 2
+    c.prompts_per_step = 4
+    c.group_size = 4
+    c.model.preset = 'pico'
+    c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
+    c.checkpoint.every = 2
+  return c

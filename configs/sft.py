@@ -1,0 +1,78 @@
+r"""Supervised fine-tuning on a task's oracle, or on a file of examples.
+
+  python -m posttrain_jax.train --config configs/sft.py:task=addition \
+      --workdir runs/sft
+  python -m posttrain_jax.train --config configs/sft.py:smoke --workdir runs/s
+  python -m posttrain_jax.train --config configs/sft.py:data=jsonl,recipe=dft \
+      --config.data.path=examples.jsonl --config.tokenizer=byte --workdir runs/j
+
+Arguments: recipe (a row of recipes.SFT), task (an in-graph task, or
+'mixture'), data ('task', 'jsonl' or 'tfds'), smoke.
+"""
+
+import ml_collections
+
+from configs import base, recipes
+from posttrain_jax import tasks
+from posttrain_jax.resolve import nearest
+
+# The tasks that a tiny base model is trained on, at sizes it can learn.
+MIXTURE = dict(
+  addition=dict(num_digits=2),
+  modular=dict(),
+  sorting=dict(),
+  list_functions=dict(),
+)
+
+
+def mixture(parts: dict) -> ml_collections.ConfigDict:
+  """Config entry of a task mixture, equal weights."""
+  entries = {
+    name: {**tasks.defaults(name, **knobs), 'weight': 1.0}
+    for name, knobs in parts.items()
+  }
+  return ml_collections.ConfigDict({'name': 'mixture', 'parts': entries})
+
+
+def task_entry(name: str) -> ml_collections.ConfigDict:
+  """Config entry of a task, or of the default mixture."""
+  if name == 'mixture':
+    return mixture(MIXTURE)
+  return ml_collections.ConfigDict(tasks.defaults(name))
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  arg = base.parse_arg(
+    arg, recipe='sft', task='addition', data='task', smoke=False
+  )
+  if arg.recipe not in recipes.SFT:
+    raise ValueError(
+      f'unknown SFT recipe "{arg.recipe}".{nearest(arg.recipe, recipes.SFT)}'
+    )
+  c = base.get_config()
+  c.paradigm = 'sft'
+  c.update(ml_collections.ConfigDict(recipes.SFT[arg.recipe]))
+  c.task = task_entry(arg.task)
+
+  c.data = ml_collections.ConfigDict()
+  c.data.source = arg.data  # 'task': made in-graph; 'jsonl'; 'tfds'
+  c.data.path = ''  # file or glob; for tfds the data_dir
+  c.data.name = ''  # tfds: builder name and split, as 'task_problems:train'
+  c.data.max_length = 256  # tokens of a row
+  c.data.overlong = 'error'  # or 'truncate', 'drop'
+  c.data.packing = False  # several examples in one row
+
+  c.num_steps = 400
+  c.prompts_per_step = 128
+  c.optimizer.lr = 2e-3
+  c.optimizer.schedule = 'cosine'
+  c.optimizer.warmup_updates = 20
+  if arg.smoke:
+    c.num_steps = 4
+    c.steps_per_call = 2
+    c.prompts_per_step = 8
+    c.model.preset = 'pico'
+    c.optimizer.warmup_updates = 1
+    c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
+    c.checkpoint.every = 2
+  return c

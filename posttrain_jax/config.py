@@ -1,0 +1,220 @@
+"""Loading a config file, applying overrides, and refusing what cannot work."""
+
+import ast
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import ml_collections
+
+from posttrain_jax import advantages, tasks
+from posttrain_jax.losses import (
+  policy_gradient,
+  reduce,
+  regularizers,
+  supervised,
+  value,
+)
+from posttrain_jax.resolve import nearest, part
+from posttrain_jax.rollout import decoders
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def _room(config: ConfigDict, key: str) -> ModuleType | None:
+  """The room that `config.<key>.name` is a name of."""
+  if key == 'loss':
+    return supervised if config.paradigm == 'sft' else policy_gradient
+  return {
+    'advantage': advantages,
+    'decoder': decoders,
+    'kl': regularizers,
+    'reduce': reduce,
+    'value_loss': value,
+  }.get(key)
+
+
+def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
+  """The config part `key` with the function called `name` and its defaults."""
+  if key == 'task':
+    return tasks.defaults(name)
+  if key == 'advantage' and name == 'gae':
+    return {'name': 'gae', 'gamma': 1.0, 'lam': 0.95, 'whiten': True}
+  entry = part(_room(config, key), name)
+  if 'coef' in config[key]:
+    entry['coef'] = config[key].coef
+  return entry
+
+
+def keys(config: ConfigDict, prefix: str = '') -> list[str]:
+  """Dotted names of every leaf of a config."""
+  out = []
+  for key, item in config.items():
+    nested = isinstance(item, ConfigDict)
+    out += keys(item, f'{prefix}{key}.') if nested else [prefix + key]
+  return out
+
+
+def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'a.b': leaf} of a nested dict."""
+  out = {}
+  for key, item in tree.items():
+    if isinstance(item, dict):
+      out |= flatten(item, f'{prefix}{key}.')
+    else:
+      out[prefix + key] = item
+  return out
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+  """`text` as a value of the same kind as `old`."""
+  try:
+    if isinstance(old, bool):
+      return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+    if isinstance(old, int):
+      return int(text)
+    if isinstance(old, float):
+      return float(text)
+    if isinstance(old, (tuple, list)):
+      if text.startswith(('(', '[')):
+        return tuple(ast.literal_eval(text))
+      return tuple(item for item in text.split(',') if item)
+  except (KeyError, ValueError, SyntaxError) as error:
+    raise ValueError(
+      f'--config.{key}={text}: not a {type(old).__name__} (it is {old!r} now)'
+    ) from error
+  return text
+
+
+def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
+  """Applies ('loss.clip_high', '0.28') pairs, names of parts first.
+
+  A new name replaces its part with that function's defaults.
+
+  Raises:
+    ValueError: an unknown key or name, with the nearest valid one, or a value
+      of the wrong kind.
+  """
+  is_name = lambda key: key.count('.') == 1 and key.endswith('.name')
+  for key, text in items:
+    top = key.partition('.')[0]
+    has_room = top == 'task' or (
+      'paradigm' in config and _room(config, top) is not None
+    )
+    if is_name(key) and top in config and has_room:
+      config[top] = ConfigDict(_entry(config, top, text))
+  for key, text in items:
+    known = keys(config)
+    if key not in known:
+      raise ValueError(f'unknown config key "{key}".{nearest(key, known)}')
+    parent, _, leaf = key.rpartition('.')
+    node = config
+    for name in filter(None, parent.split('.')):
+      node = node[name]
+    value_ = _parse(key, text, node[leaf])
+    with node.ignore_type():
+      node[leaf] = value_
+
+
+def _find(path: str) -> Path:
+  """A config file: as given, or among those installed with the package."""
+  given = Path(path)
+  if given.is_file():
+    return given
+  spec = importlib.util.find_spec('configs')
+  folder = Path(spec.origin).parent if spec and spec.origin else None
+  if folder and (folder / given.name).is_file():
+    return folder / given.name
+  shipped = [] if folder is None else [f.name for f in folder.glob('*.py')]
+  shipped = [f'configs/{name}' for name in shipped if name[0] != '_']
+  raise ValueError(f'no config file "{path}".{nearest(path, shipped)}')
+
+
+def load(spec: str, items: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+  """The config of 'configs/rl.py:recipe=grpo' with overrides applied.
+
+  Raises:
+    ValueError: no such file, argument, key or name; with the nearest one.
+  """
+  path, _, arg = spec.partition(':')
+  found = _find(path)
+  module_spec = importlib.util.spec_from_file_location(found.stem, found)
+  module = importlib.util.module_from_spec(module_spec)
+  module_spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise ValueError(f'{found} defines no get_config(arg)')
+  config = module.get_config(arg or None)
+  override(config, items)
+  return config
+
+
+def split_flags(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+  """Separates `--config.KEY=VALUE` (or `--config.KEY VALUE`) from the rest.
+
+  Raises:
+    ValueError: an override without a value.
+  """
+  items, rest, pending = [], [], None
+  for flag in argv:
+    if pending is not None:
+      items.append((pending, flag))
+      pending = None
+    elif flag.startswith('--config.'):
+      key, equals, text = flag.removeprefix('--config.').partition('=')
+      if equals:
+        items.append((key, text))
+      else:
+        pending = key
+    else:
+      rest.append(flag)
+  if pending is not None:
+    raise ValueError(f'--config.{pending} has no value')
+  return items, rest
+
+
+def _divides(name: str, part_: int, whole: int, of: str) -> None:
+  """Raises with the nearest valid sizes unless `part_` divides `whole`."""
+  if part_ < 0 or (part_ > 0 and whole % part_):
+    valid = [d for d in range(1, whole + 1) if whole % d == 0]
+    near = sorted(valid, key=lambda d: abs(d - part_))[:3]
+    raise ValueError(
+      f'{name}={part_} does not divide {of}={whole}; nearest valid: '
+      + ', '.join(str(d) for d in sorted(near))
+    )
+
+
+def sizes(config: ConfigDict) -> ConfigDict:
+  """The batch arithmetic of a run, resolved and checked.
+
+  Returns prompts_per_step, group_size, rows, minibatch_rows, microbatch_rows,
+  updates_per_rollout, updates_per_step and num_updates.
+
+  Raises:
+    ValueError: sizes that do not divide, with the nearest that do.
+  """
+  for key in ('prompts_per_step', 'group_size', 'num_steps', 'steps_per_call',
+              'updates_per_rollout'):  # fmt: skip
+    if config[key] < 1:
+      raise ValueError(f'{key}={config[key]} must be at least 1')
+  rows = config.prompts_per_step * config.group_size
+  minibatch = config.minibatch_rows or rows
+  _divides('minibatch_rows', minibatch, rows, 'rows')
+  microbatch = config.microbatch_rows or minibatch
+  _divides('microbatch_rows', microbatch, minibatch, 'minibatch_rows')
+  if config.reduce.name == 'prompt_mean':
+    _divides('group_size', config.group_size, microbatch, 'microbatch_rows')
+  per_step = rows // minibatch * config.updates_per_rollout
+  return ConfigDict(
+    dict(
+      prompts_per_step=config.prompts_per_step,
+      group_size=config.group_size,
+      rows=rows,
+      minibatch_rows=minibatch,
+      microbatch_rows=microbatch,
+      updates_per_rollout=config.updates_per_rollout,
+      updates_per_step=per_step,
+      num_updates=per_step * config.num_steps,
+    )
+  )

@@ -1,0 +1,108 @@
+"""Three ways to advance a run, one interface for the loop in train.py.
+
+  driver.advance(state, first_step, count) -> (state, metrics [done], done)
+  driver.position() -> JSON-able position of the data, saved with the state
+  driver.seek(position)   goes back to a saved position
+
+`done` <= count steps are taken. In-graph tasks take many steps in one compiled
+call; data and host tasks take one.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posttrain_jax import sharding
+from posttrain_jax.types import Array, Batch, TrainState
+
+Metrics = dict[str, Array]
+
+
+def run_key(seed: int) -> Array:
+  """The key of a run; step s uses `fold_in(run_key, s)`."""
+  return jax.random.fold_in(jax.random.key(seed), 0)
+
+
+class InGraph:
+  """`step(state, key)` many times in one compiled program, no host in between.
+
+  The number of steps is a traced bound, so one program serves any distance to
+  the next evaluation or checkpoint, and a resumed run executes the same one.
+  """
+
+  def __init__(self, step: Callable, seed: Any, steps_per_call: int):
+    self._size = steps_per_call
+    self._seed = seed
+
+    def chunk(state: TrainState, count: Array):
+      shapes = jax.eval_shape(step, state, run_key(seed))[1]
+      buffers = jax.tree.map(
+        lambda x: jnp.zeros((steps_per_call, *x.shape), x.dtype), shapes
+      )
+
+      def body(index, carry):
+        state, buffers = carry
+        key = jax.random.fold_in(run_key(seed), state.step)
+        state, metrics = step(state, key)
+        write = lambda buffer, x: buffer.at[index].set(x)
+        return state, jax.tree.map(write, buffers, metrics)
+
+      return jax.lax.fori_loop(0, count, body, (state, buffers))
+
+    self._chunk = jax.jit(chunk, donate_argnums=0)
+
+  def advance(self, state: TrainState, first_step: int, count: int):
+    del first_step  # the state knows
+    count = min(count, self._size)
+    state, metrics = self._chunk(state, jnp.int32(count))
+    return state, {name: x[:count] for name, x in metrics.items()}, count
+
+  def lower(self, state: TrainState):
+    """The lowered program, for `plan` and tests."""
+    return self._chunk.lower(state, jnp.int32(1))
+
+  def position(self) -> dict:
+    return {}
+
+  def seek(self, position: dict) -> None:
+    del position
+
+
+class OnData:
+  """`step(state, batch)` on batches of a resumable iterator."""
+
+  def __init__(self, step: Callable, batches: Iterator[dict[str, np.ndarray]]):
+    self._step = jax.jit(step, donate_argnums=0)
+    self._batches = batches
+    # Taken when a batch is handed out: a save between two steps never skips.
+    self._position = batches.get_state()
+
+  def advance(self, state: TrainState, first_step: int, count: int):
+    del first_step, count
+    batch = Batch(**next(self._batches))
+    batch = jax.tree.map(_to_device, batch)
+    state, metrics = self._step(state, batch)
+    self._position = self._batches.get_state()
+    return state, {name: x[None] for name, x in metrics.items()}, 1
+
+  def position(self) -> dict:
+    return {'iterator': self._position}
+
+  def seek(self, position: dict) -> None:
+    self._batches.set_state(position['iterator'])
+    self._position = position['iterator']
+
+
+def _to_device(x: np.ndarray) -> Array:
+  """A host batch, split over the mesh's rows where there is a mesh."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return jnp.asarray(x)
+  spec = sharding.fit(sharding.ROWS, x.shape, mesh)
+  place = jax.sharding.NamedSharding(mesh, spec)
+  if jax.process_count() > 1:
+    return jax.make_array_from_process_local_data(place, x)
+  return jax.device_put(x, place)

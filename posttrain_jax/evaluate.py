@@ -1,0 +1,206 @@
+"""Evaluation in-graph: greedy accuracy, samples for pass@k, divergence.
+
+python -m posttrain_jax.evaluate --checkpoint runs/rl --task countdown
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import diagnostics, masked, rollout
+from posttrain_jax.models import transformer
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import decoders
+from posttrain_jax.tasks import split, vocab
+from posttrain_jax.types import Array, PyTree
+
+__all__ = ['Evaluator', 'divergence', 'generate_and_verify']
+
+
+def generate_and_verify(
+  params: PyTree,
+  model: ModelConfig,
+  task: Any,
+  examples: Any,
+  key: Array,
+  *,
+  group_size: int,
+  decoder: Callable,
+  max_new_tokens: int = 0,
+):
+  """(rollout, rewards [B, G]) of completions of a batch of problems."""
+  samples = rollout.generate(
+    params,
+    model,
+    examples.prompt,
+    examples.prompt_mask,
+    key,
+    group_size=group_size,
+    max_new_tokens=max_new_tokens or task.completion_length,
+    decoder=decoder,
+    eos_id=vocab.EOS,
+    pad_id=vocab.PAD,
+    prompt_ids=examples.prompt_id,
+  )
+  verify = jax.vmap(jax.vmap(task.verify, (None, 0, 0)), (0, 0, 0))
+  return samples, verify(examples, samples.completion, samples.mask)['reward']
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """`evaluator(params, key) -> {name: scalar}` on held-out problems, jit-able.
+
+  num_problems  problems, drawn from `key`
+  samples       samples a problem at temperature 1, for pass@k; 0 = greedy only
+  batch         problems at a time (memory)
+
+  Metrics: eval/accuracy (greedy), eval/length, eval/truncated, and with
+  samples eval/accuracy_sampled, eval/pass@k for powers of two k <= samples,
+  eval/distinct (different completions a problem / samples).
+  """
+
+  model: ModelConfig
+  task: Any
+  num_problems: int
+  samples: int
+  batch: int
+  heldout_fraction: float
+
+  def __post_init__(self):
+    if self.num_problems < 1 or self.num_problems % self.batch:
+      raise ValueError(
+        f'eval.num_problems={self.num_problems} is no multiple of '
+        f'eval.batch={self.batch}; nearest valid: '
+        f'{max(1, round(self.num_problems / self.batch)) * self.batch}'
+      )
+
+  def problems(self, key: Array):
+    """The problems [num_problems, ...] that `key` stands for."""
+    heldout = self.heldout_fraction > 0
+    return split.sample_batch(
+      self.task,
+      jax.random.fold_in(key, 0),
+      self.num_problems,
+      heldout=heldout,
+      fraction=self.heldout_fraction,
+    )
+
+  def _batches(self, examples):
+    parts = self.num_problems // self.batch
+    return jax.tree.map(
+      lambda x: x.reshape(parts, self.batch, *x.shape[1:]), examples
+    )
+
+  def __call__(self, params: PyTree, key: Array) -> dict[str, Array]:
+    examples = self._batches(self.problems(key))
+    run = lambda part, size, decoder: generate_and_verify(
+      params,
+      self.model,
+      self.task,
+      part,
+      jax.random.fold_in(key, 1),
+      group_size=size,
+      decoder=decoder,
+    )
+
+    def one(part):
+      samples, rewards = run(part, 1, decoders.greedy)
+      return rewards[:, 0], samples.mask.sum(-1)[:, 0], samples.finished[:, 0]
+
+    correct, length, finished = jax.lax.map(one, examples)
+    metrics = {
+      'eval/accuracy': jnp.mean(correct),
+      'eval/length': jnp.mean(length),
+      'eval/truncated': 1.0 - jnp.mean(finished),
+    }
+    if self.samples == 0:
+      return metrics
+
+    def many(part):
+      samples, rewards = run(part, self.samples, decoders.sample)
+      words = jax.vmap(jax.vmap(split.fingerprint))(samples.completion)
+      ordered = jnp.sort(words, axis=1)
+      fresh = 1 + jnp.sum(ordered[:, 1:] != ordered[:, :-1], axis=1)
+      return rewards, fresh / self.samples
+
+    rewards, distinct = jax.lax.map(many, examples)
+    rewards = rewards.reshape(self.num_problems, self.samples)
+    metrics['eval/accuracy_sampled'] = jnp.mean(rewards)
+    metrics['eval/distinct'] = jnp.mean(distinct)
+    k = 2
+    while k <= self.samples:
+      metrics[f'eval/pass@{k}'] = diagnostics.pass_at_k(rewards > 0.5, k)
+      k *= 2
+    return metrics
+
+  def transcripts(self, params: PyTree, key: Array, count: int) -> list[dict]:
+    """Greedy completions of the first `count` problems, as text (host)."""
+    examples = jax.jit(self.problems)(key)
+    examples = jax.tree.map(lambda x: x[:count], examples)
+    samples, rewards = jax.jit(
+      lambda params: generate_and_verify(
+        params,
+        self.model,
+        self.task,
+        examples,
+        jax.random.fold_in(key, 1),
+        group_size=1,
+        decoder=decoders.greedy,
+      )
+    )(params)
+    return [
+      {
+        'prompt': vocab.decode(examples.prompt[i], examples.prompt_mask[i]),
+        'completion': vocab.decode(
+          samples.completion[i, 0], samples.mask[i, 0]
+        ),
+        'reward': float(rewards[i, 0]),
+      }
+      for i in range(count)
+    ]
+
+
+def divergence(
+  params: PyTree,
+  base_params: PyTree,
+  evaluator: Evaluator,
+  key: Array,
+) -> Array:
+  """KL(policy || base) per token, in nats, on the policy's own completions.
+
+  The full-vocabulary KL at every position of one sample a problem: exact given
+  the prefix, so its variance is that of the prefixes alone.
+  """
+  examples = evaluator._batches(evaluator.problems(key))
+
+  def one(part):
+    samples, _ = generate_and_verify(
+      params,
+      evaluator.model,
+      evaluator.task,
+      part,
+      jax.random.fold_in(key, 2),
+      group_size=1,
+      decoder=decoders.sample,
+    )
+    batch = rollout.assemble_groups(part.prompt, part.prompt_mask, samples)
+    log_probs = lambda p: jax.nn.log_softmax(
+      transformer.token_logps(
+        p,
+        evaluator.model,
+        batch.tokens,
+        batch.mask,
+        segment_ids=batch.segment_ids,
+        positions=batch.positions,
+        logits=True,
+      ).logits
+    )
+    ours, theirs = log_probs(params), log_probs(base_params)
+    kl = jnp.sum(jnp.exp(ours) * (ours - theirs), axis=-1)
+    return masked.sum(kl, batch.mask), jnp.sum(batch.mask)
+
+  total, count = jax.lax.map(one, examples)
+  return total.sum() / jnp.maximum(count.sum(), 1.0)

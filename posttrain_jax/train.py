@@ -1,0 +1,367 @@
+"""Trains one run from a config file.
+
+  python -m posttrain_jax.train --config configs/rl.py:recipe=grpo \
+      --workdir runs/x --config.optimizer.lr=1e-4 [--dry_run]
+
+Running again on the same workdir goes on where it stopped. Ctrl-C and SIGTERM
+save first.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from posttrain_jax import (
+  build,
+  checkpoint,
+  drivers,
+  sharding,
+)
+from posttrain_jax import (
+  config as config_lib,
+)
+from posttrain_jax import (
+  metrics as metrics_lib,
+)
+from posttrain_jax import (
+  progress as progress_lib,
+)
+from posttrain_jax.models import transformer
+from posttrain_jax.resolve import nearest
+from posttrain_jax.types import TrainState
+
+# Shown beside the progress bar, where the run has them.
+SHOWN = (
+  'loss',
+  'reward',
+  'eval/accuracy',
+  'completions/mean_length',
+  'entropy',
+)
+# Keys that may differ between a run and its continuation.
+FREE_KEYS = ('num_steps', 'steps_per_call', 'eval.', 'checkpoint.', 'log.',
+             'mesh.')  # fmt: skip
+
+
+class Interrupted(Exception):
+  """The run was asked to stop; its state is saved."""
+
+  def __init__(self, number: int, step: int):
+    super().__init__(f'stopped by {signal.Signals(number).name} at step {step}')
+    self.number = number
+
+
+class _Stop:
+  """Turns Ctrl-C and SIGTERM into a flag that the loop looks at."""
+
+  def __init__(self):
+    self.number = 0
+
+  def __enter__(self) -> '_Stop':
+    self._old = {}
+    # Only the main thread may set handlers; elsewhere signals stay as they are.
+    with contextlib.suppress(ValueError):
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._old[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *exception) -> None:
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number, frame) -> None:
+    if self.number:  # a second one does not wait
+      raise KeyboardInterrupt
+    self.number = number
+    print('\nsaving, then stopping (again to stop at once)', flush=True)
+
+
+def check_continues(config: Any, workdir: Path) -> None:
+  """Raises ValueError if `workdir` holds a run of another config."""
+  saved = checkpoint.load_config(workdir)
+  if saved is None:
+    return
+  old = config_lib.flatten(saved['config'])
+  new = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
+  changed = [
+    f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS)
+  ]
+  if changed:
+    raise ValueError(
+      f'{workdir} holds a run of another config; use another --workdir, or '
+      'undo: ' + '; '.join(changed)
+    )
+
+
+def initial_state(run: build.Run, mesh, config: Any) -> TrainState:
+  """The state before step 0, laid out over the mesh."""
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  params = build.start_params(config, run.model, key)
+  place = state_shardings(run, mesh)
+  return jax.jit(run.init, out_shardings=place)(params)
+
+
+def abstract_state(run: build.Run) -> TrainState:
+  """Shapes and dtypes of the state."""
+  return jax.eval_shape(
+    lambda key: run.init(transformer.init(key, run.model)), jax.random.key(0)
+  )
+
+
+def state_shardings(run: build.Run, mesh) -> TrainState:
+  """Sharding of every leaf of the state."""
+  specs = transformer.param_specs(run.model)
+  return sharding.state_shardings(abstract_state(run), specs, mesh)
+
+
+def evaluate(run: build.Run, compiled: dict, state: TrainState, seed: int):
+  """{metric: float} of every evaluator; problems are the same at each call."""
+  key = jax.random.fold_in(jax.random.key(seed), 2)
+  out = {}
+  for name, evaluator in run.evaluators.items():
+    if name not in compiled:
+      compiled[name] = jax.jit(evaluator)
+    found = compiled[name](state.params, key)
+    prefix = f'eval/{name}/' if name else 'eval/'
+    out |= {k.replace('eval/', prefix, 1): float(v) for k, v in found.items()}
+  if '' not in run.evaluators and run.evaluators:
+    scores = [out[f'eval/{name}/accuracy'] for name in run.evaluators]
+    out['eval/accuracy'] = float(np.mean(scores))
+  return out
+
+
+def _boundary(step: int, config: Any) -> int:
+  """The next step at which something happens on the host."""
+  stops = [config.num_steps]
+  for every in (config.eval.every, config.checkpoint.every):
+    if every > 0:
+      stops.append((step // every + 1) * every)
+  return min(stops)
+
+
+def _check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
+  losses = np.asarray(metrics['loss'])
+  if not np.all(np.isfinite(losses)):
+    bad = first_step + int(np.argmax(~np.isfinite(losses)))
+    raise FloatingPointError(
+      f'loss is {losses[bad - first_step]} at step {bad}; the last checkpoint '
+      'is from before it'
+    )
+
+
+@dataclasses.dataclass
+class _Host:
+  """What the loop does on the host with finished steps."""
+
+  writer: metrics_lib.Writer
+  bar: progress_lib.Progress
+  handle: int
+  shown: dict[str, float] = dataclasses.field(default_factory=dict)
+  pending: Any = None
+  mark: float = 0.0
+
+  def push(self, first_step: int, metrics: dict, done: int) -> None:
+    """Takes the metrics of steps just dispatched; handles the ones before."""
+    self.drain()
+    self.pending = (first_step, metrics, done)
+
+  def drain(self) -> None:
+    """Waits for the pending steps, then writes and shows them."""
+    if self.pending is None:
+      return
+    first_step, metrics, done = self.pending
+    self.pending = None
+    metrics = {name: np.asarray(x) for name, x in metrics.items()}
+    now = time.monotonic()
+    seconds = (now - self.mark) / done
+    self.mark = now
+    _check_finite(metrics, first_step)
+    metrics['time/step'] = np.full(done, seconds)
+    metrics['perf/tokens_per_second'] = metrics['num_tokens'] / seconds
+    self.writer.write_stacked(first_step, metrics)
+    self.show(first_step + done, {k: float(v[-1]) for k, v in metrics.items()})
+
+  def show(self, step: int, metrics: dict[str, float]) -> None:
+    self.shown |= {k: metrics[k] for k in SHOWN if k in metrics}
+    self.bar.update(self.handle, step, self.shown)
+
+
+def make_driver(run: build.Run, config: Any):
+  """The driver of a run: in-graph steps, or steps on data."""
+  return drivers.InGraph(run.step, config.seed, config.steps_per_call)
+
+
+def train(
+  config: Any,
+  workdir: str | Path,
+  *,
+  bar: progress_lib.Progress | None = None,
+  name: str = 'train',
+) -> tuple[build.Run, TrainState, dict[str, float]]:
+  """Trains to `config.num_steps`, resuming what is in `workdir`.
+
+  Returns the run, its final state and the last evaluation.
+
+  Raises:
+    ValueError: a config that cannot work, before anything is compiled.
+    Interrupted: a signal came; the state is saved.
+    FloatingPointError: the loss is no number.
+  """
+  workdir = Path(workdir)
+  run = build.build(config)
+  check_continues(config, workdir)
+  mesh = sharding.make_mesh(config.mesh)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(jax.set_mesh(mesh))
+    saver = stack.enter_context(
+      checkpoint.Checkpointer(workdir, config.checkpoint.keep)
+    )
+    stop = stack.enter_context(_Stop())
+    driver = make_driver(run, config)
+    resumed = saver.latest
+    if resumed is None:
+      state = initial_state(run, mesh, config)
+      save_run_config(workdir, config, run)
+    else:
+      shapes = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        abstract_state(run),
+        state_shardings(run, mesh),
+      )
+      state, position = saver.restore(shapes)
+      driver.seek(position)
+    step = int(state.step)
+    compiled: dict = {}
+    if step >= config.num_steps:
+      print(f'{workdir}: finished at step {step}; nothing left to do')
+      return run, state, evaluate(run, compiled, state, config.seed)
+    header = metrics_lib.make_header(config.to_dict())
+    writer = stack.enter_context(
+      metrics_lib.Writer(
+        workdir,
+        header,
+        resume_step=resumed,
+        tensorboard=config.log.tensorboard,
+        wandb_project=config.log.wandb_project,
+      )
+    )
+    if bar is None:
+      bar = stack.enter_context(progress_lib.Progress())
+    host = _Host(writer, bar, bar.task(name, config.num_steps))
+    scores: dict[str, float] = {}
+    if resumed is None and config.eval.every > 0:
+      scores = evaluate(run, compiled, state, config.seed)
+      writer.write(0, scores, split='eval')
+      host.show(0, scores)
+    host.mark = time.monotonic()
+    while step < config.num_steps:
+      state, metrics, done = driver.advance(
+        state, step, _boundary(step, config) - step
+      )
+      host.push(step + 1, metrics, done)
+      step += done
+      last = step == config.num_steps
+      if last or _every(config.eval.every, step):
+        host.drain()
+        scores = evaluate(run, compiled, state, config.seed)
+        writer.write(step, scores, split='eval')
+        host.show(step, scores)
+        host.mark = time.monotonic()
+      if last or stop.number or _every(config.checkpoint.every, step):
+        host.drain()
+        writer.flush()
+        saver.save(step, state, driver.position())
+        host.mark = time.monotonic()
+      if stop.number and not last:
+        saver.wait()
+        raise Interrupted(stop.number, step)
+  return run, state, scores
+
+
+def _every(every: int, step: int) -> bool:
+  return every > 0 and step % every == 0
+
+
+def save_run_config(workdir: Path, config: Any, run: build.Run) -> None:
+  """config.json: the config, and the model that it resolved to."""
+  checkpoint.save_config(
+    workdir,
+    {
+      'config': config.to_dict(),
+      'resolved_model': dataclasses.asdict(run.model),
+      'sizes': run.sizes.to_dict(),
+    },
+  )
+
+
+def parse(argv: Sequence[str]) -> tuple[Any, argparse.Namespace]:
+  """(config, flags) of a command line.
+
+  Raises:
+    ValueError: an unknown flag, key or name, with the nearest valid one.
+  """
+  items, rest = config_lib.split_flags(argv)
+  parser = argparse.ArgumentParser(
+    prog='python -m posttrain_jax.train',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--config', required=True, help='configs/FILE.py[:ARGS]')
+  parser.add_argument('--workdir', help='the folder of the run')
+  parser.add_argument(
+    '--dry_run', action='store_true', help='print config and sizes, and stop'
+  )
+  flags, unknown = parser.parse_known_args(rest)
+  if unknown:
+    known = ['--config', '--workdir', '--dry_run', '--config.KEY=VALUE']
+    raise ValueError(
+      f'unknown flag "{unknown[0]}".{nearest(unknown[0], known)}'
+    )
+  if not flags.workdir and not flags.dry_run:
+    raise ValueError('--workdir is missing: the folder of the run')
+  return config_lib.load(flags.config, items), flags
+
+
+def describe(config: Any) -> str:
+  """The resolved config and sizes, as `--dry_run` prints them."""
+  run = build.build(config)
+  out = [str(config).rstrip(), '', 'resolved sizes']
+  sizes = run.sizes.to_dict()
+  sizes['parameters'] = transformer.param_count(run.model)
+  out += [f'  {name:22} {value:,}' for name, value in sizes.items()]
+  return '\n'.join(out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command line; returns the exit status."""
+  try:
+    config, flags = parse(sys.argv[1:] if argv is None else argv)
+    if flags.dry_run:
+      print(describe(config))
+      return 0
+    _, _, scores = train(config, flags.workdir)
+  except ValueError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  except Interrupted as stopped:
+    print(f'{stopped}; the same command goes on from there')
+    return 128 + stopped.number
+  shown = ', '.join(f'{k} {v:.3f}' for k, v in sorted(scores.items()))
+  print(f'finished: {shown}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
