@@ -9,18 +9,58 @@ Every function here is called the same way and does no averaging:
   token_loss  [B, T]  minimised, exactly 0 under the mask; `metrics` holds
               more [B, T] arrays
 
-Averaging over tokens is a separate choice (`reduce.py`). So are detached token
-weights (`token_weights.py`), of which many published objectives are made.
+Methods that need data beyond the signals take it as further positional arrays,
+named in the signature: tokens, key, ref_logits, ref_scores, scores, negative,
+correct, correct_rate, expert. Averaging over tokens is a separate choice
+(`reduce.py`), and so are detached token weights (`token_weights.py`), of which
+many published objectives are made.
 """
 
+from posttrain_jax.losses.supervised.anchored import (
+  asft,
+  f_sft,
+  iw_sft,
+  poft,
+  psft,
+  uft_implicit,
+  una,
+)
 from posttrain_jax.losses.supervised.likelihood import (
   dft,
+  ift,
   label_smoothing,
   nll,
+  prob_alpha,
+  prob_threshold,
 )
+from posttrain_jax.losses.supervised.negative import (
+  forgetting,
+  irl_discriminator,
+  nft,
+  unlikelihood,
+  unlikelihood_negative,
+)
+from posttrain_jax.losses.supervised.one_token import otr, otr_exact
 
 __all__ = [
+  'asft',
   'dft',
+  'f_sft',
+  'forgetting',
+  'ift',
+  'irl_discriminator',
+  'iw_sft',
   'label_smoothing',
+  'nft',
   'nll',
+  'otr',
+  'otr_exact',
+  'poft',
+  'prob_alpha',
+  'prob_threshold',
+  'psft',
+  'uft_implicit',
+  'una',
+  'unlikelihood',
+  'unlikelihood_negative',
 ]
