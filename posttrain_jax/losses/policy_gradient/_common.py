@@ -27,9 +27,20 @@ def clean(
   )
 
 
+def clamp(log_ratio: Array) -> Array:
+  """A log-ratio held within +-20."""
+  return jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
 def exp_clamped(log_ratio: Array) -> Array:
   """exp of a log-ratio held within +-20."""
-  return jnp.exp(jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+  return jnp.exp(clamp(log_ratio))
+
+
+def sequence_ratio(log_ratio: Array, mask: Array) -> Array:
+  """[B, 1] ratio of whole sequences: exp of the sum over counted tokens."""
+  total = masked.sum(clamp(log_ratio), mask, axis=1, keepdims=True)
+  return exp_clamped(total)
 
 
 def finish(token_loss: Array, mask: Array, **metrics: Array) -> TokenLoss:
@@ -48,16 +59,26 @@ def finish(token_loss: Array, mask: Array, **metrics: Array) -> TokenLoss:
 def surrogate(
   ratio: Array,
   advantages: Array,
-  mask: Array,
   clip_low: Array | float,
   clip_high: Array | float,
-) -> TokenLoss:
-  """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) and what was clipped."""
+) -> tuple[Array, dict[str, Array]]:
+  """PPO's pessimistic loss, unmasked, and its three metrics.
+
+  `ratio` may be [B, T] or [B, 1].
+  """
   clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
-  return finish(
-    -jnp.minimum(ratio * advantages, clipped * advantages),
-    mask,
-    ratio=ratio,
-    clip_low=(ratio < 1.0 - clip_low) & (advantages < 0),
-    clip_high=(ratio > 1.0 + clip_high) & (advantages > 0),
-  )
+  token_loss = -jnp.minimum(ratio * advantages, clipped * advantages)
+  return token_loss, {
+    'ratio': ratio,
+    'clip_low': (ratio < 1.0 - clip_low) & (advantages < 0),
+    'clip_high': (ratio > 1.0 + clip_high) & (advantages > 0),
+  }
+
+
+def weighted(
+  weight: Array, logps: Array, advantages: Array, mask: Array, **metrics: Array
+) -> TokenLoss:
+  """-sg(weight) A log pi, whose gradient is weight times REINFORCE's."""
+  weight = jax.lax.stop_gradient(weight)
+  token_loss = -weight * advantages * logps
+  return finish(token_loss, mask, weight=weight, **metrics)
