@@ -20,9 +20,24 @@ import jax.numpy as jnp
 
 from posttrain_jax import masked
 
-__all__ = ['group_centered', 'group_normalized', 'leave_one_out']
+__all__ = [
+  'batch_whitened',
+  'group_centered',
+  'group_centered_batch_scaled',
+  'group_centered_batch_whitened',
+  'group_normalized',
+  'leave_one_out',
+  'pass_at_k',
+  'raw',
+  'remax',
+]
 
-TOKEN = ['discounted_returns', 'gae']
+TOKEN = [
+  'discounted_returns',
+  'gae',
+  'last_token_rewards',
+  'segment_rewards',
+]
 
 Array = jax.Array
 
@@ -77,6 +92,114 @@ def leave_one_out(rewards: Array) -> Array:
   """
   group_size = rewards.shape[1]
   return _center(rewards) * (group_size / max(group_size - 1, 1))
+
+
+def raw(rewards: Array) -> Array:
+  """The reward itself: REINFORCE without a baseline.
+
+  Reference: Williams (1992), https://doi.org/10.1007/BF00992696
+  """
+  return rewards
+
+
+def remax(rewards: Array, *, greedy_rewards: Array) -> Array:
+  """ReMax: reward - reward of the prompt's greedy completion [B].
+
+  Reference: Li et al. (2023), https://arxiv.org/abs/2310.10505
+  """
+  return rewards - greedy_rewards[:, None]
+
+
+def batch_whitened(
+  rewards: Array, *, epsilon: float = 1e-8, ddof: float = 1.0
+) -> Array:
+  """REINFORCE++: zero mean and unit variance over the whole batch.
+
+  Completions weigh the same here. To weigh each by its tokens, repeat `raw`
+  over them and apply `masked.whiten`.
+
+  Args:
+    epsilon: added to the variance.
+    ddof: as in `group_normalized`.
+
+  Reference: Hu et al. (2025), https://arxiv.org/abs/2501.03262
+  """
+  centered = _center(rewards.reshape(1, -1)).reshape(rewards.shape)
+  variance = jnp.square(_std(rewards, None, ddof))
+  return centered * jax.lax.rsqrt(variance + epsilon)
+
+
+def group_centered_batch_whitened(
+  rewards: Array, *, epsilon: float = 1e-8, ddof: float = 1.0
+) -> Array:
+  """REINFORCE++-baseline: `group_centered`, over its own spread in the batch.
+
+  Args:
+    epsilon: added to the variance.
+    ddof: as in `group_normalized`.
+
+  Reference: Hu et al. (2025), https://arxiv.org/abs/2501.03262
+  """
+  centered = _center(rewards)
+  variance = jnp.square(_std(centered, None, ddof))
+  return centered * jax.lax.rsqrt(variance + epsilon)
+
+
+def group_centered_batch_scaled(
+  rewards: Array, *, epsilon: float = 1e-4, ddof: float = 1.0
+) -> Array:
+  """`group_centered` over the std of all rewards: TRL's scale_rewards='batch'.
+
+  That std counts differences between prompts, which
+  `group_centered_batch_whitened` leaves out.
+
+  Args:
+    epsilon: added to the std.
+    ddof: as in `group_normalized`.
+
+  Reference: Liu et al. (2025), https://arxiv.org/abs/2508.08221 (Lite PPO)
+  """
+  return _center(rewards) / (_std(rewards, None, ddof) + epsilon)
+
+
+def pass_at_k(rewards: Array, *, k: int = 4, threshold: float = 0.5) -> Array:
+  """Advantage of a completion when sets of k of the group earn one reward.
+
+  A set earns 1 if any member is correct. Averaged over all sets that can be
+  drawn from the group, with P = P(a set has no correct member) and s the std
+  of a set's reward, a correct completion gets P / s and a wrong one
+  (P - P(a set that has it has no correct member)) / s. Groups that pass or
+  fail every set get 0. k = 1 is `group_normalized` with ddof and epsilon 0.
+
+  Args:
+    k: size of a set, at most G.
+    threshold: a completion is correct if its reward is above this.
+
+  Raises:
+    ValueError: k is not in 1..G.
+
+  Reference: Chen et al. (2025), https://arxiv.org/abs/2508.10751 eq. 14, 15
+  """
+  group_size = rewards.shape[1]
+  if isinstance(k, int) and not 1 <= k <= group_size:
+    raise ValueError(f'pass_at_k: k={k} is not in 1..{group_size} (group size)')
+  correct = rewards > threshold
+  wrong = jnp.sum(~correct, axis=1, keepdims=True).astype(rewards.dtype)
+
+  # C(wrong, k) / C(G, k) is the product over i < k of (wrong - i) / (G - i);
+  # leaving out the first factor fixes one wrong member of the set.
+  i = jnp.arange(group_size, dtype=rewards.dtype)[None, :]
+  factors = jnp.where(
+    i < k, jnp.maximum(wrong - i, 0.0) / (group_size - i), 1.0
+  )
+  all_wrong = jnp.prod(factors, axis=1, keepdims=True)
+  others_wrong = jnp.prod(factors[:, 1:], axis=1, keepdims=True)
+
+  spread = jnp.sqrt(all_wrong * (1.0 - all_wrong))
+  advantages = jnp.where(correct, all_wrong, all_wrong - others_wrong)
+  return jnp.where(
+    spread > 0, advantages / jnp.where(spread > 0, spread, 1.0), 0.0
+  )
 
 
 def gae(
@@ -143,3 +266,32 @@ def discounted_returns(
     token_rewards, jnp.zeros_like(token_rewards), mask, gamma=gamma, lam=1.0
   )
   return advantages
+
+
+def last_token_rewards(rewards: Array, mask: Array) -> Array:
+  """[B, T] token rewards: `rewards` [B] on each row's last counted token.
+
+  A row in which nothing counts gets none.
+  """
+  counted = mask != 0
+  later = jnp.cumsum(counted[:, ::-1], axis=1)[:, ::-1]
+  return jnp.where(counted & (later == 1), rewards[:, None], 0.0)
+
+
+def segment_rewards(rewards: Array, ends: Array, mask: Array) -> Array:
+  """[B, T] token rewards: each segment's reward on the token that ends it.
+
+  Args:
+    rewards: [B, S] reward of each segment of a row (a step, a turn, a part of
+      the answer).
+    ends: [B, S] int, the column of its last token. A segment whose column is
+      outside 0..T-1 (write -1 for "no such segment") or masked has no effect;
+      those that end together add up.
+    mask: [B, T] 1.0 on counted tokens.
+
+  Reference: Wu et al. (2023), https://arxiv.org/abs/2306.01693
+  """
+  columns = jnp.arange(mask.shape[1], dtype=ends.dtype)
+  hit = ends[:, :, None] == columns[None, None, :]
+  placed = jnp.sum(jnp.where(hit, rewards[:, :, None], 0.0), axis=1)
+  return masked.select(placed, mask)
