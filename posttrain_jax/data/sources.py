@@ -1,0 +1,152 @@
+"""Where records come from: random access, and a place to blame for each.
+
+A source has `len(source)` and `source[i] -> Record`. Grain shuffles and shards
+it by index, so nothing is read twice or held in memory.
+"""
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from posttrain_jax.resolve import nearest
+
+__all__ = ['JsonlSource', 'ListSource', 'Record', 'Source', 'TfdsSource']
+
+
+class Record(NamedTuple):
+  """columns of one record, its place ('file:line') and its index."""
+
+  columns: dict[str, Any]
+  where: str
+  index: int
+
+
+Source = Sequence[Record]
+
+
+def _expand(paths: str | Sequence[str]) -> list[str]:
+  """Files of a path, a glob or a list of both, in a fixed order."""
+  paths = [paths] if isinstance(paths, str | os.PathLike) else paths
+  files = []
+  for path in map(os.fspath, paths):
+    # A file may have glob characters in its name.
+    found = [path] if os.path.isfile(path) else sorted(glob.glob(path))
+    if not found:
+      folder = os.path.dirname(path) or '.'
+      listing = os.listdir(folder) if os.path.isdir(folder) else []
+      hint = nearest(os.path.basename(path), listing)
+      raise ValueError(f'no file matches "{path}".{hint}')
+    files.extend(found)
+  return files
+
+
+class JsonlSource:
+  """JSON Lines files, read at byte offsets that are found once."""
+
+  def __init__(self, paths: str | Sequence[str]):
+    """`paths`: a file, a glob or a list of them; blank lines are skipped.
+
+    Raises:
+      ValueError: nothing matches, or there is no record at all.
+    """
+    self._files = _expand(paths)
+    spans = []  # (file, line, offset, size)
+    for number, path in enumerate(self._files):
+      offset = 0
+      with open(path, 'rb') as file:
+        for line_number, line in enumerate(file, start=1):
+          if line.strip():
+            spans.append((number, line_number, offset, len(line)))
+          offset += len(line)
+    if not spans:
+      raise ValueError(f'no records in {", ".join(self._files)}')
+    self._spans = np.array(spans, np.int64)
+
+  def __len__(self) -> int:
+    return len(self._spans)
+
+  def __getitem__(self, index: int) -> Record:
+    """Raises ValueError ('file:line: ...') where the line is no JSON object."""
+    number, line_number, offset, size = self._spans[index].tolist()
+    where = f'{self._files[number]}:{line_number}'
+    with open(self._files[number], 'rb') as file:
+      file.seek(offset)
+      line = file.read(size)
+    try:
+      columns = json.loads(line)
+    except ValueError as error:  # bad JSON, or bytes that are not UTF-8
+      raise ValueError(f'{where}: {error}') from None
+    if not isinstance(columns, dict):
+      raise ValueError(f'{where}: expected a JSON object, got {columns!r}')
+    return Record(columns, where, int(index))
+
+
+class ListSource:
+  """Any random-access sequence of dicts: a list, a Hugging Face dataset."""
+
+  def __init__(self, records: Sequence[dict], name: str = 'records'):
+    if len(records) == 0:
+      raise ValueError(f'no records in {name}')
+    self._records, self._name = records, name
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> Record:
+    index = int(index)
+    where = f'{self._name}[{index}]'
+    return Record(dict(self._records[index]), where, index)
+
+
+def _plain(value: Any) -> Any:
+  """TFDS gives text as bytes and numbers as numpy; records are plain."""
+  if isinstance(value, dict):
+    return {key: _plain(item) for key, item in value.items()}
+  if isinstance(value, bytes):
+    return value.decode('utf-8')
+  if isinstance(value, np.generic):
+    return _plain(value.item())
+  if isinstance(value, np.ndarray):
+    return [_plain(item) for item in value.tolist()]
+  return value
+
+
+class TfdsSource:
+  """A split of a TFDS dataset in array_record files; no TensorFlow."""
+
+  def __init__(self, name: str, split: str, data_dir: str | None = None):
+    """`name`: a registered dataset, or a folder that a builder has written.
+
+    Raises:
+      ValueError: an unknown dataset or split.
+    """
+    import tensorflow_datasets as tfds  # half a second, rarely needed
+
+    if os.path.isdir(name):
+      builder = tfds.builder_from_directory(name)
+    else:
+      try:
+        builder = tfds.builder(
+          name, data_dir=data_dir, file_format='array_record'
+        )
+      except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+          f'no TFDS dataset or folder "{name}": {error}'
+        ) from None
+    base_split = split.split('[')[0]
+    if base_split not in builder.info.splits:
+      hint = nearest(base_split, builder.info.splits)
+      raise ValueError(f'dataset "{name}" has no split "{split}".{hint}')
+    self._source = builder.as_data_source(split=split)
+    self._name = f'{builder.info.full_name}/{split}'
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> Record:
+    columns = _plain(self._source[int(index)])
+    return Record(columns, f'{self._name}[{int(index)}]', int(index))
