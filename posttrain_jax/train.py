@@ -191,7 +191,8 @@ class _Host:
     metrics['time/step'] = np.full(done, seconds)
     metrics['perf/tokens_per_second'] = metrics['num_tokens'] / seconds
     self.writer.write_stacked(first_step, metrics)
-    self.show(first_step + done, {k: float(v[-1]) for k, v in metrics.items()})
+    last = {k: float(v[-1]) for k, v in metrics.items()}
+    self.show(first_step + done - 1, last)
 
   def show(self, step: int, metrics: dict[str, float]) -> None:
     self.shown |= {k: metrics[k] for k in SHOWN if k in metrics}
