@@ -56,7 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.dtype = 'float32'  # of activations; 'bfloat16' on TPU and GPU
   c.model.param_dtype = 'float32'
   c.model.remat = False  # recompute layers in the backward pass
-  c.model.scan_layers = True  # one compiled layer; False unrolls
+  c.model.scan_layers = False  # one compiled layer, for deep models
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all
 
   # Batch arithmetic: rows = prompts_per_step * group_size.
