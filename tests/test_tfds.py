@@ -1,6 +1,7 @@
 """The TFDS builder of in-graph tasks, without TensorFlow."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 from posttrain_jax import tasks
 from posttrain_jax.data import pipeline, task_builder, tokenizers
-from posttrain_jax.tasks import vocab
+from posttrain_jax.tasks import split, vocab
 
 KNOBS = (('num_digits', 2),)
 
@@ -58,6 +59,21 @@ def test_splits_have_their_own_keys():
   assert other != test
 
 
+def test_test_problems_are_held_out():
+  # 1-digit addition has 100 problems: keys alone would not keep them apart.
+  small = dict(knobs=(('num_digits', 1),), num_train=400, num_test=40)
+  assert task_builder.overlap(problems(**small)) == 0
+  leaky = task_builder.overlap(problems(**small, heldout_fraction=0.0))
+  assert leaky > 20
+  # The share that in-graph evaluation holds out, problem by problem.
+  task = tasks.make('addition', num_digits=1)
+  for name, expected in (('train', False), ('test', True)):
+    for record in list(task_builder.records(problems(**small), name))[:5]:
+      prompt = vocab.literal(record['prompt'])
+      example = tasks.base.example(prompt, {}, task.prompt_length)
+      assert bool(split.is_heldout(task, example, 0.125)) == expected
+
+
 def test_tfds_source(folder):
   source = pipeline.TfdsSource(folder, 'train')
   assert (len(source), len(pipeline.TfdsSource(folder, 'test'))) == (30, 5)
@@ -69,6 +85,19 @@ def test_tfds_source(folder):
     pipeline.TfdsSource(folder, 'tst')
   with pytest.raises(ValueError, match='no TFDS dataset or folder "nowhere_x"'):
     pipeline.TfdsSource('nowhere_x', 'train')
+  with pytest.raises(ValueError, match='Registered names near it: .*mnist'):
+    pipeline.TfdsSource('mnistt', 'train')
+
+
+def test_tfds_source_finds_the_only_data_set(folder, tmp_path):
+  data_dir = str(pathlib.Path(folder).parents[2])
+  source = pipeline.TfdsSource('task_problems', 'test', data_dir)
+  assert len(source) == 5
+  for name in ('a', 'b'):
+    (tmp_path / 'many' / name).mkdir(parents=True)
+    (tmp_path / 'many' / name / 'dataset_info.json').touch()
+  with pytest.raises(ValueError, match='several data sets .*many/a, .*many/b'):
+    pipeline.TfdsSource('many', 'train', str(tmp_path))
 
 
 def test_tfds_feeds_the_pipeline(folder):
@@ -101,7 +130,8 @@ def test_command(tmp_path, capsys):
   assert len(train[0].columns['prompt']) == 4
   seen = {train[i].columns['prompt'] for i in range(12)}
   shared = sum(test[i].columns['prompt'] in seen for i in range(3))
-  assert f'{shared} of 3 test prompts' in capsys.readouterr().out
+  assert shared == 0
+  assert '0 of 3 test prompts' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -112,6 +142,7 @@ def test_command(tmp_path, capsys):
     (['--task.num_digits=99'], 'num_digits=99 is not in 1..8'),
     (['--num_trian=3'], 'unknown argument "--num_trian=3"'),
     (['--num_test=0'], 'num_test=0'),
+    (['--heldout_fraction=1'], 'not in [0, 1)'),
   ],
 )
 def test_command_errors(arguments, message, capsys):
@@ -127,12 +158,13 @@ def test_names_hold_all_that_matters():
     for changes in (
       {},
       {'seed': 1},
+      {'heldout_fraction': 0.25},
       {'num_train': 31},
       {'knobs': (('num_digits', 3),)},
       {'task': 'countdown', 'knobs': ()},
     )
   }
-  assert len(names) == 5
+  assert len(names) == 6
 
 
 def test_no_tensorflow(folder):

@@ -4,6 +4,7 @@ A source has `len(source)` and `source[i] -> Record`. Grain shuffles and shards
 it by index, so nothing is read twice or held in memory.
 """
 
+import difflib
 import glob
 import json
 import os
@@ -115,27 +116,50 @@ def _plain(value: Any) -> Any:
   return value
 
 
+def _tfds_folder(name: str, data_dir: str | None) -> str | None:
+  """The one data set on disk at or under `name` or `data_dir/name`, if any.
+
+  Raises:
+    ValueError: there are several.
+  """
+  root = name if os.path.isdir(name) else os.path.join(data_dir or '', name)
+  pattern = os.path.join(glob.escape(root), '**', 'dataset_info.json')
+  found = [os.path.dirname(p) for p in glob.glob(pattern, recursive=True)]
+  if len(found) > 1:
+    raise ValueError(
+      f'several data sets under "{root}": {", ".join(sorted(found))}'
+    )
+  return found[0] if found else None
+
+
 class TfdsSource:
   """A split of a TFDS dataset in array_record files; no TensorFlow."""
 
   def __init__(self, name: str, split: str, data_dir: str | None = None):
-    """`name`: a registered dataset, or a folder that a builder has written.
+    """`name`: a folder that a builder has written, or a registered dataset.
+
+    The folder may lie in `data_dir`, and may be one that leads to a single
+    data set, as 'task_problems'.
 
     Raises:
-      ValueError: an unknown dataset or split.
+      ValueError: an unknown dataset or split, or a folder of several.
     """
     import tensorflow_datasets as tfds  # half a second, rarely needed
 
-    if os.path.isdir(name):
-      builder = tfds.builder_from_directory(name)
+    folder = _tfds_folder(name, data_dir)
+    if folder is not None:
+      builder = tfds.builder_from_directory(folder)
     else:
       try:
         builder = tfds.builder(
           name, data_dir=data_dir, file_format='array_record'
         )
-      except tfds.core.DatasetNotFoundError as error:
+      except tfds.core.DatasetNotFoundError:
+        names = tfds.list_builders(with_community_datasets=False)
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f' Registered names near it: {", ".join(close)}' if close else ''
         raise ValueError(
-          f'no TFDS dataset or folder "{name}": {error}'
+          f'no TFDS dataset or folder "{name}", data_dir {data_dir}.{hint}'
         ) from None
     base_split = split.split('[')[0]
     if base_split not in builder.info.splits:

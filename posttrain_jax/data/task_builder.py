@@ -8,8 +8,9 @@ columns prompt, completion, answer (JSON of what the verifier needs) and task.
 `--jsonl out.jsonl` also writes out.train.jsonl and out.test.jsonl.
 
 Problem i of a split has its own key, and the two splits take theirs from
-disjoint ranges: more training problems never change the test ones. Distinct
-keys can still draw equal problems where a task has few; `overlap` counts them.
+disjoint ranges: more training problems never change the test ones. Test holds
+only problems that in-graph evaluation holds out too (`tasks.split`), and train
+only others, so that no problem of one is in the other; `overlap` counts.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import numpy as np
 from posttrain_jax import tasks
 from posttrain_jax.data.tokenizers import TaskTokenizer
 from posttrain_jax.resolve import nearest
+from posttrain_jax.tasks import split as split_lib
 from posttrain_jax.tasks import vocab
 
 __all__ = ['COLUMNS', 'SPLITS', 'Problems', 'build', 'records', 'write_jsonl']
@@ -43,7 +45,10 @@ CHUNK = 256  # problems per compiled call
 class Problems:
   """A task with its knobs, and how many problems of it.
 
-  Raises ValueError for an unknown task or knob, or a size out of range.
+  heldout_fraction  share of all problems that only test has, as the config key
+                    of that name; 0.0: the splits differ in their keys alone
+
+  Raises ValueError for an unknown task or knob, or a number out of range.
   """
 
   task: str
@@ -51,6 +56,7 @@ class Problems:
   num_train: int = 1000
   num_test: int = 100
   seed: int = 0
+  heldout_fraction: float = 0.125
 
   def __post_init__(self):
     tasks.make(self.task, **dict(self.knobs))
@@ -58,6 +64,10 @@ class Problems:
       value = getattr(self, name)
       if not 1 <= value < 2**31:
         raise ValueError(f'{name}={value} is not in 1..2**31-1')
+    if not 0 <= self.heldout_fraction < 1:
+      raise ValueError(
+        f'heldout_fraction={self.heldout_fraction} is not in [0, 1)'
+      )
 
   @property
   def name(self) -> str:
@@ -65,7 +75,10 @@ class Problems:
     knobs = '-'.join(f'{key}_{value}' for key, value in sorted(self.knobs))
     if len(knobs) > 120 or re.search(r'[^\w.-]', knobs):  # unfit for a path
       knobs = hashlib.sha256(repr(sorted(self.knobs)).encode()).hexdigest()[:12]
-    sizes = f'train_{self.num_train}-test_{self.num_test}-seed_{self.seed}'
+    sizes = (
+      f'train_{self.num_train}-test_{self.num_test}-seed_{self.seed}'
+      f'-heldout_{self.heldout_fraction:g}'
+    )
     return '-'.join(filter(None, [self.task, knobs, sizes]))
 
 
@@ -84,19 +97,22 @@ def _text(tokens: np.ndarray, length: int) -> str:
 
 
 @functools.cache
-def _compiled(task: Any) -> Any:
-  """(seed, first, ...) -> a chunk of examples, solutions and rewards."""
+def _compiled(task: Any, fraction: float) -> Any:
+  """(seed, numbers [N], heldout) -> N examples, solutions and rewards."""
 
-  def one(key: jax.Array):
+  def one(key: jax.Array, heldout: jax.Array):
     sample_key, solve_key = jax.random.split(key)
-    example = task.sample(sample_key)
+    example = split_lib.sample(
+      task, sample_key, heldout=heldout, fraction=fraction
+    )
     text = task.solve(example, solve_key)
     reward = task.verify(example, text.tokens, text.mask)['reward']
     return example, text, reward
 
-  def chunk(seed: jax.Array, numbers: jax.Array):
+  def chunk(seed: jax.Array, numbers: jax.Array, heldout: jax.Array):
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    return jax.vmap(one)(fold(jax.random.key(seed), numbers))
+    keys = fold(jax.random.key(seed), numbers)
+    return jax.vmap(one, in_axes=(0, None))(keys, heldout)
 
   return jax.jit(chunk)
 
@@ -109,13 +125,14 @@ def records(problems: Problems, split: str) -> Iterator[dict[str, str]]:
   """
   if split not in SPLITS:
     raise ValueError(f'unknown split "{split}".{nearest(split, SPLITS)}')
-  compute = _compiled(tasks.make(problems.task, **dict(problems.knobs)))
+  task = tasks.make(problems.task, **dict(problems.knobs))
+  compute = _compiled(task, problems.heldout_fraction)
   count = getattr(problems, f'num_{split}')
   for start in range(0, count, CHUNK):
     # Whole chunks only: one shape, one compilation.
     numbers = np.arange(start, start + CHUNK) + SPLITS[split]
     example, text, reward = jax.device_get(
-      compute(problems.seed, numbers.astype(np.uint32))
+      compute(problems.seed, numbers.astype(np.uint32), split == 'test')
     )
     prompt_lengths = example.prompt_mask.sum(axis=1).astype(int)
     for i in range(min(CHUNK, count - start)):
@@ -208,6 +225,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--num_train', type=int, default=1000)
   parser.add_argument('--num_test', type=int, default=100)
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--heldout_fraction', type=float, default=0.125)
   parser.add_argument('--data_dir', help='where the TFDS dataset goes')
   parser.add_argument('--jsonl', help='also (or only) NAME.jsonl files')
   args, rest = parser.parse_known_args(argv)
@@ -221,6 +239,7 @@ def main(argv: list[str] | None = None) -> None:
       num_train=args.num_train,
       num_test=args.num_test,
       seed=args.seed,
+      heldout_fraction=args.heldout_fraction,
     )
   except ValueError as error:
     parser.error(str(error))
