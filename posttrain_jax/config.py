@@ -97,14 +97,17 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
     ValueError: an unknown key or name, with the nearest valid one, or a value
       of the wrong kind.
   """
-  is_name = lambda key: key.count('.') == 1 and key.endswith('.name')
   for key, text in items:
-    top = key.partition('.')[0]
-    has_room = top == 'task' or (
-      'paradigm' in config and _room(config, top) is not None
-    )
-    if is_name(key) and top in config and has_room:
-      config[top] = ConfigDict(_entry(config, top, text))
+    *path, top, leaf = ['', *key.split('.')]
+    node: Any = config
+    for name in filter(None, path):
+      node = node.get(name) if isinstance(node, ConfigDict) else None
+    if leaf == 'name' and isinstance(node, ConfigDict) and top in node:
+      has_room = top == 'task' or (
+        'paradigm' in node and _room(node, top) is not None
+      )
+      if has_room:
+        node[top] = ConfigDict(_entry(node, top, text))
   for key, text in items:
     known = keys(config)
     if key not in known:

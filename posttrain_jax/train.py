@@ -10,6 +10,7 @@ save first.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import signal
 import sys
@@ -36,9 +37,10 @@ from posttrain_jax import (
 from posttrain_jax import (
   progress as progress_lib,
 )
+from posttrain_jax.evaluate import Evaluator
 from posttrain_jax.models import transformer
 from posttrain_jax.resolve import nearest
-from posttrain_jax.types import TrainState
+from posttrain_jax.types import PyTree, TrainState
 
 # Shown beside the progress bar, where the run has them.
 SHOWN = (
@@ -126,14 +128,23 @@ def state_shardings(run: build.Run, mesh) -> TrainState:
   return sharding.state_shardings(abstract_state(run), specs, mesh)
 
 
-def evaluate(run: build.Run, compiled: dict, state: TrainState, seed: int):
-  """{metric: float} of every evaluator; problems are the same at each call."""
-  key = jax.random.fold_in(jax.random.key(seed), 2)
+@functools.cache
+def _compiled(evaluator: Evaluator):
+  """One program for equal evaluators, also across the runs of a process."""
+  return jax.jit(evaluator.__call__)
+
+
+def evaluation_key(seed: int) -> jax.Array:
+  """The key of a run's evaluation problems: the same at every step."""
+  return jax.random.fold_in(jax.random.key(seed), 2)
+
+
+def evaluate(run: build.Run, params: PyTree, seed: int) -> dict[str, float]:
+  """Every evaluator's metrics, and their mean accuracy over a mixture."""
+  key = evaluation_key(seed)
   out = {}
   for name, evaluator in run.evaluators.items():
-    if name not in compiled:
-      compiled[name] = jax.jit(evaluator)
-    found = compiled[name](state.params, key)
+    found = _compiled(evaluator)(params, key)
     prefix = f'eval/{name}/' if name else 'eval/'
     out |= {k.replace('eval/', prefix, 1): float(v) for k, v in found.items()}
   if '' not in run.evaluators and run.evaluators:
@@ -244,10 +255,9 @@ def train(
       state, position = saver.restore(shapes)
       driver.seek(position)
     step = int(state.step)
-    compiled: dict = {}
     if step >= config.num_steps:
       print(f'{workdir}: finished at step {step}; nothing left to do')
-      return run, state, evaluate(run, compiled, state, config.seed)
+      return run, state, evaluate(run, state.params, config.seed)
     header = metrics_lib.make_header(config.to_dict())
     writer = stack.enter_context(
       metrics_lib.Writer(
@@ -263,7 +273,7 @@ def train(
     host = _Host(writer, bar, bar.task(name, config.num_steps))
     scores: dict[str, float] = {}
     if resumed is None and config.eval.every > 0:
-      scores = evaluate(run, compiled, state, config.seed)
+      scores = evaluate(run, state.params, config.seed)
       writer.write(0, scores, split='eval')
       host.show(0, scores)
     host.mark = time.monotonic()
@@ -276,7 +286,7 @@ def train(
       last = step == config.num_steps
       if last or _every(config.eval.every, step):
         host.drain()
-        scores = evaluate(run, compiled, state, config.seed)
+        scores = evaluate(run, state.params, config.seed)
         writer.write(step, scores, split='eval')
         host.show(step, scores)
         host.mark = time.monotonic()

@@ -48,16 +48,21 @@ def sample(task: Any, key: Array, *, heldout: bool, fraction: float) -> Example:
     return task.sample(key)
 
   def wrong(carry):
-    tries, example = carry
-    inside = is_heldout(task, example, fraction)
-    return (tries < MAX_TRIES) & (inside != heldout)
+    tries, found, _ = carry
+    return (tries < MAX_TRIES) & ~found
 
-  def again(carry):
-    tries, _ = carry
-    return tries + 1, task.sample(jax.random.fold_in(key, tries))
+  def draw(carry):
+    tries, _, _ = carry
+    example = task.sample(jax.random.fold_in(key, tries))
+    found = is_heldout(task, example, fraction) == heldout
+    return tries + 1, found, example
 
-  start = (jnp.int32(1), task.sample(jax.random.fold_in(key, 0)))
-  return jax.lax.while_loop(wrong, again, start)[1]
+  # The first pass always runs, so its blank example is never returned.
+  blank = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(task.sample, key)
+  )
+  start = (jnp.int32(0), jnp.bool_(False), blank)
+  return jax.lax.while_loop(wrong, draw, start)[2]
 
 
 def sample_batch(
