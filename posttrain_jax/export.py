@@ -1,0 +1,113 @@
+"""Writes a trained run as a Hugging Face folder.
+
+  python -m posttrain_jax.export --checkpoint runs/x --out exported/x
+
+`--checkpoint` is a run's folder (its newest step) or runs/x/checkpoints/40.
+A value head is left out: no Hugging Face decoder has one. Tokenizer files are
+copied where the run used some; 'task' and 'byte' tokenizers have none.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import build, checkpoint
+from posttrain_jax.data import tokenizers
+from posttrain_jax.models import hf
+from posttrain_jax.models.config import ModelConfig
+
+DTYPES = ('float32', 'bfloat16')
+TOKENIZER_FILES = (
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'chat_template.jinja',
+)
+
+
+def _copy_tokenizer(name: str, out: Path) -> list[str]:
+  """Copies a tokenizer (a folder, or its .json file); names what it copied."""
+  path = Path(name)
+  folder = path if path.is_dir() else path.parent
+  files = {file: folder / file for file in TOKENIZER_FILES}
+  if not path.is_dir():
+    files['tokenizer.json'] = path
+  files = {file: source for file, source in files.items() if source.exists()}
+  for file, source in files.items():
+    shutil.copy(source, out / file)
+  return list(files)
+
+
+def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
+  """Writes the model of a run or of one of its steps into the folder `out`.
+
+  dtype  of the written weights; '' keeps the stored one
+
+  Returns what a user should know: one line per thing written or left out.
+
+  Raises:
+    FileExistsError: `out` holds weights already.
+    ValueError: no checkpoint, not a run of train.py, or a model that no
+      Hugging Face architecture computes.
+  """
+  workdir, step = checkpoint.find(path)
+  saved = checkpoint.load_config(workdir)
+  if saved is None or 'resolved_model' not in saved:
+    raise ValueError(f'{workdir}/{checkpoint.CONFIG}: not a run of train.py')
+  config = ModelConfig(**build.model_fields(saved['resolved_model']))
+  params = checkpoint.load_params(workdir / checkpoint.FOLDER / str(step))
+  report = []
+  if params.pop('value_head', None) is not None:
+    report.append('left out: the value head')
+  if dtype:
+    params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
+  name = saved['config']['tokenizer']
+  tokenizer = tokenizers.load(name)
+  hf.save(
+    out,
+    config,
+    params,
+    eos_id=tokenizer.eos_id,
+    pad_id=tokenizer.pad_id,
+    bos_id=tokenizer.bos_id,
+  )
+  report.insert(0, f'wrote step {step} of {workdir} to {out}')
+  copied = [] if name in ('task', 'byte') else _copy_tokenizer(name, Path(out))
+  if copied:
+    report.append(f'copied: {", ".join(copied)}')
+  else:
+    report.append(f'no tokenizer files: the run used "{name}"')
+  return report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command line; returns the exit status."""
+  parser = argparse.ArgumentParser(
+    prog='python -m posttrain_jax.export',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    '--checkpoint', required=True, help='runs/x or runs/x/checkpoints/40'
+  )
+  parser.add_argument('--out', required=True, help='a folder without weights')
+  parser.add_argument(
+    '--dtype', choices=DTYPES, default='', help='default: as stored'
+  )
+  flags = parser.parse_args(argv)
+  try:
+    report = export(flags.checkpoint, flags.out, flags.dtype)
+  except (ValueError, FileExistsError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  print('\n'.join(report))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
