@@ -26,6 +26,7 @@ from posttrain_jax import (
   build,
   checkpoint,
   drivers,
+  runtime,
   sharding,
 )
 from posttrain_jax import (
@@ -129,7 +130,7 @@ def state_shardings(run: build.Run, mesh) -> TrainState:
 
 
 @functools.cache
-def _compiled(evaluator: Evaluator):
+def compiled(evaluator: Evaluator):
   """One program for equal evaluators, also across the runs of a process."""
   return jax.jit(evaluator.__call__)
 
@@ -144,7 +145,7 @@ def evaluate(run: build.Run, params: PyTree, seed: int) -> dict[str, float]:
   key = evaluation_key(seed)
   out = {}
   for name, evaluator in run.evaluators.items():
-    found = _compiled(evaluator)(params, key)
+    found = compiled(evaluator)(params, key)
     prefix = f'eval/{name}/' if name else 'eval/'
     out |= {k.replace('eval/', prefix, 1): float(v) for k, v in found.items()}
   if '' not in run.evaluators and run.evaluators:
@@ -317,7 +318,9 @@ def save_run_config(workdir: Path, config: Any, run: build.Run) -> None:
   )
 
 
-def parse(argv: Sequence[str]) -> tuple[Any, argparse.Namespace]:
+def parse(
+  argv: Sequence[str], prog: str = 'posttrain_jax.train'
+) -> tuple[Any, argparse.Namespace]:
   """(config, flags) of a command line.
 
   Raises:
@@ -325,8 +328,8 @@ def parse(argv: Sequence[str]) -> tuple[Any, argparse.Namespace]:
   """
   items, rest = config_lib.split_flags(argv)
   parser = argparse.ArgumentParser(
-    prog='python -m posttrain_jax.train',
-    description=__doc__,
+    prog=f'python -m {prog}',
+    description=sys.modules['__main__'].__doc__ or __doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('--config', required=True, help='configs/FILE.py[:ARGS]')
@@ -362,6 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.dry_run:
       print(describe(config))
       return 0
+    runtime.use_compilation_cache()
     _, _, scores = train(config, flags.workdir)
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
