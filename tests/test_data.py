@@ -201,6 +201,7 @@ def test_errors_reach_the_caller_with_their_place():
   'options, message',
   [
     (dict(process_count=3), 'not a positive multiple of the 3'),
+    (dict(process_index=1), 'process_index=1 is not in 0..0'),
     (dict(overlong='cut'), 'unknown overlong "cut"'),
     (dict(kind='prompt'), 'no column "prompt"'),
     (

@@ -163,6 +163,9 @@ class BatchIterator(Iterator):
 def _check_choices(identity: dict[str, Any], kind: str) -> None:
   """Raises ValueError where sizes and choices do not go together."""
   rows, count = identity['batch_size'], identity['process_count']
+  index = identity['process_index']
+  if index is None or not 0 <= index < count:
+    raise ValueError(f'process_index={index} is not in 0..{count - 1}')
   if identity['overlong'] not in formats.OVERLONG:
     raise ValueError(
       f'unknown overlong "{identity["overlong"]}".'
@@ -246,7 +249,7 @@ def make_iterator(
   packing         several examples in a row; `packing_window` are seen at once
   overlong        'error', 'truncate' or 'drop'
   num_epochs      None: endless. Else the last batch is filled with padding
-  process_*       None: as jax says; a process gets its share of the rows
+  process_*       both, or None: as jax says; a process gets its share of rows
 
   A batch holds numpy arrays [B, T], the fields of `types.Batch`; besides:
     unpaired    label [B] float32
@@ -260,10 +263,8 @@ def make_iterator(
   """
   kind = kind or formats.kind_of(source[0].columns, source[0].where)
   formats.check_columns(source[0].columns, kind, source[0].where)
-  if process_index is None:
-    process_index = jax.process_index()
   if process_count is None:
-    process_count = jax.process_count()
+    process_index, process_count = jax.process_index(), jax.process_count()
   identity = dict(
     num_records=len(source),
     kind=kind,

@@ -67,9 +67,7 @@ def preflight(
     )
   kind = kind or formats.kind_of(source[0].columns, source[0].where)
   size = len(source)
-  chosen = range(size)
-  if limit is not None and limit < size:
-    chosen = [i * size // limit for i in range(limit)]
+  looks = size if limit is None else min(limit, size)
   finding = {'error': 'errors', 'drop': 'dropped', 'truncate': 'truncated'}
   findings = {'errors': 0, 'dropped': 0, 'truncated': 0, 'empty_loss': 0}
   places: dict[str, list[str]] = {name: [] for name in findings}
@@ -80,8 +78,8 @@ def preflight(
     if len(places[name]) < PLACES:
       places[name].append(where)
 
-  for index in chosen:
-    record = source[index]
+  for look in range(looks):
+    record = source[look * size // looks]
     example = formats.tokenize(
       record.columns,
       tokenizer,
@@ -108,7 +106,7 @@ def preflight(
     'overlong': overlong,
     'max_length': max_length,
     'num_records': size,
-    'examples': len(chosen),
+    'examples': looks,
     'kept': kept,
     **findings,
     'tokens': sum(kept_lengths),
