@@ -50,7 +50,7 @@ __all__ = [
   'kl_k3_plus',
 ]
 
-LOGITS = ['full_js', 'full_kl_forward', 'full_kl_reverse']
+LOGITS = ['full_entropy', 'full_js', 'full_kl_forward', 'full_kl_reverse']
 
 ENTROPY = ['entropy_bonus', 'entropy_floor']
 
@@ -208,6 +208,17 @@ def full_js(logits: Array, ref_logits: Array, mask: Array) -> TokenLoss:
   middle = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
   total = _divergence(log_p, middle) + _divergence(log_q, middle)
   return _finish(0.5 * total, mask)
+
+
+def full_entropy(logits: Array, ref_logits: Array, mask: Array) -> TokenLoss:
+  """Minus the entropy at each position. `ref_logits` has no effect.
+
+  Metrics: `entropy`.
+
+  Reference: Mnih et al. (2016), https://arxiv.org/abs/1602.01783 section 4
+  """
+  log_p, _ = _log_probs(logits, ref_logits, mask)
+  return entropy_bonus(-jnp.sum(jnp.exp(log_p) * log_p, axis=-1), mask)
 
 
 def entropy_bonus(entropy: Array, mask: Array) -> TokenLoss:

@@ -113,7 +113,9 @@ def kl_cov(
   chosen = _largest(
     _covariance(logps, advantages, mask), mask != 0, mask, cov_ratio
   )
-  penalty = jnp.where(chosen, kl_coef * jnp.abs(log_ratio), 0.0)
+  # JAX's abs has slope 1 at 0, where an on-policy token must feel nothing.
+  distance = log_ratio * jnp.sign(log_ratio)
+  penalty = jnp.where(chosen, kl_coef * distance, 0.0)
   return _common.finish(
     -advantages * ratio + penalty, mask, ratio=ratio, kl_cov=chosen
   )
