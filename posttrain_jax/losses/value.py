@@ -36,7 +36,10 @@ def _clean(values, returns, old_values, mask):
 def unclipped(
   values: Array, returns: Array, old_values: Array, mask: Array
 ) -> TokenLoss:
-  """Half the squared error. `old_values` has no effect."""
+  """Half the squared error. `old_values` has no effect.
+
+  Reference: Schulman et al. (2016), https://arxiv.org/abs/1506.02438 section 5
+  """
   values, returns, _ = _clean(values, returns, old_values, mask)
   error = values - returns
   metrics = {'value_error': jax.lax.stop_gradient(jnp.abs(error))}
@@ -83,6 +86,8 @@ def huber(
   delta: float = 1.0,
 ) -> TokenLoss:
   """Squared near the return, linear beyond `delta`: outliers pull less.
+
+  `old_values` has no effect.
 
   Reference: Huber (1964), https://doi.org/10.1214/aoms/1177703732
   """
