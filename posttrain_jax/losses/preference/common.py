@@ -1,0 +1,87 @@
+"""What the preference losses share: log-ratios of live pairs, metrics."""
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.types import Array, SequenceSignals
+
+PairLoss = tuple[Array, dict[str, Array]]
+
+
+def alive(chosen: SequenceSignals, rejected: SequenceSignals) -> Array:
+  """[B] True on pairs in which both sides have a token; others are padding."""
+  return (chosen.length > 0) & (rejected.length > 0)
+
+
+def score(signals: SequenceSignals, live: Array) -> Array:
+  """[B] summed log-probability, 0 with no gradient on padding pairs."""
+  return jnp.where(live, signals.logps, 0.0)
+
+
+def average(signals: SequenceSignals, live: Array) -> Array:
+  """[B] log-probability per token, 0 with no gradient on padding pairs."""
+  return score(signals, live) / jnp.maximum(signals.length, 1)
+
+
+def ratio(signals: SequenceSignals, ref: SequenceSignals, live: Array) -> Array:
+  """[B] log pi / ref, 0 on padding pairs; the reference is detached."""
+  fixed = jax.lax.stop_gradient(ref.logps)
+  return score(signals, live) - jnp.where(live, fixed, 0.0)
+
+
+def ratios(
+  chosen: SequenceSignals,
+  rejected: SequenceSignals,
+  ref_chosen: SequenceSignals,
+  ref_rejected: SequenceSignals,
+) -> tuple[Array, Array, Array]:
+  """Log-ratios of both sides and which pairs are alive, each [B]."""
+  live = alive(chosen, rejected)
+  return (
+    ratio(chosen, ref_chosen, live),
+    ratio(rejected, ref_rejected, live),
+    live,
+  )
+
+
+def smoothed(logit: Array, label_smoothing: Array | float) -> Array:
+  """-(1 - e) log sigmoid(logit) - e log sigmoid(-logit)."""
+  right = -jax.nn.log_sigmoid(logit)
+  wrong = -jax.nn.log_sigmoid(-logit)
+  return (1.0 - label_smoothing) * right + label_smoothing * wrong
+
+
+def quantile_loss(
+  high: Array,
+  low: Array,
+  live: Array,
+  beta: Array | float,
+  label_smoothing: Array | float,
+) -> Array:
+  """Logistic loss of sorted `high` over sorted `low`; padding pairs come last.
+
+  [B] entry i compares the i-th smallest of each.
+  """
+  big = jnp.finfo(high.dtype).max
+  high = jnp.sort(jnp.where(live, high, big))
+  low = jnp.sort(jnp.where(live, low, big))
+  is_real = jnp.arange(high.size) < jnp.sum(live)
+  gap = jnp.where(is_real, high, 0.0) - jnp.where(is_real, low, 0.0)
+  return jnp.where(is_real, smoothed(beta * gap, label_smoothing), 0.0)
+
+
+def finish(
+  loss: Array, chosen_reward: Array, rejected_reward: Array, live: Array
+) -> PairLoss:
+  """0 on padding pairs; TRL's reward metrics, detached, each [B]."""
+  chosen_reward = jax.lax.stop_gradient(chosen_reward)
+  rejected_reward = jax.lax.stop_gradient(rejected_reward)
+  is_right = chosen_reward > rejected_reward
+  metrics = {
+    'rewards/chosen': chosen_reward,
+    'rewards/rejected': rejected_reward,
+    'rewards/margins': chosen_reward - rejected_reward,
+    'rewards/accuracies': is_right.astype(loss.dtype),
+  }
+  keep = lambda x: jnp.where(live, x, jnp.zeros_like(x))
+  return keep(loss), {name: keep(array) for name, array in metrics.items()}
