@@ -1,0 +1,307 @@
+"""Supervised losses against NumPy, under jit, vmap and masks; their errors."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_numpy_supervised as reference
+
+from posttrain_jax.losses import supervised
+from posttrain_jax.types import TokenSignals
+
+
+def close(actual, expected, tolerance=2e-6):
+  np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+BATCH, TIME, VOCAB = 3, 4, 5
+EXTRA = {
+  'asft': ('ref_z',),
+  'otr': ('tokens', 'key'),
+  'poft': ('scores',),
+  'una': ('scores',),
+  'unlikelihood': ('tokens',),
+  'unlikelihood_negative': ('negative',),
+  'forgetting': ('negative',),
+  'nft': ('correct', 'rate'),
+  'irl_discriminator': ('correct',),
+}
+CASES = [
+  ('nll', {}, {}),
+  ('label_smoothing', {}, {}),
+  ('dft', {}, {}),
+  ('prob_alpha', {'alpha': 0.5}, {'alpha': 0.5}),
+  ('prob_alpha', {'alpha': -0.3}, {'alpha': -0.3}),
+  (
+    'prob_threshold',
+    {'low': 0.05, 'high': 0.4},
+    {'low': 0.05, 'high': 0.4},
+  ),
+  ('ift', {}, {}),
+  ('asft', {'direction': 'forward'}, {'direction': 'forward'}),
+  ('asft', {'direction': 'reverse'}, {'direction': 'reverse'}),
+  ('psft', {}, {}),
+  ('iw_sft', {}, {'level': 'sequence'}),
+  ('iw_sft', {'level': 'token', 'low': 0.2, 'high': 1.8}, {'level': 'token'}),
+  *(
+    ('f_sft', {'divergence': name}, {'divergence': name})
+    for name in ('total_variation', 'chi2', 'hellinger', 'js', 'reverse_kl')
+  ),
+  ('poft', {'beta': 2.0, 'gamma': 0.3}, {}),
+  ('una', {}, {'link': 'mse'}),
+  ('una', {'link': 'bce'}, {'link': 'bce'}),
+  ('uft_implicit', {}, {}),
+  ('unlikelihood', {'coef': 0.7}, {}),
+  ('unlikelihood_negative', {'coef': 0.7}, {}),
+  ('forgetting', {}, {}),
+  *(
+    ('nft', {'prompt_weight': name, 'floor': 0.9}, {'prompt_weight': name})
+    for name in ('linear', 'sqrt', 'none')
+  ),
+  ('irl_discriminator', {}, {}),
+  ('otr_exact', {}, {}),
+]
+
+
+def make_data():
+  """Three rows of float64: full, with a hole and padding, fully masked."""
+  rng = np.random.default_rng(3)
+  shape = (BATCH, TIME, VOCAB)
+  return {
+    'z': rng.normal(size=shape),
+    'ref_z': rng.normal(size=shape),
+    'old_z': rng.normal(size=shape),
+    'tokens': rng.integers(0, VOCAB, (BATCH, TIME)),
+    'mask': np.array([[1.0, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]]),
+    'negative': np.array([[1.0, 0, 0, 1], [0, 1, 1, 0], [1, 1, 1, 1]]),
+    'scores': np.array([0.8, 0.3, 0.5]),
+    'correct': np.array([1.0, 0.0, 0.0]),
+    'rate': np.array([0.4, 0.3, 0.5]),
+  }
+
+
+def apply(name, hparams, z, data):
+  """The loss on logits z, all signals derived from `data`."""
+  index = jnp.asarray(data['tokens'])[..., None]
+
+  def logps(x):
+    log_probs = jax.nn.log_softmax(jnp.asarray(x))
+    return jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
+
+  record = TokenSignals(
+    logps=logps(z),
+    logits=z,
+    ref_logps=logps(data['ref_z']),
+    old_logps=logps(data['old_z']),
+    values=z[..., 0],
+  )
+  args = (jnp.asarray(data[extra]) for extra in EXTRA.get(name, ()))
+  mask = jnp.asarray(data['mask'])
+  return getattr(supervised, name)(record, mask, *args, **hparams)
+
+
+def test_every_loss_has_a_second_implementation_or_a_reason():
+  # `otr` is random: it is held to its expectation, `otr_exact`.
+  assert {name for name, _, _ in CASES} | {'otr'} == set(supervised.__all__)
+
+
+@pytest.mark.parametrize('name, hparams, other', CASES)
+def test_value_and_gradient_match_numpy(name, hparams, other):
+  data = make_data()
+  second = getattr(reference, name)
+  z0 = data['z']
+  with jax.enable_x64(True):
+    total = lambda z: apply(name, hparams, z, data)[0].sum()
+    value, gradient = jax.jit(jax.value_and_grad(total))(jnp.asarray(z0))
+  assert abs(value - second(z0, z0, data, **other)) < 1e-10
+  assert not gradient[2].any()
+  numeric = np.zeros_like(z0)
+  for index in np.ndindex(z0.shape):
+    step = np.zeros_like(z0)
+    step[index] = 1e-5
+    up, down = (second(z0 + s, z0, data, **other) for s in (step, -step))
+    numeric[index] = (up - down) / 2e-5
+  np.testing.assert_allclose(gradient, numeric, atol=2e-8)
+
+
+def make_arrays():
+  """The float32 signals of `make_data`, as a TokenSignals."""
+  data = make_data()
+  pick = lambda x: np.take_along_axis(
+    x - np.log(np.exp(x).sum(-1, keepdims=True)), data['tokens'][..., None], -1
+  )[..., 0].astype(np.float32)
+  return data, TokenSignals(
+    logps=pick(data['z']),
+    logits=data['z'].astype(np.float32),
+    ref_logps=pick(data['ref_z']),
+    old_logps=pick(data['old_z']),
+    values=data['z'][..., 0].astype(np.float32),
+  )
+
+
+def run(name, record, data, **hparams):
+  """(loss, metrics) on the float32 signals."""
+  args = [
+    jax.random.key(1) if extra == 'key' else jnp.asarray(data[extra])
+    for extra in EXTRA.get(name, ())
+  ]
+  mask = jnp.asarray(data['mask'], jnp.float32)
+  return getattr(supervised, name)(record, mask, *args, **hparams)
+
+
+def run_with_gradient(name, record, data):
+  """The gradient of the summed loss by the signals, and (loss, metrics)."""
+
+  def total(record):
+    out = run(name, record, data)
+    return out[0].sum(), out
+
+  return jax.grad(total, has_aux=True)(record)
+
+
+@functools.cache
+def compiled(name):
+  """One compilation per loss, on three variants at once, for all tests below.
+
+  Every argument has a leading axis of three.
+  """
+  return jax.jit(jax.vmap(functools.partial(run_with_gradient, name)))
+
+
+def stack(*trees):
+  return jax.tree.map(lambda *x: np.stack(x).astype(x[0].dtype), *trees)
+
+
+@pytest.mark.parametrize('name', supervised.__all__)
+def test_jit_of_vmap_equals_eager(name):
+  data, record = make_arrays()
+  half = jax.tree.map(lambda x: x * np.float32(0.5), record)
+  gradient, (loss, _) = compiled(name)(
+    stack(record, half, record), stack(data, data, data)
+  )
+  close(loss[0], run(name, record, data)[0])
+  close(loss[0], loss[2])
+  assert np.abs(loss[0] - loss[1]).max() > 0
+  assert max(np.abs(x).max() for x in jax.tree.leaves(gradient)) > 0
+
+
+@pytest.mark.parametrize('name', supervised.__all__)
+def test_nothing_leaks_from_under_the_mask(name):
+  data, record = make_arrays()
+  mask = data['mask']
+
+  def spoil(x, poison):
+    keep = mask != 0 if x.ndim == 2 else mask[..., None] != 0
+    return np.where(keep, x, poison).astype(x.dtype)
+
+  records, others = [], []
+  for poison in (np.nan, np.inf, -np.inf):
+    records.append(jax.tree.map(lambda x, p=poison: spoil(x, p), record))
+    # The third row has no token: whatever belongs to it alone is void as well.
+    scores = np.array([0.8, 0.3, poison])
+    ref_z = spoil(data['ref_z'], poison)
+    others.append(data | {'ref_z': ref_z, 'scores': scores})
+  gradient, (loss, metrics) = compiled(name)(stack(*records), stack(*others))
+  clean, _ = run(name, record, data)
+  for row in loss:
+    close(row, clean)
+  for array in (loss, *metrics.values()):
+    assert array.shape == (3, *mask.shape)
+    assert (np.asarray(array)[:, mask == 0] == 0).all()
+  for array in jax.tree.leaves(gradient):
+    assert np.isfinite(array).all()
+    assert (np.asarray(array)[:, mask == 0] == 0).all()
+
+
+@pytest.mark.parametrize('name', supervised.__all__)
+def test_extreme_log_probabilities_stay_finite(name):
+  # The token at log-probability -1e4 (or 0), the other models at the opposite.
+  data, record = make_arrays()
+  spike = 1e4 * (np.arange(VOCAB) == data['tokens'][..., None])
+  records, others = [record], [data]
+  for sign in (1.0, -1.0):
+    far = np.full((BATCH, TIME), min(sign, 0.0) * 1e4, np.float32)
+    extreme = TokenSignals(
+      logps=far,
+      logits=(sign * spike).astype(np.float32),
+      ref_logps=-1e4 - far,
+      old_logps=-1e4 - far,
+      values=sign * spike[..., 0].astype(np.float32),
+    )
+    records.append(extreme)
+    others.append(data | {'ref_z': -sign * spike})
+  gradient, (loss, metrics) = compiled(name)(stack(*records), stack(*others))
+  for array in (loss, *metrics.values(), *jax.tree.leaves(gradient)):
+    assert np.isfinite(array).all()
+
+
+@pytest.mark.parametrize(
+  'name, key, values',
+  [
+    ('prob_alpha', 'alpha', [0.0, 1.0]),
+    ('prob_threshold', 'low', [0.0, 0.3]),
+    ('ift', 'gamma', [0.0, 0.9]),
+    ('psft', 'clip_high', [0.1, 0.5]),
+    ('iw_sft', 'high', [0.5, 9.0]),
+    ('f_sft', 'floor', [-0.5, 0.5]),
+    ('nft', 'negative_weight', [0.0, 1.0]),
+    ('otr_exact', 'temperature', [1.0, 2.0]),
+    ('asft', 'alpha', [0.0, 1.0]),
+  ],
+)
+def test_hyperparameters_may_be_traced(name, key, values):
+  data, record = make_arrays()
+  traced = jax.jit(jax.vmap(lambda x: run(name, record, data, **{key: x})[0]))(
+    jnp.array(values)
+  )
+  for row, value in zip(traced, values):
+    once = jax.jit(lambda v=value: run(name, record, data, **{key: v})[0])
+    close(row, once())
+  assert np.abs(traced[0] - traced[1]).max() > 1e-3
+
+
+# Errors
+
+MASK = jnp.ones((1, 3))
+LOGPS = -MASK
+
+
+@pytest.mark.parametrize(
+  'name, args, missing',
+  [
+    ('label_smoothing', (), 'logits'),
+    ('asft', (jnp.zeros((1, 3, 2)),), 'logits'),
+    ('otr_exact', (), 'logits'),
+    ('otr', (jnp.zeros((1, 3), int), None), 'logits'),
+    ('unlikelihood', (jnp.zeros((1, 3), int),), 'logits'),
+    ('psft', (), 'old_logps'),
+    ('nft', (jnp.ones(1), jnp.ones(1)), 'old_logps'),
+    ('iw_sft', (), 'ref_logps'),
+    ('f_sft', (), 'ref_logps'),
+    ('una', (jnp.ones(1),), 'ref_logps'),
+    ('irl_discriminator', (jnp.ones(1),), 'values'),
+  ],
+)
+def test_a_missing_signal_is_named(name, args, missing):
+  with pytest.raises(ValueError, match=f'signals.{missing}'):
+    getattr(supervised, name)(TokenSignals(logps=LOGPS), MASK, *args)
+
+
+@pytest.mark.parametrize(
+  'name, args, hparams, valid',
+  [
+    ('asft', (jnp.zeros((1, 3, 2)),), {'direction': 'back'}, 'reverse'),
+    ('iw_sft', (), {'level': 'word'}, 'sequence'),
+    ('f_sft', (), {'divergence': 'kl'}, 'hellinger'),
+    ('una', (jnp.ones(1),), {'link': 'mae'}, 'mse'),
+    ('nft', (jnp.ones(1), jnp.ones(1)), {'prompt_weight': 'x'}, 'sqrt'),
+  ],
+)
+def test_an_unknown_choice_lists_the_valid_ones(name, args, hparams, valid):
+  record = TokenSignals(
+    logps=LOGPS, old_logps=LOGPS, ref_logps=LOGPS, logits=jnp.zeros((1, 3, 2))
+  )
+  with pytest.raises(ValueError, match=valid):
+    getattr(supervised, name)(record, MASK, *args, **hparams)
