@@ -136,21 +136,21 @@ def test_decoupled_weight_is_capped_and_clip_is_around_proximal():
 
 def test_kl_cov_penalises_the_largest_covariance():
   # Centred logps (1, -1, 2, -2), centred advantages (1, 1, -1, -1): products
-  # 1, -1, -2, 2.
-  logps = jnp.array([[-2.0, -4.0, -1.0, -5.0]])
+  # 1, -1, -2, 2. Masked tokens shift neither mean and use no budget.
+  logps = jnp.array([[-2.0, -4.0, -1.0, -5.0] + [7.0] * 4])
   old = logps - 0.1
-  advantages = jnp.array([[1.0, 1.0, -1.0, -1.0]])
-  mask = jnp.ones((1, 4))
+  advantages = jnp.array([[2.0, 2.0, 0.0, 0.0] + [9.0] * 4])
+  mask = jnp.array([[1.0] * 4 + [0.0] * 4])
   loss, metrics = call(
     'kl_cov', logps, old, advantages, mask, cov_ratio=0.5, kl_coef=3.0
   )
-  np.testing.assert_array_equal(metrics['kl_cov'], [[1, 0, 0, 1]])
+  np.testing.assert_array_equal(metrics['kl_cov'], [[1, 0, 0, 1] + [0] * 4])
   plain = -advantages * jnp.exp(0.1)
   np.testing.assert_allclose(
-    loss - plain, [[0.3, 0.0, 0.0, 0.3]], rtol=1e-5, atol=1e-6
+    (loss - plain)[:, :4], [[0.3, 0.0, 0.0, 0.3]], rtol=1e-5, atol=1e-6
   )
   _, metrics = call('kl_cov', logps, old, advantages, mask)
-  np.testing.assert_array_equal(metrics['kl_cov'], [[0, 0, 0, 1]])
+  np.testing.assert_array_equal(metrics['kl_cov'], [[0, 0, 0, 1] + [0] * 4])
 
 
 def test_clip_cov_drops_its_budget_at_random():
