@@ -12,7 +12,7 @@ Every function here is called the same way and does no averaging:
 Methods that need data beyond the signals take it as further positional arrays,
 named in the signature: tokens, key, ref_logits, ref_scores, scores, negative,
 correct, correct_rate, expert. Averaging over tokens is a separate choice
-(`reduce.py`), and so are detached token weights (`token_weights.py`), of which
+(`reduce.py`), and so are detached token weights (`token_weights`), of which
 many published objectives are made.
 """
 

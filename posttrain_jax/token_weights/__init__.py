@@ -1,0 +1,57 @@
+"""Token weights: how much each token counts in the loss.
+
+Every function here is called the same way:
+
+  weights = weight(signals, mask, **hparams)
+
+  signals  TokenSignals; each docstring says which of its arrays it reads
+  mask     [B, T]  1.0 on the tokens that count
+  weights  [B, T]  detached, 0 under the mask; multiplied into the token loss
+
+Methods that need more than the signals take it as further positional arrays,
+named in the signature. The reduction divides by the count of the mask, not by
+the sum of weights. Where a published method averages over the tokens it keeps,
+`normalize` scales them by N / kept, counted over the batch.
+"""
+
+from posttrain_jax.token_weights.informed import (
+  critical_tokens,
+  fait,
+  key_tokens,
+  rho1,
+  shad,
+  ss_token,
+  token_cleaning,
+)
+from posttrain_jax.token_weights.own import (
+  chord_phi,
+  high_entropy,
+  prefix_only,
+  prob_power,
+  srft_entropy,
+  talr,
+  talr_floor,
+  threshold,
+  uniform,
+)
+from posttrain_jax.token_weights.q_tuning import q_tuning
+
+__all__ = [
+  'chord_phi',
+  'critical_tokens',
+  'fait',
+  'high_entropy',
+  'key_tokens',
+  'prefix_only',
+  'prob_power',
+  'q_tuning',
+  'rho1',
+  'shad',
+  'srft_entropy',
+  'ss_token',
+  'talr',
+  'talr_floor',
+  'threshold',
+  'token_cleaning',
+  'uniform',
+]

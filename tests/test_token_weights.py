@@ -1,0 +1,386 @@
+"""Token weights: hand-computed values, what must hold for all."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posttrain_jax import token_weights
+from posttrain_jax.losses import supervised
+from posttrain_jax.types import TokenSignals
+
+LN2 = np.log(2.0)
+
+
+def array(*rows):
+  return jnp.array(rows, jnp.float32)
+
+
+def signals(probs, **arrays):
+  """TokenSignals from probabilities; rows are lists."""
+  return TokenSignals(logps=jnp.log(array(*probs)), **arrays)
+
+
+PROBS = [[0.5, 0.25, 0.8, 0.1], [0.9, 0.4, 0.1, 0.1]]
+MASK = array([1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0])
+HALF = signals([[0.5] * 4] * 2)
+
+
+def close(actual, expected, tolerance=2e-6):
+  np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+# By hand
+
+
+def test_uniform_is_the_mask():
+  close(token_weights.uniform(HALF, MASK), MASK)
+
+
+def test_prob_power():
+  weights = token_weights.prob_power(signals(PROBS), MASK, alpha=2.0)
+  close(weights, [[0.25, 0.0625, 0.64, 0.0], [0.81, 0.16, 0.0, 0.0]])
+
+
+def test_prob_power_one_times_nll_is_dft():
+  record = signals(PROBS)
+  weights = token_weights.prob_power(record, MASK)
+  loss, _ = supervised.nll(record, MASK)
+  close(weights * loss, supervised.dft(record, MASK)[0])
+
+
+def test_threshold_keeps_and_rescales():
+  weights = token_weights.threshold(signals(PROBS), MASK, low=0.3, high=0.85)
+  kept = np.array([[1.0, 0, 1, 0], [0, 1, 0, 0]])
+  close(weights, kept * 5 / 3)
+  plain = token_weights.threshold(
+    signals(PROBS), MASK, low=0.3, high=0.85, normalize=False
+  )
+  close(plain, kept)
+
+
+def test_threshold_equals_the_loss_of_the_same_name():
+  record = signals(PROBS)
+  weights = token_weights.threshold(record, MASK, low=0.3)
+  loss, _ = supervised.prob_threshold(record, MASK, low=0.3)
+  close(weights * supervised.nll(record, MASK)[0], loss)
+
+
+def test_chord_phi():
+  close(
+    token_weights.chord_phi(signals(PROBS), MASK),
+    [[0.25, 0.1875, 0.16, 0.0], [0.09, 0.24, 0.0, 0.0]],
+  )
+
+
+def test_high_entropy_over_the_batch_and_in_each_row():
+  entropy = array([3.0, 1.0, 2.0, 9.0], [0.5, 0.7, 9.0, 9.0])
+  record = HALF.replace(entropy=entropy)
+  weights = token_weights.high_entropy(record, MASK, fraction=0.4)
+  close(weights, [[1, 0, 1, 0], [0, 0, 0, 0]])  # 2 of 5
+  weights = token_weights.high_entropy(
+    record, MASK, fraction=0.4, scope='sequence'
+  )
+  close(weights, [[1, 0, 1, 0], [0, 1, 0, 0]])  # ceil(1.2), ceil(0.8)
+  one = token_weights.high_entropy(record, MASK, fraction=0.2)
+  close(one, [[1, 0, 0, 0], [0, 0, 0, 0]])  # 0.2 * 5 is 1, not 2
+
+
+def test_ties_go_to_the_earlier_token():
+  record = HALF.replace(entropy=jnp.ones((2, 4)))
+  weights = token_weights.high_entropy(record, MASK, fraction=0.6)
+  close(weights, [[1, 1, 1, 0], [0, 0, 0, 0]])
+
+
+def test_prefix_only():
+  close(
+    token_weights.prefix_only(HALF, MASK, length=1, normalize=False),
+    [[1, 0, 0, 0], [1, 0, 0, 0]],
+  )
+  weights = token_weights.prefix_only(
+    HALF, MASK, jnp.array([1.0, 0.0]), length=1
+  )
+  close(weights, np.array([[1, 1, 1, 0], [1, 0, 0, 0]]) * 5 / 4)
+
+
+def test_prefix_counts_tokens_of_the_loss_not_positions():
+  mask = array([0.0, 0.0, 1.0, 1.0])
+  record = signals([[0.5] * 4])
+  weights = token_weights.prefix_only(record, mask, length=1, normalize=False)
+  close(weights, [[0, 0, 1, 0]])
+
+
+def test_talr_by_hand():
+  # tau 1: weights 4 p / sum p = 4 p / 2.
+  record, mask = signals([[0.5, 0.25], [0.25, 1.0]]), jnp.ones((2, 2))
+  close(token_weights.talr(record, mask, tau=1.0), [[1, 0.5], [0.5, 2]])
+  # Row means 1.5 ln 2 and ln 2: median 1.25 ln 2. With l = k ln 2, l / tau = k / 1.25.
+  raw = np.exp(-np.array([[1, 2], [2, 0]]) / 1.25)
+  close(token_weights.talr(record, mask), 4 * raw / raw.sum())
+  floored = token_weights.talr_floor(record, mask, floor=0.4)
+  close(floored, np.maximum(raw, 0.4))
+
+
+def test_talr_limits():
+  record = signals(PROBS)
+  close(token_weights.talr(record, MASK, tau=1e6), MASK, 1e-5)
+  floorless = token_weights.talr_floor(record, MASK, tau=1.0, floor=0.0)
+  close(floorless, token_weights.prob_power(record, MASK))
+
+
+def test_srft_entropy():
+  entropy = array([LN2, 0.0, 2 * LN2, 9.0], [0.0, 0.0, 9.0, 9.0])
+  record = HALF.replace(entropy=entropy)
+  close(
+    token_weights.srft_entropy(record, MASK),
+    [[0.25, 0.25, 0.25, 0.0], [0.5, 0.5, 0.0, 0.0]],
+  )
+  weights = token_weights.srft_entropy(record, MASK, scale=0.1, sign=1.0)
+  close(weights[:, 0], [0.2, 0.1])
+
+
+def test_rho1_keeps_what_the_reference_finds_easier():
+  # Excess loss log(ref / p): row 0 ln(1, 2, 1), row 1 ln(1, 2).
+  ref = jnp.log(array([0.5, 0.5, 0.8, 0.9], [0.9, 0.8, 0.9, 0.9]))
+  record = signals(PROBS, ref_logps=ref)
+  weights = token_weights.rho1(record, MASK, fraction=0.4)
+  close(weights, np.array([[0, 1, 0, 0], [0, 1, 0, 0]]) * 2.5)
+
+
+def test_token_cleaning_ignores_the_policy():
+  base = jnp.log(array([0.5, 0.5, 0.1, 0.1], [0.2, 0.5, 0.1, 0.1]))
+  ref = jnp.log(array([0.6, 0.1, 0.9, 0.9], [0.8, 0.5, 0.9, 0.9]))
+  record = HALF.replace(ref_logps=ref)
+  weights = token_weights.token_cleaning(
+    record, MASK, base, fraction=0.6, normalize=False
+  )
+  close(weights, [[1, 0, 1, 0], [1, 0, 0, 0]])
+  everything = token_weights.token_cleaning(record, MASK, base, fraction=1.0)
+  close(everything, MASK)
+
+
+def test_ss_token_mixes_loss_and_attention():
+  # Gains over the past model: 1, 0, 1/2 after scaling; attention 0, 1, 0.6.
+  record = TokenSignals(logps=array([-1.0, -1.0, -1.0]))
+  past = array([-3.0, -1.0, -2.0])
+  attention = array([0.0, 1.0, 0.6])
+  mask = jnp.ones((1, 3))
+  hparams = {'fraction': 0.3, 'normalize': False}
+  weigh = functools.partial(token_weights.ss_token, record, mask, past)
+  close(weigh(**hparams), [[1, 0, 0]])
+  # gamma 1/2: 0.5, 0.5, 0.55.
+  close(weigh(attention, **hparams), [[0, 0, 1]])
+  close(weigh(attention, gamma=0.0, **hparams), [[0, 1, 0]])
+
+
+def test_critical_tokens():
+  critical = array([0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0])
+  close(
+    token_weights.critical_tokens(HALF, MASK, critical),
+    [[0, 5, 0, 0], [0, 0, 0, 0]],
+  )
+
+
+def test_shad_by_hand():
+  # Row 0: tokens 0, 2 are reasoning, with mean loss ln 2 and 3 ln 2 -> 2 ln 2;
+  # token 1 boilerplate, loss ln 2. w_r = sigmoid(ln 2) = 2/3 at tau 1.
+  record = signals([[0.5, 0.5, 0.125, 0.1], [0.5] * 4])
+  base = jnp.zeros((2, 4))
+  shuffled = array([-1.0, 0.5, -2.0, -1.0], [0.0, 0.0, -1.0, -1.0])
+  weights = token_weights.shad(record, MASK, shuffled, base, tau=1.0)
+  # The second row has boilerplate only: plain NLL.
+  close(weights, [[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+  weights = token_weights.shad(record, MASK, shuffled, base, tau=1e6)
+  close(weights[0], [0.75, 1.5, 0.75, 0.0], 1e-5)
+
+
+def test_fait_fades_as_the_policy_learns_the_difference():
+  changed = array([0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0])
+  wrong = array([-9.0, -0.5], [-9.0, -9.0])
+  wrong_changed = array([0.0, 1.0], [0.0, 0.0])
+  # s_right = mean(-1, -2) = -1.5 and s_wrong = -0.5: sigmoid(ln 3) at 1/ln 3.
+  record = TokenSignals(logps=array([-7.0, -1.0, -2.0, -7.0], [-1.0] * 4))
+  weights = token_weights.fait(
+    record, MASK, changed, wrong, wrong_changed, tau=1 / np.log(3.0)
+  )
+  close(weights, [[1.0, 2.5, 2.5, 0.0], [1.0, 1.0, 0.0, 0.0]])
+
+
+def test_key_tokens_weigh_as_much_as_the_others():
+  keys = array([0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0])
+  weights = token_weights.key_tokens(HALF, MASK, keys)
+  # Weight 2 on one of three, scaled by 3/4; more keys than others: all 1.
+  close(weights, [[0.75, 1.5, 0.75, 0.0], [1.0, 1.0, 0.0, 0.0]])
+  weights = token_weights.key_tokens(HALF, MASK, keys, max_weight=1.0)
+  close(weights, MASK)
+
+
+def test_q_tuning_keeps_the_two_corners():
+  # Rows on the (perplexity, entropy) plane: noise, misconception, redundant,
+  # to calibrate; and a padding row.
+  logps = -array([3.0, 3, 3, 3], [3.0, 1, 1, 7], [0.1] * 4, [0.2] * 4, [9] * 4)
+  entropy = array([2.0] * 4, [0.2] * 4, [0.1] * 4, [2.1] * 4, [9.0] * 4)
+  mask = jnp.ones((5, 4)).at[4].set(0.0)
+  record = TokenSignals(logps=logps, entropy=entropy)
+  weights = token_weights.q_tuning(
+    record, mask, sample_fraction=0.5, token_fraction=0.5, normalize=False
+  )
+  # Row 1 drops its token of loss 7 and that token's neighbour.
+  expected = np.zeros((5, 4))
+  expected[1], expected[3] = [1, 1, 0, 0], 1
+  close(weights, expected)
+
+
+def test_q_tuning_fills_up_when_the_corners_are_empty():
+  # Perplexity and entropy rise together: no row in the corners.
+  logps = -array([0.1] * 2, [0.5] * 2, [1.0] * 2, [1.5] * 2)
+  entropy = array([0.1] * 2, [1.4] * 2, [1.5] * 2, [2.0] * 2)
+  record = TokenSignals(logps=logps, entropy=entropy)
+  weights = token_weights.q_tuning(
+    record, jnp.ones((4, 2)), sample_fraction=0.25
+  )
+  assert np.count_nonzero(weights.sum(1)) == 1
+  # The row whose two scaled numbers differ most.
+  assert weights[1].all()
+
+
+# What must hold for all
+
+EXTRA = {
+  'critical_tokens': ('marks',),
+  'fait': ('marks', 'other', 'marks'),
+  'key_tokens': ('marks',),
+  'shad': ('other', 'old'),
+  'ss_token': ('other',),
+  'token_cleaning': ('other',),
+}
+
+
+def make_arrays(poison=0.0):
+  rng = np.random.default_rng(11)
+  mask = np.array([[1.0, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]])
+  hide = lambda x: np.where(mask != 0, x, poison).astype(np.float32)
+  logps, ref, other, old = -rng.uniform(0.1, 3.0, (4, *mask.shape))
+  record = TokenSignals(
+    logps=hide(logps),
+    entropy=hide(rng.uniform(0.1, 2.0, mask.shape)),
+    ref_logps=hide(ref),
+  )
+  more = {
+    'other': hide(other),
+    'old': hide(old),
+    'marks': np.where(mask, rng.integers(0, 2, mask.shape), 0),
+  }
+  return record, mask.astype(np.float32), more
+
+
+def run(name, record, mask, more, **hparams):
+  args = [jnp.asarray(more[extra]) for extra in EXTRA.get(name, ())]
+  return getattr(token_weights, name)(
+    jax.tree.map(jnp.asarray, record), jnp.asarray(mask), *args, **hparams
+  )
+
+
+@functools.cache
+def compiled(name):
+  """One compilation per method, on five variants at once, with the gradient."""
+
+  def with_gradient(record, mask, more):
+    total = lambda x: run(name, x, mask, more).sum()
+    return run(name, record, mask, more), jax.grad(total)(record)
+
+  return jax.jit(jax.vmap(with_gradient, in_axes=(0, None, 0)))
+
+
+@pytest.mark.parametrize('name', token_weights.__all__)
+def test_detached_masked_finite_and_the_same_under_jit_and_vmap(name):
+  record, mask, more = make_arrays()
+  variants = [make_arrays(x) for x in (0.0, np.nan, np.inf, -np.inf)]
+  far = np.where(mask != 0, -1e4 * (np.arange(4) % 2), 0.0).astype(np.float32)
+  extreme = TokenSignals(
+    logps=far, entropy=record.entropy, ref_logps=-1e4 - far
+  )
+  variants.append((extreme, mask, more | {'other': -1e4 - far}))
+  stack = lambda *x: np.stack(x)
+  weights, gradient = compiled(name)(
+    jax.tree.map(stack, *[x[0] for x in variants]),
+    mask,
+    jax.tree.map(stack, *[x[2] for x in variants]),
+  )
+  eager = run(name, record, mask, more)
+  assert eager.shape == mask.shape
+  for row in weights[:4]:
+    close(row, eager)
+  assert np.isfinite(weights).all()
+  assert not np.asarray(weights)[:, mask == 0].any()
+  assert eager.any()
+  for leaf in jax.tree.leaves(gradient):
+    assert not leaf.any()
+  nothing = run(name, record, np.zeros_like(mask), more)
+  assert not nothing.any()
+
+
+@pytest.mark.parametrize(
+  'name, hparams',
+  [
+    ('talr', {}),
+    ('key_tokens', {}),
+    ('rho1', {}),
+    ('token_cleaning', {}),
+    ('ss_token', {}),
+    ('critical_tokens', {}),
+    ('prefix_only', {'length': 1}),
+    ('threshold', {'low': 0.3}),
+    ('high_entropy', {'normalize': True}),
+    ('q_tuning', {}),
+  ],
+)
+def test_normalised_weights_sum_to_the_token_count(name, hparams):
+  record, mask, more = make_arrays()
+  weights = run(name, record, mask, more, **hparams)
+  close(weights.sum(), mask.sum(), 1e-5)
+
+
+@pytest.mark.parametrize(
+  'name, key, values',
+  [
+    ('high_entropy', 'fraction', [0.2, 0.7]),
+    ('prefix_only', 'length', [1, 3]),
+    ('talr', 'tau', [0.0, 3.0]),
+    ('threshold', 'low', [0.1, 0.5]),
+    ('ss_token', 'fraction', [0.3, 0.9]),
+    ('q_tuning', 'sample_fraction', [0.3, 1.0]),
+  ],
+)
+def test_hyperparameters_may_be_traced(name, key, values):
+  record, mask, more = make_arrays()
+  weigh = lambda x: run(name, record, mask, more, **{key: x})
+  traced = jax.jit(jax.vmap(weigh))(jnp.array(values))
+  for row, value in zip(traced, values):
+    close(row, weigh(value))
+  assert np.abs(traced[0] - traced[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  'name, missing',
+  [
+    ('high_entropy', 'entropy'),
+    ('srft_entropy', 'entropy'),
+    ('q_tuning', 'entropy'),
+    ('rho1', 'ref_logps'),
+    ('token_cleaning', 'ref_logps'),
+  ],
+)
+def test_a_missing_signal_is_named(name, missing):
+  record, mask, more = make_arrays()
+  bare = TokenSignals(logps=record.logps)
+  with pytest.raises(ValueError, match=f'signals.{missing}'):
+    run(name, bare, mask, more)
+
+
+def test_an_unknown_scope_lists_the_valid_ones():
+  record, mask, more = make_arrays()
+  with pytest.raises(ValueError, match='sequence'):
+    run('rho1', record, mask, more, scope='row')
