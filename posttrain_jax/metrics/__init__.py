@@ -15,8 +15,8 @@ wandb gets the same rows where it is asked for.
   header, rows = metrics.read(workdir)
 """
 
-from posttrain_jax.metrics.files import read
+from posttrain_jax.metrics.files import read, strict
 from posttrain_jax.metrics.header import make_header
 from posttrain_jax.metrics.writer import Writer
 
-__all__ = ['Writer', 'make_header', 'read']
+__all__ = ['Writer', 'make_header', 'read', 'strict']

@@ -1,0 +1,34 @@
+"""Pictures and one self-contained HTML page from a run's metrics files.
+
+  page = report.Report('Title', 'What this is')
+  page.text('What was found.')
+  page.figure(report.curves(runs, xlabel='step'), 'reward', 'Training reward')
+  page.write(workdir / 'report.html')
+
+`python -m posttrain_jax.report WORKDIR` makes the comparison page of a workdir
+again from its summary.json and metrics files.
+"""
+
+from posttrain_jax.report.comparison import (
+  read_curves,
+  regenerate,
+  write_comparison,
+)
+from posttrain_jax.report.page import Report
+from posttrain_jax.report.plots import (
+  bars_with_intervals,
+  curves,
+  panels,
+  scatter_frontier,
+)
+
+__all__ = [
+  'Report',
+  'bars_with_intervals',
+  'curves',
+  'panels',
+  'read_curves',
+  'regenerate',
+  'scatter_frontier',
+  'write_comparison',
+]
