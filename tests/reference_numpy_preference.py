@@ -165,3 +165,21 @@ def aligned_sft(p, r, p0):
 def rrhf(p, r, p0):
   w, l = (sum(x) / len(x) ** 0.8 for x in p)
   return max(0.0, l - w) - means(p)[0]
+
+
+def kto(rho, rest, desirable, *, beta, weights):
+  """All answers at once: log-ratios of the answers and of mismatched ones."""
+  z0 = max(0.0, np.mean(rest))
+  return [
+    weights[0] * (1 - sig(beta * (x - z0)))
+    if good
+    else weights[1] * (1 - sig(beta * (z0 - x)))
+    for x, good in zip(rho, desirable)
+  ]
+
+
+def bradley_terry(good, bad, margin):
+  return [
+    -0.8 * ls(w - l - m) - 0.2 * ls(l + m - w) + 0.05 * (w + l) ** 2
+    for w, l, m in zip(good, bad, margin)
+  ]

@@ -165,6 +165,71 @@ def test_sorted_losses_match_numpy(name):
   close(loss, [*expected, 0.0])
 
 
+def flat(logps):
+  """One-token answers with these summed log-probabilities."""
+  ones = jnp.ones(len(logps))
+  return SequenceSignals(
+    logps=logps, length=ones, token_logps=logps[:, None], mask=ones[:, None]
+  )
+
+
+def numeric_gradient(function, x):
+  steps = 1e-5 * np.eye(len(x))
+  return [
+    (np.sum(function(x + s)) - np.sum(function(x - s))) / 2e-5 for s in steps
+  ]
+
+
+def test_kto_matches_numpy():
+  rng = np.random.default_rng(1)
+  rho, rest, ref = rng.normal(size=(3, 5))
+  label = np.array([1.0, 0, 1, 0, 0])
+  with jax.enable_x64(True):
+
+    @jax.jit
+    def run(x):
+      zeros = flat(jnp.asarray(ref))
+      loss, _ = preference.kto(
+        flat(x + ref),
+        zeros,
+        flat(jnp.asarray(rest + ref)),
+        zeros,
+        jnp.asarray(label),
+        beta=0.7,
+        desirable_weight=1.5,
+        undesirable_weight=0.8,
+      )
+      return loss.sum(), loss
+
+    gradient, loss = jax.grad(run, has_aux=True)(jnp.asarray(rho))
+    loss, gradient = np.asarray(loss), np.asarray(gradient)
+  second = functools.partial(
+    reference.kto, rest=rest, desirable=label, beta=0.7, weights=(1.5, 0.8)
+  )
+  np.testing.assert_allclose(loss, second(rho), atol=1e-10)
+  expected = numeric_gradient(second, rho)
+  np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+
+def test_bradley_terry_matches_numpy():
+  good, bad, margin = np.random.default_rng(2).normal(size=(3, 4))
+  with jax.enable_x64(True):
+
+    @jax.jit
+    def run(x):
+      loss, _ = preference.bradley_terry(
+        x, bad, margin, center_coef=0.05, label_smoothing=0.2
+      )
+      return loss.sum(), loss
+
+    gradient, loss = jax.grad(run, has_aux=True)(jnp.asarray(good))
+    loss, gradient = np.asarray(loss), np.asarray(gradient)
+  second = lambda x: reference.bradley_terry(x, bad, margin)
+  np.testing.assert_allclose(loss, second(good), atol=1e-10)
+  expected = numeric_gradient(second, good)
+  np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+
 def test_every_loss_has_a_second_implementation_or_a_reason():
   # These are compared in tests of their own.
   own = {'aot', 'aot_unpaired', 'kto', 'bradley_terry'}

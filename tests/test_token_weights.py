@@ -116,7 +116,7 @@ def test_talr_by_hand():
   # tau 1: weights 4 p / sum p = 4 p / 2.
   record, mask = signals([[0.5, 0.25], [0.25, 1.0]]), jnp.ones((2, 2))
   close(token_weights.talr(record, mask, tau=1.0), [[1, 0.5], [0.5, 2]])
-  # Row means 1.5 ln 2 and ln 2: median 1.25 ln 2. With l = k ln 2, l / tau = k / 1.25.
+  # Row means 1.5 ln 2 and ln 2: median 1.25 ln 2; l = k ln 2.
   raw = np.exp(-np.array([[1, 2], [2, 0]]) / 1.25)
   close(token_weights.talr(record, mask), 4 * raw / raw.sum())
   floored = token_weights.talr_floor(record, mask, floor=0.4)
