@@ -159,6 +159,9 @@ class Writer:
       raise ValueError('the metrics writer is closed')
     if split not in SPLITS:
       raise ValueError(f'no split "{split}".{nearest(split, SPLITS)}')
+    for name, value in metrics.items():
+      if isinstance(value, str):
+        raise ValueError(f'metric "{name}" is text ("{value}"), not a number')
     for name in _RESERVED:
       if name in metrics:
         raise ValueError(

@@ -246,10 +246,13 @@ def _curves(page: Report, curves: Curves, colors: dict[str, str]) -> None:
       runs = {
         arm: (series[axis], series['value'])
         for arm, series in curves.get(panel, {}).items()
-        if series[axis]
+        # A base model is evaluated on tasks of its own while it trains.
+        if series[axis] and (panel, arm) != ('accuracy', 'base')
       }
-      # One point is no curve.
-      if not any(len(x) > 1 for x, _ in runs.values()):
+      # One point is no curve; tokens only say more than steps across models.
+      if not any(len(x) > 1 for x, _ in runs.values()) or (
+        axis == 'tokens' and len(runs) < 2
+      ):
         continue
       drawn = True
       xlabel = 'training tokens' if axis == 'tokens' else 'step'

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 INK, MUTED, RULE, PAPER = '#1c2127', '#5c6670', '#dfe3e8', '#ffffff'
 _DARK = {INK: '#e8eaed', MUTED: '#a2abb4', RULE: '#343a41', PAPER: '#14171a'}
@@ -94,6 +95,8 @@ def curves(
         )
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     _name_ends(axes, ends, colors)
+    if axes.get_xlim()[1] >= 1e4:
+      axes.xaxis.set_major_formatter(EngFormatter(sep=''))
   return figure
 
 
@@ -235,8 +238,8 @@ def scatter_frontier(
     axes.plot(*zip(*front), '--', color=MUTED, linewidth=1.2, zorder=1)
     for label, (x, y) in points.items():
       axes.scatter(x, y, s=75, color=colors[label], zorder=3)
-    axes.margins(0.12, 0.15)
-    _name_ends(axes, points, colors)
+    axes.margins(0.18, 0.15)
+    _name_points(axes, points, colors)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
   return figure
 
@@ -288,6 +291,40 @@ def _line(axes: Axes, label: str, x, y, color: str):
   marker = 'o' if len(x) <= 20 else None
   axes.plot(x, y, color=color, linewidth=2, marker=marker, markersize=4)
   return x[-1], y[-1]
+
+
+def _name_points(
+  axes: Axes, points: Mapping, colors: Mapping[str, str]
+) -> None:
+  """Writes each label beside its point, where no other text or point is."""
+  (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+  axes.set(xlim=(left, right), ylim=(bottom, top))
+  centers = {
+    label: ((x - left) / (right - left), (y - bottom) / (top - bottom))
+    for label, (x, y) in points.items()
+  }
+  # Boxes as (x, y, half width, half height) in fractions of the axes.
+  taken = [(x, y, 0.02, 0.03) for x, y in centers.values()]
+  for label, (x, y) in centers.items():
+    half = 0.014 * len(label)
+    places = [
+      (x + 0.03 + half, y), (x - 0.03 - half, y), (x, y + 0.085),
+      (x, y - 0.085),
+    ]  # fmt: skip
+
+    def clashes(place, half=half):
+      count = sum(
+        abs(place[0] - a) < half + w and abs(place[1] - b) < 0.035 + h
+        for a, b, w, h in taken
+      )
+      return count + (not half <= place[0] <= 1 - half)
+
+    place = min(places, key=clashes)
+    taken.append((*place, half, 0.035))
+    axes.text(
+      *place, label, transform=axes.transAxes, ha='center', va='center',
+      color=colors[label], weight='bold',
+    )  # fmt: skip
 
 
 def _name_ends(axes: Axes, ends: Mapping, colors: Mapping[str, str]) -> None:
