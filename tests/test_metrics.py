@@ -221,9 +221,13 @@ def test_git_state_is_none_outside_a_checkout(tmp_path):
 
 
 def test_tensorboard_events_are_written(tmp_path):
-  write_rows(tmp_path, [1], tensorboard=True)
+  with metrics.Writer(tmp_path, HEADER) as writer:
+    writer.write(1, {'loss': 0.5})
+    writer.write(1, {'eval/accuracy': 0.5}, 'eval')
   (events,) = (tmp_path / 'tensorboard').iterdir()
-  assert b'train/loss' in events.read_bytes()
+  content = events.read_bytes()
+  assert b'train/loss' in content
+  assert b'eval/accuracy' in content and b'eval/eval' not in content
 
 
 def test_wandb_is_asked_for_by_name_when_missing(tmp_path, monkeypatch):

@@ -208,7 +208,7 @@ class Writer:
     self._file.flush()
     for row in rows:
       tagged = {
-        f'{split}/{name}': value
+        f'{split}/{name.removeprefix(split + "/")}': value
         for name, value in row.items()
         if name not in _RESERVED
       }
