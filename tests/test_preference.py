@@ -221,8 +221,11 @@ def test_bradley_terry_by_hand():
 
 def test_copg_by_hand():
   # R_b: 1 - 0.5 * 2 = 0 and 0 - 0.5 * (-2) = 1.
-  args = (jnp.array([1.0]), jnp.array([0.0]))
-  close(value('copg', at(2.0, -2.0), *args, beta=0.5)[0], 1.0)
+  rewards = {
+    'chosen_rewards': jnp.array([1.0]),
+    'rejected_rewards': jnp.array([0.0]),
+  }
+  close(value('copg', at(2.0, -2.0), beta=0.5, **rewards)[0], 1.0)
 
 
 def test_copg_gradient_is_the_contrastive_one():
@@ -234,8 +237,8 @@ def test_copg_gradient_is_the_contrastive_one():
       rejected.replace(logps=y),
       ref,
       ref,
-      jnp.array([1.0]),
-      jnp.array([0.0]),
+      chosen_rewards=jnp.array([1.0]),
+      rejected_rewards=jnp.array([0.0]),
       beta=0.5,
     )
     return out[0].sum()
@@ -248,7 +251,13 @@ def test_copg_gradient_is_the_contrastive_one():
 def test_copg_on_a_preference_is_ipo():
   quarter = jnp.array([0.25])
   for rho in (0.3, -2.0):
-    ours, _ = value('copg', at(rho, 0.1), quarter, -quarter, beta=0.2)
+    ours, _ = value(
+      'copg',
+      at(rho, 0.1),
+      chosen_rewards=quarter,
+      rejected_rewards=-quarter,
+      beta=0.2,
+    )
     ipo, _ = value('ipo', at(rho, 0.1), beta=0.2, length_normalized=False)
     close(ours, 0.1 * ipo)
 

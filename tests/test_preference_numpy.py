@@ -73,10 +73,12 @@ REWARDS = np.array([[0.5, 0.1, -0.3, 0.0], [0.2, 0.9, 0.0, 0.0]])
 
 def extras(name):
   if name == 'copg':
-    return [jnp.asarray(x) for x in REWARDS]
+    sides = ('chosen_rewards', 'rejected_rewards')
+    return dict(zip(sides, map(jnp.asarray, REWARDS)))
   if name == 'wpo':
-    return [jnp.asarray(x) for x in collisions()]
-  return []
+    sides = ('chosen_collision', 'rejected_collision')
+    return dict(zip(sides, map(jnp.asarray, collisions())))
+  return {}
 
 
 def run(name, hparams, chosen, rejected, ref_chosen, ref_rejected):
@@ -99,7 +101,7 @@ def run(name, hparams, chosen, rejected, ref_chosen, ref_rejected):
       )
     ]
     out = getattr(preference, name)(
-      *records, ref_chosen, ref_rejected, *extras(name), **hparams
+      *records, ref_chosen, ref_rejected, **extras(name), **hparams
     )
     return out[0].sum(), out
 
@@ -261,7 +263,7 @@ def test_jit_of_vmap_equals_eager_and_padding_never_leaks(name):
   variants = [signals32(x) for x in (0.0, np.nan, np.inf, -np.inf)]
   stacked = jax.tree.map(lambda *x: np.stack(x), *variants)
   loss, metrics, gradient = compiled(name)(*stacked)
-  eager, plain = getattr(preference, name)(*variants[0], *extras(name))
+  eager, plain = getattr(preference, name)(*variants[0], **extras(name))
   for row in loss:
     close(row, eager)
   for key, array in metrics.items():
@@ -310,7 +312,7 @@ def test_extreme_log_probabilities_stay_finite(name):
 def test_hyperparameters_may_be_traced(name, key, values):
   signals = signals32()
   loss = lambda x: getattr(preference, name)(
-    *signals, *extras(name), **{key: x}
+    *signals, **extras(name), **{key: x}
   )[0]
   traced = jax.jit(jax.vmap(loss))(jnp.array(values))
   for row, x in zip(traced, values):

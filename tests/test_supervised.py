@@ -23,9 +23,9 @@ def one(p, **arrays):
   return signals(jnp.log(jnp.array([[p]])), **arrays)
 
 
-def grad(loss, *args, logps=LOGPS, mask=MASK, arrays=None, **hparams):
+def grad(loss, logps=LOGPS, mask=MASK, arrays=None, **hparams):
   def total(x):
-    out = loss(signals(x, **(arrays or {})), mask, *args, **hparams)
+    out = loss(signals(x, **(arrays or {})), mask, **hparams)
     return out[0].sum()
 
   return jax.jit(jax.grad(total))(logps)
@@ -117,7 +117,11 @@ def test_asft_by_hand_in_both_directions():
     ('reverse', (p * np.log(p / q)).sum()),
   ):
     loss, metrics = supervised.asft(
-      one(0.5, **arrays), ONE, ref, kl_coef=0.3, direction=direction
+      one(0.5, **arrays),
+      ONE,
+      ref_logits=ref,
+      kl_coef=0.3,
+      direction=direction,
     )
     close(metrics['kl'], [[kl]])
     close(loss, [[0.5 * LN2 + 0.3 * kl]])
@@ -130,7 +134,9 @@ def test_asft_has_the_gradient_of_dft_at_the_base_model(direction):
 
   def ours(x):
     record = signals(gather(x), logits=x)
-    loss, _ = supervised.asft(record, ONE, z, kl_coef=5.0, direction=direction)
+    loss, _ = supervised.asft(
+      record, ONE, ref_logits=z, kl_coef=5.0, direction=direction
+    )
     return loss.sum()
 
   plain = lambda x: supervised.dft(signals(gather(x)), ONE)[0].sum()
@@ -222,11 +228,11 @@ def test_f_sft_is_a_line_below_the_floor():
 def test_poft_by_hand():
   # s = -1.5 ln 2 = s_ref: margin gamma; the loss is spread over two tokens.
   scores = jnp.array([-1.5 * LN2])
-  loss, _ = supervised.poft(signals(), MASK, scores)
+  loss, _ = supervised.poft(signals(), MASK, ref_scores=scores)
   close(loss, [[LN2 / 2, LN2 / 2, 0.0]])
   # d/ds = -1/2, and s is a mean of two.
-  close(grad(supervised.poft, scores), [[-0.25, -0.25, 0.0]])
-  loss, _ = supervised.poft(signals(), MASK, scores, gamma=1.0)
+  close(grad(supervised.poft, ref_scores=scores), [[-0.25, -0.25, 0.0]])
+  loss, _ = supervised.poft(signals(), MASK, ref_scores=scores, gamma=1.0)
   close(loss.sum(), np.log1p(np.exp(-1.0)))
 
 
@@ -234,10 +240,10 @@ def test_una_by_hand():
   # r = ln 3, q = 3/4.
   arrays = {'ref_logps': LOGPS - jnp.array([[np.log(3.0), 0.0, 0.0]])}
   scores = jnp.array([0.25])
-  loss, _ = supervised.una(signals(**arrays), MASK, scores, beta=1.0)
+  loss, _ = supervised.una(signals(**arrays), MASK, scores=scores, beta=1.0)
   close(loss, [[0.125, 0.125, 0.0]])
   loss, _ = supervised.una(
-    signals(**arrays), MASK, scores, beta=1.0, link='bce'
+    signals(**arrays), MASK, scores=scores, beta=1.0, link='bce'
   )
   close(loss.sum(), -0.25 * np.log(0.75) - 0.75 * np.log(0.25))
   loss, _ = supervised.uft_implicit(signals(**arrays), MASK, beta=1.0)
@@ -259,7 +265,7 @@ def test_unlikelihood_by_hand():
   logits = jnp.zeros((1, 4, 4))
   record = signals(jnp.full((1, 4), -np.log(4.0)), logits=logits)
   loss, metrics = supervised.unlikelihood(
-    record, jnp.ones((1, 4)), tokens, coef=2.0
+    record, jnp.ones((1, 4)), tokens=tokens, coef=2.0
   )
   cost = np.log(4 / 3)
   close(metrics['unlikelihood'], [[0.0, cost, cost, 2 * cost]])
@@ -269,11 +275,11 @@ def test_unlikelihood_by_hand():
 def test_unlikelihood_negative_by_hand():
   negative = jnp.array([[0.0, 1.0, 1.0]])
   loss, _ = supervised.unlikelihood_negative(
-    signals(), MASK, negative, coef=3.0
+    signals(), MASK, negative=negative, coef=3.0
   )
   close(loss, [[LN2, -3 * np.log(0.75), 0.0]])
   # d/d log p of -log(1 - p) is p / (1 - p).
-  gradient = grad(supervised.unlikelihood_negative, negative, coef=3.0)
+  gradient = grad(supervised.unlikelihood_negative, negative=negative, coef=3.0)
   close(gradient, [[-1.0, 1.0, 0.0]])
 
 
@@ -282,9 +288,9 @@ def test_unlikelihood_of_a_certain_token_still_learns():
 
   def total(z):
     logps = jax.nn.log_softmax(z)[..., 0]
-    return supervised.unlikelihood_negative(signals(logps), ONE, negative)[
-      0
-    ].sum()
+    return supervised.unlikelihood_negative(
+      signals(logps), ONE, negative=negative
+    )[0].sum()
 
   # 1 - p = 4e-7, above the clamp: d/dz -log(1 - p) = p.
   gradient = jax.jit(jax.grad(total))(jnp.array([[[14.7, 0.0]]]))
@@ -293,7 +299,9 @@ def test_unlikelihood_of_a_certain_token_still_learns():
 
 def test_forgetting_means_have_their_own_denominators():
   negative = jnp.array([[0.0, 1.0, 1.0]])
-  loss, metrics = supervised.forgetting(signals(), MASK, negative, ascent=0.1)
+  loss, metrics = supervised.forgetting(
+    signals(), MASK, negative=negative, ascent=0.1
+  )
   close(metrics['weight'], [[2.0, -0.2, 0.0]])
   # Mean over both tokens: ln 2 - 0.1 * 2 ln 2.
   close(loss.sum() / 2, 0.8 * LN2)
@@ -302,10 +310,13 @@ def test_forgetting_means_have_their_own_denominators():
 def test_nft_by_hand():
   # R = 1 everywhere: losses 0, gradients -w and +w r / (1 - r).
   logps = jnp.zeros((2, 1)) - 1.0
-  args = (jnp.array([1.0, 0.0]), jnp.array([0.2, 0.2]))
+  args = {
+    'correct': jnp.array([1.0, 0.0]),
+    'correct_rate': jnp.array([0.2, 0.2]),
+  }
   gradient = grad(
     supervised.nft,
-    *args,
+    **args,
     logps=logps,
     mask=jnp.ones((2, 1)),
     arrays={'old_logps': logps},
@@ -320,8 +331,8 @@ def test_nft_sqrt_weight_is_grpo_on_policy():
   logps = jnp.full((4, 1), -0.7)
   gradient = grad(
     supervised.nft,
-    jnp.asarray(rewards, jnp.float32),
-    jnp.full(4, 0.25),
+    correct=jnp.asarray(rewards, jnp.float32),
+    correct_rate=jnp.full(4, 0.25),
     logps=logps,
     mask=jnp.ones((4, 1)),
     arrays={'old_logps': logps},
@@ -335,11 +346,11 @@ def test_nft_clamps_the_value_but_not_the_gradient():
   # gradient is w r R / (1 - r) / 1 = 0.5 * 2.
   logps = jnp.full((1, 1), -1.0)
   arrays = {'old_logps': logps - LN2}
-  args = (jnp.zeros(1), jnp.full(1, 0.5))
-  loss, metrics = supervised.nft(signals(logps, **arrays), ONE, *args)
+  args = {'correct': jnp.zeros(1), 'correct_rate': jnp.full(1, 0.5)}
+  loss, metrics = supervised.nft(signals(logps, **arrays), ONE, **args)
   close(loss, [[0.0]])
   close(metrics['ratio'], [[2.0]])
-  gradient = grad(supervised.nft, *args, logps=logps, mask=ONE, arrays=arrays)
+  gradient = grad(supervised.nft, **args, logps=logps, mask=ONE, arrays=arrays)
   close(gradient, [[1.0]])
 
 
@@ -347,58 +358,10 @@ def test_irl_discriminator_by_hand():
   values = jnp.array([[np.log(3.0)], [np.log(3.0)]])  # D = 3/4
   record = signals(jnp.zeros((2, 1)), values=values)
   loss, metrics = supervised.irl_discriminator(
-    record, jnp.ones((2, 1)), jnp.array([1.0, 0.0]), smoothing=0.0
+    record,
+    jnp.ones((2, 1)),
+    expert=jnp.array([1.0, 0.0]),
+    smoothing=0.0,
   )
   close(loss, [[np.log(4 / 3)], [np.log(4)]])
   close(metrics['accuracy'], [[1.0], [0.0]])
-
-
-def test_otr_exact_by_hand():
-  # p = q = (3/4, 1/4), target 0, reward -1/2 for the other token.
-  logits = jnp.log(jnp.array([[[3.0, 1.0]]]))
-  loss, _ = supervised.otr_exact(
-    one(0.75, logits=logits), ONE, wrong_reward=-0.5, temperature=1.0
-  )
-  close(loss, [[-0.75 * np.log(0.75) + 0.125 * np.log(0.25)]])
-
-
-@pytest.mark.parametrize('wrong_reward', [0.0, -0.5])
-def test_otr_exact_at_temperature_one_is_a_multiple_of_dft(wrong_reward):
-  z = jnp.array([[[0.3, -1.0, 2.0]]])
-  gather = lambda x: jax.nn.log_softmax(x)[..., 1]
-
-  def ours(x):
-    record = signals(gather(x), logits=x)
-    return supervised.otr_exact(
-      record, ONE, wrong_reward=wrong_reward, temperature=1.0
-    )[0].sum()
-
-  plain = lambda x: supervised.dft(signals(gather(x)), ONE)[0].sum()
-  expected = (1 - wrong_reward) * jax.jit(jax.grad(plain))(z)
-  close(jax.jit(jax.grad(ours))(z), expected)
-
-
-def test_otr_samples_agree_with_the_expectation(key):
-  logits = jnp.log(jnp.array([[[5.0, 3.0, 2.0, 0.0]]]))  # the last: never
-  tokens = jnp.array([[1]])
-  record = one(0.3, logits=logits)
-  hparams = {'wrong_reward': -0.2, 'temperature': 1.3}
-  exact, expected = supervised.otr_exact(record, ONE, **hparams)
-  sampled, metrics = supervised.otr(
-    record, ONE, tokens, key, num_samples=20_000, **hparams
-  )
-  assert np.isfinite(sampled).all()
-  # The standard error of a mean of 20k numbers in [-0.4, 1.3] is < 0.006.
-  np.testing.assert_allclose(sampled, exact, atol=0.024)
-  np.testing.assert_allclose(
-    metrics['hit_rate'], expected['hit_rate'], atol=0.014
-  )
-
-
-def test_otr_reads_the_reward_by_token(key):
-  # A certain token: always sampled, reward 1 or wrong_reward, loss -r log p.
-  logits = jnp.array([[[60.0, 0.0]]])
-  record = one(1.0, logits=logits)
-  for token, hits in ((0, 1.0), (1, 0.0)):
-    _, metrics = supervised.otr(record, ONE, jnp.array([[token]]), key)
-    close(metrics['hit_rate'], [[hits]])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference_numpy_supervised as reference
 
+from posttrain_jax import resolve
 from posttrain_jax.losses import supervised
 from posttrain_jax.types import TokenSignals
 
@@ -17,17 +18,29 @@ def close(actual, expected, tolerance=2e-6):
 
 
 BATCH, TIME, VOCAB = 3, 4, 5
+# The arrays that a loss asks for beside the signals: their names here.
 EXTRA = {
-  'asft': ('ref_z',),
-  'otr': ('tokens', 'key'),
-  'poft': ('scores',),
-  'una': ('scores',),
-  'unlikelihood': ('tokens',),
-  'unlikelihood_negative': ('negative',),
-  'forgetting': ('negative',),
-  'nft': ('correct', 'rate'),
-  'irl_discriminator': ('correct',),
+  'ref_logits': 'ref_z',
+  'tokens': 'tokens',
+  'ref_scores': 'scores',
+  'scores': 'scores',
+  'negative': 'negative',
+  'correct': 'correct',
+  'correct_rate': 'rate',
+  'expert': 'correct',
 }
+
+
+def extras(name, data):
+  arrays = resolve.arrays_of(getattr(supervised, name))
+  return {
+    array: jax.random.key(1)
+    if array == 'key'
+    else jnp.asarray(data[EXTRA[array]])
+    for array in arrays
+  }
+
+
 CASES = [
   ('nll', {}, {}),
   ('label_smoothing', {}, {}),
@@ -97,9 +110,9 @@ def apply(name, hparams, z, data):
     old_logps=logps(data['old_z']),
     values=z[..., 0],
   )
-  args = (jnp.asarray(data[extra]) for extra in EXTRA.get(name, ()))
   mask = jnp.asarray(data['mask'])
-  return getattr(supervised, name)(record, mask, *args, **hparams)
+  hparams = hparams | extras(name, data)
+  return getattr(supervised, name)(record, mask, **hparams)
 
 
 def test_every_loss_has_a_second_implementation_or_a_reason():
@@ -143,12 +156,9 @@ def make_arrays():
 
 def run(name, record, data, **hparams):
   """(loss, metrics) on the float32 signals."""
-  args = [
-    jax.random.key(1) if extra == 'key' else jnp.asarray(data[extra])
-    for extra in EXTRA.get(name, ())
-  ]
   mask = jnp.asarray(data['mask'], jnp.float32)
-  return getattr(supervised, name)(record, mask, *args, **hparams)
+  hparams = hparams | extras(name, data)
+  return getattr(supervised, name)(record, mask, **hparams)
 
 
 def run_with_gradient(name, record, data):
@@ -269,39 +279,38 @@ LOGPS = -MASK
 
 
 @pytest.mark.parametrize(
-  'name, args, missing',
+  'name, missing',
   [
-    ('label_smoothing', (), 'logits'),
-    ('asft', (jnp.zeros((1, 3, 2)),), 'logits'),
-    ('otr_exact', (), 'logits'),
-    ('otr', (jnp.zeros((1, 3), int), None), 'logits'),
-    ('unlikelihood', (jnp.zeros((1, 3), int),), 'logits'),
-    ('psft', (), 'old_logps'),
-    ('nft', (jnp.ones(1), jnp.ones(1)), 'old_logps'),
-    ('iw_sft', (), 'ref_logps'),
-    ('f_sft', (), 'ref_logps'),
-    ('una', (jnp.ones(1),), 'ref_logps'),
-    ('irl_discriminator', (jnp.ones(1),), 'values'),
+    ('label_smoothing', 'logits'),
+    ('asft', 'logits'),
+    ('otr_exact', 'logits'),
+    ('otr', 'logits'),
+    ('unlikelihood', 'logits'),
+    ('psft', 'old_logps'),
+    ('nft', 'old_logps'),
+    ('iw_sft', 'ref_logps'),
+    ('f_sft', 'ref_logps'),
+    ('una', 'ref_logps'),
+    ('irl_discriminator', 'values'),
   ],
 )
-def test_a_missing_signal_is_named(name, args, missing):
+def test_a_missing_signal_is_named(name, missing):
+  more = extras(name, make_data())
   with pytest.raises(ValueError, match=f'signals.{missing}'):
-    getattr(supervised, name)(TokenSignals(logps=LOGPS), MASK, *args)
+    getattr(supervised, name)(TokenSignals(logps=LOGPS), MASK, **more)
 
 
 @pytest.mark.parametrize(
-  'name, args, hparams, valid',
+  'name, hparams, valid',
   [
-    ('asft', (jnp.zeros((1, 3, 2)),), {'direction': 'back'}, 'reverse'),
-    ('iw_sft', (), {'level': 'word'}, 'sequence'),
-    ('f_sft', (), {'divergence': 'kl'}, 'hellinger'),
-    ('una', (jnp.ones(1),), {'link': 'mae'}, 'mse'),
-    ('nft', (jnp.ones(1), jnp.ones(1)), {'prompt_weight': 'x'}, 'sqrt'),
+    ('asft', {'direction': 'back'}, 'reverse'),
+    ('iw_sft', {'level': 'word'}, 'sequence'),
+    ('f_sft', {'divergence': 'kl'}, 'hellinger'),
+    ('una', {'link': 'mae'}, 'mse'),
+    ('nft', {'prompt_weight': 'x'}, 'sqrt'),
   ],
 )
-def test_an_unknown_choice_lists_the_valid_ones(name, args, hparams, valid):
-  record = TokenSignals(
-    logps=LOGPS, old_logps=LOGPS, ref_logps=LOGPS, logits=jnp.zeros((1, 3, 2))
-  )
+def test_an_unknown_choice_lists_the_valid_ones(name, hparams, valid):
+  data, record = make_arrays()
   with pytest.raises(ValueError, match=valid):
-    getattr(supervised, name)(record, MASK, *args, **hparams)
+    run(name, record, data, **hparams)

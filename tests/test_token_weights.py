@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import token_weights
+from posttrain_jax import resolve, token_weights
 from posttrain_jax.losses import supervised
 from posttrain_jax.types import TokenSignals
 
@@ -154,10 +154,12 @@ def test_token_cleaning_ignores_the_policy():
   ref = jnp.log(array([0.6, 0.1, 0.9, 0.9], [0.8, 0.5, 0.9, 0.9]))
   record = HALF.replace(ref_logps=ref)
   weights = token_weights.token_cleaning(
-    record, MASK, base, fraction=0.6, normalize=False
+    record, MASK, base_logps=base, fraction=0.6, normalize=False
   )
   close(weights, [[1, 0, 1, 0], [1, 0, 0, 0]])
-  everything = token_weights.token_cleaning(record, MASK, base, fraction=1.0)
+  everything = token_weights.token_cleaning(
+    record, MASK, base_logps=base, fraction=1.0
+  )
   close(everything, MASK)
 
 
@@ -168,7 +170,9 @@ def test_ss_token_mixes_loss_and_attention():
   attention = array([0.0, 1.0, 0.6])
   mask = jnp.ones((1, 3))
   hparams = {'fraction': 0.3, 'normalize': False}
-  weigh = functools.partial(token_weights.ss_token, record, mask, past)
+  weigh = functools.partial(
+    token_weights.ss_token, record, mask, history_logps=past
+  )
   close(weigh(**hparams), [[1, 0, 0]])
   # gamma 1/2: 0.5, 0.5, 0.55.
   close(weigh(attention, **hparams), [[0, 0, 1]])
@@ -178,7 +182,7 @@ def test_ss_token_mixes_loss_and_attention():
 def test_critical_tokens():
   critical = array([0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0])
   close(
-    token_weights.critical_tokens(HALF, MASK, critical),
+    token_weights.critical_tokens(HALF, MASK, critical=critical),
     [[0, 5, 0, 0], [0, 0, 0, 0]],
   )
 
@@ -189,10 +193,17 @@ def test_shad_by_hand():
   record = signals([[0.5, 0.5, 0.125, 0.1], [0.5] * 4])
   base = jnp.zeros((2, 4))
   shuffled = array([-1.0, 0.5, -2.0, -1.0], [0.0, 0.0, -1.0, -1.0])
-  weights = token_weights.shad(record, MASK, shuffled, base, tau=1.0)
+  weigh = functools.partial(
+    token_weights.shad,
+    record,
+    MASK,
+    shuffled_logps=shuffled,
+    base_logps=base,
+  )
+  weights = weigh(tau=1.0)
   # The second row has boilerplate only: plain NLL.
   close(weights, [[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
-  weights = token_weights.shad(record, MASK, shuffled, base, tau=1e6)
+  weights = weigh(tau=1e6)
   close(weights[0], [0.75, 1.5, 0.75, 0.0], 1e-5)
 
 
@@ -203,58 +214,37 @@ def test_fait_fades_as_the_policy_learns_the_difference():
   # s_right = mean(-1, -2) = -1.5 and s_wrong = -0.5: sigmoid(ln 3) at 1/ln 3.
   record = TokenSignals(logps=array([-7.0, -1.0, -2.0, -7.0], [-1.0] * 4))
   weights = token_weights.fait(
-    record, MASK, changed, wrong, wrong_changed, tau=1 / np.log(3.0)
+    record,
+    MASK,
+    changed=changed,
+    wrong_logps=wrong,
+    wrong_changed=wrong_changed,
+    tau=1 / np.log(3.0),
   )
   close(weights, [[1.0, 2.5, 2.5, 0.0], [1.0, 1.0, 0.0, 0.0]])
 
 
 def test_key_tokens_weigh_as_much_as_the_others():
   keys = array([0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0])
-  weights = token_weights.key_tokens(HALF, MASK, keys)
+  weights = token_weights.key_tokens(HALF, MASK, keys=keys)
   # Weight 2 on one of three, scaled by 3/4; more keys than others: all 1.
   close(weights, [[0.75, 1.5, 0.75, 0.0], [1.0, 1.0, 0.0, 0.0]])
-  weights = token_weights.key_tokens(HALF, MASK, keys, max_weight=1.0)
+  weights = token_weights.key_tokens(HALF, MASK, keys=keys, max_weight=1.0)
   close(weights, MASK)
-
-
-def test_q_tuning_keeps_the_two_corners():
-  # Rows on the (perplexity, entropy) plane: noise, misconception, redundant,
-  # to calibrate; and a padding row.
-  logps = -array([3.0, 3, 3, 3], [3.0, 1, 1, 7], [0.1] * 4, [0.2] * 4, [9] * 4)
-  entropy = array([2.0] * 4, [0.2] * 4, [0.1] * 4, [2.1] * 4, [9.0] * 4)
-  mask = jnp.ones((5, 4)).at[4].set(0.0)
-  record = TokenSignals(logps=logps, entropy=entropy)
-  weights = token_weights.q_tuning(
-    record, mask, sample_fraction=0.5, token_fraction=0.5, normalize=False
-  )
-  # Row 1 drops its token of loss 7 and that token's neighbour.
-  expected = np.zeros((5, 4))
-  expected[1], expected[3] = [1, 1, 0, 0], 1
-  close(weights, expected)
-
-
-def test_q_tuning_fills_up_when_the_corners_are_empty():
-  # Perplexity and entropy rise together: no row in the corners.
-  logps = -array([0.1] * 2, [0.5] * 2, [1.0] * 2, [1.5] * 2)
-  entropy = array([0.1] * 2, [1.4] * 2, [1.5] * 2, [2.0] * 2)
-  record = TokenSignals(logps=logps, entropy=entropy)
-  weights = token_weights.q_tuning(
-    record, jnp.ones((4, 2)), sample_fraction=0.25
-  )
-  assert np.count_nonzero(weights.sum(1)) == 1
-  # The row whose two scaled numbers differ most.
-  assert weights[1].all()
 
 
 # What must hold for all
 
+# The arrays that a method asks for beside the signals: their names here.
 EXTRA = {
-  'critical_tokens': ('marks',),
-  'fait': ('marks', 'other', 'marks'),
-  'key_tokens': ('marks',),
-  'shad': ('other', 'old'),
-  'ss_token': ('other',),
-  'token_cleaning': ('other',),
+  'base_logps': 'old',
+  'changed': 'marks',
+  'critical': 'marks',
+  'history_logps': 'other',
+  'keys': 'marks',
+  'shuffled_logps': 'other',
+  'wrong_changed': 'marks',
+  'wrong_logps': 'other',
 }
 
 
@@ -277,9 +267,10 @@ def make_arrays(poison=0.0):
 
 
 def run(name, record, mask, more, **hparams):
-  args = [jnp.asarray(more[extra]) for extra in EXTRA.get(name, ())]
+  arrays = resolve.arrays_of(getattr(token_weights, name))
+  hparams |= {array: jnp.asarray(more[EXTRA[array]]) for array in arrays}
   return getattr(token_weights, name)(
-    jax.tree.map(jnp.asarray, record), jnp.asarray(mask), *args, **hparams
+    jax.tree.map(jnp.asarray, record), jnp.asarray(mask), **hparams
   )
 
 

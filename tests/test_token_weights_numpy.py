@@ -181,50 +181,62 @@ def q_tuning(data, mask):
 
 
 CASES = {
-  'uniform': ((), {}, lambda d, m: m),
+  'uniform': ({}, {}, lambda d, m: m),
   'prob_power': (
-    (),
+    {},
     {'alpha': 0.7},
     lambda d, m: m * np.exp(d['logps']) ** 0.7,
   ),
-  'threshold': ((), {}, threshold),
+  'threshold': ({}, {}, threshold),
   'chord_phi': (
-    (),
+    {},
     {},
     lambda d, m: m * np.exp(d['logps']) * (1 - np.exp(d['logps'])),
   ),
-  'high_entropy': ((), {}, lambda d, m: batch_top(d['entropy'], m, 0.2)),
-  'prefix_only': ((), {'length': 2}, prefix_only),
-  'talr': ((), {}, talr),
-  'talr_floor': ((), {}, talr_floor),
+  'high_entropy': ({}, {}, lambda d, m: batch_top(d['entropy'], m, 0.2)),
+  'prefix_only': ({}, {'length': 2}, prefix_only),
+  'talr': ({}, {}, talr),
+  'talr_floor': ({}, {}, talr_floor),
   'srft_entropy': (
-    (),
+    {},
     {},
     lambda d, m: by_row(lambda r: 0.5 * np.exp(-r['entropy'].mean()), d, m),
   ),
   'rho1': (
-    (),
+    {},
     {'scope': 'sequence'},
     lambda d, m: renormalised(
       by_row(lambda r: row_top(r['ref'] - r['logps'], 0.6), d, m), m
     ),
   ),
   'token_cleaning': (
-    ('other',),
+    {'base_logps': 'other'},
     {},
     lambda d, m: renormalised(batch_top(d['ref'] - d['other'], m, 0.6), m),
   ),
   # Half of each: the score is twice the mean of gain and attention.
-  'ss_token': (('other', 'attention'), {}, ss_token),
+  'ss_token': (
+    {'history_logps': 'other', 'prompt_attention': 'attention'},
+    {},
+    ss_token,
+  ),
   'critical_tokens': (
-    ('marks',),
+    {'critical': 'marks'},
     {},
     lambda d, m: renormalised(m * d['marks'], m),
   ),
-  'shad': (('other', 'old'), {}, shad),
-  'fait': (('marks', 'other', 'marks'), {}, fait),
-  'key_tokens': (('marks',), {}, key_tokens),
-  'q_tuning': ((), {}, q_tuning),
+  'shad': ({'shuffled_logps': 'other', 'base_logps': 'old'}, {}, shad),
+  'fait': (
+    {
+      'changed': 'marks',
+      'wrong_logps': 'other',
+      'wrong_changed': 'marks',
+    },
+    {},
+    fait,
+  ),
+  'key_tokens': ({'keys': 'marks'}, {}, key_tokens),
+  'q_tuning': ({}, {}, q_tuning),
 }
 
 
@@ -242,8 +254,8 @@ def test_matches_numpy(name):
       record = TokenSignals(
         logps=data['logps'], entropy=data['entropy'], ref_logps=data['ref']
       )
-      args = [data[key] for key in extra]
-      return getattr(token_weights, name)(record, mask, *args, **hparams)
+      arrays = {array: data[key] for array, key in extra.items()}
+      return getattr(token_weights, name)(record, mask, **arrays, **hparams)
 
     for seed in range(4):
       data, mask = make(seed)

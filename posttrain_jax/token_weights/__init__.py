@@ -8,10 +8,11 @@ Every function here is called the same way:
   mask     [B, T]  1.0 on the tokens that count
   weights  [B, T]  detached, 0 under the mask; multiplied into the token loss
 
-Methods that need more than the signals take it as further positional arrays,
-named in the signature. The reduction divides by the count of the mask, not by
-the sum of weights. Where a published method averages over the tokens it keeps,
-`normalize` scales them by N / kept, counted over the batch.
+Methods that need more than the signals take it as keyword arguments without a
+default; `whole` and `prompt_attention` are arrays that may be left out. The
+reduction divides by the count of the mask, not by the sum of weights. Where a
+published method averages over the tokens it keeps, `normalize` scales them by
+N / kept, counted over the batch of this call.
 """
 
 from posttrain_jax.token_weights.informed import (

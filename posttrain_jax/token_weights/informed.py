@@ -51,8 +51,8 @@ def rho1(
 def token_cleaning(
   signals: TokenSignals,
   mask: Array,
-  base_logps: Array,
   *,
+  base_logps: Array,
   fraction: float = 0.6,
   scope: str = 'batch',
   normalize: bool = True,
@@ -81,9 +81,9 @@ def token_cleaning(
 def ss_token(
   signals: TokenSignals,
   mask: Array,
-  history_logps: Array,
   prompt_attention: Array | None = None,
   *,
+  history_logps: Array,
   fraction: float = 0.6,
   gamma: float = 0.5,
   normalize: bool = True,
@@ -112,8 +112,8 @@ def ss_token(
 def critical_tokens(
   signals: TokenSignals,
   mask: Array,
-  critical: Array,
   *,
+  critical: Array,
   normalize: bool = True,
 ) -> Array:
   """Keeps tokens whose replacement makes the final answer wrong.
@@ -131,9 +131,9 @@ def critical_tokens(
 def shad(
   signals: TokenSignals,
   mask: Array,
+  *,
   shuffled_logps: Array,
   base_logps: Array,
-  *,
   tau: float = 3.0,
 ) -> Array:
   """Balances reasoning tokens against boilerplate, row by row.
@@ -168,10 +168,10 @@ def shad(
 def fait(
   signals: TokenSignals,
   mask: Array,
+  *,
   changed: Array,
   wrong_logps: Array,
   wrong_changed: Array,
-  *,
   boost: float = 2.0,
   tau: float = 1.0,
 ) -> Array:
@@ -199,8 +199,8 @@ def fait(
 def key_tokens(
   signals: TokenSignals,
   mask: Array,
-  keys: Array,
   *,
+  keys: Array,
   max_weight: float = 9.0,
 ) -> Array:
   """Gives the few tokens that choose a tool the weight of all the others.

@@ -14,8 +14,8 @@ Every function here is called the same way and does no averaging:
 
 A pair in which either side has length 0 is padding: its loss, metrics and
 gradient are 0. Three take more or other arrays, as their docstrings say: `copg`
-(scalar rewards), `kto` (unpaired answers), `bradley_terry` (a reward model's
-scores).
+(scalar rewards, keyword arguments without a default), `kto` (unpaired answers)
+and `bradley_terry` (a reward model's scores).
 
 Notation: S = sum_t log p_t, rho = S - S_ref, D = rho_w - rho_l, with w the
 chosen and l the rejected side.

@@ -166,9 +166,9 @@ def copg(
   rejected: SequenceSignals,
   ref_chosen: SequenceSignals,
   ref_rejected: SequenceSignals,
+  *,
   chosen_rewards: Array,
   rejected_rewards: Array,
-  *,
   beta: float = 0.06,
 ) -> PairLoss:
   """Contrastive policy gradient: off-policy, without importance sampling.

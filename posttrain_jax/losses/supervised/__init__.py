@@ -9,9 +9,10 @@ Every function here is called the same way and does no averaging:
   token_loss  [B, T]  minimised, exactly 0 under the mask; `metrics` holds
               more [B, T] arrays
 
-Methods that need data beyond the signals take it as further positional arrays,
-named in the signature: tokens, key, ref_logits, ref_scores, scores, negative,
-correct, correct_rate, expert. Averaging over tokens is a separate choice
+Methods that need data beyond the signals take it as keyword arguments without
+a default: tokens, key, ref_logits, ref_scores, scores, negative, correct,
+correct_rate, expert. Where a loss counts over the batch, that is the batch of
+this call. Averaging over tokens is a separate choice
 (`reduce.py`), and so are detached token weights (`token_weights`), of which
 many published objectives are made.
 """

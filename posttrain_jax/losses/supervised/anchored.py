@@ -27,8 +27,8 @@ __all__ = [
 def asft(
   signals: TokenSignals,
   mask: Array,
-  ref_logits: Array,
   *,
+  ref_logits: Array,
   kl_coef: float = 0.05,
   direction: str = 'forward',
   alpha: float = 1.0,
@@ -191,8 +191,8 @@ def f_sft(
 def poft(
   signals: TokenSignals,
   mask: Array,
-  ref_scores: Array,
   *,
+  ref_scores: Array,
   beta: float = 1.0,
   gamma: float = 0.0,
 ) -> TokenLoss:
@@ -219,8 +219,8 @@ def poft(
 def una(
   signals: TokenSignals,
   mask: Array,
-  scores: Array,
   *,
+  scores: Array,
   beta: float = 0.03,
   link: str = 'mse',
 ) -> TokenLoss:
@@ -277,4 +277,4 @@ def uft_implicit(
     ValueError: `signals.ref_logps` is None, or an unknown `link`.
   """
   ones = jnp.ones_like(mask[:, 0])
-  return una(signals, mask, ones, beta=beta, link=link)
+  return una(signals, mask, scores=ones, beta=beta, link=link)

@@ -22,7 +22,11 @@ __all__ = [
 
 
 def unlikelihood(
-  signals: TokenSignals, mask: Array, tokens: Array, *, coef: float = 1.0
+  signals: TokenSignals,
+  mask: Array,
+  *,
+  tokens: Array,
+  coef: float = 1.0,
 ) -> TokenLoss:
   """NLL, and each earlier token of the row is made less likely as a repeat.
 
@@ -58,7 +62,11 @@ def unlikelihood(
 
 
 def unlikelihood_negative(
-  signals: TokenSignals, mask: Array, negative: Array, *, coef: float = 1.0
+  signals: TokenSignals,
+  mask: Array,
+  *,
+  negative: Array,
+  coef: float = 1.0,
 ) -> TokenLoss:
   """NLL on good tokens, unlikelihood on the tokens marked as negative.
 
@@ -79,7 +87,11 @@ def unlikelihood_negative(
 
 
 def forgetting(
-  signals: TokenSignals, mask: Array, negative: Array, *, ascent: float = 0.1
+  signals: TokenSignals,
+  mask: Array,
+  *,
+  negative: Array,
+  ascent: float = 0.1,
 ) -> TokenLoss:
   """Learns the positive tokens and unlearns the negative ones by ascent.
 
@@ -108,9 +120,9 @@ def forgetting(
 def nft(
   signals: TokenSignals,
   mask: Array,
+  *,
   correct: Array,
   correct_rate: Array,
-  *,
   negative_weight: float = 1.0,
   floor: float = 1.0,
   prompt_weight: str = 'linear',
@@ -157,7 +169,11 @@ def nft(
 
 
 def irl_discriminator(
-  signals: TokenSignals, mask: Array, expert: Array, *, smoothing: float = 0.1
+  signals: TokenSignals,
+  mask: Array,
+  *,
+  expert: Array,
+  smoothing: float = 0.1,
 ) -> TokenLoss:
   """The adversary of SFT as inverse RL: expert tokens against own samples.
 

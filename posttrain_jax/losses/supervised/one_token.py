@@ -31,9 +31,9 @@ def _sample(key: Array, probs: Array, num_samples: int) -> Array:
 def otr(
   signals: TokenSignals,
   mask: Array,
+  *,
   tokens: Array,
   key: Array,
-  *,
   num_samples: int = 256,
   wrong_reward: float = -0.1,
   temperature: float = 1.3,
