@@ -26,6 +26,16 @@ def hparams_of(function: Callable) -> dict[str, Any]:
   }
 
 
+def arrays_of(function: Callable) -> list[str]:
+  """Keyword-only parameters without a default: arrays the caller must pass."""
+  return [
+    name
+    for name, parameter in inspect.signature(function).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+    and parameter.default is parameter.empty
+  ]
+
+
 def lookup(room: ModuleType, name: str) -> Callable:
   """The function called `name` in `room.__all__`.
 

@@ -201,7 +201,8 @@ def _cached_layer(layer, x, tables, cache, index, allowed, config):
   """One decoder layer over one new token per row; returns x and its slot."""
   normed = layers.rms_norm(x, layer['attention_norm'], config.norm_eps)
   q, k, v = layers.qkv(layer, normed, tables, config)
-  start = (0, 0, cache.length, 0)
+  zero = jnp.zeros_like(cache.length)  # one index type, with x64 too
+  start = (zero, zero, cache.length, zero)
   keys = jax.lax.dynamic_update_slice(cache.keys[index], k, start)
   values = jax.lax.dynamic_update_slice(cache.values[index], v, start)
   if cache.prefix_keys is None:
@@ -218,7 +219,8 @@ def _cached_layer(layer, x, tables, cache, index, allowed, config):
 
 def _decode_layers(params, x, tables, real, cache, config):
   """All layers over one new token per row, through the cache."""
-  mask = jax.lax.dynamic_update_slice(cache.mask, real, (0, cache.length))
+  start = (jnp.zeros_like(cache.length), cache.length)
+  mask = jax.lax.dynamic_update_slice(cache.mask, real, start)
   keys, values = [], []
   for index, layer in enumerate(unstack(params, config)['layers']):
     x, k, v = _cached_layer(

@@ -78,7 +78,7 @@ def generate(
     """Writes column t of the rows that are still running."""
     running = ~carry['done']
     column = lambda buffer, x: jax.lax.dynamic_update_slice(
-      buffer, x[:, None].astype(buffer.dtype), (0, t)
+      buffer, x[:, None].astype(buffer.dtype), (jnp.int32(0), jnp.int32(t))
     )
     token = jnp.where(running, token, pad_id)
     return carry | {

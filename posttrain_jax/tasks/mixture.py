@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.tasks import base, vocab
+from posttrain_jax.tasks import base, split, vocab
 from posttrain_jax.tasks.vocab import Text
 from posttrain_jax.types import Array, Example
 
@@ -90,6 +90,26 @@ class Mixture:
       prompt=example.prompt[:size],
       prompt_mask=example.prompt_mask[:size],
       answer=example.answer[self.names[i]],
+    )
+
+  def identity(self, example: Example) -> Array:
+    """The drawn task's own identity: held out here is held out there."""
+    parts = [
+      lambda e, i=i, task=task: split.identity(task, self._part(i, e))
+      for i, task in enumerate(self.tasks)
+    ]
+    width = max(jax.eval_shape(part, example).shape[0] for part in parts)
+
+    def padded(part):
+      def switch(e):
+        values = part(e)
+        fill = width - values.shape[0]
+        return jnp.pad(values, (0, fill), constant_values=-1)
+
+      return switch
+
+    return jax.lax.switch(
+      example.answer['task'], [padded(part) for part in parts], example
     )
 
   def verify(

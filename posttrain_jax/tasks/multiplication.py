@@ -59,6 +59,10 @@ class Task:
   def _answer(self, example: Example) -> Text:
     return vocab.number(example.answer['terms'].prod(), 2 * self.num_digits)
 
+  def identity(self, example: Example) -> Array:
+    """The two numbers, whichever comes first."""
+    return jnp.sort(example.answer['terms'])
+
   def verify(
     self, example: Example, completion: Array, mask: Array
   ) -> dict[str, Array]:

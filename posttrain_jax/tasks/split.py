@@ -15,19 +15,30 @@ from posttrain_jax.types import Array, Example
 MAX_TRIES = 256
 
 
-def fingerprint(tokens: Array) -> Array:
-  """A well-mixed uint32 of an int array (multiply-xorshift, as murmur3)."""
-  word = jnp.uint32(2166136261)
-  for value in tokens.reshape(-1).astype(jnp.uint32):
-    word = (word ^ value) * jnp.uint32(0x9E3779B1)
-    word = word ^ (word >> 15)
+def fingerprint(values: Array) -> Array:
+  """A well-mixed uint32 of an int array (multiply-xorshift, as murmur3).
+
+  Negative entries are padding: they change nothing, so a problem has one
+  fingerprint however wide its buffer is.
+  """
+
+  def mix(word: Array, value: Array):
+    new = (word ^ value.astype(jnp.uint32)) * jnp.uint32(0x9E3779B1)
+    return jnp.where(value < 0, word, new ^ (new >> 15)), None
+
+  # A scan: unrolled, the hash of a prompt costs seconds of compilation.
+  word, _ = jax.lax.scan(mix, jnp.uint32(2166136261), values.reshape(-1))
   word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
   word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
   return word ^ (word >> 16)
 
 
 def identity(task: Any, example: Example) -> Array:
-  """What makes a problem that problem: `task.identity`, else its prompt."""
+  """What makes a problem that problem: `task.identity`, else its prompt.
+
+  Non-negative ints, with -1 where there is nothing. A task defines its own
+  where several prompts are one problem (`2+3=` and `3+2=`).
+  """
   if hasattr(task, 'identity'):
     return task.identity(example)
   return jnp.where(example.prompt_mask > 0, example.prompt, -1)

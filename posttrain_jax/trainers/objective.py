@@ -16,7 +16,7 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import resolve
+from posttrain_jax.resolve import arrays_of, resolve
 from posttrain_jax.types import Array, Batch, PyTree, TokenSignals
 
 __all__ = ['Objective', 'make_policy_gradient', 'make_supervised']
@@ -38,10 +38,30 @@ class Objective:
   coefs: dict[str, float]
 
 
-def bind(room: Any, part: Any, skip: tuple[str, ...] = ()) -> Callable:
-  """The function that a config part {name, **hparams} names, bound."""
+def bind(
+  room: Any,
+  part: Any,
+  skip: tuple[str, ...] = (),
+  supplied: tuple[str, ...] = (),
+) -> Callable:
+  """The function that a config part {name, **hparams} names, bound.
+
+  skip      keys of the part that are the caller's, not the function's
+  supplied  keyword arrays that the caller will pass
+
+  Raises:
+    ValueError: unknown name or hyperparameter, or a function that needs an
+      array which this trainer does not have.
+  """
   hparams = {k: v for k, v in dict(part).items() if k not in ('name', *skip)}
-  return resolve(room, part['name'], **hparams)
+  function = resolve(room, part['name'], **hparams)
+  for array in arrays_of(function.func):
+    if array not in supplied:
+      raise ValueError(
+        f'"{part["name"]}" needs the array "{array}", which this trainer does '
+        'not compute; call the function from your own step'
+      )
+  return function
 
 
 def signals_read_by(loss: Callable) -> frozenset[str]:
@@ -118,7 +138,8 @@ def make_policy_gradient(config: Any, model: ModelConfig) -> Objective:
   """`config.loss` and, where their coefficients are not 0, a KL term to the
   reference, an entropy bonus and a value loss."""
   loss = bind(policy_gradient, config.loss)
-  penalty = bind(regularizers, config.kl, skip=('coef',))
+  penalty = bind(regularizers, config.kl, ('coef',), ('old_logps',))
+  corrected = 'old_logps' in arrays_of(penalty.func)
   coefs: dict[str, float] = {'policy': 1.0}
   if config.kl.coef:
     coefs['kl'] = config.kl.coef
@@ -136,8 +157,9 @@ def make_policy_gradient(config: Any, model: ModelConfig) -> Objective:
     )
     terms = {'policy': _weighted(token_loss, batch)}
     if 'kl' in coefs:
+      extra = {'old_logps': batch.old_logps} if corrected else {}
       terms['kl'], kl_metrics = penalty(
-        signals.logps, batch.ref_logps, batch.mask
+        signals.logps, batch.ref_logps, batch.mask, **extra
       )
       metrics = {**metrics, **kl_metrics}
     if 'entropy' in coefs:
