@@ -247,6 +247,31 @@ def test_extreme_log_probabilities_stay_finite(name):
     assert np.isfinite(array).all()
 
 
+@pytest.mark.parametrize('name', ['asft', 'otr', 'otr_exact', 'unlikelihood'])
+def test_tokens_that_cannot_be_said_cost_nothing(name):
+  # A grammar gives -inf to the ids that no target of a row uses.
+  data, record = make_arrays()
+  used = np.zeros((BATCH, TIME, VOCAB), bool)
+  np.put_along_axis(used, data['tokens'][..., None], True, axis=-1)
+  logits = np.where(used, record.logits, -np.inf).astype(np.float32)
+  two = np.arange(VOCAB) == (data['tokens'][..., None] + 1) % VOCAB
+  logits = np.where(two, record.logits, logits)
+  record = record.replace(
+    logits=logits,
+    logps=np.asarray(
+      jnp.take_along_axis(
+        jax.nn.log_softmax(logits), data['tokens'][..., None], axis=-1
+      )[..., 0]
+    ),
+  )
+  data = data | {'ref_z': np.where(two | used, data['ref_z'], -np.inf)}
+  gradient, (loss, metrics) = compiled(name)(
+    stack(record, record, record), stack(data, data, data)
+  )
+  for array in (loss, *metrics.values(), gradient.logps, gradient.logits):
+    assert np.isfinite(array).all()
+
+
 @pytest.mark.parametrize(
   'name, key, values',
   [

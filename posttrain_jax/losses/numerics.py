@@ -11,7 +11,7 @@ MAX_EXPONENT = 80.0
 
 def exp(x: Array) -> Array:
   """exp(min(x, 80)); the gradient is 0 above the clamp."""
-  return jnp.exp(jnp.where(x < MAX_EXPONENT, x, MAX_EXPONENT))
+  return jnp.exp(jnp.where(x > MAX_EXPONENT, MAX_EXPONENT, x))
 
 
 def log1mexp(x: Array, *, ceiling: float = -1e-6) -> Array:
@@ -24,7 +24,9 @@ def log1mexp(x: Array, *, ceiling: float = -1e-6) -> Array:
   Reference: Maechler (2012), eq. 7,
   https://cran.r-project.org/web/packages/Rmpfr/vignettes/log1mexp-note.pdf
   """
-  x = x + jax.lax.stop_gradient(jnp.minimum(x, ceiling) - x)
+  # The difference is taken only above the ceiling: at -inf it would be NaN.
+  excess = jnp.where(x > ceiling, x - ceiling, 0.0)
+  x = x - jax.lax.stop_gradient(excess)
   is_near = x > -jnp.log(2.0)
   near = jnp.log(-jnp.expm1(jnp.where(is_near, x, -0.5)))
   far = jnp.log1p(-jnp.exp(jnp.where(is_near, -1.0, x)))

@@ -158,7 +158,7 @@ def nft(
     )
   old_logps = jax.lax.stop_gradient(signals.old_logps)
   ratio_log = log_ratio(signals.logps, old_logps, mask)
-  ratio_log = jnp.where(ratio_log < 10.0, ratio_log, 10.0)
+  ratio_log = jnp.where(ratio_log > 10.0, 10.0, ratio_log)
   ratio = jnp.exp(ratio_log)
   implicit = (1.0 - rate[:, None] * ratio) / (1.0 - rate[:, None])
   implicit = numerics.straight_through(implicit, jnp.maximum(implicit, floor))
