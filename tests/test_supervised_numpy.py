@@ -86,7 +86,8 @@ def make_data():
     'z': rng.normal(size=shape),
     'ref_z': rng.normal(size=shape),
     'old_z': rng.normal(size=shape),
-    'tokens': rng.integers(0, VOCAB, (BATCH, TIME)),
+    # The first row repeats a token: a candidate set holds it once.
+    'tokens': np.array([[1, 3, 1, 2], [0, 4, 4, 2], [3, 0, 2, 1]]),
     'mask': np.array([[1.0, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]]),
     'negative': np.array([[1.0, 0, 0, 1], [0, 1, 1, 0], [1, 1, 1, 1]]),
     'scores': np.array([0.8, 0.3, 0.5]),
