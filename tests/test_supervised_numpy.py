@@ -282,7 +282,7 @@ def test_tokens_that_cannot_be_said_cost_nothing(name):
     ('psft', 'clip_high', [0.1, 0.5]),
     ('iw_sft', 'high', [0.5, 9.0]),
     ('f_sft', 'floor', [-0.5, 0.5]),
-    ('nft', 'negative_weight', [0.0, 1.0]),
+    ('nft', 'floor', [1.0, 2.0]),
     ('otr_exact', 'temperature', [1.0, 2.0]),
     ('asft', 'alpha', [0.0, 1.0]),
   ],
