@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import masked
+from posttrain_jax.losses import numerics
 from posttrain_jax.types import Array
 
 __all__ = [
@@ -45,19 +46,6 @@ def _log_probs(
   return jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
 
 
-def _kl(log_p: Array, log_q: Array) -> Array:
-  """KL(p || q) over the last axis; a term with p = 0 is 0.
-
-  Both sides are floored at log-probability -1e4, so that a token which only p
-  can produce costs much but not infinity.
-  """
-  is_possible = log_p > -jnp.inf
-  safe_p = jnp.where(is_possible, log_p, 0.0)
-  safe_q = jnp.where(is_possible, jnp.maximum(log_q, -1e4), 0.0)
-  terms = jnp.exp(safe_p) * (safe_p - safe_q)
-  return jnp.sum(jnp.where(is_possible, terms, 0.0), axis=-1)
-
-
 def _jsd(student: Array, teacher: Array, beta: Array | float) -> Array:
   """Generalized Jensen-Shannon divergence of two log-distributions."""
   # The limits are KLs, not 0 / 0: beta is kept inside and the two ends chosen
@@ -66,11 +54,10 @@ def _jsd(student: Array, teacher: Array, beta: Array | float) -> Array:
   mixture = jnp.logaddexp(
     student + jnp.log1p(-inside), teacher + jnp.log(inside)
   )
-  mixed = inside * _kl(teacher, mixture) + (1.0 - inside) * _kl(
-    student, mixture
-  )
-  ended = jnp.where(beta >= 1.0, _kl(student, teacher), mixed)
-  return jnp.where(beta <= 0.0, _kl(teacher, student), ended)
+  mixed = inside * numerics.kl(teacher, mixture)
+  mixed = mixed + (1.0 - inside) * numerics.kl(student, mixture)
+  ended = jnp.where(beta >= 1.0, numerics.kl(student, teacher), mixed)
+  return jnp.where(beta <= 0.0, numerics.kl(teacher, student), ended)
 
 
 def forward_kl(
@@ -89,7 +76,7 @@ def forward_kl(
   student, teacher = _log_probs(
     student_logits, teacher_logits, mask, temperature
   )
-  return masked.select(_kl(teacher, student), mask), {}
+  return masked.select(numerics.kl(teacher, student), mask), {}
 
 
 def reverse_kl(
@@ -110,7 +97,7 @@ def reverse_kl(
   student, teacher = _log_probs(
     student_logits, teacher_logits, mask, temperature
   )
-  return masked.select(_kl(student, teacher), mask), {}
+  return masked.select(numerics.kl(student, teacher), mask), {}
 
 
 def jsd(

@@ -36,3 +36,16 @@ def log1mexp(x: Array, *, ceiling: float = -1e-6) -> Array:
 def straight_through(x: Array, value: Array) -> Array:
   """`value` with the gradient of `x`."""
   return x + jax.lax.stop_gradient(value - x)
+
+
+def kl(log_p: Array, log_q: Array) -> Array:
+  """KL(p || q) over the last axis; a term with p = 0 is 0.
+
+  log q counts as at least -1e4, so that a token which only p can produce costs
+  much but not infinity.
+  """
+  is_possible = log_p > -jnp.inf
+  safe_p = jnp.where(is_possible, log_p, 0.0)
+  safe_q = jnp.where(is_possible, jnp.maximum(log_q, -1e4), 0.0)
+  terms = jnp.exp(safe_p) * (safe_p - safe_q)
+  return jnp.sum(jnp.where(is_possible, terms, 0.0), axis=-1)
