@@ -6,14 +6,14 @@ r"""Supervised fine-tuning on a task's oracle, or on a file of examples.
   python -m posttrain_jax.train --config configs/sft.py:data=jsonl,recipe=dft \
       --config.data.path=examples.jsonl --config.tokenizer=byte --workdir runs/j
 
-Arguments: recipe (a row of recipes.SFT), task (an in-graph task, or
-'mixture'), data ('task', 'jsonl' or 'tfds'), smoke.
+Arguments: recipe (a row of recipes.SFT), task (an in-graph task, 'mixture', or
+'text:NAME' for a reasoning-gym task), data ('task', 'jsonl' or 'tfds'), smoke.
 """
 
 import ml_collections
 
 from configs import base, recipes
-from posttrain_jax import tasks
+from posttrain_jax import config, tasks
 from posttrain_jax.resolve import nearest
 
 # The tasks that a tiny base model is trained on, at sizes it can learn.
@@ -38,7 +38,12 @@ def task_entry(name: str) -> ml_collections.ConfigDict:
   """Config entry of a task, or of the default mixture."""
   if name == 'mixture':
     return mixture(MIXTURE)
-  return ml_collections.ConfigDict(tasks.defaults(name))
+  return ml_collections.ConfigDict(config.task_entry(name))
+
+
+def tokenizer_for(task: str) -> str:
+  """The default tokenizer: text tasks need every character."""
+  return 'byte' if task.startswith('text:') else 'task'
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -53,9 +58,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.paradigm = 'sft'
   c.update(ml_collections.ConfigDict(recipes.SFT[arg.recipe]))
   c.task = task_entry(arg.task)
+  c.tokenizer = tokenizer_for(arg.task)
 
   c.data = ml_collections.ConfigDict()
-  c.data.source = arg.data  # 'task': made in-graph; 'jsonl'; 'tfds'
+  c.data.source = arg.data  # 'task': solved by its oracle; 'jsonl'; 'tfds'
   c.data.path = ''  # file or glob; for tfds the data_dir
   c.data.name = ''  # tfds: builder name and split, as 'task_problems:train'
   c.data.max_length = 256  # tokens of a row

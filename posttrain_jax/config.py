@@ -1,6 +1,7 @@
 """Loading a config file, applying overrides, and refusing what cannot work."""
 
 import ast
+import contextlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.resolve import nearest, part
 from posttrain_jax.rollout import decoders
+from posttrain_jax.tasks import text as text_tasks
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -36,10 +38,21 @@ def _room(config: ConfigDict, key: str) -> ModuleType | None:
   }.get(key)
 
 
+def task_entry(name: str) -> dict[str, Any]:
+  """Config entry of an in-graph task, or of 'text:NAME'.
+
+  Raises:
+    ValueError: unknown task, with the nearest one.
+  """
+  if text_tasks.is_text(name):
+    return text_tasks.entry(name)
+  return tasks.defaults(name)
+
+
 def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
   """The config part `key` with the function called `name` and its defaults."""
   if key == 'task':
-    return tasks.defaults(name)
+    return task_entry(name)
   if key == 'advantage' and name == 'gae':
     return {'name': 'gae', 'gamma': 1.0, 'lam': 0.95, 'whiten': True}
   entry = part(_room(config, key), name)
@@ -81,6 +94,9 @@ def _parse(key: str, text: str, old: Any) -> Any:
       if text.startswith(('(', '[')):
         return tuple(ast.literal_eval(text))
       return tuple(item for item in text.split(',') if item)
+    if old is None:  # a knob without a default: any literal, else text
+      with contextlib.suppress(ValueError, SyntaxError):
+        return ast.literal_eval(text)
   except (KeyError, ValueError, SyntaxError) as error:
     raise ValueError(
       f'--config.{key}={text}: not a {type(old).__name__} (it is {old!r} now)'
