@@ -31,6 +31,11 @@ SFT = {
     loss=part(supervised, 'dft'),
     reduce=part(reduce, 'token_mean'),
   ),
+  # Li et al. (2025), https://arxiv.org/abs/2510.00526: (1 - p^alpha) / alpha
+  'prob_alpha': dict(
+    loss=part(supervised, 'prob_alpha'),
+    reduce=part(reduce, 'token_mean'),
+  ),
 }
 
 RL = {

@@ -148,17 +148,19 @@ def load_params(path: str | Path, abstract: PyTree | None = None) -> PyTree:
     ValueError: no checkpoint there.
   """
   workdir, step = find(path)
-  folder = workdir.absolute() / FOLDER / str(step) / 'params'
-  with ocp.StandardCheckpointer() as reader:
-    if abstract is not None:
-      return reader.restore(folder, abstract)
-    # Wherever it was saved, it is read onto this host's first device.
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = reader.metadata(folder).item_metadata
-    shapes = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=device
-      ),
-      shapes,
-    )
-    return reader.restore(folder, dict(shapes))
+  handlers = {'params': ocp.StandardCheckpointHandler()}
+  with ocp.CheckpointManager(
+    workdir.absolute() / FOLDER, item_handlers=handlers
+  ) as manager:
+    if abstract is None:
+      # Wherever it was saved, it is read onto this host's first device.
+      device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      saved = manager.item_metadata(step)['params']
+      abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=device
+        ),
+        dict(saved),
+      )
+    args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
+    return manager.restore(step, args=args).params

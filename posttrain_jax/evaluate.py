@@ -58,8 +58,9 @@ class Evaluator:
   batch         problems at a time (memory)
 
   Metrics: eval/accuracy (greedy), eval/length, eval/truncated, and with
-  samples eval/accuracy_sampled, eval/pass@k for powers of two k <= samples,
-  eval/distinct (different completions a problem / samples).
+  samples eval/accuracy_sampled (and its standard error over problems),
+  eval/pass@k for powers of two k <= samples, eval/distinct (different
+  completions a problem / samples).
   """
 
   model: ModelConfig
@@ -129,6 +130,9 @@ class Evaluator:
     rewards, distinct = jax.lax.map(many, examples)
     rewards = rewards.reshape(self.num_problems, self.samples)
     metrics['eval/accuracy_sampled'] = jnp.mean(rewards)
+    # Problems are independent, the samples of one problem are not.
+    spread = jnp.std(jnp.mean(rewards, axis=1), ddof=1)
+    metrics['eval/accuracy_sampled_stderr'] = spread / self.num_problems**0.5
     metrics['eval/distinct'] = jnp.mean(distinct)
     k = 2
     while k <= self.samples:

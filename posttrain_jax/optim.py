@@ -35,13 +35,11 @@ def make_schedule(config: Any, num_updates: int):
       f'optimizer.warmup_updates={warmup} is not in 0..{num_updates}, the '
       'updates of this run'
     )
-  decay = max(num_updates - warmup, 1)
+  decay, final = max(num_updates - warmup, 1), config.final_fraction
   after = {
     'constant': lambda: optax.constant_schedule(1.0),
-    'linear': lambda: optax.linear_schedule(1.0, config.final_fraction, decay),
-    'cosine': lambda: optax.cosine_decay_schedule(
-      1.0, decay, config.final_fraction
-    ),
+    'linear': lambda: optax.linear_schedule(1.0, final, decay),
+    'cosine': lambda: optax.cosine_decay_schedule(1.0, decay, final),
   }[config.schedule]()
   if warmup == 0:
     return after

@@ -20,7 +20,6 @@ import jax
 from posttrain_jax import (
   accounting,
   build,
-  diagnostics,
   report,
   runtime,
   train,
@@ -109,21 +108,20 @@ class Judge:
     """One arm's row of the table."""
     scores = train.compiled(self._target)(params, self._key)
     scores = {name: float(value) for name, value in scores.items()}
-    problems = self._target.num_problems
-    low, high = diagnostics.wilson_interval(
-      round(scores['eval/accuracy'] * problems), problems
-    )
+    accuracy = scores['eval/accuracy_sampled']
+    # Normal interval over problems, each scored by the mean of its samples.
+    margin = 1.96 * scores['eval/accuracy_sampled_stderr']
     kept = {
       name: float(train.compiled(evaluator)(params, self._key)['eval/accuracy'])
       for name, evaluator in self._retention.items()
     }
     kl = self._divergence(params, base_params, self._key)
     return {
-      'accuracy': scores['eval/accuracy'],
-      'accuracy_low': float(low),
-      'accuracy_high': float(high),
+      'accuracy': accuracy,
+      'accuracy_low': max(0.0, accuracy - margin),
+      'accuracy_high': min(1.0, accuracy + margin),
+      'accuracy_greedy': scores['eval/accuracy'],
       'pass_at_8': scores[f'eval/pass@{self._target.samples}'],
-      'accuracy_sampled': scores['eval/accuracy_sampled'],
       'distinct': scores['eval/distinct'],
       'retention': sum(kept.values()) / len(kept),
       'retention_by_task': kept,
@@ -147,6 +145,7 @@ def show(summary: dict[str, Any]) -> None:
       [
         name,
         f'{accuracy} {interval}',
+        f'{100 * arm["accuracy_greedy"]:.1f}',
         f'{100 * arm["pass_at_8"]:.1f}',
         f'{100 * arm["retention"]:.1f}',
         f'{arm["kl_to_base"]:.3f}',
@@ -157,8 +156,8 @@ def show(summary: dict[str, Any]) -> None:
   progress_lib.table(
     f'Countdown, {summary["problems"]} held-out problems, seed '
     f'{summary["seed"]}',
-    ['arm', 'accuracy % [95%]', 'pass@8 %', 'retention %', 'KL to base',
-     'tokens', 'seconds'],
+    ['arm', 'accuracy % [95%]', 'greedy %', 'pass@8 %', 'retention %',
+     'KL to base', 'tokens', 'seconds'],
     rows,
   )  # fmt: skip
 

@@ -58,36 +58,14 @@ def generate(
     prompt_ids = jnp.arange(b, dtype=jnp.uint32)
   keys = row_keys(key, prompt_ids, group_size)
   params = transformer.unstack(params, config)
-
   with jax.named_scope('prefill'):
-    prefix = transformer.init_cache(config, b, prompts.shape[1])
-    hidden, prefix = transformer.hidden_states(
-      params, config, prompts, mask=prompt_mask, cache=prefix
-    )
-    lengths = prompt_mask.astype(jnp.int32).sum(axis=1)
-    last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)
-    logits = transformer.unembed(params, config, last[:, 0])
+    logits, prefix = _prefill(params, config, prompts, prompt_mask)
     logits = jnp.repeat(logits, group_size, axis=0)
-    starts = jnp.repeat(lengths, group_size)
+    starts = jnp.repeat(_lengths(prompt_mask), group_size)
 
   def draw(logits, t):
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
     return decoder(logits, step_keys)
-
-  def record(carry, t, token, logp):
-    """Writes column t of the rows that are still running."""
-    running = ~carry['done']
-    column = lambda buffer, x: jax.lax.dynamic_update_slice(
-      buffer, x[:, None].astype(buffer.dtype), (jnp.int32(0), jnp.int32(t))
-    )
-    token = jnp.where(running, token, pad_id)
-    return carry | {
-      'token': token,
-      'done': carry['done'] | (token == eos_id) & running,
-      'completion': column(carry['completion'], token),
-      'mask': column(carry['mask'], running),
-      'logps': column(carry['logps'], jnp.where(running, logp, 0.0)),
-    }
 
   carry = {
     't': jnp.int32(1),
@@ -96,9 +74,9 @@ def generate(
     'completion': jnp.full((rows, max_new_tokens), pad_id, jnp.int32),
     'mask': jnp.zeros((rows, max_new_tokens), jnp.float32),
     'logps': jnp.zeros((rows, max_new_tokens), jnp.float32),
-    'cache': transformer.init_cache(config, rows, max_new_tokens, prefix),
+    'cache': _own(transformer.init_cache(config, rows, max_new_tokens)),
   }
-  carry = record(carry, 0, *draw(logits, 0))
+  carry = _record(carry, 0, *draw(logits, 0), eos_id, pad_id)
 
   def advance(carry):
     t = carry['t']
@@ -116,13 +94,11 @@ def generate(
       cache=cache,
     )
     carry = carry | {'t': t + 1, 'cache': _own(cache)}
-    return record(carry, t, *draw(logits[:, 0], t))
+    return _record(carry, t, *draw(logits[:, 0], t), eos_id, pad_id)
 
   with jax.named_scope('decode'):
     carry = jax.lax.while_loop(
-      lambda c: (c['t'] < max_new_tokens) & ~jnp.all(c['done']),
-      advance,
-      carry | {'cache': _own(carry['cache'])},
+      lambda c: (c['t'] < max_new_tokens) & ~jnp.all(c['done']), advance, carry
     )
   shape = (b, group_size, max_new_tokens)
   return Rollout(
@@ -131,6 +107,38 @@ def generate(
     logps=carry['logps'].reshape(shape),
     finished=carry['done'].reshape(shape[:2]).astype(jnp.float32),
   )
+
+
+def _lengths(mask: Array) -> Array:
+  return mask.astype(jnp.int32).sum(axis=1)
+
+
+def _prefill(params, config, prompts, prompt_mask):
+  """Reads the prompts: (logits of the first new token [B, V], cache)."""
+  prefix = transformer.init_cache(config, *prompts.shape)
+  hidden, prefix = transformer.hidden_states(
+    params, config, prompts, mask=prompt_mask, cache=prefix
+  )
+  index = _lengths(prompt_mask)[:, None, None] - 1
+  last = jnp.take_along_axis(hidden, index, axis=1)
+  return transformer.unembed(params, config, last[:, 0]), prefix
+
+
+def _record(carry, t, token, logp, eos_id: int, pad_id: int):
+  """Writes column t of the rows that are still running."""
+  running = ~carry['done']
+  start = (jnp.int32(0), jnp.int32(t))
+  column = lambda buffer, x: jax.lax.dynamic_update_slice(
+    buffer, x[:, None].astype(buffer.dtype), start
+  )
+  token = jnp.where(running, token, pad_id)
+  return carry | {
+    'token': token,
+    'done': carry['done'] | (token == eos_id) & running,
+    'completion': column(carry['completion'], token),
+    'mask': column(carry['mask'], running),
+    'logps': column(carry['logps'], jnp.where(running, logp, 0.0)),
+  }
 
 
 def _own(cache: transformer.Cache) -> transformer.Cache:

@@ -117,7 +117,14 @@ def _weighted(token_loss: Array, batch: Batch) -> Array:
 def make_supervised(config: Any, model: ModelConfig) -> Objective:
   """A loss on demonstrations: `config.loss`, averaged by `config.reduce`."""
   loss = bind(supervised, config.loss)
-  wants_logits = 'logits' in signals_read_by(loss)
+  read = signals_read_by(loss)
+  absent = sorted(read & {'ref_logps', 'old_logps', 'values'})
+  if absent:
+    raise ValueError(
+      f'"{config.loss.name}" reads {", ".join(absent)}, which SFT batches do '
+      'not hold; call the function from your own step'
+    )
+  wants_logits = 'logits' in read
 
   def evaluate(params: PyTree, batch: Batch):
     signals = _score(

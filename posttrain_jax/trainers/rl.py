@@ -55,36 +55,49 @@ def _needs_reference(config: Any) -> bool:
   return bool(config.kl.coef)
 
 
-def _token_advantages(
-  config: Any, rewards: Array, batch: Batch, old_values: Array | None
-) -> Batch:
-  """The batch with advantages [R, T] (and returns, where there is a critic)."""
+def _make_token_advantages(config: Any) -> Callable[..., Batch]:
+  """(rewards [B, G], batch, old_values) -> the batch with advantages [R, T],
+  and with returns where there is a critic."""
   if config.advantage.name != 'gae':
-    advantage = bind(advantages_room, config.advantage)(rewards)
-    spread = advantage.reshape(-1)[:, None] * batch.mask
-    return batch.replace(advantages=spread)
-  # The verifier's reward comes with the last token of the completion.
-  columns = jnp.arange(batch.mask.shape[1])[None]
-  last = jnp.max(jnp.where(batch.mask > 0, columns, -1), axis=1)[:, None]
-  token_rewards = jnp.where(columns == last, rewards.reshape(-1)[:, None], 0.0)
-  advantage, returns = advantages_room.gae(
-    token_rewards,
-    old_values,
-    batch.mask,
-    gamma=config.advantage.gamma,
-    lam=config.advantage.lam,
-  )
-  if config.advantage.whiten:
-    advantage = masked.whiten(advantage, batch.mask)
-  return batch.replace(
-    advantages=advantage, returns=returns, old_values=old_values
-  )
+    advantage_fn = bind(advantages_room, config.advantage)
+
+    def of_completion(rewards, batch, old_values):
+      del old_values
+      spread = advantage_fn(rewards).reshape(-1)[:, None] * batch.mask
+      return batch.replace(advantages=spread)
+
+    return of_completion
+
+  gamma, lam = config.advantage.gamma, config.advantage.lam
+  whiten = config.advantage.whiten
+
+  def of_token(rewards, batch, old_values):
+    # The verifier's reward comes with the last token of the completion.
+    columns = jnp.arange(batch.mask.shape[1])[None]
+    last = jnp.max(jnp.where(batch.mask > 0, columns, -1), axis=1)[:, None]
+    rewards = rewards.reshape(-1)[:, None]
+    advantage, returns = advantages_room.gae(
+      jnp.where(columns == last, rewards, 0.0),
+      old_values,
+      batch.mask,
+      gamma=gamma,
+      lam=lam,
+    )
+    if whiten:
+      advantage = masked.whiten(advantage, batch.mask)
+    return batch.replace(
+      advantages=advantage, returns=returns, old_values=old_values
+    )
+
+  return of_token
 
 
 def make_learn(
   config: Any, model: ModelConfig, update: Callable
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
   """`learn(state, prompts, prompt_mask, rollout, rewards [B, G], key)`."""
+
+  token_advantages = _make_token_advantages(config)
 
   def score(params, batch):
     return transformer.token_logps(
@@ -116,7 +129,7 @@ def make_learn(
     if _needs_reference(config):
       ref = score(state.ref_params, batch)
       batch = batch.replace(ref_logps=ref.logps)
-    batch = _token_advantages(config, rewards, batch, old_values)
+    batch = token_advantages(rewards, batch, old_values)
     state, update_metrics = update(state, batch, key)
     if 'rollout/logp_gap_max' not in metrics:
       difference = 'sampling/sampling_logp_difference'

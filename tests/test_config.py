@@ -1,0 +1,203 @@
+"""Configs: overrides, their errors, batch arithmetic, and no dead keys."""
+
+import re
+from pathlib import Path
+
+import ml_collections
+import pytest
+
+from configs import base, recipes
+from posttrain_jax import build, config, train
+
+ROOT = Path(__file__).parent.parent
+FILES = {
+  'sft': 'configs/sft.py',
+  'rl': 'configs/rl.py',
+  'ppo': 'configs/rl.py:recipe=ppo',
+  'mixture': 'configs/sft.py:task=mixture',
+}
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+  monkeypatch.chdir(ROOT)
+
+
+def load(spec='configs/rl.py', **items):
+  pairs = [(key.replace('__', '.'), value) for key, value in items.items()]
+  return config.load(spec, pairs)
+
+
+def test_overrides_take_the_type_of_what_they_replace():
+  c = load(
+    optimizer__lr='1e-4', num_steps='7', task__chain_of_thought='true',
+    optimizer__freeze='embed/.*,final_norm', loss__clip_high='0.28',
+  )  # fmt: skip
+  assert c.optimizer.lr == 1e-4 and c.num_steps == 7
+  assert c.task.chain_of_thought is True and c.loss.clip_high == 0.28
+  assert tuple(c.optimizer.freeze) == ('embed/.*', 'final_norm')
+
+
+def test_a_new_name_brings_its_own_defaults():
+  c = load(loss__name='cispo', loss__clip_high='3.0', task__name='sorting')
+  assert c.loss.name == 'cispo' and c.loss.clip_high == 3.0
+  assert 'dual_clip' not in c.loss
+  assert c.task.name == 'sorting' and 'num_digits' not in c.task
+  assert load(kl__name='kl_k2', kl__coef='0.1').kl.coef == 0.1
+
+
+def test_names_inside_arms_bring_their_own_defaults():
+  c = load('configs/quickstart.py', grpo__loss__name='reinforce')
+  assert set(c.grpo.loss) == {'name'}
+
+
+@pytest.mark.parametrize(
+  'items, message',
+  [
+    ({'optimizer__lrr': '1'}, 'Did you mean "optimizer.lr"'),
+    ({'loss__name': 'ppo_clipp'}, 'Did you mean "ppo_clip"'),
+    ({'loss__name': 'cispo', 'loss__dual_clip': '1'}, 'loss.dual_clip'),
+    ({'task__name': 'countdwon'}, 'Did you mean "countdown"'),
+    ({'num_steps': 'many'}, '--config.num_steps=many: not a int'),
+    ({'task__chain_of_thought': 'maybe'}, 'not a bool'),
+  ],
+)
+def test_bad_overrides_name_key_and_nearest(items, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    load(**items)
+
+
+@pytest.mark.parametrize(
+  'spec, message',
+  [
+    ('configs/rll.py', 'Did you mean "configs/rl.py"'),
+    ('configs/rl.py:recipe=grpoo', 'Did you mean "grpo"'),
+    ('configs/rl.py:recipes=grpo', 'Did you mean "recipe"'),
+    ('configs/rl.py:smoke=maybe', 'smoke="maybe" is not true or false'),
+    ('configs/sft.py:task=additon', 'Did you mean "addition"'),
+    ('configs/recipes.py', 'defines no get_config'),
+  ],
+)
+def test_bad_files_and_arguments(spec, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    config.load(spec)
+
+
+@pytest.mark.parametrize(
+  'items, message',
+  [
+    ({'minibatch_rows': '100'}, 'minibatch_rows=100 does not divide rows=256'),
+    ({'microbatch_rows': '48'}, 'nearest valid: 16, 32, 64'),
+    ({'prompts_per_step': '0'}, 'prompts_per_step=0 must be at least 1'),
+    ({'group_size': '1'}, 'needs at least 2'),
+    ({'decoder__name': 'top_p'}, 'probability 0'),
+    ({'old_logps': 'teacher'}, 'old_logps="teacher"'),
+    ({'heldout_fraction': '1.5'}, 'heldout_fraction=1.5'),
+    ({'model__preset': 'nanoo'}, 'Did you mean "nano"'),
+    ({'tokenizer': 'byte'}, 'in-graph tasks speak'),
+    ({'eval__num_problems': '100'}, 'nearest valid: 128'),
+    ({'init_from': 'runs/nothing'}, 'no checkpoint under'),
+    ({'optimizer__name': 'adam'}, 'Did you mean "adamw"'),
+    ({'paradigm': 'rll'}, 'Did you mean "rl"'),
+    ({'reduce__name': 'prompt_mean', 'microbatch_rows': '4'}, 'group_size=8'),
+    ({'task__num_digits': '0'}, 'num_digits=0 is not in 1..8'),
+  ],
+)
+def test_impossible_runs_fail_before_compiling(items, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    build.build(load(**items))
+
+
+def test_sizes_by_hand():
+  c = load(minibatch_rows='64', microbatch_rows='32', updates_per_rollout='2')
+  sizes = build.build(c).sizes
+  assert (sizes.rows, sizes.minibatch_rows, sizes.microbatch_rows) == (
+    256, 64, 32,
+  )  # fmt: skip
+  assert sizes.updates_per_step == 8 and sizes.num_updates == 8 * 200
+  assert sizes.row_tokens == 8 + 5  # '123+456=' and '1234' with its end
+
+
+def test_the_smallest_hint_is_one():
+  with pytest.raises(ValueError, match='unknown config key'):
+    load(x='1')
+  with pytest.raises(ValueError, match='has no value'):
+    config.split_flags(['--config.num_steps'])
+
+
+@pytest.mark.parametrize('argv, message', [
+  (['--config', 'configs/rl.py'], '--workdir is missing'),
+  (['--config', 'configs/rl.py', '--workdri=x'], 'Did you mean "--workdir"'),
+])  # fmt: skip
+def test_bad_command_lines(argv, message, capsys):
+  assert train.main(argv) == 2
+  assert message in capsys.readouterr().err
+
+
+def test_dry_run_prints_config_and_sizes(capsys):
+  argv = ['--config', 'configs/rl.py:task=countdown', '--dry_run',
+          '--config.group_size=4']  # fmt: skip
+  assert train.main(argv) == 0
+  out = capsys.readouterr().out
+  assert re.search(r'rows +128\n', out) and 'clip_high: 0.2' in out
+
+
+class Recorder(ml_collections.ConfigDict):
+  """A config that remembers which of its keys were read."""
+
+  def __init__(self, config_, prefix, log):
+    object.__setattr__(self, '_record', (prefix, log))
+    super().__init__()
+    for key, value in config_.items():
+      nested = isinstance(value, ml_collections.ConfigDict)
+      child = Recorder(value, f'{prefix}{key}.', log) if nested else value
+      super().__setitem__(key, child)
+    log.clear()
+
+  def __getitem__(self, key):
+    prefix, log = object.__getattribute__(self, '_record')
+    log.add(prefix + key)
+    return super().__getitem__(key)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_key_is_read(name):
+  """A key that nothing reads is a flag that does nothing."""
+  plain = config.load(FILES[name])
+  log: set[str] = set()
+  recorder = Recorder(plain, '', log)
+  log.clear()
+  build.build(recorder)
+  # The loop's own keys: train.py names each of them.
+  loop = (ROOT / 'posttrain_jax' / 'train.py').read_text()
+  loop += (ROOT / 'posttrain_jax' / 'drivers.py').read_text()
+  loop += (ROOT / 'posttrain_jax' / 'sharding.py').read_text()
+  unread = [
+    key for key in config.keys(plain)
+    if key not in log
+    and f'config.{key}' not in loop
+    and not (key.startswith('mesh.') and f"'{key[5:]}'" in loop)
+  ]  # fmt: skip
+  allowed = {'task.name'} if name != 'mixture' else set()
+  # Read only where their part is switched on.
+  switched = ('kl.', 'value_loss.', 'data.')
+  assert [
+    k for k in unread if k not in allowed and not k.startswith(switched)
+  ] == []
+
+
+@pytest.mark.parametrize('recipe', recipes.RL)
+def test_every_rl_recipe_builds(recipe):
+  build.build(config.load(f'configs/rl.py:recipe={recipe}'))
+
+
+@pytest.mark.parametrize('recipe', recipes.SFT)
+def test_every_sft_recipe_builds(recipe):
+  build.build(config.load(f'configs/sft.py:recipe={recipe}'))
+
+
+def test_parse_arg_types():
+  arg = base.parse_arg('smoke,task=x', task='', smoke=False, count=3)
+  assert arg.smoke is True and arg.task == 'x' and arg.count == 3
+  with pytest.raises(ValueError, match='count="x" is no int'):
+    base.parse_arg('count=x', count=3)
