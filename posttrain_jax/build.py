@@ -1,5 +1,6 @@
-"""From a config to the functions of a run; nothing here touches the disk but
-`init_from`, and nothing is compiled."""
+"""From a config to the functions of a run; nothing here is compiled.
+
+Only `init_from`, a tokenizer and data files are read from disk."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,17 +10,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import checkpoint, optim, tasks
+from posttrain_jax import checkpoint, host, inputs, optim, tasks
 from posttrain_jax import config as config_lib
-from posttrain_jax.data import tokenizers
+from posttrain_jax.data import pipeline, tokenizers
 from posttrain_jax.evaluate import Evaluator
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
 from posttrain_jax.models.hf_config import read_config
 from posttrain_jax.resolve import nearest
 from posttrain_jax.rollout import decoders
-from posttrain_jax.tasks import split, vocab
+from posttrain_jax.tasks import split
 from posttrain_jax.tasks.mixture import Mixture
+from posttrain_jax.tasks.text import TextTask, is_text
 from posttrain_jax.trainers import objective, rl, sft, update
 from posttrain_jax.types import Array, PyTree, TrainState
 
@@ -31,9 +33,11 @@ class Run:
   """The functions and sizes of one run.
 
   init        (params) -> TrainState, jit-able
-  step        (state, key) -> (state, metrics), jit-able; or with data,
-              (state, batch) -> (state, metrics)
-  evaluators  {name: Evaluator}; '' is the run's own task
+  step        (state, key) -> (state, metrics), jit-able; with `batches`,
+              (state, batch) -> (state, metrics); or a host.HostStep
+  evaluators  {name: Evaluator}; '' is the run's own task; none where the
+              run's tokenizer is not the task's
+  batches     () -> iterator of batches; None where the step makes its own
   """
 
   config: Any
@@ -42,8 +46,9 @@ class Run:
   task: Any
   tokenizer: Any
   init: Callable[[PyTree], TrainState]
-  step: Callable
-  evaluators: dict[str, Evaluator]
+  step: Callable | host.HostStep
+  evaluators: dict[str, Evaluator | host.HostEvaluator]
+  batches: Callable[[], pipeline.BatchIterator] | None = None
 
 
 def make_task(entry: Any) -> Any:
@@ -149,14 +154,30 @@ def _check(config: Any) -> None:
     )
 
 
-def make_evaluators(config: Any, model: ModelConfig, task: Any) -> dict:
+def make_evaluators(
+  config: Any, model: ModelConfig, task: Any, tokenizer: Any, sizes: Any
+) -> dict:
   """An evaluator of the run's task, and of each part of a mixture."""
+  if task is None:
+    return {}
+  batch = min(config.eval.batch, config.eval.num_problems)
+  if isinstance(task, TextTask):
+    evaluator = host.HostEvaluator(
+      model=model,
+      task=task,
+      tokenizer=tokenizer,
+      num_problems=config.eval.num_problems,
+      samples=config.eval.samples,
+      batch=batch,
+      max_new_tokens=sizes.max_new_tokens,
+    )
+    return {'': evaluator}
   make = lambda task: Evaluator(
     model=model,
     task=task,
     num_problems=config.eval.num_problems,
     samples=config.eval.samples,
-    batch=min(config.eval.batch, config.eval.num_problems),
+    batch=batch,
     heldout_fraction=config.heldout_fraction,
   )
   if isinstance(task, Mixture):
@@ -166,7 +187,7 @@ def make_evaluators(config: Any, model: ModelConfig, task: Any) -> dict:
 
 
 def build(config: Any, learning_rate: Array | float | None = None) -> Run:
-  """The run of an in-graph task that a config describes.
+  """The run that a config describes.
 
   learning_rate  overrides `config.optimizer.lr`; may be traced (sweeps)
 
@@ -174,29 +195,38 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
     ValueError: whatever in the config cannot work, before any compilation.
   """
   _check(config)
+  inputs.check(config)
   sizes = config_lib.sizes(config)
   tokenizer = tokenizers.load(config.tokenizer)
-  if config.tokenizer != 'task':
-    raise ValueError(
-      f'tokenizer="{config.tokenizer}": in-graph tasks speak the vocabulary '
-      '"task"'
-    )
   model = make_model(config, tokenizer.vocab_size)
-  task = make_task(config.task)
-  sizes.prompt_length = task.prompt_length
-  sizes.max_new_tokens = task.completion_length
+  task = None
+  if is_text(config.task.name):
+    task = inputs.make_text_task(config, tokenizer)
+  elif config.tokenizer == 'task':
+    task = make_task(config.task)
+  if task is not None:
+    sizes.prompt_length = task.prompt_length
+    sizes.max_new_tokens = task.completion_length
   if config.paradigm == 'rl' and config.max_new_tokens:
     sizes.max_new_tokens = config.max_new_tokens
-  sizes.row_tokens = sizes.prompt_length + sizes.max_new_tokens
+  if inputs.on_data(config):
+    sizes.row_tokens = config.data.max_length
+  else:
+    sizes.row_tokens = sizes.prompt_length + sizes.max_new_tokens
+  batches = inputs.make_batches(config, tokenizer, task, sizes)
   sizes.tokens_per_step = sizes.rows * sizes.row_tokens
   shapes = jax.eval_shape(lambda: transformer.init(jax.random.key(0), model))
   optimizer = optim.make_optimizer(
     config.optimizer, shapes, sizes.num_updates, learning_rate
   )
   if config.paradigm == 'sft':
-    step, needs_reference = _sft_step(config, model, task, optimizer, sizes)
+    # With batches, demonstrations are data; else the step makes them.
+    oracle = task if batches is None else None
+    step, needs_reference = _sft_step(config, model, oracle, optimizer, sizes)
   else:
-    step, needs_reference = _rl_step(config, model, task, optimizer, sizes)
+    step, needs_reference = _rl_step(
+      config, model, task, tokenizer, optimizer, sizes
+    )
 
   def init_state(params: PyTree) -> TrainState:
     return TrainState(
@@ -214,13 +244,16 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
     tokenizer=tokenizer,
     init=init_state,
     step=step,
-    evaluators=make_evaluators(config, model, task),
+    evaluators=make_evaluators(config, model, task, tokenizer, sizes),
+    batches=batches,
   )
 
 
 def _sft_step(config, model, task, optimizer, sizes):
   goal = objective.make_supervised(config, model)
   change = update.make_update(goal, optimizer, sizes)
+  if task is None:
+    return sft.make_step(change), False
 
   def make_batch(key):
     return sft.demonstrations(
@@ -234,9 +267,15 @@ def _sft_step(config, model, task, optimizer, sizes):
   return sft.make_step(change, make_batch), False
 
 
-def _rl_step(config, model, task, optimizer, sizes):
+def _rl_step(config, model, task, tokenizer, optimizer, sizes):
   goal = objective.make_policy_gradient(config, model)
   change = update.make_update(goal, optimizer, sizes)
+  generate = rl.make_rollout(
+    config, model, sizes.max_new_tokens, tokenizer.eos_id, tokenizer.pad_id
+  )
+  learn = rl.make_learn(config, model, change)
+  if isinstance(task, TextTask):
+    return host.HostStep(generate, learn), bool(config.kl.coef)
 
   def sample_examples(key):
     return split.sample_batch(
@@ -247,10 +286,5 @@ def _rl_step(config, model, task, optimizer, sizes):
       fraction=config.heldout_fraction,
     )
 
-  step = rl.make_step(
-    sample_examples,
-    task.verify,
-    rl.make_rollout(config, model, sizes.max_new_tokens, vocab.EOS, vocab.PAD),
-    rl.make_learn(config, model, change),
-  )
+  step = rl.make_step(sample_examples, task.verify, generate, learn)
   return step, bool(config.kl.coef)

@@ -1,11 +1,11 @@
-"""Three ways to advance a run, one interface for the loop in train.py.
+"""Ways to advance a run, one interface for the loop in train.py.
 
   driver.advance(state, first_step, count) -> (state, metrics [done], done)
   driver.position() -> JSON-able position of the data, saved with the state
   driver.seek(position)   goes back to a saved position
 
 `done` <= count steps are taken. In-graph tasks take many steps in one compiled
-call; data and host tasks take one.
+call; data and host tasks (`host.HostRL`) take one.
 """
 
 from collections.abc import Callable, Iterator
@@ -89,11 +89,11 @@ class OnData:
     return state, {name: x[None] for name, x in metrics.items()}, 1
 
   def position(self) -> dict:
-    return {'iterator': self._position}
+    return {'iterator': self._position.decode()}
 
   def seek(self, position: dict) -> None:
     self._batches.set_state(position['iterator'])
-    self._position = position['iterator']
+    self._position = self._batches.get_state()
 
 
 def _to_device(x: np.ndarray) -> Array:

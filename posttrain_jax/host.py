@@ -220,8 +220,11 @@ class HostEvaluator:
       groups = np.reshape(np.array(texts, object), rewards.shape)
       distinct += [len(set(group)) / self.samples for group in groups]
     correct = jnp.asarray(np.concatenate(correct), jnp.float32)
+    # Problems are independent, the samples of one problem are not.
+    spread = jnp.std(correct.mean(axis=1), ddof=1)
     metrics = {
       'eval/accuracy_sampled': correct.mean(),
+      'eval/accuracy_sampled_stderr': spread / self.num_problems**0.5,
       'eval/distinct': np.mean(distinct),
     }
     k = 2

@@ -26,6 +26,7 @@ from posttrain_jax import (
   build,
   checkpoint,
   drivers,
+  host,
   runtime,
   sharding,
 )
@@ -145,7 +146,10 @@ def evaluate(run: build.Run, params: PyTree, seed: int) -> dict[str, float]:
   key = evaluation_key(seed)
   out = {}
   for name, evaluator in run.evaluators.items():
-    found = compiled(evaluator)(params, key)
+    # A host evaluator compiles its own parts.
+    on_host = isinstance(evaluator, host.HostEvaluator)
+    call = evaluator if on_host else compiled(evaluator)
+    found = call(params, key)
     prefix = f'eval/{name}/' if name else 'eval/'
     out |= {k.replace('eval/', prefix, 1): float(v) for k, v in found.items()}
   if '' not in run.evaluators and run.evaluators:
@@ -212,7 +216,13 @@ class _Host:
 
 
 def make_driver(run: build.Run, config: Any):
-  """The driver of a run: in-graph steps, or steps on data."""
+  """The driver of a run: in-graph steps, steps on data or on a host task."""
+  if isinstance(run.step, host.HostStep):
+    return host.HostRL(
+      run.step, run.task, run.tokenizer, config.seed, run.sizes.prompts_per_step
+    )
+  if run.batches is not None:
+    return drivers.OnData(run.step, run.batches())
   return drivers.InGraph(run.step, config.seed, config.steps_per_call)
 
 
