@@ -148,7 +148,12 @@ def load_params(path: str | Path, abstract: PyTree | None = None) -> PyTree:
     ValueError: no checkpoint there.
   """
   workdir, step = find(path)
-  handlers = {'params': ocp.StandardCheckpointHandler()}
+  # All items are named, or orbax warns of those it cannot read.
+  handlers = {
+    'params': ocp.StandardCheckpointHandler(),
+    'rest': ocp.StandardCheckpointHandler(),
+    'data': ocp.JsonCheckpointHandler(),
+  }
   with ocp.CheckpointManager(
     workdir.absolute() / FOLDER, item_handlers=handlers
   ) as manager:
