@@ -1,0 +1,117 @@
+r"""Trains a byte-level BPE tokenizer on a task's texts or on a data file.
+
+  python -m posttrain_jax.data.train_tokenizer --task text:gsm_symbolic \
+      --num_problems 2000 --vocab_size 512 --out tokenizers/gsm
+  python -m posttrain_jax.data.train_tokenizer --jsonl train.jsonl \
+      --vocab_size 4096 --out tokenizers/mine
+
+Then `--config.tokenizer=tokenizers/gsm`. A task's texts are its training
+problems at its default difficulty, with the default `heldout_fraction`.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from posttrain_jax.data import formats
+from posttrain_jax.data.sources import JsonlSource
+from posttrain_jax.data.tokenizers import BPETokenizer, ByteTokenizer
+from posttrain_jax.tasks import text
+
+__all__ = ['file_texts', 'main', 'task_texts']
+
+TEXT_COLUMNS = sorted(
+  {name for names in formats.KINDS.values() for name in names}
+)
+
+
+def task_texts(name: str, num_problems: int, fraction: float) -> list[str]:
+  """Prompts and answers of the first training problems of 'text:NAME'.
+
+  fraction  of the questions that is held out
+
+  Raises:
+    ValueError: unknown task, with the nearest one.
+  """
+  entry = text.entry(name)
+  # Only the texts count: no length is a limit.
+  task = text.TextTask(
+    name.removeprefix(text.PREFIX),
+    ByteTokenizer(),
+    prompt_length=sys.maxsize,
+    completion_length=sys.maxsize,
+    knobs=entry['knobs'],
+    heldout_fraction=fraction,
+  )
+  try:
+    found = [task.problem(i) for i in range(num_problems)]
+  finally:
+    task.close()
+  return [part for p in found for part in (p['prompt'], p['answer']) if part]
+
+
+def _strings(value: Any) -> Iterator[str]:
+  """Every text of a column: a string, or the contents of messages."""
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, list):
+    for message in value:
+      if isinstance(message, dict):
+        yield from _strings(message.get('content'))
+
+
+def file_texts(paths: str) -> Iterator[str]:
+  """The texts of JSON Lines records, of the columns that training reads.
+
+  Raises:
+    ValueError: no such file, or a line that is no JSON object.
+  """
+  source = JsonlSource(paths)
+  for index in range(len(source)):
+    columns = source[index].columns
+    for name in TEXT_COLUMNS:
+      yield from _strings(columns.get(name))
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line; exits with a message where the input is bad."""
+  parser = argparse.ArgumentParser(
+    prog='python -m posttrain_jax.data.train_tokenizer',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  source = parser.add_mutually_exclusive_group(required=True)
+  source.add_argument('--task', help='text:NAME')
+  source.add_argument('--jsonl', help='a file or a glob')
+  parser.add_argument('--num_problems', type=int, default=2000)
+  parser.add_argument('--heldout_fraction', type=float, default=0.125)
+  parser.add_argument('--vocab_size', type=int, required=True)
+  parser.add_argument('--out', required=True, help='a folder')
+  args = parser.parse_args(argv)
+  try:
+    if args.jsonl:
+      texts = list(file_texts(args.jsonl))
+    elif text.is_text(args.task):
+      texts = task_texts(args.task, args.num_problems, args.heldout_fraction)
+    else:
+      raise ValueError(f'--task "{args.task}" is no text task: text:NAME')
+    if not texts:
+      raise ValueError(
+        f'no text to train on in columns {", ".join(TEXT_COLUMNS)}'
+      )
+    tokenizer = BPETokenizer.train(texts, args.vocab_size)
+  except ValueError as error:
+    sys.exit(f'error: {error}')
+  tokenizer.save(args.out)
+  size = sum(len(part.encode()) for part in texts)
+  tokens = sum(len(tokenizer.encode(part)) for part in texts)
+  print(
+    f'{args.out}: {tokenizer.vocab_size} tokens, '
+    f'{size / max(tokens, 1):.2f} bytes each on these {len(texts)} texts'
+  )
+
+
+if __name__ == '__main__':
+  main()
