@@ -43,7 +43,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   c.base = sft.get_config()
   c.base.task = sft.mixture(BASE_TASKS)
-  c.base.num_steps = 400
+  c.base.num_steps = 300
   c.base.prompts_per_step = 96
 
   countdown = ml_collections.ConfigDict(
@@ -56,10 +56,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   c.grpo = rl.get_config('recipe=grpo')
   c.grpo.task = countdown.copy_and_resolve_references()
-  c.grpo.num_steps = 120
-  c.grpo.prompts_per_step = 32
+  c.grpo.num_steps = 100
+  c.grpo.prompts_per_step = 64
   c.grpo.group_size = 8
-  c.grpo.optimizer.lr = 3e-4
+  c.grpo.minibatch_rows = 256  # two updates a rollout
+  c.grpo.optimizer.lr = 2e-4
+  c.grpo.optimizer.schedule = 'cosine'
+  c.grpo.optimizer.b2 = 0.99  # rare rewards: a longer memory
 
   # Its number of steps follows from GRPO's compute.
   c.more_sft = sft.get_config()
@@ -82,6 +85,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       c[name].num_steps = 2
       c[name].steps_per_call = 2
       c[name].prompts_per_step = 4
+      c[name].minibatch_rows = 0
       c[name].optimizer.warmup_updates = 0
       c[name].eval.update(dict(every=2, num_problems=8, batch=8))
   return c
