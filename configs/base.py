@@ -87,7 +87,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.heldout_fraction = 0.125  # share of all problems kept for evaluation
   c.eval = ml_collections.ConfigDict()
   c.eval.every = 50  # steps; 0 = only at the end
-  c.eval.num_problems = 256
+  c.eval.num_problems = 256  # held-out ones; 0 = no evaluation
   c.eval.samples = 8  # samples a problem for pass@k; 0 = greedy only
   c.eval.batch = 64  # problems at a time
 

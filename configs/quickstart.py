@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.eval = ml_collections.ConfigDict()
   c.eval.num_problems = 512  # held-out Countdown problems
   c.eval.samples = 8  # a problem, for pass@8
-  c.eval.retention_problems = 256  # of each task of the base mixture
+  c.eval.retention_problems = 1024  # held-out ones of the base mixture
   c.eval.batch = 256  # problems at a time
 
   c.base = sft.get_config()
@@ -75,7 +75,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c[name].steps_per_call = 10
     c[name].checkpoint.every = 0
     c[name].eval.update(dict(every=40, num_problems=256, samples=0, batch=256))
-  c.base.eval.every = 0
+  # It is judged on its tasks at the end, as the others are.
+  c.base.eval.update(dict(every=0, num_problems=0))
   if arg.smoke:
     c.eval.update(
       dict(num_problems=16, samples=8, retention_problems=8, batch=8)
@@ -87,5 +88,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       c[name].prompts_per_step = 4
       c[name].minibatch_rows = 0
       c[name].optimizer.warmup_updates = 0
-      c[name].eval.update(dict(every=2, num_problems=8, batch=8))
+      c[name].eval.update(dict(every=2, batch=8))
+      c[name].eval.num_problems = min(c[name].eval.num_problems, 8)
   return c

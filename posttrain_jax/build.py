@@ -160,6 +160,8 @@ def make_evaluators(
   """An evaluator of the run's task, and of each part of a mixture."""
   if task is None:
     return {}
+  if config.eval.num_problems == 0:
+    return {}
   batch = min(config.eval.batch, config.eval.num_problems)
   if isinstance(task, TextTask):
     evaluator = host.HostEvaluator(

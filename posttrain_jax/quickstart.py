@@ -92,11 +92,8 @@ class Judge:
     self._target = make(
       countdown, countdown.task, config.eval.num_problems, config.eval.samples
     )
-    names = list(dict(base.config.task.parts))
-    self._retention = {
-      name: make(base, task, config.eval.retention_problems, 0)
-      for name, task in zip(names, base.task.tasks)
-    }
+    # The mixture as one task: its accuracy is the mean over its tasks.
+    self._retention = make(base, base.task, config.eval.retention_problems, 0)
     self._key = train.evaluation_key(config.seed)
     self._divergence = jax.jit(
       lambda params, base_params, key: divergence(
@@ -111,10 +108,7 @@ class Judge:
     accuracy = scores['eval/accuracy_sampled']
     # Normal interval over problems, each scored by the mean of its samples.
     margin = 1.96 * scores['eval/accuracy_sampled_stderr']
-    kept = {
-      name: float(train.compiled(evaluator)(params, self._key)['eval/accuracy'])
-      for name, evaluator in self._retention.items()
-    }
+    kept = train.compiled(self._retention)(params, self._key)
     kl = self._divergence(params, base_params, self._key)
     return {
       'accuracy': accuracy,
@@ -123,8 +117,7 @@ class Judge:
       'accuracy_greedy': scores['eval/accuracy'],
       'pass_at_8': scores[f'eval/pass@{self._target.samples}'],
       'distinct': scores['eval/distinct'],
-      'retention': sum(kept.values()) / len(kept),
-      'retention_by_task': kept,
+      'retention': float(kept['eval/accuracy']),
       'kl_to_base': float(kl),
     }
 
