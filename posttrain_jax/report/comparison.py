@@ -77,9 +77,9 @@ def write_comparison(
   Args:
     workdir: of the comparison; `workdir/<arm>/metrics.jsonl` may exist.
     summary: {'arms': {name: {accuracy, accuracy_low, accuracy_high, and where
-      known pass_at_<k>, retention, kl_to_base, tokens, seconds}}, 'task',
-      'problems', 'seed', 'command', 'samples': [{'arm', 'prompt',
-      'completion', 'reward'}]}. Arms keep their order.
+      known accuracy_greedy, pass_at_<k>, retention, kl_to_base, tokens,
+      seconds}}, 'task', 'problems', 'seed', 'command', 'samples': [{'arm',
+      'prompt', 'completion', 'reward'}]}. Arms keep their order.
     curves: as `read_curves` returns them; read from the metrics files if None.
     header: config and environment; of the arms' metrics files if None.
 
@@ -209,18 +209,19 @@ def _results(page: Report, arms: dict, colors: dict[str, str]) -> None:
       colors=colors,
     ),
     'accuracy',
-    'Bars: one greedy answer to each problem; the thin line is the 95% '
+    'Bars: one sampled answer to each problem; the thin line is the 95% '
     f'interval. Diamonds: {pass_name}, at least one of several sampled answers '
     'is right.',
   )
   page.table(
-    ['model', 'accuracy', '95% interval', pass_name, 'retention',
+    ['model', 'accuracy', '95% interval', 'greedy', pass_name, 'retention',
      'KL to base', 'tokens', 'time'],
     [
       [
         name,
         percent(arm['accuracy']),
         f'{100 * arm["accuracy_low"]:.1f}–{100 * arm["accuracy_high"]:.1f}%',
+        percent(arm.get('accuracy_greedy')),
         percent(arm.get(pass_key)),
         percent(arm.get('retention')),
         None if arm.get('kl_to_base') is None
@@ -237,7 +238,7 @@ def _results(page: Report, arms: dict, colors: dict[str, str]) -> None:
 
 def _curves(page: Report, curves: Curves, colors: dict[str, str]) -> None:
   titles = {
-    'accuracy': ('Accuracy during training', 'on held-out problems'),
+    'accuracy': ('Greedy accuracy during training', 'on held-out problems'),
     'reward': ('Reward of sampled answers', 'on training problems'),
   }
   drawn = False

@@ -58,9 +58,11 @@ def _gain(name: str, start: str, numbers: tuple[float, float, float]) -> str:
 def how_to_read(arms: dict[str, dict]) -> list[str]:
   """Plain sentences for somebody who sees such a page for the first time."""
   items = [
-    'Accuracy: the share of problems, never trained on, that the single most '
-    'likely answer solves. The 95% interval says how much of it is luck of '
-    'the problems; it says nothing about another training seed.',
+    'Accuracy: the chance that one sampled answer (temperature 1) to a '
+    'problem never trained on is right, from several samples a problem. The '
+    '95% interval says how much of it is luck of the problems; it says '
+    'nothing about another training seed. Greedy: the same for the single '
+    'most likely answer.',
     'pass@k: the chance that at least one of k sampled answers is right. If '
     'accuracy rises and pass@k does not, training made the model pick what it '
     'could already find; if both rise, it finds more.',
