@@ -70,6 +70,25 @@ RL = {
     loss=part(policy_gradient, 'ppo_clip', clip_high=0.28),
     reduce=part(reduce, 'token_mean'),
   ),
+  # Zheng et al. (2025), https://arxiv.org/abs/2507.18071
+  'gspo': dict(
+    advantage=part(advantages, 'group_normalized'),
+    loss=part(policy_gradient, 'gspo'),
+    reduce=part(reduce, 'sequence_mean'),
+  ),
+  # MiniMax (2025), https://arxiv.org/abs/2506.13585
+  'cispo': dict(
+    advantage=part(advantages, 'group_normalized'),
+    loss=part(policy_gradient, 'cispo'),
+    reduce=part(reduce, 'token_mean'),
+  ),
+  # Hu et al. (2025), https://arxiv.org/abs/2501.03262: no group, one baseline
+  # for the whole batch.
+  'reinforce_plus_plus': dict(
+    advantage=part(advantages, 'batch_whitened'),
+    loss=part(policy_gradient, 'ppo_clip'),
+    reduce=part(reduce, 'token_mean'),
+  ),
   # Schulman et al. (2017), https://arxiv.org/abs/1707.06347
   'ppo': dict(
     advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
