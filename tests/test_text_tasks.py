@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from posttrain_jax import build, config, host, metrics, train
-from posttrain_jax.data import train_tokenizer
+from posttrain_jax.data import task_builder, train_tokenizer
 from posttrain_jax.data.tokenizers import ByteTokenizer, load
 from posttrain_jax.tasks import gym, text
 from posttrain_jax.tasks.pool import Pool
@@ -432,6 +432,26 @@ def test_packed_file(jsonl):
   batch = next(run.batches())
   assert batch['tokens'].shape == (8, 32)
   assert batch['segment_ids'].max() == 2
+
+
+def test_tfds_in_the_tasks_vocabulary_is_evaluated_in_graph(tmp_path):
+  task_builder.build(
+    task_builder.Problems(task='addition', num_train=16, num_test=1),
+    str(tmp_path),
+  )
+  c = config.load('configs/sft.py:data=tfds,smoke', [
+    ('data.path', str(tmp_path)), ('data.name', 'task_problems:train'),
+    ('data.max_length', '16'),
+  ])  # fmt: skip
+  run = build.build(c)
+  batch = next(run.batches())
+  row = run.tokenizer.decode(batch['tokens'][0])
+  first, second, total = map(int, re.split('[+=]', row))
+  assert first + second == total
+  assert list(run.evaluators) == [''] and run.sizes.row_tokens == 16
+  c.data.name = 'task_problems:trian'
+  with pytest.raises(ValueError, match='Did you mean "train"'):
+    build.build(c)
 
 
 @pytest.mark.parametrize('spec, items, message', [
