@@ -23,10 +23,10 @@ COUNTDOWN = dict(
   sorted_prompt=True,
 )
 BASE_TASKS = dict(
-  addition=dict(num_digits=2),
-  modular=dict(),
-  sorting=dict(),
-  list_functions=dict(),
+  addition=dict(num_digits=2, reverse=True),
+  modular=dict(modulus=10),
+  sorting=dict(length=3, max_value=9),
+  list_functions=dict(depth=1, length=4),
   countdown=dict(num_numbers=2, max_number=9),
 )
 

@@ -1,14 +1,22 @@
 """Evaluation in-graph: greedy accuracy, samples for pass@k, divergence.
 
-python -m posttrain_jax.evaluate --checkpoint runs/rl --task countdown
+  python -m posttrain_jax.evaluate --checkpoint runs/rl \\
+      --config.eval.num_problems=512 [--config.task.name=addition]
+
+The run's own config is used, with these keys changed; JSON goes to stdout.
 """
 
+import argparse
 import dataclasses
-from collections.abc import Callable
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from posttrain_jax import diagnostics, masked, rollout
 from posttrain_jax.models import transformer
@@ -142,19 +150,7 @@ class Evaluator:
 
   def transcripts(self, params: PyTree, key: Array, count: int) -> list[dict]:
     """Greedy completions of the first `count` problems, as text (host)."""
-    examples = jax.jit(self.problems)(key)
-    examples = jax.tree.map(lambda x: x[:count], examples)
-    samples, rewards = jax.jit(
-      lambda params: generate_and_verify(
-        params,
-        self.model,
-        self.task,
-        examples,
-        jax.random.fold_in(key, 1),
-        group_size=1,
-        decoder=decoders.greedy,
-      )
-    )(params)
+    examples, samples, rewards = _first(self, count)(params, key)
     return [
       {
         'prompt': vocab.decode(examples.prompt[i], examples.prompt_mask[i]),
@@ -165,6 +161,26 @@ class Evaluator:
       }
       for i in range(count)
     ]
+
+
+@functools.cache
+def _first(evaluator: Evaluator, count: int) -> Callable:
+  """Greedy completions of the first problems; one program for all models."""
+
+  def run(params, key):
+    examples = jax.tree.map(lambda x: x[:count], evaluator.problems(key))
+    samples, rewards = generate_and_verify(
+      params,
+      evaluator.model,
+      evaluator.task,
+      examples,
+      jax.random.fold_in(key, 1),
+      group_size=1,
+      decoder=decoders.greedy,
+    )
+    return examples, samples, rewards
+
+  return jax.jit(run)
 
 
 def divergence(
@@ -208,3 +224,42 @@ def divergence(
 
   total, count = jax.lax.map(one, examples)
   return total.sum() / jnp.maximum(count.sum(), 1.0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command line; returns the exit status."""
+  # What builds a run is to the right of this file; only the command needs it.
+  from posttrain_jax import build, checkpoint, runtime, train
+  from posttrain_jax import config as config_lib
+
+  try:
+    items, rest = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+      prog='python -m posttrain_jax.evaluate',
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--checkpoint', required=True, help='runs/x[/.../STEP]')
+    flags = parser.parse_args(rest)
+    workdir, step = checkpoint.find(flags.checkpoint)
+    saved = checkpoint.load_config(workdir)
+    if saved is None:
+      raise ValueError(f'{workdir} has no {checkpoint.CONFIG}')
+    config = ml_collections.ConfigDict(saved['config'])
+    config.init_from = flags.checkpoint
+    config_lib.override(config, items)
+    run = build.build(config)
+    if not run.evaluators:
+      raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
+    runtime.use_compilation_cache()
+    params = checkpoint.load_params(flags.checkpoint)
+    scores = train.evaluate(run, params, config.seed)
+  except ValueError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  print(json.dumps({'step': step, **scores}, indent=1))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import checkpoint, config, metrics, train
+from posttrain_jax import checkpoint, config, evaluate, metrics, train
 from posttrain_jax.tasks import addition, countdown
 
 ROOT = Path(__file__).parent.parent
@@ -114,8 +114,15 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     train.train(load('sft', optimizer__lr='nan'), tmp_path)
 
 
-def test_starting_from_another_run(tmp_path):
-  train.train(load('sft'), tmp_path / 'sft')
+def test_starting_from_another_run(tmp_path, capsys):
+  _, _, scores = train.train(load('sft'), tmp_path / 'sft')
+  capsys.readouterr()
+  where = ['--checkpoint', str(tmp_path / 'sft')]
+  assert evaluate.main(where) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found.pop('step') == 4 and found == scores
+  assert evaluate.main([*where, '--config.tsk.name=sorting']) == 2
+  assert 'Did you mean "task.name"' in capsys.readouterr().err
   start = checkpoint.load_params(tmp_path / 'sft')
   c = load('grpo', init_from=str(tmp_path / 'sft'), optimizer__lr='0.0',
            num_steps='1')  # fmt: skip
