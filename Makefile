@@ -6,8 +6,8 @@ STAMP = $(VENV)/.installed-$(notdir $(PYTHON))
 # One venv per machine, re-made when the dependencies change.
 PY = $(VENV)/bin/python
 QUICKSTART_FLAGS ?=
-# Two cores: as many workers as physical cores keeps JAX's threads busy.
-PYTEST_FLAGS ?= -n 2 --dist loadgroup
+# Two workers; a file stays on one, so that its programs compile once.
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-slow lint format clean
 

@@ -17,6 +17,19 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+# Whole runs take longest: they start first, so that no worker ends with them.
+LONG = ('test_quickstart', 'test_train', 'test_text_tasks', 'test_model')
+
+
+def pytest_collection_modifyitems(items):
+  rank = lambda item: (
+    LONG.index(item.module.__name__)
+    if item.module.__name__ in LONG
+    else len(LONG)
+  )
+  items.sort(key=rank)
+
+
 @pytest.fixture
 def key():
   return jax.random.key(0)

@@ -38,10 +38,6 @@ def test_all_four_arms_are_compared(tmp_path, capsys):
     assert any((tmp_path / arm / 'checkpoints').iterdir())
   out = capsys.readouterr().out
   assert 'pass@8' in out and 'report.html' in out
-  # Again: every arm is finished, the table is the same.
-  assert quickstart.main(argv) == 0
-  again = json.loads((tmp_path / 'summary.json').read_text())
-  assert again['arms'] == summary['arms']
 
 
 def test_step_costs_by_hand():

@@ -69,8 +69,12 @@ def test_test_problems_are_held_out():
   task = tasks.make('addition', num_digits=1)
   for name, expected in (('train', False), ('test', True)):
     for record in list(task_builder.records(problems(**small), name))[:5]:
-      prompt = vocab.literal(record['prompt'])
-      example = tasks.base.example(prompt, {}, task.prompt_length)
+      terms = [int(term) for term in record['prompt'][:-1].split('+')]
+      example = tasks.base.example(
+        vocab.literal(record['prompt']),
+        {'terms': jnp.array(terms)},
+        task.prompt_length,
+      )
       assert bool(split.is_heldout(task, example, 0.125)) == expected
 
 

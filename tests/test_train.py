@@ -136,7 +136,9 @@ def test_starting_from_another_run(tmp_path, capsys):
   assert run.model.value_head and 'value_head' in state.params
 
 
-@pytest.mark.parametrize('name', ['sft', 'grpo', 'ppo'])
+@pytest.mark.parametrize(
+  'name', ['sft', 'grpo', pytest.param('ppo', marks=pytest.mark.slow)]
+)
 def test_eight_devices_train_as_one(name, tmp_path, monkeypatch):
   assert jax.device_count() == 8
   # A reward that a fresh model gets half of the time: there is a gradient.
