@@ -56,7 +56,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   c.grpo = rl.get_config('recipe=grpo')
   c.grpo.task = countdown.copy_and_resolve_references()
-  c.grpo.num_steps = 100
+  c.grpo.num_steps = 80
   c.grpo.prompts_per_step = 64
   c.grpo.group_size = 8
   c.grpo.minibatch_rows = 256  # two updates a rollout
