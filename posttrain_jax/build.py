@@ -221,13 +221,19 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
   optimizer = optim.make_optimizer(
     config.optimizer, shapes, sizes.num_updates, learning_rate
   )
+  peak = config.optimizer.lr if learning_rate is None else learning_rate
+  schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
+
+  def make_update(goal):
+    return _make_update(goal, optimizer, sizes, lambda n: peak * schedule(n))
+
   if config.paradigm == 'sft':
     # With batches, demonstrations are data; else the step makes them.
     oracle = task if batches is None else None
-    step, needs_reference = _sft_step(config, model, oracle, optimizer, sizes)
+    step, needs_reference = _sft_step(config, model, oracle, make_update, sizes)
   else:
     step, needs_reference = _rl_step(
-      config, model, task, tokenizer, optimizer, sizes
+      config, model, task, tokenizer, make_update, sizes
     )
 
   def init_state(params: PyTree) -> TrainState:
@@ -251,9 +257,21 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
   )
 
 
-def _sft_step(config, model, task, optimizer, sizes):
-  goal = objective.make_supervised(config, model)
+def _make_update(goal, optimizer, sizes, rate):
+  """The update, with the learning rate of its first minibatch as a metric."""
   change = update.make_update(goal, optimizer, sizes)
+
+  def logged(state, batch, key):
+    first = rate(state.step * sizes.updates_per_step)
+    state, metrics = change(state, batch, key)
+    return state, {**metrics, 'learning_rate': jnp.asarray(first, jnp.float32)}
+
+  return logged
+
+
+def _sft_step(config, model, task, make_update, sizes):
+  goal = objective.make_supervised(config, model)
+  change = make_update(goal)
   if task is None:
     return sft.make_step(change), False
 
@@ -269,9 +287,9 @@ def _sft_step(config, model, task, optimizer, sizes):
   return sft.make_step(change, make_batch), False
 
 
-def _rl_step(config, model, task, tokenizer, optimizer, sizes):
+def _rl_step(config, model, task, tokenizer, make_update, sizes):
   goal = objective.make_policy_gradient(config, model)
-  change = update.make_update(goal, optimizer, sizes)
+  change = make_update(goal)
   generate = rl.make_rollout(
     config, model, sizes.max_new_tokens, tokenizer.eos_id, tokenizer.pad_id
   )

@@ -283,7 +283,7 @@ def train(
       bar = stack.enter_context(progress_lib.Progress())
     host = _Host(writer, bar, bar.task(name, config.num_steps))
     scores: dict[str, float] = {}
-    if resumed is None and config.eval.every > 0:
+    if resumed is None and config.eval.every > 0 and run.evaluators:
       scores = evaluate(run, state.params, config.seed)
       writer.write(0, scores, split='eval')
       host.show(0, scores)
@@ -298,8 +298,9 @@ def train(
       if last or _every(config.eval.every, step):
         host.drain()
         scores = evaluate(run, state.params, config.seed)
-        writer.write(step, scores, split='eval')
-        host.show(step, scores)
+        if scores:
+          writer.write(step, scores, split='eval')
+          host.show(step, scores)
         host.mark = time.monotonic()
       if last or stop.number or _every(config.checkpoint.every, step):
         host.drain()

@@ -86,6 +86,7 @@ class TokenSignals:
 
   logps      [B, T] log-probability of the taken token
   entropy    [B, T] entropy of the distribution it was taken from, or None
+  is_top     [B, T] 1.0 where the taken token is the most likely one, or None
   logits     [B, T, V] that distribution's logits (aligned: `logits[:, t]`
              scores token t), or None where nothing asks for them
   ref_logps  [B, T] the same token under the frozen reference, or None
@@ -95,6 +96,7 @@ class TokenSignals:
 
   logps: Array
   entropy: Array | None = None
+  is_top: Array | None = None
   logits: Array | None = None
   ref_logps: Array | None = None
   old_logps: Array | None = None

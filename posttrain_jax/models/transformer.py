@@ -336,7 +336,7 @@ def token_logps(
   tokens, mask  [B, T]; the first token of a row is never scored
   temperature   logits are divided by it, as the sampler does
   positions, segment_ids  as in `apply`; give segment_ids where rows are padded
-  entropy       also the entropy of each token's distribution
+  entropy       also the entropy of each token's distribution, and is_top
   logits        also the logits [B, T, V], aligned to the token they score
 
   The only place in the code base where predictions are shifted by one. Rows
@@ -350,10 +350,11 @@ def token_logps(
     scores = unembed(params, config, previous) / temperature
     log_probs = jax.nn.log_softmax(scores)
     taken = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
-    spread = None
+    spread = is_top = None
     if entropy:
       spread = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
-    return taken, spread, scores if logits else None
+      is_top = (taken >= jnp.max(log_probs, axis=-1)).astype(jnp.float32)
+    return taken, spread, is_top, scores if logits else None
 
   length, chunk = tokens.shape[1], config.logit_chunk
   if 0 < chunk < length:
@@ -375,7 +376,7 @@ def token_logps(
     out = jax.tree.map(join, out)
   else:
     out = score(previous, tokens)
-  taken, spread, scores = out
+  taken, spread, is_top, scores = out
   scored = (mask != 0) & (jnp.arange(length) > 0)[None]
   values = None
   if config.value_head:
@@ -385,6 +386,7 @@ def token_logps(
   return TokenSignals(
     logps=jnp.where(scored, taken, 0.0),
     entropy=None if spread is None else jnp.where(scored, spread, 0.0),
+    is_top=None if is_top is None else jnp.where(scored, is_top, 0.0),
     logits=scores,
     values=values,
   )

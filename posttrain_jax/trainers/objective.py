@@ -110,6 +110,18 @@ def _score(
   return signals.replace(old_logps=batch.old_logps, ref_logps=batch.ref_logps)
 
 
+def _trl_names(metrics: dict[str, Array]) -> dict[str, Array]:
+  """The rooms' clip marks under the names that TRL logs their means by."""
+  out = dict(metrics)
+  sides = [out.pop(f'clip_{side}', None) for side in ('low', 'high')]
+  for side, clipped in zip(('low', 'high'), sides):
+    if clipped is not None:
+      out[f'clip_ratio/{side}_mean'] = clipped
+  if all(side is not None for side in sides):
+    out['clip_ratio/region_mean'] = sides[0] + sides[1]
+  return out
+
+
 def _weighted(token_loss: Array, batch: Batch) -> Array:
   return token_loss if batch.weights is None else token_loss * batch.weights
 
@@ -134,6 +146,7 @@ def make_supervised(config: Any, model: ModelConfig) -> Objective:
     metrics = {
       **metrics,
       'entropy': jax.lax.stop_gradient(signals.entropy),
+      'mean_token_accuracy': signals.is_top,
       'nll': jax.lax.stop_gradient(-signals.logps),
     }
     return {'loss': _weighted(token_loss, batch)}, metrics
@@ -178,7 +191,7 @@ def make_policy_gradient(config: Any, model: ModelConfig) -> Objective:
       metrics = {**metrics, **value_metrics}
     gap = jnp.abs(signals.logps - batch.old_logps)
     metrics = {
-      **metrics,
+      **_trl_names(metrics),
       'entropy': signals.entropy,
       'sampling/sampling_logp_difference': gap,
     }
