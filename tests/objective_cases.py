@@ -205,7 +205,9 @@ def _ours(case: Case, ndim: int):
     outputs = case.call(still | moving)
     return (_summed(outputs['out'], ndim) * cotangent).sum(), outputs
 
-  return jax.jit(jax.grad(weighted, has_aux=True))
+  # Run a few times only: compiling quickly is worth more than fast code.
+  options = {'xla_backend_optimization_level': 0}
+  return jax.jit(jax.grad(weighted, has_aux=True), compiler_options=options)
 
 
 def _numeric_gradient(case: Case, inputs: dict, cotangent) -> dict:

@@ -37,6 +37,9 @@ def make(axes, rng, rows, tokens):
       data[name] = rng.normal(size=shape)
     else:
       data[name] = -rng.uniform(0.1, 2.0, shape)
+  if rows > 3 and 'rejected_mask' in data:
+    # Half a pair is none.
+    data['rejected_mask'][1] = 0.0
   return data
 
 

@@ -273,7 +273,7 @@ def reduce_slope(name, hparams, x, cotangent):
   return {'token_loss': cotangent[0] * own}
 
 
-def reduce_case(name, variant='', traits=(), **hparams):
+def reduce_case(name, variant='', traits=(), rows=4, **hparams):
   return Case(
     room='losses.reduce',
     name=name,
@@ -286,6 +286,7 @@ def reduce_case(name, variant='', traits=(), **hparams):
     gradient=('token_loss',),
     twin=functools.partial(reduce_twin, name, hparams),
     slope=functools.partial(reduce_slope, name, hparams),
+    rows=rows,
     traits=frozenset(traits),
   )
 
@@ -322,5 +323,5 @@ CASES = [
   reduce_case('sequence_sum'),
   reduce_case('fixed_length', length=7.0),
   reduce_case('fixed_length', 'width', traits=['reads_width']),
-  reduce_case('prompt_mean', group_size=2, traits=['per_group']),
+  reduce_case('prompt_mean', group_size=3, rows=6, traits=['per_group']),
 ]
