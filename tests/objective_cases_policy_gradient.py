@@ -78,7 +78,7 @@ VESPO = {
 }
 
 
-def case(name, variant='', hparams=None, traits=frozenset()):
+def case(name, variant='', hparams=None, traits=frozenset(), has_twin=True):
   hparams = hparams or {}
   more = ('proximal_logps',) if name == 'decoupled_ppo_clip' else ()
   names = ('logps', 'old_logps', 'advantages', 'mask', *more)
@@ -92,7 +92,7 @@ def case(name, variant='', hparams=None, traits=frozenset()):
     out='BT',
     gradient=('logps',),
     detached=('old_logps', 'advantages', *more),
-    twin=functools.partial(twin, name, hparams),
+    twin=functools.partial(twin, name, hparams) if has_twin else None,
     slope=reinforce_slope if name == 'reinforce' else None,
     traits=traits,
   )
@@ -136,6 +136,14 @@ CASES = [
     '',
     CLIP | {'cov_low': 0.1, 'cov_high': 0.8, 'cov_ratio': 1.0},
     BATCH,
+  ),
+  # With the defaults it drops a random one: no second form says which.
+  case(
+    'clip_cov',
+    'default',
+    {'cov_low': 0.1, 'cov_high': 0.8},
+    BATCH | {'random'},
+    has_twin=False,
   ),
   case('kl_cov', '', {'cov_ratio': 0.2, 'kl_coef': 0.7}, BATCH),
 ]

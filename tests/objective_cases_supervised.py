@@ -71,7 +71,7 @@ def call(name, extra, hparams, x):
   own = log_probs(x['z'], x['mask'])
   signals = TokenSignals(
     logps=logps(x, 'z'),
-    entropy=-jnp.sum(jnp.exp(own) * own, axis=-1),
+    entropy=-jnp.sum(jnp.exp(own) * jnp.maximum(own, -1e9), axis=-1),
     logits=x['z'],
     ref_logps=logps(x, 'ref_z'),
     old_logps=logps(x, 'old_z'),
