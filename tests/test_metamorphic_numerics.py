@@ -57,8 +57,8 @@ def test_extreme_inputs_give_finite_numbers(case, seed):
 # Smoothing puts mass on every token: it cannot have banned ones.
 BOTH_BANNED = pytest.mark.xfail(
   strict=True,
-  reason='logaddexp(-inf, -inf) in the mixture has a NaN gradient: a token that '
-  'both student and teacher rule out, as the padding of a vocabulary is',
+  reason='a token that student and teacher both rule out, as the padding of a '
+  'vocabulary is: logaddexp(-inf, -inf) of the mixture has a NaN gradient',
 )
 READS_LOGITS = [
   pytest.param(
