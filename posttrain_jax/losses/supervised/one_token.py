@@ -56,7 +56,10 @@ def otr(
   """
   require(signals, 'logits')
   logits = masked.select(signals.logits, mask[..., None])
-  probs = jax.nn.softmax(jax.lax.stop_gradient(logits) / temperature)
+  fixed = jax.lax.stop_gradient(logits)
+  # In bfloat16 a running sum has too few values to tell most ids apart.
+  fixed = fixed.astype(jnp.promote_types(fixed.dtype, jnp.float32))
+  probs = jax.nn.softmax(fixed / temperature)
   samples = _sample(key, probs, num_samples)
   is_right = samples == tokens[..., None]
   reward = jnp.where(is_right, 1.0, wrong_reward)
