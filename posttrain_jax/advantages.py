@@ -39,6 +39,13 @@ TOKEN = [
   'segment_rewards',
 ]
 
+# An advantage depends on the other prompts of the call.
+WHOLE_BATCH = (
+  'batch_whitened',
+  'group_centered_batch_scaled',
+  'group_centered_batch_whitened',
+)
+
 Array = jax.Array
 
 

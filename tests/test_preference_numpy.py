@@ -16,7 +16,8 @@ def close(actual, expected, tolerance=2e-6):
   np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-PAIRED = sorted(set(preference.__all__) - {'kto', 'bradley_terry'})
+UNLIKE = {'bradley_terry', 'sft', *preference.UNPAIRED}
+PAIRED = sorted(set(preference.__all__) - UNLIKE)
 LENGTHS = ((3, 2), (1, 4), (2, 2))
 CASES = [
   ('sigmoid', {}, {}),
@@ -234,7 +235,7 @@ def test_bradley_terry_matches_numpy():
 
 def test_every_loss_has_a_second_implementation_or_a_reason():
   # These are compared in tests of their own.
-  own = {'aot', 'aot_unpaired', 'kto', 'bradley_terry'}
+  own = {'aot', 'aot_unpaired', *UNLIKE}
   assert {name for name, _, _ in CASES} | own == set(preference.__all__)
 
 

@@ -5,6 +5,7 @@ One module, or package, per signature:
   supervised       f(signals, mask)
   policy_gradient  f(logps, old_logps, advantages, mask)
   preference       f(chosen, rejected, ref_chosen, ref_rejected)
+  reward_model     f(chosen_rewards, rejected_rewards)
   distillation     f(student_logits, teacher_logits, mask)
   value            f(values, returns, old_values, mask)
   regularizers     f(logps, ref_logps, mask)
@@ -14,4 +15,8 @@ Each returns `(loss, metrics)` and averages nothing, except `reduce`, which is
 how an average is chosen. Hyperparameters are keyword arguments with a default
 and may be traced. A keyword argument without a default is a further array that
 the caller has to supply.
+
+A room's `WHOLE_BATCH` names functions whose
+value for one row depends on the other rows of the call, `WHOLE_ROWS` those
+whose value for one token depends on the rest of its row.
 """

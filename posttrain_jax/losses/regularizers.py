@@ -54,6 +54,12 @@ LOGITS = ['full_entropy', 'full_js', 'full_kl_forward', 'full_kl_reverse']
 
 ENTROPY = ['entropy_bonus', 'entropy_floor']
 
+# A token's loss depends on the other rows of the call.
+WHOLE_BATCH = ('entropy_floor',)
+
+# Names that may stand as the KL term of a config.
+SELECTABLE = (*__all__, 'full_js', 'full_kl_forward', 'full_kl_reverse')
+
 TokenLoss = tuple[Array, dict[str, Array]]
 
 # exp(20) = 4.9e8: the penalty stays finite where the reference finds the token

@@ -56,3 +56,31 @@ __all__ = [
   'token_cleaning',
   'uniform',
 ]
+
+# A token's weight depends on the other rows of the call (micro-batches change
+# it), or on the rest of its row (packed examples would mix).
+WHOLE_BATCH = (
+  'critical_tokens',
+  'high_entropy',
+  'prefix_only',
+  'q_tuning',
+  'rho1',
+  'ss_token',
+  'talr',
+  'talr_floor',
+  'threshold',
+  'token_cleaning',
+)
+
+WHOLE_ROWS = (
+  'fait',
+  'key_tokens',
+  'prefix_only',
+  'q_tuning',
+  'rho1',
+  'shad',
+  'srft_entropy',
+  'ss_token',
+  'talr',
+  'talr_floor',
+)

@@ -68,3 +68,18 @@ __all__ = [
   'truncated_is',
   'vespo',
 ]
+
+# A token's loss depends on the other rows of the call (micro-batches change
+# it), or on the rest of its row (packed examples would mix).
+WHOLE_BATCH = ('clip_cov', 'kl_cov')
+
+WHOLE_ROWS = (
+  'gmpo',
+  'gspo',
+  'gspo_token',
+  'luspo',
+  'ppo_clip_sequence_mask',
+  'sequence_truncated_is',
+  'topr',
+  'vespo',
+)

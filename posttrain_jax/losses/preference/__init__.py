@@ -13,9 +13,25 @@ Every function here is called the same way and does no averaging:
                             rewards/accuracies, each [B] and detached
 
 A pair in which either side has length 0 is padding: its loss, metrics and
-gradient are 0. Three take more or other arrays, as their docstrings say: `copg`
-(scalar rewards, keyword arguments without a default), `kto` (unpaired answers)
-and `bradley_terry` (a reward model's scores).
+gradient are 0. `copg` also takes scalar rewards, and `bradley_terry`, which is
+`reward_model.bradley_terry`, takes a reward model's scores instead.
+
+`UNPAIRED` names those on B single answers, called alike among themselves:
+
+  loss, metrics = loss(answers, ref_answers, mismatched, ref_mismatched,
+                       desirable, **hparams)
+
+  mismatched  answers of other prompts (the batch's completions moved on by one
+              row); only `kto` reads them, the others take None
+  desirable   [B] 1 or 0
+  metrics     'reward' [B]; 'rewards/chosen' and 'rewards/rejected', the same
+              on a row's own side and 0 on the other; 'is_chosen', the side
+
+`WHOLE_BATCH` names those whose loss of one row depends on the other rows of
+the call, so that splitting a batch changes it.
+
+TRL's names of losses are names here. Its CPO forms of `hinge` and `ipo` are
+these with references of 0 and an NLL term.
 
 Notation: S = sum_t log p_t, rho = S - S_ref, D = rho_w - rho_l, with w the
 chosen and l the rejected side.
@@ -42,20 +58,25 @@ from posttrain_jax.losses.preference.pointwise import (
   apo_zero,
   bco_pair,
   copg,
-  kto,
   nca_pair,
   sppo_hard,
 )
 from posttrain_jax.losses.preference.reference_free import (
   aligned_sft,
   alphapo,
-  bradley_terry,
   cpo,
   orpo,
   rrhf,
+  sft,
   simpo,
   slic,
 )
+from posttrain_jax.losses.preference.unpaired import (
+  apo_zero_unpaired,
+  bco,
+  kto,
+)
+from posttrain_jax.losses.reward_model import bradley_terry
 
 __all__ = [
   'aligned_sft',
@@ -64,6 +85,8 @@ __all__ = [
   'aot_unpaired',
   'apo_down',
   'apo_zero',
+  'apo_zero_unpaired',
+  'bco',
   'bco_pair',
   'bradley_terry',
   'copg',
@@ -80,6 +103,7 @@ __all__ = [
   'orpo',
   'robust',
   'rrhf',
+  'sft',
   'sigmoid',
   'sigmoid_norm',
   'simpo',
@@ -88,3 +112,7 @@ __all__ = [
   'sppo_hard',
   'wpo',
 ]
+
+UNPAIRED = ('apo_zero_unpaired', 'bco', 'kto')
+
+WHOLE_BATCH = ('aot', 'aot_unpaired', 'kto', 'sft')

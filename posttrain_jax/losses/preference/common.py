@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.losses.reward_model import PairLoss, pair_metrics, smoothed
 from posttrain_jax.types import Array, SequenceSignals
-
-PairLoss = tuple[Array, dict[str, Array]]
 
 
 def alive(chosen: SequenceSignals, rejected: SequenceSignals) -> Array:
@@ -44,13 +43,6 @@ def ratios(
   )
 
 
-def smoothed(logit: Array, label_smoothing: Array | float) -> Array:
-  """-(1 - e) log sigmoid(logit) - e log sigmoid(-logit)."""
-  right = -jax.nn.log_sigmoid(logit)
-  wrong = -jax.nn.log_sigmoid(-logit)
-  return (1.0 - label_smoothing) * right + label_smoothing * wrong
-
-
 def quantile_loss(
   high: Array,
   low: Array,
@@ -74,14 +66,6 @@ def finish(
   loss: Array, chosen_reward: Array, rejected_reward: Array, live: Array
 ) -> PairLoss:
   """0 on padding pairs; TRL's reward metrics, detached, each [B]."""
-  chosen_reward = jax.lax.stop_gradient(chosen_reward)
-  rejected_reward = jax.lax.stop_gradient(rejected_reward)
-  is_right = chosen_reward > rejected_reward
-  metrics = {
-    'rewards/chosen': chosen_reward,
-    'rewards/rejected': rejected_reward,
-    'rewards/margins': chosen_reward - rejected_reward,
-    'rewards/accuracies': is_right.astype(loss.dtype),
-  }
+  metrics = pair_metrics(chosen_reward, rejected_reward)
   keep = lambda x: jnp.where(live, x, jnp.zeros_like(x))
   return keep(loss), {name: keep(array) for name, array in metrics.items()}

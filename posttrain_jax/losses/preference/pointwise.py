@@ -1,4 +1,4 @@
-"""Losses that judge each side of a pair by itself, or unpaired answers."""
+"""Losses that judge each side of a pair by itself."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,6 @@ from posttrain_jax.losses.preference.common import (
   PairLoss,
   finish,
   quantile_loss,
-  ratio,
   ratios,
 )
 from posttrain_jax.types import Array, SequenceSignals
@@ -18,7 +17,6 @@ __all__ = [
   'apo_zero',
   'bco_pair',
   'copg',
-  'kto',
   'nca_pair',
   'sppo_hard',
 ]
@@ -188,51 +186,3 @@ def copg(
   gap = jnp.where(live, reward_gap, 0.0) - beta * (good - bad)
   loss = jnp.square(gap) / (2.0 * beta)
   return finish(loss, beta * good, beta * bad, live)
-
-
-def kto(
-  answers: SequenceSignals,
-  ref_answers: SequenceSignals,
-  mismatched: SequenceSignals,
-  ref_mismatched: SequenceSignals,
-  desirable: Array,
-  *,
-  beta: float = 0.1,
-  desirable_weight: float = 1.0,
-  undesirable_weight: float = 1.0,
-) -> PairLoss:
-  """KTO: binary labels instead of pairs, and its own signature.
-
-  desirable:   desirable_weight   * (1 - sigmoid(beta (rho - z0)))
-  undesirable: undesirable_weight * (1 - sigmoid(beta (z0 - rho)))
-  z0 = sg[max(0, mean over the batch of log pi(y') - log ref(y'))]
-
-  B single answers: `desirable` [B] is 1 or 0. `mismatched` are answers of other
-  prompts (the batch's completions moved on by one row), scored without
-  gradient; rows of length 0 are left out of z0. z0 is a mean over the global
-  batch, clamped after averaging, and needs more than one row.
-  Metrics: 'rewards/chosen' and 'rewards/rejected' hold a row's reward on its
-  own side and 0 on the other; 'is_chosen' tells the side; 'kl' is z0 on every
-  row.
-
-  Reference: Ethayarajh et al. (2024), https://arxiv.org/abs/2402.01306
-  """
-  live = answers.length > 0
-  counts = mismatched.length > 0
-  total = jnp.sum(ratio(mismatched, ref_mismatched, counts))
-  reference = total / jnp.maximum(jnp.sum(counts), 1)
-  reference = jax.lax.stop_gradient(jnp.maximum(reference, 0.0))
-  rho = ratio(answers, ref_answers, live)
-  is_desirable = desirable != 0
-  sign = jnp.where(is_desirable, 1.0, -1.0)
-  weight = jnp.where(is_desirable, desirable_weight, undesirable_weight)
-  loss = weight * jax.nn.sigmoid(-sign * beta * (rho - reference))
-  reward = jax.lax.stop_gradient(beta * rho)
-  side = jnp.where(live & is_desirable, 1.0, 0.0)
-  metrics = {
-    'rewards/chosen': side * reward,
-    'rewards/rejected': jnp.where(live, 1.0 - side, 0.0) * reward,
-    'is_chosen': side,
-    'kl': jnp.broadcast_to(reference, reward.shape),
-  }
-  return jnp.where(live, loss, 0.0), metrics

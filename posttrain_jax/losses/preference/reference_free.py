@@ -1,4 +1,4 @@
-"""Losses that need no reference, and the reward model's."""
+"""Losses that need no reference."""
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,10 @@ from posttrain_jax.types import Array, SequenceSignals
 __all__ = [
   'aligned_sft',
   'alphapo',
-  'bradley_terry',
   'cpo',
   'orpo',
   'rrhf',
+  'sft',
   'simpo',
   'slic',
 ]
@@ -243,29 +243,26 @@ def rrhf(
   return finish(loss - nll_coef * average(chosen, live), good, bad, live)
 
 
-def bradley_terry(
-  chosen_rewards: Array,
-  rejected_rewards: Array,
-  margin: Array | float = 0.0,
-  *,
-  center_coef: float = 0.0,
-  label_smoothing: float = 0.0,
+def sft(
+  chosen: SequenceSignals,
+  rejected: SequenceSignals,
+  ref_chosen: SequenceSignals | None = None,
+  ref_rejected: SequenceSignals | None = None,
 ) -> PairLoss:
-  """The reward model's loss, with its own signature: rewards [B], not signals.
+  """Cross-entropy on the chosen answers; the rejected ones are not read.
 
-  loss = -log sigmoid(r_w - r_l - margin) + center_coef * (r_w + r_l)^2
+  loss_i = -S_w,i * pairs / tokens,  S = sum_t log p_t
 
-  `margin` ([B] or a scalar, detached) is how much better the chosen side is
-  known to be. `center_coef` (0.01 is usual) keeps rewards near 0, since only
-  their differences are identified.
+  counted over the pairs of this call and the tokens of their chosen answers:
+  the mean over pairs is the mean over those tokens (TRL's reduction). The
+  references are not read. The metrics' rewards are S.
 
-  References: Touvron et al. (2023), eq. 2, https://arxiv.org/abs/2307.09288
-  (margin); Eisenstein et al. (2023), https://arxiv.org/abs/2312.09244
-  (centering)
+  Reference: Ouyang et al. (2022), https://arxiv.org/abs/2203.02155 section 3.5
   """
-  fixed = jax.lax.stop_gradient(margin)
-  gap = chosen_rewards - rejected_rewards - fixed
-  loss = smoothed(gap, label_smoothing)
-  loss = loss + center_coef * jnp.square(chosen_rewards + rejected_rewards)
-  live = jnp.ones(loss.shape, bool)
-  return finish(loss, chosen_rewards, rejected_rewards, live)
+  del ref_chosen, ref_rejected
+  live = alive(chosen, rejected)
+  good, bad = score(chosen, live), score(rejected, live)
+  tokens = jnp.sum(jnp.where(live, chosen.length, 0))
+  pairs = jnp.sum(live).astype(good.dtype)
+  loss = -good * pairs / jnp.maximum(tokens, 1)
+  return finish(loss, good, bad, live)

@@ -65,3 +65,17 @@ __all__ = [
   'unlikelihood',
   'unlikelihood_negative',
 ]
+
+# A token's loss depends on the other rows of the call (micro-batches change
+# it), or on the rest of its row (packed examples would mix).
+WHOLE_BATCH = ('forgetting', 'prob_threshold')
+
+WHOLE_ROWS = (
+  'f_sft',
+  'ift',
+  'iw_sft',
+  'poft',
+  'uft_implicit',
+  'una',
+  'unlikelihood',
+)
