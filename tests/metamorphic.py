@@ -142,7 +142,8 @@ def hidden(case: Case, x: dict, name: str) -> np.ndarray | None:
   if name in masks.values() or not masks or not axes.startswith('B'):
     return None
   is_empty = ~x[masks['T']].any(1)
-  if case.room == 'losses.preference' and case.name != 'kto':
+  if {'chosen', 'rejected'} <= set(case.gradient):
+    # Half a pair is none.
     is_empty |= ~x[masks['U']].any(1)
   if axes == 'B':
     return is_empty

@@ -144,6 +144,7 @@ def weights_twin(second, x, frozen):
 def weight_case(name, *traits, **kwargs):
   extra, hparams, second = weights_reference.CASES[name]
   extra, hparams = kwargs.get('extra', extra), kwargs.get('hparams', hparams)
+  second = kwargs.get('second', second)
   twin = functools.partial(weights_twin, second)
   names = dict.fromkeys(['logps', 'entropy', 'ref', *extra.values(), 'mask'])
   masks = {'T': 'mask'}
@@ -153,6 +154,7 @@ def weight_case(name, *traits, **kwargs):
   return Case(
     room='token_weights',
     name=name,
+    variant=kwargs.get('variant', ''),
     make=functools.partial(make_weights, list(names)),
     call=functools.partial(call_weights, name, extra, hparams),
     axes={key: WEIGHT_AXES[key] for key in names},
@@ -164,6 +166,15 @@ def weight_case(name, *traits, **kwargs):
     traits=frozenset(traits),
   )
 
+
+def row_scope(score):
+  """The second form of a weight that ranks tokens within their row."""
+  return lambda data, mask: weights_reference.by_row(
+    lambda row: weights_reference.row_top(score(row), 0.6), data, mask
+  )
+
+
+SEQUENCE = {'scope': 'sequence', 'fraction': 0.6, 'normalize': False}
 
 FAIT = {
   'changed': 'marks',
@@ -196,12 +207,28 @@ CASES = [
   weight_case('chord_phi'),
   weight_case('threshold', BATCH, JUMP),
   weight_case('high_entropy', BATCH, JUMP),
+  weight_case(
+    'high_entropy',
+    ROW,
+    JUMP,
+    variant='sequence',
+    hparams=SEQUENCE,
+    second=row_scope(lambda row: row['entropy']),
+  ),
   weight_case('prefix_only', BATCH, ROW),
   weight_case('talr', BATCH, ROW),
   weight_case('talr_floor', BATCH, ROW),
   weight_case('srft_entropy', ROW),
   weight_case('rho1', BATCH, ROW, JUMP),
   weight_case('token_cleaning', BATCH, JUMP),
+  weight_case(
+    'token_cleaning',
+    ROW,
+    JUMP,
+    variant='sequence',
+    hparams=SEQUENCE,
+    second=row_scope(lambda row: row['ref'] - row['other']),
+  ),
   weight_case(
     'ss_token',
     BATCH,
