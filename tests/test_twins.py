@@ -25,8 +25,8 @@ def test_every_case_is_of_a_public_function():
 
 RANK_IN_A_ROW = pytest.mark.xfail(
   strict=True,
-  reason="high_entropy and token_cleaning with scope='sequence' rank the tokens "
-  'of a row: token_weights.WHOLE_ROWS lacks them',
+  reason="high_entropy and token_cleaning with scope='sequence' rank tokens "
+  'within their row: token_weights.WHOLE_ROWS lacks them',
 )
 
 
