@@ -1,0 +1,92 @@
+"""What TRL's trainers give on one small batch: losses and gradient norms.
+
+Run by hand, with the `parity` extra installed (no network is needed):
+  python tests/goldens/make_trl_goldens.py [folder]
+
+Writes expected.json and batch.npz into `folder`, tests/goldens/trl by default.
+`tests/test_trl_parity.py` computes the same from posttrain_jax.
+"""
+
+import json
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+
+os.environ['HF_HUB_OFFLINE'] = '1'
+os.environ.setdefault('TRL_EXPERIMENTAL_SILENCE', '1')
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+import transformers
+import trl
+from goldens import trl_batch, trl_cases, trl_run
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+# Losses of the installed TRL for which there is no entry.
+LEFT_OUT = {
+  'A2POTrainer': 'regression of single answers on reward - value: no '
+  'counterpart',
+  'OnlineDPOTrainer': 'sigmoid and ipo as in DPOTrainer, inside a training '
+  'step that samples',
+  'GOLDTrainer': 'its own divergence for two vocabularies: no counterpart; '
+  'its other one is generalized_jsd_loss',
+  'IWOPDTrainer': 'importance-weighted sparse divergence: no counterpart',
+  'SDPOTrainer': 'the losses of SDFTTrainer',
+  'SDFTTrainer sampled_token': 'a score-function form of reverse KL whose '
+  'value is not that of any function here',
+  'AsyncGRPOTrainer, AsyncDistillationTrainer, ServerDistillationTrainer': (
+    'need a server'
+  ),
+  'GRPOTrainer use_adaptive_entropy': 'entropy_coef with a controller',
+  'MoE router losses': 'no mixture of experts here',
+}
+
+
+def expected(scratch: pathlib.Path) -> tuple[dict, dict[str, np.ndarray]]:
+  """(contents of expected.json, of batch.npz)."""
+  torch.manual_seed(0)
+  runner = trl_run.Runner(HERE / 'qwen2', scratch)
+  entries = {}
+  for name, entry in trl_cases.cases().items():
+    entries[name] = entry | runner.run(entry)
+  versions = {
+    'python': platform.python_version(),
+    'torch': torch.__version__,
+    'transformers': transformers.__version__,
+    'trl': trl.__version__,
+  }
+  reference = {
+    'seed': trl_batch.REFERENCE_SEED,
+    'scale': trl_batch.REFERENCE_SCALE,
+    'rule': 'W + scale * rms(W) * numpy.random.default_rng(seed)'
+    '.standard_normal(W.shape), tensors in the sorted order of their names',
+  }
+  content = {
+    'about': 'Made by tests/goldens/make_trl_goldens.py; what the keys of an '
+    'entry mean is in trl_entries.py.',
+    'versions': versions,
+    'model': 'tests/goldens/qwen2, float32',
+    'reference': reference,
+    'left_out': LEFT_OUT,
+    'entries': entries,
+  }
+  return content, runner.batch
+
+
+def main(folder: str | None = None) -> None:
+  out = pathlib.Path(folder) if folder else HERE / 'trl'
+  out.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory() as scratch:
+    content, batch = expected(pathlib.Path(scratch))
+  text = json.dumps(content, indent=1, sort_keys=True)
+  (out / 'expected.json').write_text(text + '\n')
+  np.savez_compressed(out / 'batch.npz', **batch)
+  print(f'{len(content["entries"])} entries in {out}')
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

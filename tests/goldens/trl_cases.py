@@ -1,0 +1,111 @@
+"""Every entry; here those of SFT and distillation."""
+
+from typing import Any
+
+from goldens import trl_cases_preference, trl_cases_rl
+from goldens.trl_entries import DISTILLATION, SUPERVISED, Entry, entry, term
+
+LIMITS = {0.0: 'forward_kl', 1.0: 'reverse_kl'}
+
+
+def sft() -> list[Entry]:
+  """SFTTrainer."""
+  smoothed = dict(loss_type='nll', label_smoothing_factor=0.1)
+  smoothing = dict(smoothing=0.1)
+  found = [
+    entry(
+      f'sft/{name}',
+      f'SFTTrainer: {name}',
+      dict(loss_type=name),
+      term(SUPERVISED + name, 'token_mean'),
+    )
+    for name in ('nll', 'dft')
+  ]
+  found.append(
+    entry(
+      'sft/label_smoothing',
+      'SFTTrainer: nll, label_smoothing_factor',
+      smoothed,
+      term(SUPERVISED + 'label_smoothing', 'token_mean', smoothing),
+    )
+  )
+  return found
+
+
+def distillation() -> list[Entry]:
+  """GKDTrainer and DistillationTrainer: one divergence, three ways to it."""
+  found = []
+  for beta in (0.0, 0.3, 0.5, 1.0):
+    name = DISTILLATION + LIMITS.get(beta, 'jsd')
+    cold = {} if beta in LIMITS else dict(beta=beta)
+    hot = cold | dict(temperature=2.0)
+    args = dict(beta=beta)
+    label = f'beta {beta}'
+    warm = f'{label}, temperature 2'
+    found += [
+      entry(
+        f'gkd/{label}',
+        f'GKDTrainer: {label}',
+        args,
+        term(name, 'token_mean', cold),
+      ),
+      entry(
+        f'distillation/{warm}',
+        f'DistillationTrainer: {warm}',
+        args | dict(temperature=2.0),
+        term(name, 'token_mean', hot),
+      ),
+      entry(
+        f'gkd/{warm}',
+        f'GKDTrainer: generalized_jsd_loss, {warm}',
+        args | dict(temperature=2.0),
+        term(name, 'token_mean', hot),
+        runner='generalized_jsd_loss',
+        how='function',
+        note='GKDTrainer.compute_loss passes no temperature',
+      ),
+    ]
+  return found
+
+
+def self_distillation() -> list[Entry]:
+  """SDFTTrainer, whose losses SDPOTrainer shares."""
+  bucket = dict(k=8, beta=1.0, tail='bucket')
+  renormalize = dict(k=8, beta=0.5, tail='renormalize')
+  table = [
+    ('full_logits', 'jsd', dict(beta=0.5), {}),
+    ('topk_logits, bucket', 'top_k_student', bucket, True),
+    ('topk_logits, renormalize', 'top_k_student', renormalize, False),
+  ]
+  found = []
+  for name, objective, hparams, tail in table:
+    args = dict(
+      distillation_mode=name.split(',')[0],
+      distillation_alpha=hparams['beta'],
+      distillation_is_clip=None,
+    )
+    if 'k' in hparams:
+      args |= dict(distillation_topk=8, distillation_add_tail=tail)
+    found.append(
+      entry(
+        f'sdft/{name}',
+        f'SDFTTrainer: {name}',
+        args,
+        term(DISTILLATION + objective, 'sequence_mean', hparams),
+        how='function',
+        note='_compute_self_distillation_loss with a stand-in self: the '
+        "trainer's teacher reads another prompt, here the reference policy "
+        'reads the same one',
+      )
+    )
+  return found
+
+
+def cases() -> dict[str, dict[str, Any]]:
+  """{name: entry} of everything that is compared."""
+  listed = trl_cases_rl.entries() + trl_cases_preference.entries()
+  listed += sft() + distillation() + self_distillation()
+  found = dict(listed)
+  if len(found) != len(listed):
+    raise ValueError('two entries have the same name')
+  return found
