@@ -109,7 +109,7 @@ def soft_label(
   one: sigmoid of the mean of `preference_strength`, or a rater's confidence.
   p = 1 on every pair is `bradley_terry`.
 
-  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080 section 2.3
+  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080
   """
   label_prob = jax.lax.stop_gradient(label_prob)
   gap = chosen_rewards - rejected_rewards - jax.lax.stop_gradient(margin)
@@ -132,7 +132,7 @@ def adaptive_margin(
   `strength` [B] is the mean of `preference_strength`, negative where an
   ensemble prefers the rejected answer. A flipped pair takes minus it.
 
-  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080 section 2.3
+  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080
   """
   return bradley_terry(
     chosen_rewards,
@@ -151,7 +151,7 @@ def preference_strength(gaps: Array) -> tuple[Array, Array]:
       memorised these pairs (one epoch, or cross-fitting). The std is the
       population's. Both are detached.
 
-  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080 eq. 2, 3
+  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080
   """
   gaps = jax.lax.stop_gradient(gaps)
   mean = jnp.mean(gaps, axis=0)
@@ -178,7 +178,7 @@ def flip(
   Returns:
     chosen, rejected and [B] True where they were swapped.
 
-  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080 section 2.3
+  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080
   """
   size = strength.shape[0]
   rank = jnp.argsort(jnp.argsort(strength))
@@ -231,7 +231,7 @@ def attribute_regression(
   The metric 'error' [B] is the mean absolute error. With a direction v of
   length 1 the score of an answer is `scores @ v`.
 
-  Reference: Wang et al. (2024), https://arxiv.org/abs/2402.18571 section 3.1
+  Reference: Wang et al. (2024), https://arxiv.org/abs/2402.18571
   """
   error = masked.select(scores - jax.lax.stop_gradient(targets), mask)
   absolute = masked.mean(jnp.abs(jax.lax.stop_gradient(error)), mask, axis=1)
