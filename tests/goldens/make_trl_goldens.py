@@ -36,8 +36,12 @@ LEFT_OUT = {
   'its other one is generalized_jsd_loss',
   'IWOPDTrainer': 'importance-weighted sparse divergence: no counterpart',
   'SDPOTrainer': 'the losses of SDFTTrainer',
-  'SDFTTrainer sampled_token': 'a score-function form of reverse KL whose '
-  'value is not that of any function here',
+  'SDFTTrainer distillation_is_clip': 'a detached weight on any of its losses',
+  'DPOTrainer f_divergence_type, ld_alpha or use_weighting with a loss_type '
+  'other than sigmoid': 'products of two choices: no counterpart',
+  'DPOTrainer label_smoothing with loss_type sigmoid': 'has no effect in this '
+  'TRL; TPOTrainer and CPOTrainer have the same formula',
+  'BCOTrainer': 'not in this TRL; DPOTrainer bco_pair is its paired form',
   'AsyncGRPOTrainer, AsyncDistillationTrainer, ServerDistillationTrainer': (
     'need a server'
   ),

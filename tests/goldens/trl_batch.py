@@ -85,6 +85,11 @@ def real_of(prompt_length, completion_length) -> np.ndarray:
   return (np.arange(WIDTH)[None] < end[:, None]).astype(np.int32)
 
 
+def untruncated(batch) -> np.ndarray:
+  """[8] int32, 1 on completions that a stop token ended."""
+  return (batch['completion_length'] < COMPLETION).astype(np.int32)
+
+
 def completion_view(x, prompt_length, fill=0) -> np.ndarray:
   """[8, 9] the completion's part of an array [8, 14]."""
   padded = np.pad(x, ((0, 0), (0, COMPLETION)), constant_values=fill)

@@ -68,6 +68,25 @@ def distillation() -> list[Entry]:
   return found
 
 
+def sampled_token() -> Entry:
+  """SDFTTrainer's score-function form of the reverse KL."""
+  args = dict(
+    distillation_mode='sampled_token',
+    distillation_alpha=1.0,
+    distillation_is_clip=None,
+  )
+  ours = term('losses.regularizers.kl_k2', 'sequence_mean')
+  return entry(
+    'sdft/sampled_token',
+    'SDFTTrainer: sampled_token',
+    args,
+    ours | {'value': 'gradient only'},
+    how='function',
+    note='TRL: sg[d] log p with d = log p - log q, which has the gradient of '
+    'd^2 / 2',
+  )
+
+
 def self_distillation() -> list[Entry]:
   """SDFTTrainer, whose losses SDPOTrainer shares."""
   bucket = dict(k=8, beta=1.0, tail='bucket')
@@ -98,6 +117,7 @@ def self_distillation() -> list[Entry]:
         'reads the same one',
       )
     )
+  found.append(sampled_token())
   return found
 
 

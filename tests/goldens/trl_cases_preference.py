@@ -115,6 +115,9 @@ def reference_free() -> list[Entry]:
   simpo = term(PAIR + 'simpo', hparams=margin)
   smoothed = term(PAIR + 'cpo', hparams=BETA | smooth | dict(nll_coef=0.0))
   alphapo = term(PAIR + 'alphapo', hparams=margin | dict(alpha=0.25))
+  conservative = term(PAIR + 'sigmoid', hparams=BETA | smooth, **zero)
+  smoothed_simpo = term(PAIR + 'simpo', hparams=margin | smooth)
+  length = dict(loss_type='tpo-l', beta=2.0, tpo_l_gamma=0.5)
   target = dict(loss_type='simpo', beta=2.0, simpo_gamma=0.5)
   cpo = [
     ('sigmoid', BETA, sigmoid, 1.0),
@@ -129,7 +132,9 @@ def reference_free() -> list[Entry]:
     ('sigmoid', BETA, sigmoid),
     ('hinge', BETA | dict(loss_type='hinge'), hinge),
     ('ipo', BETA | dict(loss_type='ipo'), ipo),
-    ('tpo-l', dict(loss_type='tpo-l', beta=2.0, tpo_l_gamma=0.5), simpo),
+    ('sigmoid, label_smoothing', BETA | smooth, conservative),
+    ('tpo-l', length, simpo),
+    ('tpo-l, label_smoothing', length | smooth, smoothed_simpo),
   ]
   found = []
   for name, args, loss, coef in cpo:

@@ -147,6 +147,24 @@ def options() -> list[Entry]:
   ]
 
 
+def without_truncated() -> list[Entry]:
+  """mask_truncated_completions: two of the eight rows lose their mask.
+
+  TRL goes on dividing by all rows; `reduce` counts the rows that are left.
+  """
+  args = dict(truncated='masked')
+  name = ', mask_truncated_completions'
+  note = 'TRL divides by all 8 rows, ours by the 6 that count: coef is 6 / 8'
+  left = {'coef': 0.75}
+  length = ('fixed_length', {'length': 20})
+  return [
+    _grpo('dapo' + name, args, _ppo('token_mean')),
+    _grpo('grpo' + name, args, _ppo() | left, note=note),
+    _grpo('dr_grpo' + name, args, _ppo(length) | left, note=note),
+    _grpo('luspo' + name, args, _ppo('sequence_sum') | left, note=note),
+  ]
+
+
 def sampler_correction() -> list[Entry]:
   """vllm_importance_sampling_correction in its four modes."""
   name = 'grpo, sampler correction '
@@ -220,5 +238,5 @@ def others() -> list[Entry]:
 
 def entries() -> list[Entry]:
   """All of this file."""
-  found = loss_types() + sequence_level() + options()
+  found = loss_types() + sequence_level() + options() + without_truncated()
   return found + sampler_correction() + others()

@@ -168,6 +168,8 @@ class Model:
   def _policy(self, term, entry, name, function, said):
     """(token loss, mask) of a policy-gradient loss."""
     old, mask = self._old(entry, said), self.mask
+    if entry['args'].get('truncated') == 'masked':
+      mask = mask * jnp.asarray(trl_batch.untruncated(self.batch))[:, None]
     logps = said.logps * mask
     advantages = jnp.asarray(self.batch['advantages'])[:, None] * mask
     if term.get('view') == 'sequence':

@@ -173,11 +173,16 @@ class Runner:
     """GRPO, GMPO, RLOO: `_compute_loss` on a batch that was sampled before."""
     args = dict(args)
     has_old = args.pop('old', None) != 'none'
+    is_masked = args.pop('truncated', None) == 'masked'
     correction = args.get('vllm_importance_sampling_mode')
     trainer = self.trainer(
       name, args | dict(max_completion_length=MAX_COMPLETION, num_generations=4)
     )
     inputs = self._left() | {'advantages': _tensor(self.batch['advantages'])}
+    if is_masked:
+      counted = trl_batch.untruncated(self.batch)[:, None]
+      mask = inputs['completion_mask'] * _tensor(counted)
+      inputs |= {'completion_mask': mask, 'num_items_in_batch': mask.sum()}
     if name == 'RLOOTrainer':
       old = _tensor(self.batch['old_logps'].sum(1))
       if not has_old:
