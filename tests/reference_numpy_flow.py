@@ -80,3 +80,50 @@ def sft(chosen):
   """One loss per pair of all chosen answers: the token mean, N times."""
   tokens = sum(len(answer) for answer in chosen)
   return [-sum(answer) * len(chosen) / tokens for answer in chosen]
+
+
+# losses.flow: the counted tokens of one answer
+
+
+def trajectory_balance(p, f, reward):
+  return (f[0] + sum(p) - reward) ** 2
+
+
+def var_tb(groups):
+  """`groups` of (p, reward), those that are not empty; one loss for each."""
+  losses = []
+  for group in groups:
+    zeta = [sum(p) - reward for p, reward in group]
+    losses += [(z - np.mean(zeta)) ** 2 for z in zeta]
+  return losses
+
+
+def detailed_balance(p, f, reward):
+  f = [*f, reward]
+  return [(f[t] + p[t] - f[t + 1]) ** 2 for t in range(len(p))]
+
+
+def pieces(p, f, lam):
+  """Over all pieces of a path whose states have the flows `f`."""
+  total = weights = 0.0
+  for i in range(len(f)):
+    for j in range(i + 1, len(f)):
+      weight = lam ** (j - i)
+      total += weight * (f[i] + sum(p[i:j]) - f[j]) ** 2
+      weights += weight
+  return total / weights if weights else 0.0
+
+
+def sub_trajectory_balance(p, f, reward, *, lam):
+  return pieces(p, [*f, reward], lam)
+
+
+def detailed_balance_stop(p, stop, reward):
+  return [
+    (reward[t] + p[t] + stop[t + 1] - reward[t + 1] - stop[t]) ** 2
+    for t in range(len(p) - 1)
+  ] + [0.0] * bool(len(p))
+
+
+def sub_trajectory_balance_stop(p, stop, reward, *, lam):
+  return pieces(p, [r - s for r, s in zip(reward, stop)], lam)

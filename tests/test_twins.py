@@ -23,24 +23,10 @@ def test_every_case_is_of_a_public_function():
     assert case.name in objective_cases.public_names(case.room), case.id
 
 
-RANK_IN_A_ROW = pytest.mark.xfail(
-  strict=True,
-  reason="high_entropy and token_cleaning with scope='sequence' rank tokens "
-  'within their row: token_weights.WHOLE_ROWS lacks them',
-)
-
-
 @pytest.mark.parametrize(
   'room, key, trait',
   [
-    pytest.param(
-      room,
-      key,
-      trait,
-      marks=[RANK_IN_A_ROW]
-      if (room, key) == ('token_weights', 'WHOLE_ROWS')
-      else [],
-    )
+    (room, key, trait)
     for room in objective_cases.rooms()
     for key, trait in (
       ('WHOLE_BATCH', 'whole_batch'),

@@ -1,14 +1,8 @@
-"""Preference losses on single answers and on the chosen side alone.
-
-Also: which functions of a room say that they look at a whole batch or row.
-"""
-
-import importlib
+"""Preference losses on single answers and on the chosen side alone."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import objective_cases
 import pytest
 
 from posttrain_jax.losses import preference
@@ -142,34 +136,6 @@ def test_trl_cpo_forms_are_these_with_references_of_zero(name):
     'ipo': [(-0.5 + 3.0 - 1.0) ** 2, (-0.5 + 1.0 - 1.0) ** 2],
   }
   close(loss, expected[name])
-
-
-# What a room says of whole batches and rows, and what its cases say.
-
-
-def says(trait, room):
-  return sorted(
-    {
-      case.name
-      for case in objective_cases.all_cases()
-      if case.room == room and case.has(trait)
-    }
-  )
-
-
-@pytest.mark.parametrize('room', objective_cases.rooms())
-def test_whole_batch_names_those_whose_rows_see_each_other(room):
-  module = importlib.import_module(f'posttrain_jax.{room}')
-  named = sorted(getattr(module, 'WHOLE_BATCH', ()))
-  assert named == says('whole_batch', room)
-
-
-@pytest.mark.parametrize(
-  'room', ['losses.supervised', 'losses.policy_gradient', 'token_weights']
-)
-def test_whole_rows_names_those_whose_tokens_see_each_other(room):
-  module = importlib.import_module(f'posttrain_jax.{room}')
-  assert sorted(module.WHOLE_ROWS) == says('needs_whole_rows', room)
 
 
 def test_unpaired_names_are_functions_of_their_own_signature():

@@ -9,6 +9,7 @@ One module, or package, per signature:
   distillation     f(student_logits, teacher_logits, mask)
   value            f(values, returns, old_values, mask)
   regularizers     f(logps, ref_logps, mask)
+  flow             f(logps, log_flows, log_rewards, mask)
   reduce           f(token_loss, mask) -> (sum, count)
 
 Each returns `(loss, metrics)` and averages nothing, except `reduce`, which is
@@ -16,7 +17,7 @@ how an average is chosen. Hyperparameters are keyword arguments with a default
 and may be traced. A keyword argument without a default is a further array that
 the caller has to supply.
 
-A room's `WHOLE_BATCH` names functions whose
-value for one row depends on the other rows of the call, `WHOLE_ROWS` those
-whose value for one token depends on the rest of its row.
+A room's `WHOLE_BATCH` names functions whose value for one row depends on the
+other rows of the call, `WHOLE_ROWS` those whose value for one token depends on
+the rest of its row.
 """

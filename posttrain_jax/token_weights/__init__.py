@@ -58,7 +58,8 @@ __all__ = [
 ]
 
 # A token's weight depends on the other rows of the call (micro-batches change
-# it), or on the rest of its row (packed examples would mix).
+# it), or on the rest of its row (packed examples would mix), with any of its
+# hyperparameters.
 WHOLE_BATCH = (
   'critical_tokens',
   'high_entropy',
@@ -74,6 +75,7 @@ WHOLE_BATCH = (
 
 WHOLE_ROWS = (
   'fait',
+  'high_entropy',
   'key_tokens',
   'prefix_only',
   'q_tuning',
@@ -83,4 +85,5 @@ WHOLE_ROWS = (
   'ss_token',
   'talr',
   'talr_floor',
+  'token_cleaning',
 )
