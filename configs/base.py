@@ -79,6 +79,12 @@ def get_config() -> ml_collections.ConfigDict:
   c.optimizer.max_grad_norm = 1.0  # 0 = no clipping
   c.optimizer.freeze = ()  # regexes of parameter paths that do not move
 
+  # The frozen reference, where a method has one.
+  c.ref = ml_collections.ConfigDict()
+  c.ref.path = ''  # '' = the policy as the run starts
+  c.ref.refresh_every = 0  # steps until it follows the policy; 0 = never
+  c.ref.mixup = 1.0  # share of the policy in the new reference
+
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = 1  # copies; one axis may be -1: all devices left
   c.mesh.fsdp = 1  # shards of rows and parameters

@@ -14,16 +14,14 @@ Arguments: recipe (a row of recipes.RL), task (an in-graph task, or
 import ml_collections
 
 from configs import base, recipes, sft
-from posttrain_jax.resolve import nearest, part
+from configs.recipes import rl as rows
+from posttrain_jax import token_weights
+from posttrain_jax.resolve import part
 from posttrain_jax.rollout import decoders
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   arg = base.parse_arg(arg, recipe='grpo', task='addition', smoke=False)
-  if arg.recipe not in recipes.RL:
-    raise ValueError(
-      f'unknown RL recipe "{arg.recipe}".{nearest(arg.recipe, recipes.RL)}'
-    )
   c = base.get_config()
   c.paradigm = 'rl'
   c.task = sft.task_entry(arg.task)
@@ -37,10 +35,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.old_logps = 'sampler'  # or 'learner': rescored, so the first ratio is 1
 
   # Objective
-  c.kl = ml_collections.ConfigDict(recipes.KL)  # to the starting policy
-  c.value_loss = ml_collections.ConfigDict(recipes.VALUE_LOSS)  # with gae only
+  c.kl = ml_collections.ConfigDict(rows.KL)  # to the reference
+  c.value_loss = ml_collections.ConfigDict(rows.VALUE_LOSS)  # with gae only
   c.entropy_coef = 0.0
-  c.update(ml_collections.ConfigDict(recipes.RL[arg.recipe]))
+  c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
+  recipes.apply(c, arg.recipe)
 
   c.num_steps = 200
   c.optimizer.lr = 3e-4

@@ -1,4 +1,4 @@
-r"""Supervised fine-tuning on a task's oracle, or on a file of examples.
+r"""Supervised fine-tuning on demonstrations, own answers or a file.
 
   python -m posttrain_jax.train --config configs/sft.py:task=addition \
       --workdir runs/sft
@@ -8,13 +8,17 @@ r"""Supervised fine-tuning on a task's oracle, or on a file of examples.
 
 Arguments: recipe (a row of recipes.SFT), task (an in-graph task, 'mixture', or
 'text:NAME' for a reasoning-gym task), data ('task', 'jsonl' or 'tfds'), smoke.
+
+The rows are an oracle's demonstrations, or what `config.collect` makes: own
+answers that the verifier accepts, a teacher's, ...
 """
 
 import ml_collections
 
 from configs import base, recipes
-from posttrain_jax import config, tasks
-from posttrain_jax.resolve import nearest
+from posttrain_jax import collect, config, tasks, token_weights
+from posttrain_jax.resolve import part
+from posttrain_jax.rollout import decoders
 
 # The tasks that a tiny base model is trained on, at sizes it can learn.
 MIXTURE = dict(
@@ -46,39 +50,53 @@ def tokenizer_for(task: str) -> str:
   return 'byte' if task.startswith('text:') else 'task'
 
 
-def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  arg = base.parse_arg(
-    arg, recipe='sft', task='addition', data='task', smoke=False
-  )
-  if arg.recipe not in recipes.SFT:
-    raise ValueError(
-      f'unknown SFT recipe "{arg.recipe}".{nearest(arg.recipe, recipes.SFT)}'
-    )
-  c = base.get_config()
-  c.paradigm = 'sft'
-  c.update(ml_collections.ConfigDict(recipes.SFT[arg.recipe]))
-  c.task = task_entry(arg.task)
-  c.tokenizer = tokenizer_for(arg.task)
-
+def add_rows(c: ml_collections.ConfigDict, data: str) -> None:
+  """Keys of where the rows of a step come from."""
   c.data = ml_collections.ConfigDict()
-  c.data.source = arg.data  # 'task': solved by its oracle; 'jsonl'; 'tfds'
+  c.data.source = data  # 'task': made by config.collect; 'jsonl'; 'tfds'
   c.data.path = ''  # file or glob; for tfds the data_dir
   c.data.name = ''  # tfds: builder name and split, as 'task_problems:train'
   c.data.max_length = 256  # tokens of a row
   c.data.overlong = 'error'  # or 'truncate', 'drop'
   c.data.packing = False  # several examples in one row
 
+  c.collect = ml_collections.ConfigDict(part(collect, 'oracle'))
+  # How self-made answers are drawn.
+  c.decoder = ml_collections.ConfigDict(part(decoders, 'sample'))
+  c.max_new_tokens = 0  # 0 = the longest answer of the task's oracle
+
+
+def shrink(c: ml_collections.ConfigDict) -> None:
+  """A run of four tiny steps, to see that everything works."""
+  c.num_steps = 4
+  c.steps_per_call = 2
+  c.prompts_per_step = 8
+  c.minibatch_rows = c.minibatch_rows and 4
+  c.group_size = min(c.group_size, 4)
+  c.model.preset = 'pico'
+  c.optimizer.warmup_updates = 1
+  if c.eval.num_problems:
+    c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
+  c.checkpoint.every = 2
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  arg = base.parse_arg(
+    arg, recipe='sft', task='addition', data='task', smoke=False
+  )
+  c = base.get_config()
+  c.paradigm = 'sft'
+  c.task = task_entry(arg.task)
+  c.tokenizer = tokenizer_for(arg.task)
+  add_rows(c, arg.data)
+  c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
+
   c.num_steps = 400
   c.prompts_per_step = 128
   c.optimizer.lr = 2e-3
   c.optimizer.schedule = 'cosine'
   c.optimizer.warmup_updates = 20
+  recipes.apply(c, arg.recipe)
   if arg.smoke:
-    c.num_steps = 4
-    c.steps_per_call = 2
-    c.prompts_per_step = 8
-    c.model.preset = 'pico'
-    c.optimizer.warmup_updates = 1
-    c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
-    c.checkpoint.every = 2
+    shrink(c)
   return c

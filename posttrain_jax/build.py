@@ -4,35 +4,47 @@ Only `init_from`, a tokenizer and data files are read from disk."""
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import checkpoint, host, inputs, optim, tasks
+from posttrain_jax import collect, host, inputs, optim, start, tasks
 from posttrain_jax import config as config_lib
 from posttrain_jax.data import pipeline, tokenizers
 from posttrain_jax.evaluate import Evaluator
-from posttrain_jax.models import hf, transformer
-from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
-from posttrain_jax.models.hf_config import read_config
-from posttrain_jax.resolve import nearest
+from posttrain_jax.losses import policy_gradient
+from posttrain_jax.losses import preference as preference_room
+from posttrain_jax.losses import supervised as supervised_room
+from posttrain_jax.models import transformer
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.resolve import nearest, resolve
 from posttrain_jax.rollout import decoders
+from posttrain_jax.start import Start
 from posttrain_jax.tasks import split
 from posttrain_jax.tasks.mixture import Mixture
 from posttrain_jax.tasks.text import TextTask, is_text
-from posttrain_jax.trainers import objective, rl, sft, update
-from posttrain_jax.types import Array, PyTree, TrainState
+from posttrain_jax.trainers import (
+  arrays,
+  distill,
+  preference,
+  rl,
+  sft,
+  step,
+  update,
+)
+from posttrain_jax.types import Array, TrainState
 
-PARADIGMS = ('sft', 'rl')
+PARADIGMS = ('sft', 'preference', 'rl', 'distill')
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
   """The functions and sizes of one run.
 
-  init        (params) -> TrainState, jit-able
+  models      {role: ModelConfig} that the run holds: 'policy', and the frozen
+              ones, 'ref' and those of `config.others`
+  init        ({role: params}) -> TrainState, jit-able; roles as `start` gives
   step        (state, key) -> (state, metrics), jit-able; with `batches`,
               (state, batch) -> (state, metrics); or a host.HostStep
   evaluators  {name: Evaluator}; '' is the run's own task; none where the
@@ -42,13 +54,18 @@ class Run:
 
   config: Any
   sizes: Any
-  model: ModelConfig
+  models: dict[str, ModelConfig]
   task: Any
   tokenizer: Any
-  init: Callable[[PyTree], TrainState]
+  init: Callable[[Start], TrainState]
   step: Callable | host.HostStep
   evaluators: dict[str, Evaluator | host.HostEvaluator]
   batches: Callable[[], pipeline.BatchIterator] | None = None
+
+  @property
+  def model(self) -> ModelConfig:
+    """The model that is trained."""
+    return self.models['policy']
 
 
 def make_task(entry: Any) -> Any:
@@ -65,65 +82,6 @@ def make_task(entry: Any) -> Any:
   return Mixture(tasks=tuple(parts), weights=tuple(weights))
 
 
-def _is_hf_folder(path: str) -> bool:
-  return bool(path) and any(Path(path).glob('*.safetensors*'))
-
-
-def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
-  """ModelConfig fields of a JSON dict."""
-  fields = dict(saved)
-  if fields.get('rope_scaling'):
-    fields['rope_scaling'] = RopeScaling(**fields['rope_scaling'])
-  return fields
-
-
-def make_model(config: Any, vocab_size: int) -> ModelConfig:
-  """The model that a run trains: the preset's, or that of `init_from`.
-
-  Raises:
-    ValueError: unknown preset; no model at `init_from`; a tokenizer with more
-      tokens than the model.
-  """
-  wanted = dict(config.model)
-  preset = wanted.pop('preset')
-  wanted['value_head'] = (
-    config.paradigm == 'rl' and config.advantage.name == 'gae'
-  )
-  if not config.init_from:
-    return make_config(preset, vocab_size=vocab_size, **wanted)
-  if _is_hf_folder(config.init_from):
-    found = read_config(Path(config.init_from))
-  else:
-    workdir, _ = checkpoint.find(config.init_from)
-    saved = checkpoint.load_config(workdir)
-    if saved is None or 'resolved_model' not in saved:
-      raise ValueError(f'{workdir}/{checkpoint.CONFIG}: not a run of train.py')
-    found = ModelConfig(**model_fields(saved['resolved_model']))
-  found = dataclasses.replace(found, **wanted)
-  if vocab_size > found.vocab_size:
-    raise ValueError(
-      f'tokenizer "{config.tokenizer}" has {vocab_size} tokens, the model of '
-      f'{config.init_from} only {found.vocab_size}'
-    )
-  return found
-
-
-def start_params(config: Any, model: ModelConfig, key: Array) -> PyTree:
-  """Initial parameters: fresh ones, overlaid with those of `init_from`.
-
-  A value head that the loaded model does not have starts fresh (zeros).
-  """
-  params = transformer.init(key, model)
-  if not config.init_from:
-    return params
-  if _is_hf_folder(config.init_from):
-    _, loaded = hf.load(config.init_from, param_dtype=model.param_dtype)
-  else:
-    loaded = checkpoint.load_params(config.init_from)
-  loaded = {k: v for k, v in loaded.items() if k in params}
-  return {**params, **loaded}
-
-
 def _check(config: Any) -> None:
   if config.paradigm not in PARADIGMS:
     raise ValueError(
@@ -135,6 +93,10 @@ def _check(config: Any) -> None:
       f'heldout_fraction={config.heldout_fraction} is not in [0, 1)'
     )
   if config.paradigm != 'rl':
+    if not inputs.on_data(config):
+      collect.check(config)
+    elif config.paradigm == 'sft' and config.data.packing:
+      sft.check_packing(config)
     return
   if config.decoder.name in decoders.TRUNCATING:
     raise ValueError(
@@ -151,6 +113,11 @@ def _check(config: Any) -> None:
     raise ValueError(
       f'group_size={config.group_size}: advantage "{config.advantage.name}" '
       'compares completions of one problem and needs at least 2'
+    )
+  if rl.needs_greedy(config) and is_text(config.task.name):
+    raise ValueError(
+      f'advantage "{config.advantage.name}" needs greedy answers, which host '
+      f'tasks such as "{config.task.name}" do not make'
     )
 
 
@@ -188,6 +155,79 @@ def make_evaluators(
   return {'': make(task)}
 
 
+def _provided(config: Any) -> tuple[str, ...]:
+  """Names of the arrays that come with the rows of a run."""
+  if inputs.on_data(config):
+    return inputs.provided(config)
+  return collect.PROVIDES[config.collect.name]
+
+
+def _needs(config: Any) -> frozenset[str]:
+  """Names of the arrays that frozen models or the rows have to give."""
+  if config.paradigm == 'sft':
+    return sft.needs(config, _provided(config))
+  if config.paradigm == 'preference':
+    return preference.needs(config, _provided(config))
+  return frozenset()
+
+
+def _value_head(config: Any) -> bool:
+  if config.paradigm == 'rl':
+    return config.advantage.name == 'gae'
+  if config.paradigm == 'preference':
+    return preference.kind_of(config.loss.name) == 'reward'
+  return config.paradigm == 'sft' and sft.reads_values(config)
+
+
+def _roles(config: Any, needs: frozenset[str]) -> set[str]:
+  """Frozen models that a run holds."""
+  roles = set(config.get('others', {}))
+  if config.paradigm == 'rl':
+    return roles | ({'ref'} if rl.needs_reference(config) else set())
+  roles |= arrays.roles(needs, _provided(config))
+  if not inputs.on_data(config):
+    roles |= collect.roles(config.collect)
+  if config.paradigm == 'preference' and 'mismatched' in needs:
+    roles.add('ref')
+  return roles
+
+
+def _check_micro(config: Any, sizes: Any) -> None:
+  """Refuses micro-batches for parts that look at a whole minibatch."""
+  if sizes.microbatch_rows == sizes.minibatch_rows:
+    return
+  rooms = {
+    'sft': supervised_room,
+    'preference': preference_room,
+    'rl': policy_gradient,
+  }
+  room = rooms.get(config.paradigm)
+  named = [(room, config.loss.name)] if room else []
+  if 'weights' in config:
+    named.append((sft.token_weights, config.weights.name))
+  for room, name in named:
+    if name in room.WHOLE_BATCH:
+      raise ValueError(
+        f'microbatch_rows={sizes.microbatch_rows}: "{name}" compares all '
+        f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0'
+      )
+
+
+def _resolve_sizes(config: Any, tokenizer: Any, task: Any) -> Any:
+  sizes = config_lib.sizes(config)
+  if task is not None:
+    sizes.prompt_length = task.prompt_length
+    sizes.max_new_tokens = task.completion_length
+  if config.get('max_new_tokens', 0):
+    sizes.max_new_tokens = config.max_new_tokens
+  if inputs.on_data(config):
+    sizes.row_tokens = config.data.max_length
+  else:
+    sizes.row_tokens = sizes.prompt_length + sizes.max_new_tokens
+  sizes.tokens_per_step = sizes.rows * sizes.row_tokens
+  return sizes
+
+
 def build(config: Any, learning_rate: Array | float | None = None) -> Run:
   """The run that a config describes.
 
@@ -198,25 +238,76 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
   """
   _check(config)
   inputs.check(config)
-  sizes = config_lib.sizes(config)
   tokenizer = tokenizers.load(config.tokenizer)
-  model = make_model(config, tokenizer.vocab_size)
+  needs = _needs(config)
+  policy = start.make_model(config, tokenizer.vocab_size, _value_head(config))
+  roles = _roles(config, needs)
+  if 'ref' not in roles and (config.ref.path or config.ref.refresh_every):
+    raise ValueError(
+      f'ref.path="{config.ref.path}", ref.refresh_every='
+      f'{config.ref.refresh_every}: this method has no reference'
+    )
+  models = start.make_models(config, policy, roles)
   task = None
   if is_text(config.task.name):
     task = inputs.make_text_task(config, tokenizer)
   elif config.tokenizer == 'task':
     task = make_task(config.task)
-  if task is not None:
-    sizes.prompt_length = task.prompt_length
-    sizes.max_new_tokens = task.completion_length
-  if config.paradigm == 'rl' and config.max_new_tokens:
-    sizes.max_new_tokens = config.max_new_tokens
-  if inputs.on_data(config):
-    sizes.row_tokens = config.data.max_length
-  else:
-    sizes.row_tokens = sizes.prompt_length + sizes.max_new_tokens
+  sizes = _resolve_sizes(config, tokenizer, task)
+  _check_micro(config, sizes)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
-  sizes.tokens_per_step = sizes.rows * sizes.row_tokens
+  make_update, optimizer = _updater(config, policy, sizes, learning_rate)
+  refresh = step.make_refresh(config.ref.refresh_every, config.ref.mixup)
+  if config.paradigm == 'rl':
+    run_step = _rl_step(
+      config, models, task, tokenizer, make_update, refresh, sizes
+    )
+  else:
+    source = None
+    if batches is None:
+      source = _source(config, models, task, tokenizer, sizes)
+    run_step = step.make_step(
+      make_update(_objective(config, models)),
+      arrays.make_prepare(needs, _provided(config), models),
+      refresh,
+      source,
+      config.seed,
+    )
+
+  def init_state(params: Start) -> TrainState:
+    copy = lambda role: start.role_params(params, role)
+    return TrainState(
+      step=jnp.int32(0),
+      params=params['policy'],
+      opt_state=optimizer.init(params['policy']),
+      ref_params=copy('ref') if 'ref' in roles else None,
+      others={role: copy(role) for role in sorted(roles - {'ref'})},
+    )
+
+  kept = {k: m for k, m in models.items() if k in roles | {'policy'}}
+  return Run(
+    config=config,
+    sizes=sizes,
+    models=kept,
+    task=task,
+    tokenizer=tokenizer,
+    init=init_state,
+    step=run_step,
+    evaluators=make_evaluators(config, policy, task, tokenizer, sizes),
+    batches=batches,
+  )
+
+
+def _objective(config, models):
+  if config.paradigm == 'preference':
+    return preference.make_objective(config, models)
+  if config.paradigm == 'distill':
+    return distill.make_objective(config, models)
+  return sft.make_objective(config, models, _provided(config))
+
+
+def _updater(config, model, sizes, learning_rate):
+  """(goal -> update with the learning rate among its metrics, optimizer)."""
   shapes = jax.eval_shape(lambda: transformer.init(jax.random.key(0), model))
   optimizer = optim.make_optimizer(
     config.optimizer, shapes, sizes.num_updates, learning_rate
@@ -225,77 +316,52 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
   schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
 
   def make_update(goal):
-    return _make_update(goal, optimizer, sizes, lambda n: peak * schedule(n))
+    change = update.make_update(goal, optimizer, sizes)
 
-  if config.paradigm == 'sft':
-    # With batches, demonstrations are data; else the step makes them.
-    oracle = task if batches is None else None
-    step, needs_reference = _sft_step(config, model, oracle, make_update, sizes)
-  else:
-    step, needs_reference = _rl_step(
-      config, model, task, tokenizer, make_update, sizes
-    )
+    def logged(state, batch, key):
+      # The rate of the step's first minibatch.
+      rate = peak * schedule(state.step * sizes.updates_per_step)
+      state, metrics = change(state, batch, key)
+      rate = jnp.asarray(rate, jnp.float32)
+      return state, {**metrics, 'learning_rate': rate}
 
-  def init_state(params: PyTree) -> TrainState:
-    return TrainState(
-      step=jnp.int32(0),
-      params=params,
-      opt_state=optimizer.init(params),
-      ref_params=jax.tree.map(jnp.copy, params) if needs_reference else None,
-    )
+    return logged
 
-  return Run(
-    config=config,
-    sizes=sizes,
-    model=model,
+  return make_update, optimizer
+
+
+def _source(config, models, task, tokenizer, sizes):
+  """(state, key) -> rows, from `config.collect`."""
+  world = collect.World(
     task=task,
-    tokenizer=tokenizer,
-    init=init_state,
-    step=step,
-    evaluators=make_evaluators(config, model, task, tokenizer, sizes),
-    batches=batches,
+    models=models,
+    num_prompts=sizes.prompts_per_step,
+    group_size=config.group_size,
+    heldout_fraction=config.heldout_fraction,
+    max_new_tokens=sizes.max_new_tokens,
+    decoder=rl.bind(decoders, config.decoder),
+    eos_id=tokenizer.eos_id,
+    pad_id=tokenizer.pad_id,
   )
+  part = dict(config.collect)
+  function = resolve(collect, part.pop('name'), **part)
+  return lambda state, key: function(world, state, key)
 
 
-def _make_update(goal, optimizer, sizes, rate):
-  """The update, with the learning rate of its first minibatch as a metric."""
-  change = update.make_update(goal, optimizer, sizes)
-
-  def logged(state, batch, key):
-    first = rate(state.step * sizes.updates_per_step)
-    state, metrics = change(state, batch, key)
-    return state, {**metrics, 'learning_rate': jnp.asarray(first, jnp.float32)}
-
-  return logged
-
-
-def _sft_step(config, model, task, make_update, sizes):
-  goal = objective.make_supervised(config, model)
-  change = make_update(goal)
-  if task is None:
-    return sft.make_step(change), False
-
-  def make_batch(key):
-    return sft.demonstrations(
-      task,
-      key,
-      sizes.rows,
-      heldout=False,
-      fraction=config.heldout_fraction,
-    )
-
-  return sft.make_step(change, make_batch), False
-
-
-def _rl_step(config, model, task, tokenizer, make_update, sizes):
-  goal = objective.make_policy_gradient(config, model)
-  change = make_update(goal)
-  generate = rl.make_rollout(
-    config, model, sizes.max_new_tokens, tokenizer.eos_id, tokenizer.pad_id
+def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
+  change = make_update(rl.make_objective(config, models))
+  make_rollout = lambda greedy: rl.make_rollout(
+    config,
+    models['policy'],
+    sizes.max_new_tokens,
+    tokenizer.eos_id,
+    tokenizer.pad_id,
+    greedy=greedy,
   )
-  learn = rl.make_learn(config, model, change)
+  generate = make_rollout(False)
+  learn = rl.make_learn(config, models, change, refresh)
   if isinstance(task, TextTask):
-    return host.HostStep(generate, learn), bool(config.kl.coef)
+    return host.HostStep(generate, learn)
 
   def sample_examples(key):
     return split.sample_batch(
@@ -306,5 +372,5 @@ def _rl_step(config, model, task, tokenizer, make_update, sizes):
       fraction=config.heldout_fraction,
     )
 
-  step = rl.make_step(sample_examples, task.verify, generate, learn)
-  return step, bool(config.kl.coef)
+  greedy = make_rollout(True) if rl.needs_greedy(config) else None
+  return rl.make_step(sample_examples, task.verify, generate, learn, greedy)

@@ -1,8 +1,8 @@
 """Checkpoints by Orbax: all of a run, or only its parameters.
 
 A run's folder holds `checkpoints/<step>/` with two items, `params` and `rest`
-(step, optimizer state, reference policy), and the data iterator's position;
-`config.json` beside them is the resolved config.
+(step, optimizer state, frozen models, controllers), and the data iterator's
+position; `config.json` beside them is the resolved config.
 """
 
 import json
@@ -77,7 +77,7 @@ class Checkpointer:
         data=ocp.args.JsonRestore(),
       ),
     )
-    state = TrainState(params=out.params, **{'ref_params': None, **out.rest})
+    state = abstract.replace(params=out.params, **out.rest)
     return state, dict(out.data)
 
   def wait(self) -> None:
@@ -86,10 +86,10 @@ class Checkpointer:
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
-  rest = {'step': state.step, 'opt_state': state.opt_state}
-  if state.ref_params is not None:
-    rest['ref_params'] = state.ref_params
-  return rest
+  fields = ('step', 'opt_state', 'ref_params', 'others', 'control')
+  rest = {name: getattr(state, name) for name in fields}
+  # What a run does not have is not written.
+  return {name: x for name, x in rest.items() if jax.tree.leaves(x)}
 
 
 def save_config(workdir: str | Path, config: dict[str, Any]) -> None:

@@ -10,11 +10,14 @@ from typing import Any
 
 import ml_collections
 
-from posttrain_jax import advantages, tasks
+from posttrain_jax import advantages, collect, tasks, token_weights
 from posttrain_jax.losses import (
+  distillation,
   policy_gradient,
+  preference,
   reduce,
   regularizers,
+  reward_model,
   supervised,
   value,
 )
@@ -25,16 +28,26 @@ from posttrain_jax.tasks import text as text_tasks
 ConfigDict = ml_collections.ConfigDict
 
 
-def _room(config: ConfigDict, key: str) -> ModuleType | None:
-  """The room that `config.<key>.name` is a name of."""
+def _room(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
+  """The room that `config.<key>.name` = `name` is a name of."""
   if key == 'loss':
-    return supervised if config.paradigm == 'sft' else policy_gradient
+    if config.paradigm == 'preference' and name in reward_model.__all__:
+      return reward_model
+    return {
+      'sft': supervised,
+      'preference': preference,
+      'rl': policy_gradient,
+      'distill': distillation,
+    }.get(config.paradigm)
   return {
     'advantage': advantages,
+    'collect': collect,
     'decoder': decoders,
     'kl': regularizers,
+    'negative': token_weights,
     'reduce': reduce,
     'value_loss': value,
+    'weights': token_weights,
   }.get(key)
 
 
@@ -55,7 +68,7 @@ def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
     return task_entry(name)
   if key == 'advantage' and name == 'gae':
     return {'name': 'gae', 'gamma': 1.0, 'lam': 0.95, 'whiten': True}
-  entry = part(_room(config, key), name)
+  entry = part(_room(config, key, name), name)
   if 'coef' in config[key]:
     entry['coef'] = config[key].coef
   return entry
@@ -204,11 +217,23 @@ def _divides(name: str, part_: int, whole: int, of: str) -> None:
     )
 
 
+def rows_per_prompt(config: ConfigDict) -> int:
+  """Rows that a step trains on for each of its problems or records."""
+  if config.paradigm == 'rl':
+    return config.group_size
+  if config.data.source == 'task':
+    name = config.collect.name
+    return collect.rows_per_prompt(name, config.group_size)
+  unpaired = config.loss.name in preference.UNPAIRED
+  return 2 if config.paradigm == 'preference' and not unpaired else 1
+
+
 def sizes(config: ConfigDict) -> ConfigDict:
   """The batch arithmetic of a run, resolved and checked.
 
-  Returns prompts_per_step, group_size, rows, minibatch_rows, microbatch_rows,
-  updates_per_rollout, updates_per_step and num_updates.
+  Returns prompts_per_step, group_size (rows of one problem), rows,
+  minibatch_rows, microbatch_rows, updates_per_rollout, updates_per_step and
+  num_updates.
 
   Raises:
     ValueError: sizes that do not divide, with the nearest that do.
@@ -217,18 +242,26 @@ def sizes(config: ConfigDict) -> ConfigDict:
               'updates_per_rollout'):  # fmt: skip
     if config[key] < 1:
       raise ValueError(f'{key}={config[key]} must be at least 1')
-  rows = config.prompts_per_step * config.group_size
+  group = rows_per_prompt(config)
+  rows = config.prompts_per_step * group
   minibatch = config.minibatch_rows or rows
   _divides('minibatch_rows', minibatch, rows, 'rows')
   microbatch = config.microbatch_rows or minibatch
   _divides('microbatch_rows', microbatch, minibatch, 'minibatch_rows')
-  if config.reduce.name == 'prompt_mean':
+  if group > 1 and config.paradigm == 'preference':
+    for key, size in (('minibatch', minibatch), ('microbatch', microbatch)):
+      if size % group:
+        raise ValueError(
+          f'{key}_rows={size} would cut the {group} rows of a problem apart; '
+          f'nearest valid: {max(group, size // group * group)}'
+        )
+  if 'reduce' in config and config.reduce.name == 'prompt_mean':
     _divides('group_size', config.group_size, microbatch, 'microbatch_rows')
   per_step = rows // minibatch * config.updates_per_rollout
   return ConfigDict(
     dict(
       prompts_per_step=config.prompts_per_step,
-      group_size=config.group_size,
+      group_size=group,
       rows=rows,
       minibatch_rows=minibatch,
       microbatch_rows=microbatch,

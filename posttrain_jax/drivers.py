@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax import sharding
-from posttrain_jax.types import Array, Batch, TrainState
+from posttrain_jax import inputs, sharding
+from posttrain_jax.types import Array, TrainState
 
 Metrics = dict[str, Array]
 
@@ -82,7 +82,7 @@ class OnData:
 
   def advance(self, state: TrainState, first_step: int, count: int):
     del first_step, count
-    batch = Batch(**next(self._batches))
+    batch = inputs.to_batch(next(self._batches))
     batch = jax.tree.map(_to_device, batch)
     state, metrics = self._step(state, batch)
     self._position = self._batches.get_state()

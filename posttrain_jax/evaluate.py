@@ -247,6 +247,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise ValueError(f'{workdir} has no {checkpoint.CONFIG}')
     config = ml_collections.ConfigDict(saved['config'])
     config.init_from = flags.checkpoint
+    # Frozen models of the training run are not evaluated, nor looked for.
+    config.ref.path = ''
+    for role in config.get('others', {}):
+      config.others[role] = ''
     config_lib.override(config, items)
     run = build.build(config)
     if not run.evaluators:

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import build, checkpoint
+from posttrain_jax import checkpoint, start
 from posttrain_jax.data import tokenizers
 from posttrain_jax.models import hf
 from posttrain_jax.models.config import ModelConfig
@@ -59,7 +59,7 @@ def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
   saved = checkpoint.load_config(workdir)
   if saved is None or 'resolved_model' not in saved:
     raise ValueError(f'{workdir}/{checkpoint.CONFIG}: not a run of train.py')
-  config = ModelConfig(**build.model_fields(saved['resolved_model']))
+  config = ModelConfig(**start.model_fields(saved['resolved_model']))
   params = checkpoint.load_params(workdir / checkpoint.FOLDER / str(step))
   report = []
   if params.pop('value_head', None) is not None:

@@ -37,14 +37,15 @@ def arrays_of(function: Callable) -> list[str]:
 
 
 def lookup(room: ModuleType, name: str) -> Callable:
-  """The function called `name` in `room.__all__`.
+  """The function called `name` in `room.__all__`, or in `room.SELECTABLE`.
 
   Raises:
     ValueError: no such name; the message has the nearest valid one.
   """
-  if name not in room.__all__:
+  names = getattr(room, 'SELECTABLE', room.__all__)
+  if name not in names:
     where = room.__name__.removeprefix('posttrain_jax.')
-    raise ValueError(f'no "{name}" in {where}.{nearest(name, room.__all__)}')
+    raise ValueError(f'no "{name}" in {where}.{nearest(name, names)}')
   return getattr(room, name)
 
 

@@ -42,6 +42,11 @@ from posttrain_jax import (
 from posttrain_jax.evaluate import Evaluator
 from posttrain_jax.models import transformer
 from posttrain_jax.resolve import nearest
+from posttrain_jax.states import (
+  abstract_state,
+  initial_state,
+  state_shardings,
+)
 from posttrain_jax.types import PyTree, TrainState
 
 # Shown beside the progress bar, where the run has them.
@@ -107,27 +112,6 @@ def check_continues(config: Any, workdir: Path) -> None:
       f'{workdir} holds a run of another config; use another --workdir, or '
       'undo: ' + '; '.join(changed)
     )
-
-
-def initial_state(run: build.Run, mesh, config: Any) -> TrainState:
-  """The state before step 0, laid out over the mesh."""
-  key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  params = build.start_params(config, run.model, key)
-  place = state_shardings(run, mesh)
-  return jax.jit(run.init, out_shardings=place)(params)
-
-
-def abstract_state(run: build.Run) -> TrainState:
-  """Shapes and dtypes of the state."""
-  return jax.eval_shape(
-    lambda key: run.init(transformer.init(key, run.model)), jax.random.key(0)
-  )
-
-
-def state_shardings(run: build.Run, mesh) -> TrainState:
-  """Sharding of every leaf of the state."""
-  specs = transformer.param_specs(run.model)
-  return sharding.state_shardings(abstract_state(run), specs, mesh)
 
 
 @functools.cache

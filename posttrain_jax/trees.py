@@ -53,6 +53,15 @@ def regex_mask(tree: PyTree, patterns: Sequence[str]) -> PyTree:
   )
 
 
+def merged(first: dict, second: dict) -> dict:
+  """Nested dicts as one; where both have a leaf, the second's."""
+  out = dict(first)
+  for key, item in second.items():
+    both = isinstance(item, dict) and isinstance(out.get(key), dict)
+    out[key] = merged(out[key], item) if both else item
+  return out
+
+
 def count(tree: PyTree) -> int:
   """Number of elements in all leaves."""
   return sum(leaf.size for leaf in jax.tree.leaves(tree))

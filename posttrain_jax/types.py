@@ -66,6 +66,8 @@ class Batch:
   returns      [B, T] targets of the value head
   old_values   [B, T] value head when the batch was sampled
   weights      [B, T] token weights, multiplied into the token loss
+  extras       further arrays by the name that a method asks for, rows leading
+               (`scores` [B], `negative` [B, T], ...), or Batches of B rows
   """
 
   tokens: Array
@@ -78,6 +80,7 @@ class Batch:
   returns: Array | None = None
   old_values: Array | None = None
   weights: Array | None = None
+  extras: dict[str, Any] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -127,9 +130,13 @@ class TrainState:
   params      trained parameters
   opt_state   optax state
   ref_params  frozen reference policy, or None where no method asks for it
+  others      further frozen models by role ('teacher', 'base', ...)
+  control     state and coefficients of controllers, by what they steer
   """
 
   step: Array
   params: PyTree
   opt_state: PyTree
   ref_params: PyTree | None = None
+  others: dict[str, PyTree] = struct.field(default_factory=dict)
+  control: dict[str, PyTree] = struct.field(default_factory=dict)

@@ -10,11 +10,15 @@ from configs import base, recipes
 from posttrain_jax import build, config, train
 
 ROOT = Path(__file__).parent.parent
+PARADIGMS = ('sft', 'preference', 'rl', 'distill')
 FILES = {
   'sft': 'configs/sft.py',
   'rl': 'configs/rl.py',
   'ppo': 'configs/rl.py:recipe=ppo',
   'mixture': 'configs/sft.py:task=mixture',
+  'preference': 'configs/preference.py',
+  'unpaired': 'configs/preference.py:recipe=kto',
+  'distill': 'configs/distill.py',
 }
 
 
@@ -75,7 +79,7 @@ def test_bad_overrides_name_key_and_nearest(items, message):
     ('configs/rl.py:recipes=grpo', 'Did you mean "recipe"'),
     ('configs/rl.py:smoke=maybe', 'smoke="maybe" is not true or false'),
     ('configs/sft.py:task=additon', 'Did you mean "addition"'),
-    ('configs/recipes.py', 'defines no get_config'),
+    ('configs/__init__.py', 'defines no get_config'),
   ],
 )
 def test_bad_files_and_arguments(spec, message):
@@ -186,14 +190,60 @@ def test_every_key_is_read(name):
   ] == []
 
 
-@pytest.mark.parametrize('recipe', recipes.RL)
-def test_every_rl_recipe_builds(recipe):
-  build.build(config.load(f'configs/rl.py:recipe={recipe}'))
+EVERY = [(p, r) for p in PARADIGMS for r in recipes.rows(p)]
 
 
-@pytest.mark.parametrize('recipe', recipes.SFT)
-def test_every_sft_recipe_builds(recipe):
-  build.build(config.load(f'configs/sft.py:recipe={recipe}'))
+@pytest.mark.parametrize('paradigm, recipe', EVERY)
+def test_every_recipe_builds(paradigm, recipe):
+  build.build(config.load(f'configs/{paradigm}.py:recipe={recipe}'))
+
+
+def test_a_recipe_of_another_paradigm_names_its_file():
+  with pytest.raises(ValueError, match='"dpo" is in configs/preference.py'):
+    config.load('configs/sft.py:recipe=dpo')
+
+
+@pytest.mark.parametrize(
+  'spec, items, message',
+  [
+    ('sft.py', {'collect.name': 'best_vs_worst'}, 'gives no rows for paradigm'),
+    ('sft.py', {'collect.name': 'rolouts'}, 'Did you mean "rollouts"'),
+    (
+      'sft.py',
+      {'collect.name': 'rollouts', 'collect.sampler': 'teacher'},
+      'collect.sampler="teacher" is no model of this run',
+    ),
+    (
+      'sft.py',
+      {'collect.name': 'rollouts', 'collect.keep': 'corect'},
+      'Did you mean "correct"',
+    ),
+    ('sft.py', {'group_size': '2'}, 'leave group_size=1'),
+    ('sft.py', {'loss.name': 'nft'}, 'needs the array "correct"'),
+    ('sft.py', {'weights.name': 'fait'}, 'needs the array "changed"'),
+    ('sft.py:recipe=forgetting', {'loss.name': 'nll'}, 'config.negative marks'),
+    ('sft.py', {'ref.refresh_every': '5'}, 'no reference'),
+    (
+      'sft.py:recipe=talr',
+      {'microbatch_rows': '16'},
+      '"talr" compares all 128 rows',
+    ),
+    ('preference.py', {'minibatch_rows': '1'}, 'would cut the 2 rows'),
+    ('preference.py', {'group_size': '1'}, 'needs at least 2'),
+    ('preference.py:recipe=kto', {'nll_coef': '1'}, 'for losses on pairs'),
+    (
+      'preference.py',
+      {'data.source': 'jsonl', 'data.path': 'x', 'data.packing': 'true'},
+      'data.packing=true is for demonstrations',
+    ),
+    ('preference.py', {'data.source': 'jsonl', 'data.path': 'x'}, 'makes its'),
+    ('distill.py', {'others.teacher': 'runs/nothing'}, 'no checkpoint under'),
+    ('rl.py', {'kl.name': 'full_entropy'}, 'no "full_entropy" in losses'),
+  ],
+)
+def test_parts_that_do_not_fit_are_refused(spec, items, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    build.build(config.load(f'configs/{spec}', list(items.items())))
 
 
 def test_parse_arg_types():

@@ -75,8 +75,10 @@ def test_public_functions_are_documented_and_resolvable(name, item):
 
 
 def test_recipes_resolve():
-  for row in (*recipes.RL.values(), *recipes.SFT.values()):
-    assert {'loss', 'reduce'} <= set(row)
+  for paradigm in ('sft', 'preference', 'rl', 'distill'):
+    for name, row in recipes.rows(paradigm).items():
+      assert row['reference'].startswith('https://'), name
+      assert 'loss' in row and ('reduce' in row or paradigm == 'preference')
 
 
 PG = [

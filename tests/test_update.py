@@ -11,7 +11,7 @@ import pytest
 
 from posttrain_jax import optim
 from posttrain_jax.losses import reduce
-from posttrain_jax.trainers import objective, update
+from posttrain_jax.trainers import arrays, objective, update
 from posttrain_jax.types import Batch, TokenSignals, TrainState
 
 ROWS, TOKENS = 8, 5
@@ -30,28 +30,42 @@ def batch_of(key):
   )
 
 
-def evaluate(params, batch):
+def make_evaluate(average):
   """Two terms whose value depends on the row: a stand-in for a model."""
-  table = params['table'][batch.tokens]
-  terms = {'policy': table * batch.advantages, 'kl': jnp.square(table)}
-  return terms, {'entropy': jnp.sin(table)}
+
+  def evaluate(params, state, batch):
+    del state
+    table = params['table'][batch.tokens]
+    terms = {'policy': table * batch.advantages, 'kl': jnp.square(table)}
+    sums = {name: average(x, batch.mask)[0] for name, x in terms.items()}
+    return sums, objective.with_mask({'entropy': jnp.sin(table)}, batch.mask)
+
+  return evaluate
+
+
+def make_goal(name):
+  average = getattr(reduce, name)
+  return objective.Objective(
+    make_evaluate(average),
+    objective.count_with(average, 'policy', 'kl'),
+    {'policy': 1.0, 'kl': 0.3},
+  )
 
 
 GOAL = {
-  name: objective.Objective(
-    evaluate, getattr(reduce, name), {'policy': 1.0, 'kl': 0.3}
-  )
+  name: make_goal(name)
   for name in ('token_mean', 'sequence_mean', 'sequence_sum', 'fixed_length')
 }
 PARAMS = {'table': jnp.linspace(-1.0, 1.0, 7)}
+STATE = TrainState(jnp.int32(0), PARAMS, ())
 
 
 @pytest.mark.parametrize('name', GOAL)
 @pytest.mark.parametrize('rows', [1, 2, 4])
 def test_microbatches_change_nothing(name, rows, key):
   batch = batch_of(key)
-  whole = jax.jit(update.make_gradient(GOAL[name], 0))(PARAMS, batch)
-  parts = jax.jit(update.make_gradient(GOAL[name], rows))(PARAMS, batch)
+  whole = jax.jit(update.make_gradient(GOAL[name], 0))(PARAMS, STATE, batch)
+  parts = jax.jit(update.make_gradient(GOAL[name], rows))(PARAMS, STATE, batch)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
     whole, parts,
@@ -61,21 +75,23 @@ def test_microbatches_change_nothing(name, rows, key):
 def test_padding_rows_and_row_order_change_nothing(key):
   gradient = jax.jit(update.make_gradient(GOAL['sequence_mean'], 0))
   batch = batch_of(key)
-  expected = gradient(PARAMS, batch)
+  expected = gradient(PARAMS, STATE, batch)
   order = jnp.array([3, 1, 0, 2, 7, 6, 5, 4])
   moved = jax.tree.map(lambda x: x[order], batch)
   padded = jax.tree.map(lambda x: jnp.concatenate([x, 0 * x]), batch)
   for other in (moved, padded):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-      gradient(PARAMS, other), expected,
+      gradient(PARAMS, STATE, other), expected,
     )  # fmt: skip
 
 
 def test_an_empty_batch_moves_nothing(key):
   batch = batch_of(key)
   batch = batch.replace(mask=jnp.zeros_like(batch.mask))
-  grads, metrics = update.make_gradient(GOAL['token_mean'], 0)(PARAMS, batch)
+  grads, metrics = update.make_gradient(GOAL['token_mean'], 0)(
+    PARAMS, STATE, batch
+  )
   np.testing.assert_array_equal(grads['table'], 0.0)
   assert metrics['loss'] == 0.0 and np.isfinite(metrics['entropy'])
 
@@ -101,7 +117,9 @@ def test_minibatches_are_updates_in_turn(key):
   expected = PARAMS
   for start in (0, 4):
     part = jax.tree.map(lambda x, s=start: x[s : s + 4], batch)
-    grads, _ = update.make_gradient(GOAL['token_mean'], 0)(expected, part)
+    grads, _ = update.make_gradient(GOAL['token_mean'], 0)(
+      expected, STATE, part
+    )
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, expected, grads)
   np.testing.assert_allclose(
     state.params['table'], expected['table'], rtol=1e-5
@@ -112,9 +130,11 @@ def test_minibatches_are_updates_in_turn(key):
 def test_later_passes_shuffle_whole_groups(key):
   seen = []
 
-  def record(params, batch):
+  evaluate = GOAL['token_mean'].evaluate
+
+  def record(params, state, batch):
     jax.debug.callback(lambda x: seen.append(np.asarray(x)), batch.tokens[:, 0])
-    return evaluate(params, batch)
+    return evaluate(params, state, batch)
 
   goal = dataclasses.replace(GOAL['token_mean'], evaluate=record)
   batch = batch_of(key)
@@ -222,7 +242,7 @@ def test_signals_that_a_loss_reads_are_found():
   def loss(signals: TokenSignals, mask):
     return signals.logps * signals.logits.sum(-1) * mask, {}
 
-  assert objective.signals_read_by(loss) == {'logps', 'logits'}
+  assert arrays.signals_read_by(loss) == {'logps', 'logits'}
 
 
 def test_parts_that_need_other_arrays_are_refused():

@@ -1,49 +1,127 @@
-"""Supervised fine-tuning on a task's oracle in-graph, or on batches of data."""
+"""Losses on given or self-made rows: supervised fine-tuning and its kin."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 
-from posttrain_jax import masked, sharding
-from posttrain_jax.rollout import assemble
-from posttrain_jax.tasks import split
-from posttrain_jax.types import Array, Batch, TrainState
+from posttrain_jax import masked, token_weights
+from posttrain_jax.losses import reduce, supervised
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.resolve import arrays_of, lookup
+from posttrain_jax.trainers import arrays
+from posttrain_jax.trainers.objective import (
+  Objective,
+  bind,
+  count_with,
+  score,
+  with_mask,
+)
+from posttrain_jax.types import Batch, TrainState
 
-__all__ = ['demonstrations', 'make_step']
-
-
-def demonstrations(
-  task: Any, key: Array, rows: int, *, heldout: bool, fraction: float
-) -> Batch:
-  """`rows` problems with the oracle's completions, [rows, P + C]."""
-  sample_key, solve_key = jax.random.split(key)
-  examples = split.sample_batch(
-    task, sample_key, rows, heldout=heldout, fraction=fraction
-  )
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(solve_key, examples.prompt_id)
-  solutions = jax.vmap(task.solve)(examples, keys)
-  return assemble(
-    examples.prompt, examples.prompt_mask, solutions.tokens, solutions.mask
-  )
+__all__ = ['check_packing', 'make_objective', 'needs', 'reads_values']
 
 
-def make_step(update: Callable, make_batch: Callable | None = None) -> Callable:
-  """The SFT step.
+def _parts(config: Any, provided: Iterable[str]):
+  """(loss, weights, marks or None), each bound."""
+  supplied = (*provided, *arrays.BEFORE, *arrays.INSIDE, 'negative')
+  loss = bind(supervised, config.loss, supplied=supplied)
+  weigh = bind(token_weights, config.weights, supplied=supplied)
+  marks = None
+  if 'negative' in config:
+    marks = bind(token_weights, config.negative, supplied=supplied)
+  return loss, weigh, marks
 
-  update      from `update.make_update`
-  make_batch  (key) -> Batch, for demonstrations made in-graph; the step is then
-              `step(state, key)`. None: the step is `step(state, batch)`.
 
-  Metric names are TRL's.
+def _wanted(function) -> frozenset[str]:
+  """Every array that a loss or weight needs, signals and extras."""
+  return arrays.signals_read_by(function) | set(arrays_of(function.func))
+
+
+def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
+  """Names of the arrays that the parts of a config need.
+
+  Raises:
+    ValueError: an array that neither a model nor the source makes.
   """
+  provided = set(provided)
+  names = frozenset()
+  loss, weigh, marks = _parts(config, provided)
+  for function in (loss, weigh, marks):
+    if function is None:
+      continue
+    wanted = _wanted(function) - {'logps', 'entropy', 'is_top', 'logits'}
+    wanted -= {'values'}
+    if marks is not None and function is not marks:
+      wanted -= {'negative'}  # the marks are made here
+    arrays.check(wanted, provided, function.func.__name__)
+    names |= wanted
+  if marks is not None and 'negative' not in arrays_of(loss.func):
+    raise ValueError(
+      f'config.negative marks tokens that loss "{config.loss.name}" does not '
+      'look at; take config.loss.name="forgetting" or "unlikelihood_negative"'
+    )
+  return names
 
-  def on_batch(state: TrainState, batch: Batch):
-    # Demonstrations are seen once: there is nothing to shuffle, hence no key.
-    state, metrics = update(state, sharding.rows(batch), jax.random.key(0))
-    return state, {**metrics, 'num_tokens': masked.count(batch.mask)}
 
-  def on_key(state: TrainState, key: Array):
-    return on_batch(state, make_batch(key))
+def reads_values(config: Any) -> bool:
+  """Whether the loss reads a scalar head."""
+  loss = lookup(supervised, config.loss.name)
+  return 'values' in arrays.signals_read_by(loss)
 
-  return on_batch if make_batch is None else on_key
+
+def check_packing(config: Any) -> None:
+  """Raises ValueError for parts that would mix the examples of a packed row."""
+  for key, room in (('loss', supervised), ('weights', token_weights)):
+    name = config[key].name
+    if name in room.WHOLE_ROWS:
+      raise ValueError(
+        f'data.packing: {key} "{name}" judges whole rows, and a packed row '
+        'holds several examples'
+      )
+  if config.reduce.name != 'token_mean':
+    raise ValueError(
+      f'data.packing: reduce "{config.reduce.name}" averages whole rows, and '
+      'a packed row holds several examples; take "token_mean"'
+    )
+
+
+def make_objective(
+  config: Any, models: dict[str, ModelConfig], provided: Iterable[str]
+) -> Objective:
+  """`config.loss`, times `config.weights`, averaged by `config.reduce`.
+
+  models    {role: ModelConfig}, 'policy' is trained
+  provided  names of the arrays that come with the rows
+  """
+  loss, weigh, marks = _parts(config, provided)
+  average = bind(reduce, config.reduce)
+  model = models['policy']
+  own = {'loss': arrays_of(loss.func), 'weights': arrays_of(weigh.func)}
+  read = arrays.signals_read_by(loss) | arrays.signals_read_by(weigh)
+  optional = arrays.optional_of(weigh)
+
+  def evaluate(params, state: TrainState, batch: Batch):
+    signals = score(params, model, batch, entropy=True, logits='logits' in read)
+    supply = lambda names, extra=(): arrays.inside(
+      names, extra, params, state, batch, models
+    )
+    given = supply([n for n in own['loss'] if n != 'negative' or not marks])
+    if marks is not None:
+      marked = marks(signals, batch.mask, **supply(arrays_of(marks.func)))
+      given['negative'] = jnp.where(marked > 0, 0.0, batch.mask)
+    token_loss, metrics = loss(signals, batch.mask, **given)
+    weights = weigh(signals, batch.mask, **supply(own['weights'], optional))
+    metrics = {
+      **metrics,
+      'entropy': signals.entropy,
+      'mean_token_accuracy': signals.is_top,
+      'nll': -signals.logps,
+    }
+    if config.weights.name != 'uniform':
+      metrics['token_weight'] = weights
+    total, _ = average(masked.select(token_loss * weights, batch.mask),
+                       batch.mask)  # fmt: skip
+    return {'loss': total}, with_mask(metrics, batch.mask)
+
+  return Objective(evaluate, count_with(average, 'loss'), {'loss': 1.0})

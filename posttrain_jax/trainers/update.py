@@ -5,6 +5,7 @@ micro-batches, whose gradients are added. Every term of the objective is divided
 once, by the count of its whole minibatch, so micro-batching changes nothing.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,42 +30,55 @@ def split_rows(batch: PyTree, parts: int) -> PyTree:
 
 def make_gradient(
   objective: Objective, microbatch_rows: int
-) -> Callable[[PyTree, Batch], tuple[PyTree, dict[str, Array]]]:
-  """(params, minibatch) -> (gradient, metrics), exact for any micro-batch."""
+) -> Callable[..., tuple[PyTree, dict[str, Array]]]:
+  """(params, state, minibatch) -> (gradient, metrics), for any micro-batch.
 
-  def loss_fn(params, batch, counts):
-    terms, metrics = objective.evaluate(params, batch)
+  `state` is the one before the step; the objective may read its models.
+  """
+
+  def loss_fn(params, state, batch, counts):
+    sums, metrics = objective.evaluate(params, state, batch)
     total, values = 0.0, {}
-    for name, token_loss in terms.items():
-      values[name] = objective.reduce(token_loss, batch.mask)[0] / counts
-      total = total + objective.coefs[name] * values[name]
-    sums = {k: masked.sum(v, batch.mask) for k, v in metrics.items()}
-    tops = {k: masked.maximum(metrics[k], batch.mask) for k in metrics
-            if k in MAX_METRICS}  # fmt: skip
-    return total, (total, values, sums, tops)
+    for name, term in sums.items():
+      values[name] = term / counts[name]
+      total = total + objective.coef(state, name) * values[name]
+    means = {
+      name: (masked.sum(x, mask), jnp.sum(mask))
+      for name, (x, mask) in metrics.items()
+    }
+    tops = {
+      name: masked.maximum(*metrics[name])
+      for name in metrics
+      if name in MAX_METRICS
+    }
+    return total, (total, values, means, tops)
 
-  def gradient(params: PyTree, batch: Batch):
+  def gradient(params: PyTree, state: TrainState, batch: Batch):
     rows = batch.tokens.shape[0]
-    _, counts = objective.reduce(jnp.zeros_like(batch.mask), batch.mask)
-    counts = jnp.maximum(counts, 1.0)
+    counts = {
+      name: jnp.maximum(count, 1.0)
+      for name, count in objective.count(batch).items()
+    }
     parts = 1 if microbatch_rows == 0 else rows // microbatch_rows
-    value_and_grad = jax.grad(loss_fn, has_aux=True)
+    grad = jax.grad(loss_fn, has_aux=True)
     if parts == 1:
-      grads, aux = value_and_grad(params, batch, counts)
+      grads, aux = grad(params, state, batch, counts)
     else:
 
       def body(total, micro):
-        grads, aux = value_and_grad(params, sharding.rows(micro), counts)
+        grads, aux = grad(params, state, sharding.rows(micro), counts)
         return jax.tree.map(jnp.add, total, grads), aux
 
       zeros = jax.tree.map(jnp.zeros_like, params)
       grads, aux = jax.lax.scan(body, zeros, split_rows(batch, parts))
-      total, values, sums, tops = aux
-      add = lambda tree: jax.tree.map(lambda x: x.sum(0), tree)
-      aux = add(total), add(values), add(sums), jax.tree.map(jnp.max, tops)
-    total, values, sums, tops = aux
-    tokens = masked.count(batch.mask)
-    metrics = {name: total / tokens for name, total in sums.items()}
+      *added, tops = aux
+      added = jax.tree.map(lambda x: x.sum(0), added)
+      aux = *added, jax.tree.map(jnp.max, tops)
+    total, values, means, tops = aux
+    metrics = {
+      name: value / jnp.maximum(count, 1.0)
+      for name, (value, count) in means.items()
+    }
     metrics |= {f'{name}/mean': metrics.pop(name) for name in tops}
     metrics |= {f'{name}/max': top for name, top in tops.items()}
     # A lone term is the loss itself; several are told apart.
@@ -91,9 +105,9 @@ def make_update(
   """
   gradient = make_gradient(objective, sizes.microbatch_rows)
 
-  def one(carry, minibatch):
+  def one(before, carry, minibatch):
     params, opt_state = carry
-    grads, metrics = gradient(params, sharding.rows(minibatch))
+    grads, metrics = gradient(params, before, sharding.rows(minibatch))
     updates, opt_state = optimizer.update(grads, opt_state, params)
     params = optax.apply_updates(params, updates)
     metrics['grad_norm'] = trees.global_norm(grads)
@@ -103,8 +117,9 @@ def make_update(
     rows = batch.tokens.shape[0]
     parts = rows // (sizes.minibatch_rows or rows)
     carry = (state.params, state.opt_state)
+    train = functools.partial(one, state)
     if parts == 1 and sizes.updates_per_rollout == 1:
-      carry, metrics = one(carry, batch)
+      carry, metrics = train(carry, batch)
     else:
 
       def epoch(carry, index):
@@ -113,7 +128,7 @@ def make_update(
         mixed = jax.random.permutation(jax.random.fold_in(key, index), groups)
         order = jnp.where(index == 0, groups, mixed).reshape(-1)
         shuffled = jax.tree.map(lambda x: x[order], batch)
-        return jax.lax.scan(one, carry, split_rows(shuffled, parts))
+        return jax.lax.scan(train, carry, split_rows(shuffled, parts))
 
       carry, stacked = jax.lax.scan(
         epoch, carry, jnp.arange(sizes.updates_per_rollout)

@@ -1,0 +1,170 @@
+"""`group_size` rows for each problem, next to each other."""
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.collect.world import (
+  World,
+  demonstrations,
+  keep_rows,
+  reward_metrics,
+  rows_of,
+)
+from posttrain_jax.resolve import nearest
+from posttrain_jax.types import Array, Batch, Rollout, TrainState
+
+__all__ = ['labelled', 'oracle_and_rollouts', 'rollouts']
+
+Rows = tuple[Batch, dict[str, Array]]
+KEEP = ('all', 'correct', 'mixed')
+
+
+def _first_of_kind(samples: Rollout) -> Array:
+  """[B, G] 1.0 where no earlier completion of the group is the same."""
+  tokens = jnp.where(samples.mask > 0, samples.completion, -1)
+  same = jnp.all(tokens[:, :, None] == tokens[:, None, :], axis=-1)
+  earlier = jnp.tril(jnp.ones(same.shape[1:], bool), -1)[None]
+  return 1.0 - jnp.any(same & earlier, axis=-1).astype(jnp.float32)
+
+
+def _verdicts(rewards: Array, threshold) -> tuple[Array, Array]:
+  """(correct, rate of correct ones in the group), [B, G] each."""
+  correct = (rewards > threshold).astype(jnp.float32)
+  rate = jnp.mean(correct, axis=1, keepdims=True)
+  return correct, jnp.broadcast_to(rate, correct.shape)
+
+
+def _with_verdicts(batch: Batch, rewards: Array, threshold) -> Batch:
+  correct, rate = _verdicts(rewards, threshold)
+  flat = lambda x: x.reshape(-1)
+  wrong = (1.0 - flat(correct))[:, None]
+  extras = {
+    'scores': flat(rewards),
+    'correct': flat(correct),
+    'correct_rate': flat(rate),
+    'negative': wrong * batch.mask,
+  }
+  return batch.replace(extras={**batch.extras, **extras})
+
+
+def rollouts(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'policy',
+  keep: str = 'all',
+  threshold: float = 0.5,
+  dedup: bool = False,
+  whole_fraction: float = 0.0,
+) -> Rows:
+  """Self-made answers and what the verifier says of them.
+
+  sampler         'policy', 'ref' or a role of `config.others`
+  keep            'all'; 'correct': those with a reward above `threshold`
+                  (rejection sampling, expert iteration); 'mixed': groups with
+                  right and wrong answers
+  dedup           a completion that its group already has is left out
+  whole_fraction  chance of a row to be marked `whole` (prefix fine-tuning)
+
+  Extras: scores, correct, correct_rate, whole [R], negative [R, T] (the tokens
+  of wrong answers).
+
+  References: rejection sampling, Yuan et al. (2023),
+  https://arxiv.org/abs/2308.01825; the negative side, Chen et al. (2025), NFT,
+  https://arxiv.org/abs/2505.18116
+
+  Raises:
+    ValueError: an unknown `keep` or `sampler`.
+  """
+  if keep not in KEEP:
+    raise ValueError(f'unknown keep "{keep}".{nearest(keep, KEEP)}')
+  attempt_key, whole_key = jax.random.split(key)
+  examples, samples, rewards = world.attempts(
+    state, sampler, attempt_key, world.group_size
+  )
+  correct, rate = _verdicts(rewards, threshold)
+  kept = {
+    'all': jnp.ones_like(correct),
+    'correct': correct,
+    'mixed': ((rate > 0) & (rate < 1)).astype(jnp.float32),
+  }[keep]
+  if dedup:
+    kept = kept * _first_of_kind(samples)
+  batch = keep_rows(rows_of(examples, samples), kept.reshape(-1))
+  batch = _with_verdicts(batch, rewards, threshold)
+  whole = jax.random.uniform(whole_key, batch.mask.shape[:1]) < whole_fraction
+  batch.extras['whole'] = whole.astype(jnp.float32)
+  return batch, reward_metrics(rewards, kept)
+
+
+def oracle_and_rollouts(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'policy',
+  threshold: float = 0.5,
+) -> Rows:
+  """Each group is one demonstration and `group_size` - 1 self-made answers.
+
+  Extras as `rollouts`, and `expert` [R], 1.0 on demonstrations; a
+  demonstration's score is what the verifier gives it.
+
+  Reference: Sun (2024), https://arxiv.org/abs/2403.12017 (expert and own rows
+  for a discriminator)
+
+  Raises:
+    ValueError: group_size below 2, or an unknown `sampler`.
+  """
+  if world.group_size < 2:
+    raise ValueError(
+      f'group_size={world.group_size}: a demonstration and at least one '
+      'sample make 2'
+    )
+  attempt_key, solve_key = jax.random.split(key)
+  examples, samples, rewards = world.attempts(
+    state, sampler, attempt_key, world.group_size - 1
+  )
+  gold = demonstrations(world, examples, solve_key)
+  tokens, mask = world.solve(examples, solve_key)
+  gold_rewards = world.verify(examples, tokens[:, None], mask[:, None])
+  own = rows_of(examples, samples)
+  size = world.num_prompts
+
+  def joined(a, b):
+    b = b.reshape(size, world.group_size - 1, *b.shape[1:])
+    both = jnp.concatenate([a[:, None], b], axis=1)
+    return both.reshape(-1, *a.shape[1:])
+
+  batch = jax.tree.map(joined, gold, own)
+  rewards_of_all = jnp.concatenate([gold_rewards, rewards], axis=1)
+  batch = _with_verdicts(batch, rewards_of_all, threshold)
+  is_first = jnp.arange(size * world.group_size) % world.group_size == 0
+  batch.extras['expert'] = is_first.astype(jnp.float32)
+  return batch, reward_metrics(rewards)
+
+
+def labelled(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'ref',
+  threshold: float = 0.5,
+) -> Rows:
+  """Self-made answers labelled good or bad, for unpaired preference losses.
+
+  Extras as `rollouts`, and `mismatched`: Batch [R, T], each problem with the
+  answer of the next problem of the batch (KTO's estimate of the KL).
+
+  Reference: Ethayarajh et al. (2024), KTO, https://arxiv.org/abs/2402.01306
+  """
+  examples, samples, rewards = world.attempts(
+    state, sampler, key, world.group_size
+  )
+  batch = _with_verdicts(rows_of(examples, samples), rewards, threshold)
+  # Whole groups move on, so that no row keeps an answer to its own problem.
+  moved = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), samples)
+  batch.extras['mismatched'] = rows_of(examples, moved).replace(extras={})
+  return batch, reward_metrics(rewards)

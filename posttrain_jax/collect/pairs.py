@@ -1,0 +1,110 @@
+"""Two rows for each problem: the chosen answer, then the rejected one."""
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.collect.single import _pick
+from posttrain_jax.collect.world import (
+  World,
+  demonstrations,
+  keep_rows,
+  reward_metrics,
+  rows_of,
+)
+from posttrain_jax.resolve import nearest
+from posttrain_jax.types import Array, Batch, TrainState
+
+__all__ = ['best_vs_worst', 'oracle_vs_rollout']
+
+Rows = tuple[Batch, dict[str, Array]]
+KEEP = ('all', 'wrong')
+
+
+def interleave(chosen: Batch, rejected: Batch) -> Batch:
+  """Rows c0 r0 c1 r1 ... of two batches."""
+
+  def zipped(a, b):
+    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+  return jax.tree.map(zipped, chosen, rejected)
+
+
+def _pairs(
+  chosen: Batch, rejected: Batch, scores: tuple[Array, Array], keep: Array
+) -> Batch:
+  batch = interleave(chosen, rejected)
+  both = jnp.stack(scores, axis=1).reshape(-1)
+  batch = keep_rows(batch, jnp.repeat(keep, 2))
+  return batch.replace(extras={'scores': both})
+
+
+def best_vs_worst(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'policy',
+  margin: float = 0.0,
+) -> Rows:
+  """The best and the worst of `group_size` self-made answers.
+
+  sampler  'policy' is online preference optimisation; 'ref' gives what an
+           offline data set of the reference's answers would hold
+  margin   pairs whose rewards differ by no more are left out: ties say nothing
+
+  Extras: `scores` [R], the rewards.
+
+  Reference: Guo et al. (2024), online AI feedback,
+  https://arxiv.org/abs/2402.04792
+
+  Raises:
+    ValueError: group_size below 2, or an unknown `sampler`.
+  """
+  if world.group_size < 2:
+    raise ValueError(f'group_size={world.group_size}: a pair needs 2 samples')
+  examples, samples, rewards = world.attempts(
+    state, sampler, key, world.group_size
+  )
+  high, low = jnp.max(rewards, axis=1), jnp.min(rewards, axis=1)
+  chosen = rows_of(examples, _pick(samples, jnp.argmax(rewards, axis=1)))
+  rejected = rows_of(examples, _pick(samples, jnp.argmin(rewards, axis=1)))
+  keep = high - low > margin
+  batch = _pairs(chosen, rejected, (high, low), keep)
+  return batch, reward_metrics(rewards, keep)
+
+
+def oracle_vs_rollout(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'ref',
+  keep: str = 'all',
+) -> Rows:
+  """A demonstration against a self-made answer.
+
+  keep  'all', as SPIN does; 'wrong': only where the self-made answer is wrong
+
+  With `ref.refresh_every` the opponent is the previous iterate.
+
+  Extras: `scores` [R], what the verifier gives both.
+
+  Reference: Chen et al. (2024), SPIN, https://arxiv.org/abs/2401.01335
+
+  Raises:
+    ValueError: an unknown `keep` or `sampler`.
+  """
+  if keep not in KEEP:
+    raise ValueError(f'unknown keep "{keep}".{nearest(keep, KEEP)}')
+  attempt_key, solve_key = jax.random.split(key)
+  examples, samples, rewards = world.attempts(state, sampler, attempt_key, 1)
+  tokens, mask = world.solve(examples, solve_key)
+  gold = world.verify(examples, tokens[:, None], mask[:, None])[:, 0]
+  kept = jnp.ones_like(gold) if keep == 'all' else gold - rewards[:, 0]
+  batch = _pairs(
+    demonstrations(world, examples, solve_key),
+    rows_of(examples, samples),
+    (gold, rewards[:, 0]),
+    kept > 0,
+  )
+  return batch, reward_metrics(rewards, kept)

@@ -1,0 +1,166 @@
+"""One row for each problem."""
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import rollout
+from posttrain_jax.collect.world import (
+  World,
+  demonstrations,
+  keep_rows,
+  reward_metrics,
+  rows_of,
+)
+from posttrain_jax.types import Array, Batch, Rollout, TrainState
+
+__all__ = ['best_of', 'on_policy_mix', 'oracle', 'self_rehearsal']
+
+Rows = tuple[Batch, dict[str, Array]]
+
+
+def _pick(samples: Rollout, index: Array) -> Rollout:
+  """The `index`-th [B] completion of each group, as groups of one."""
+
+  def take(x):
+    at = index.reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.take_along_axis(x, at, axis=1)
+
+  return jax.tree.map(take, samples)
+
+
+def _where(choose: Array, first: Batch, second: Batch) -> Batch:
+  """Row by row `first` where `choose` [B], else `second`."""
+
+  def select(a, b):
+    return jnp.where(choose.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+
+  return jax.tree.map(select, first, second)
+
+
+def oracle(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  noise: float = 0.0,
+  shuffled: bool = False,
+) -> Rows:
+  """Demonstrations of the task's oracle.
+
+  noise     share of rows that carry another problem's answer
+  shuffled  every row carries the answer of the row before it: what SHAD tunes
+            its probe on, Ye et al. (2024), https://arxiv.org/abs/2412.14780
+
+  Extras: `scores` [B], 1.0 on rows with their own answer.
+  """
+  del state
+  example_key, solve_key, noise_key = jax.random.split(key, 3)
+  examples = world.examples(example_key)
+  tokens, mask = world.solve(examples, solve_key)
+  wrong = jax.random.uniform(noise_key, mask.shape[:1]) < noise
+  wrong = jnp.logical_or(wrong, shuffled)
+  moved = lambda x: jnp.where(wrong[:, None], jnp.roll(x, 1, axis=0), x)
+  batch = rollout.assemble(
+    examples.prompt, examples.prompt_mask, moved(tokens), moved(mask)
+  )
+  return batch.replace(extras={'scores': 1.0 - wrong.astype(jnp.float32)}), {}
+
+
+def self_rehearsal(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'ref',
+  hint: bool = True,
+) -> Rows:
+  """The model's own answer wherever it is right, the oracle's elsewhere.
+
+  hint  where the own answer is wrong, the model tries again after reading the
+        oracle's; a right one is taken before the oracle's (S3FT's paraphrase).
+        False: SSR
+
+  The verifier stands for the papers' judge. Own answers are drawn with the
+  run's decoder, a new one whenever a problem comes back.
+
+  References: Gupta et al. (2025), S3FT, https://arxiv.org/abs/2502.08130;
+  Gupta et al. (2024), SSR, https://arxiv.org/abs/2409.04787
+  """
+  own_key, solve_key, hint_key = jax.random.split(key, 3)
+  examples, samples, rewards = world.attempts(state, sampler, own_key, 1)
+  gold = demonstrations(world, examples, solve_key)
+  right = rewards[:, 0] >= 1.0
+  batch = _where(right, rows_of(examples, samples), gold)
+  metrics = {'frac_own': jnp.mean(right.astype(jnp.float32))}
+  if hint:
+    # The prompt of the second try is the problem and its answer.
+    shown = examples.replace(
+      prompt=gold.tokens,
+      prompt_mask=(gold.segment_ids > 0).astype(jnp.float32),
+    )
+    again = world.sample(state, sampler, shown, hint_key, 1)
+    rewards = world.verify(examples, again.completion, again.mask)
+    use = ~right & (rewards[:, 0] >= 1.0)
+    batch = _where(use, rows_of(examples, again), batch)
+    metrics['frac_paraphrased'] = jnp.mean(use.astype(jnp.float32))
+  return batch, metrics
+
+
+def best_of(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'policy',
+  threshold: float = 0.0,
+) -> Rows:
+  """The best of `group_size` samples of each problem.
+
+  Rows whose best reward is not above `threshold` are left out. Of equally good
+  samples the first is taken.
+
+  Extras: `scores` [B], the reward.
+
+  References: Dong et al. (2023), RAFT, https://arxiv.org/abs/2304.06767; with
+  a direction in the prompt: Wang et al. (2024), DPA,
+  https://arxiv.org/abs/2402.18571
+  """
+  examples, samples, rewards = world.attempts(
+    state, sampler, key, world.group_size
+  )
+  best = jnp.argmax(rewards, axis=1)
+  top = jnp.max(rewards, axis=1)
+  batch = rows_of(examples, _pick(samples, best))
+  keep = top > threshold
+  batch = keep_rows(batch, keep).replace(extras={'scores': top})
+  return batch, reward_metrics(rewards, keep)
+
+
+def on_policy_mix(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  fraction: float = 0.5,
+  sampler: str = 'policy',
+  other: str = 'oracle',
+) -> Rows:
+  """A share of rows by the student, the others from a fixed source.
+
+  fraction  chance of a row to be the student's sample (GKD's lambda)
+  other     'oracle', or the role of a model that writes the other rows, such
+            as 'teacher'
+
+  Reference: Agarwal et al. (2024), GKD, https://arxiv.org/abs/2306.13649
+  """
+  own_key, other_key, pick_key = jax.random.split(key, 3)
+  examples, samples, rewards = world.attempts(state, sampler, own_key, 1)
+  own = rows_of(examples, samples)
+  if other == 'oracle':
+    given = demonstrations(world, examples, other_key)
+  else:
+    written = world.sample(state, other, examples, other_key, 1)
+    given = rows_of(examples, written)
+  choose = jax.random.uniform(pick_key, own.mask.shape[:1]) < fraction
+  metrics = {'frac_own': jnp.mean(choose.astype(jnp.float32))}
+  return _where(choose, own, given), {**reward_metrics(rewards), **metrics}

@@ -1,0 +1,143 @@
+"""What a source of rows may use: problems, the oracle, the verifier, models."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import rollout, sharding
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.resolve import nearest
+from posttrain_jax.rollout import decoders
+from posttrain_jax.tasks import split
+from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+  """The task and the models of a run, as a source of rows sees them.
+
+  task              an in-graph task
+  models            {role: ModelConfig}: 'policy', 'ref' and those of
+                    `config.others`
+  num_prompts       problems of a step
+  group_size        completions of each problem, where a source samples several
+  heldout_fraction  share of all problems that training never sees
+  max_new_tokens    of a completion
+  decoder           draws tokens: (logits, keys) -> (tokens, logps)
+  eos_id, pad_id    of the tokenizer
+  """
+
+  task: Any
+  models: dict[str, ModelConfig]
+  num_prompts: int
+  group_size: int
+  heldout_fraction: float
+  max_new_tokens: int
+  decoder: Callable
+  eos_id: int
+  pad_id: int
+
+  def examples(self, key: Array) -> Example:
+    """Training problems [B, ...]."""
+    return sharding.rows(
+      split.sample_batch(
+        self.task,
+        key,
+        self.num_prompts,
+        heldout=False,
+        fraction=self.heldout_fraction,
+      )
+    )
+
+  def solve(self, examples: Example, key: Array) -> tuple[Array, Array]:
+    """The oracle's completions and their mask, [B, C] each."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, examples.prompt_id)
+    solutions = jax.vmap(self.task.solve)(examples, keys)
+    return solutions.tokens, solutions.mask
+
+  def sample(
+    self,
+    state: TrainState,
+    sampler: str,
+    examples: Example,
+    key: Array,
+    group_size: int,
+    *,
+    greedy: bool = False,
+  ) -> Rollout:
+    """Completions [B, G, C] by one of the models.
+
+    Raises:
+      ValueError: no model has the role `sampler`.
+    """
+    if sampler not in self.models:
+      raise ValueError(
+        f'sampler "{sampler}" is no model of this run.'
+        + nearest(sampler, self.models)
+      )
+    samples = rollout.generate(
+      self.params(state, sampler),
+      self.models[sampler],
+      examples.prompt,
+      examples.prompt_mask,
+      key,
+      group_size=group_size,
+      max_new_tokens=self.max_new_tokens,
+      decoder=decoders.greedy if greedy else self.decoder,
+      eos_id=self.eos_id,
+      pad_id=self.pad_id,
+      prompt_ids=examples.prompt_id,
+    )
+    return jax.lax.stop_gradient(sharding.rows(samples))
+
+  def params(self, state: TrainState, role: str) -> Any:
+    """The parameters of a role, as they are before the step."""
+    if role == 'policy':
+      return state.params
+    return state.ref_params if role == 'ref' else state.others[role]
+
+  def verify(self, examples: Example, tokens: Array, mask: Array) -> Array:
+    """Rewards [B, G] of completions [B, G, C]."""
+    over_group = jax.vmap(self.task.verify, (None, 0, 0))
+    return jax.vmap(over_group)(examples, tokens, mask)['reward']
+
+  def attempts(
+    self, state: TrainState, sampler: str, key: Array, group_size: int
+  ) -> tuple[Example, Rollout, Array]:
+    """Problems, completions of a model, and their rewards [B, G]."""
+    example_key, sample_key = jax.random.split(key)
+    examples = self.examples(example_key)
+    samples = self.sample(state, sampler, examples, sample_key, group_size)
+    rewards = self.verify(examples, samples.completion, samples.mask)
+    return examples, samples, rewards
+
+
+def demonstrations(world: World, examples: Example, key: Array) -> Batch:
+  """Rows [B, P + C] of problems with the oracle's answers."""
+  tokens, mask = world.solve(examples, key)
+  return rollout.assemble(examples.prompt, examples.prompt_mask, tokens, mask)
+
+
+def rows_of(examples: Example, samples: Rollout) -> Batch:
+  """Rows [B * G, P + C] of problems with sampled answers."""
+  batch = rollout.assemble_groups(
+    examples.prompt, examples.prompt_mask, samples
+  )
+  # Scored again where a method asks: a decoder may have truncated.
+  return batch.replace(old_logps=None)
+
+
+def keep_rows(batch: Batch, keep: Array) -> Batch:
+  """The batch with rows where `keep` [R] is 0 left out of the loss."""
+  return batch.replace(mask=batch.mask * (keep > 0)[:, None])
+
+
+def reward_metrics(rewards: Array, kept: Array | None = None) -> dict:
+  """What the verifier said of self-made answers, and how many rows count."""
+  metrics = {'reward': jnp.mean(rewards)}
+  if kept is not None:
+    metrics['frac_rows_kept'] = jnp.mean((kept > 0).astype(jnp.float32))
+  return metrics

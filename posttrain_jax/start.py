@@ -1,0 +1,130 @@
+"""The models of a run and the parameters that they start from.
+
+A run trains one model, 'policy'. Further roles are frozen: 'ref', and those of
+`config.others` ('teacher', 'base', ...). A role with a path is read from there;
+without one it is the policy as the run starts.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import checkpoint
+from posttrain_jax.models import hf, transformer
+from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
+from posttrain_jax.models.hf_config import read_config
+from posttrain_jax.types import Array, PyTree
+
+__all__ = ['Start', 'make_model', 'make_models', 'model_fields', 'start_from']
+
+# {role: parameters}; 'policy' is always there
+Start = dict[str, PyTree]
+
+
+def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
+  """ModelConfig fields of a JSON dict."""
+  fields = dict(saved)
+  if fields.get('rope_scaling'):
+    fields['rope_scaling'] = RopeScaling(**fields['rope_scaling'])
+  return fields
+
+
+def _is_hf_folder(path: str) -> bool:
+  return bool(path) and any(Path(path).glob('*.safetensors*'))
+
+
+def _read_model(path: str) -> ModelConfig:
+  """The model saved at a path: a run, or a Hugging Face folder."""
+  if _is_hf_folder(path):
+    return read_config(Path(path))
+  workdir, _ = checkpoint.find(path)
+  saved = checkpoint.load_config(workdir)
+  if saved is None or 'resolved_model' not in saved:
+    raise ValueError(f'{workdir}/{checkpoint.CONFIG}: not a run of train.py')
+  return ModelConfig(**model_fields(saved['resolved_model']))
+
+
+def make_model(
+  config: Any, vocab_size: int, value_head: bool = False
+) -> ModelConfig:
+  """The model that a run trains: the preset's, or that of `init_from`.
+
+  Raises:
+    ValueError: unknown preset; no model at `init_from`; a tokenizer with more
+      tokens than the model.
+  """
+  wanted = {**dict(config.model), 'value_head': value_head}
+  preset = wanted.pop('preset')
+  if not config.init_from:
+    return make_config(preset, vocab_size=vocab_size, **wanted)
+  found = dataclasses.replace(_read_model(config.init_from), **wanted)
+  if vocab_size > found.vocab_size:
+    raise ValueError(
+      f'tokenizer "{config.tokenizer}" has {vocab_size} tokens, the model of '
+      f'{config.init_from} only {found.vocab_size}'
+    )
+  return found
+
+
+def _path(config: Any, role: str) -> str:
+  if role == 'ref':
+    return config.ref.path
+  return dict(config.get('others', {})).get(role, '')
+
+
+def make_models(
+  config: Any, policy: ModelConfig, roles: set[str]
+) -> dict[str, ModelConfig]:
+  """{role: ModelConfig} of 'policy', 'ref' and `roles`.
+
+  Raises:
+    ValueError: no model at a role's path.
+  """
+  wanted = dict(config.model)
+  wanted.pop('preset')
+  models = {'policy': policy}
+  for role in sorted(roles | {'ref'}):
+    path = _path(config, role)
+    models[role] = policy
+    if path:
+      found = dataclasses.replace(_read_model(path), **wanted)
+      models[role] = dataclasses.replace(found, value_head=False)
+  return models
+
+
+def _read_params(path: str, model: ModelConfig) -> PyTree:
+  if _is_hf_folder(path):
+    return hf.load(path, param_dtype=model.param_dtype)[1]
+  return checkpoint.load_params(path)
+
+
+def _params(path: str, model: ModelConfig, key: Array) -> PyTree:
+  """Fresh parameters, overlaid with those at `path`.
+
+  A value head that the loaded model does not have starts fresh (zeros).
+  """
+  params = transformer.init(key, model)
+  loaded = _read_params(path, model) if path else {}
+  return {**params, **{k: v for k, v in loaded.items() if k in params}}
+
+
+def start_from(
+  config: Any, models: dict[str, ModelConfig], key: Array
+) -> Start:
+  """Initial parameters of the policy, and of each role that has a path.
+
+  models  the roles that the run holds, 'policy' among them
+  """
+  start = {'policy': _params(config.init_from, models['policy'], key)}
+  for role in models:
+    if role != 'policy' and _path(config, role):
+      start[role] = _params(_path(config, role), models[role], key)
+  return start
+
+
+def role_params(start: Start, role: str) -> PyTree:
+  """A frozen copy of a role's parameters."""
+  return jax.tree.map(jnp.copy, start.get(role, start['policy']))

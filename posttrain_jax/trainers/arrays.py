@@ -1,0 +1,196 @@
+"""The arrays that methods ask for by name, and who makes them.
+
+A loss or a token weight says what it needs beyond the signals by keyword
+arguments without a default, and what it reads of the signals by reading it.
+Each of those names comes from one of three places:
+
+  the source   rows came with it (`Batch.extras`): verdicts, scores, marks
+  before       scored once a step by a frozen model or by the policy as it was
+  inside       made from the trained parameters, in the loss itself
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import masked
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.resolve import arrays_of, nearest
+from posttrain_jax.trainers.objective import score
+from posttrain_jax.types import Array, Batch, TokenSignals, TrainState
+
+__all__ = [
+  'BEFORE',
+  'INSIDE',
+  'check',
+  'inside',
+  'make_prepare',
+  'optional_of',
+  'roles',
+  'signals_read_by',
+]
+
+# Whose log-probabilities they are: 'policy' is the one before the update,
+# 'ref' the reference, other names are roles of `config.others`.
+BEFORE = {
+  'base_logps': 'base',
+  'history_logps': 'ref',
+  'old_logps': 'policy',
+  'proximal_logps': 'policy',
+  'ref_logps': 'ref',
+  'ref_scores': 'teacher',
+  'shuffled_logps': 'shuffled',
+}
+INSIDE = ('key', 'ref_logits', 'tokens', 'wrong_logps')
+
+# Arrays of rows or of another type, for tracing; all others are [B, T] floats.
+_ROWS = ('scores', 'correct', 'correct_rate', 'expert', 'ref_scores', 'whole')
+
+
+def _example(name: str) -> Any:
+  if name == 'key':
+    return jax.eval_shape(lambda: jax.random.key(0))
+  if name == 'tokens':
+    return jax.ShapeDtypeStruct((2, 3), jnp.int32)
+  if name.endswith('logits'):
+    return jax.ShapeDtypeStruct((2, 3, 5), jnp.float32)
+  shape = (2,) if name in _ROWS else (2, 3)
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _plain(function: Callable) -> Callable:
+  return getattr(function, 'func', function)
+
+
+def optional_of(function: Callable) -> list[str]:
+  """Arrays that a token weight uses where there are any (default None)."""
+  parameters = inspect.signature(_plain(function)).parameters.values()
+  return [
+    p.name
+    for p in parameters
+    if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is None
+  ]
+
+
+def signals_read_by(function: Callable) -> frozenset[str]:
+  """Which fields of TokenSignals a loss or a token weight reads.
+
+  Found by tracing it once over a record of its own field accesses, so that a
+  new method needs no second declaration.
+  """
+  read: set[str] = set()
+
+  class Recorder(TokenSignals):
+    def __getattribute__(self, name: str):
+      if name in TokenSignals.__dataclass_fields__:
+        read.add(name)
+      return object.__getattribute__(self, name)
+
+  fields = {name: _example(name) for name in TokenSignals.__dataclass_fields__}
+  extras = {name: _example(name) for name in arrays_of(_plain(function))}
+
+  def trace(mask, fields, extras):
+    return function(Recorder(**fields), mask, **extras)
+
+  jax.eval_shape(trace, _example('mask'), fields, extras)
+  return frozenset(read)
+
+
+def check(names: Iterable[str], provided: Iterable[str], who: str) -> None:
+  """Raises ValueError for an array that nobody makes, naming the method."""
+  provided = set(provided)
+  for name in sorted(names):
+    if name not in provided and name not in BEFORE and name not in INSIDE:
+      raise ValueError(
+        f'"{who}" needs the array "{name}", which the rows of this source do '
+        f'not carry.{nearest(name, provided)}'
+      )
+    if name == 'wrong_logps' and 'wrong' not in provided:
+      raise ValueError(
+        f'"{who}" compares with wrong answers: take '
+        'collect.name="oracle_with_wrong"'
+      )
+
+
+def roles(names: Iterable[str], provided: Iterable[str]) -> set[str]:
+  """Models besides the trained one that these arrays are scored by."""
+  found = {BEFORE[n] for n in names if n in BEFORE and n not in set(provided)}
+  if 'ref_logits' in names:
+    found.add('ref')
+  return found - {'policy'}
+
+
+def _scores_of(name: str, logps: Array, mask: Array) -> Array:
+  if name == 'ref_scores':
+    return masked.mean(logps, mask, axis=1)
+  return logps
+
+
+def make_prepare(
+  names: Iterable[str],
+  provided: Iterable[str],
+  models: dict[str, ModelConfig],
+  temperature: float = 1.0,
+) -> Callable[[TrainState, Batch], Batch]:
+  """`prepare(state, batch)`: the batch with every array of `BEFORE` it needs.
+
+  models  {role: ModelConfig} with 'policy' and 'ref'
+  """
+  wanted = sorted(n for n in names if n in BEFORE and n not in set(provided))
+
+  def prepare(state: TrainState, batch: Batch) -> Batch:
+    by_role: dict[str, Array] = {}
+    fields, extras = {}, dict(batch.extras)
+    for name in wanted:
+      role = BEFORE[name]
+      if role not in by_role:
+        signals = score(
+          params_of(state, role), models[role], batch, temperature
+        )
+        by_role[role] = jax.lax.stop_gradient(signals.logps)
+      made = _scores_of(name, by_role[role], batch.mask)
+      if name in ('ref_logps', 'old_logps'):
+        fields[name] = made
+      else:
+        extras[name] = made
+    return batch.replace(**fields, extras=extras)
+
+  return prepare
+
+
+def params_of(state: TrainState, role: str) -> Any:
+  """The parameters of a role, as they were before the step."""
+  if role == 'policy':
+    return state.params
+  return state.ref_params if role == 'ref' else state.others[role]
+
+
+def inside(
+  names: Iterable[str],
+  optional: Iterable[str],
+  params: Any,
+  state: TrainState,
+  batch: Batch,
+  models: dict[str, ModelConfig],
+) -> dict[str, Array]:
+  """The arrays that a loss takes as keyword arguments, for this batch."""
+  out = {}
+  for name in names:
+    if name in batch.extras:
+      out[name] = batch.extras[name]
+    elif name == 'tokens':
+      out[name] = batch.tokens
+    elif name == 'key':
+      # Rows carry random words, so that each micro-batch has its own key.
+      out[name] = jax.random.key(batch.extras['seed'][0])
+    elif name == 'ref_logits':
+      signals = score(state.ref_params, models['ref'], batch, logits=True)
+      out[name] = jax.lax.stop_gradient(signals.logits)
+    elif name == 'wrong_logps':
+      signals = score(params, models['policy'], batch.extras['wrong'])
+      out[name] = jax.lax.stop_gradient(signals.logps)
+  out |= {n: batch.extras[n] for n in optional if n in batch.extras}
+  return out

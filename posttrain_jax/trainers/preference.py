@@ -1,0 +1,240 @@
+"""Preference objectives: pairs, labelled single answers, reward models.
+
+Pairs are rows next to each other: row 2i is the chosen answer, row 2i + 1 the
+rejected one. A pair with an empty side is padding.
+"""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import masked
+from posttrain_jax.losses import preference, reward_model
+from posttrain_jax.models import heads
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.resolve import arrays_of, lookup
+from posttrain_jax.trainers import arrays
+from posttrain_jax.trainers.objective import (
+  Objective,
+  bind,
+  score,
+  with_mask,
+)
+from posttrain_jax.types import (
+  Array,
+  Batch,
+  SequenceSignals,
+  TokenSignals,
+  TrainState,
+)
+
+__all__ = ['kind_of', 'make_objective', 'needs', 'room_of', 'side']
+
+# Arrays of a pair that are made from the rows: name -> what of a row.
+PAIR_ARRAYS = ('chosen_rewards', 'rejected_rewards')
+COLLISIONS = ('chosen_collision', 'rejected_collision')
+
+
+def kind_of(name: str) -> str:
+  """'pair', 'unpaired' or 'reward': what a loss of this name is called with.
+
+  Raises:
+    ValueError: unknown name, with the nearest valid one.
+  """
+  if name in reward_model.__all__:
+    return 'reward'
+  lookup(preference, name)
+  return 'unpaired' if name in preference.UNPAIRED else 'pair'
+
+
+def room_of(name: str) -> Any:
+  """The room that a preference recipe's loss is in."""
+  return reward_model if name in reward_model.__all__ else preference
+
+
+def _uses_reference(loss: Any) -> bool:
+  """A reference-free loss may be called without references."""
+  parameters = inspect.signature(loss).parameters
+  name = next(n for n in parameters if n.startswith('ref_'))
+  return parameters[name].default is parameters[name].empty
+
+
+def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
+  """Names of the arrays that `config.loss` needs.
+
+  Raises:
+    ValueError: an array that neither a model nor the source makes.
+  """
+  kind = kind_of(config.loss.name)
+  loss = lookup(room_of(config.loss.name), config.loss.name)
+  wanted = set(arrays_of(loss))
+  if kind == 'pair':
+    if wanted & set(PAIR_ARRAYS):
+      wanted = wanted - set(PAIR_ARRAYS) | {'scores'}
+    wanted -= set(COLLISIONS)
+  if kind == 'unpaired':
+    wanted |= {'correct', 'mismatched'}
+  arrays.check(wanted, provided, config.loss.name)
+  if kind != 'reward' and _uses_reference(loss):
+    wanted.add('ref_logps')
+  return frozenset(wanted)
+
+
+def side(tree: Any, which: int) -> Any:
+  """Rows 0, 2, 4, ... (which 0: chosen) or 1, 3, 5, ... of every array."""
+  return jax.tree.map(lambda x: x[which::2], tree)
+
+
+def _sequence(logps: Array, mask: Array) -> SequenceSignals:
+  """Row sums of token log-probabilities, in the rooms' record."""
+  logps = masked.select(logps, mask)
+  return SequenceSignals(
+    logps=jnp.sum(logps, axis=1),
+    length=jnp.sum(mask, axis=1),
+    token_logps=logps,
+    mask=mask,
+  )
+
+
+def _extras(loss: Any, batch: Batch, signals: TokenSignals) -> dict[str, Array]:
+  """Keyword arrays of a paired loss."""
+  out = {}
+  names = [*arrays_of(loss.func), *arrays.optional_of(loss.func)]
+  for which, prefix in enumerate(('chosen', 'rejected')):
+    if f'{prefix}_rewards' in names:
+      out[f'{prefix}_rewards'] = side(batch.extras['scores'], which)
+    if f'{prefix}_collision' in names:
+      doubled = 2.0 * jax.nn.log_softmax(signals.logits)
+      collision = jnp.exp(jax.nn.logsumexp(doubled, axis=-1))
+      out[f'{prefix}_collision'] = side(
+        masked.select(jax.lax.stop_gradient(collision), batch.mask), which
+      )
+  return out
+
+
+def _live(batch: Batch) -> Array:
+  tokens = jnp.sum(batch.mask, axis=1)
+  return ((side(tokens, 0) > 0) & (side(tokens, 1) > 0)).astype(jnp.float32)
+
+
+def _make_pairs(config: Any, model: ModelConfig) -> Objective:
+  supplied = (*PAIR_ARRAYS, *COLLISIONS)
+  loss = bind(preference, config.loss, supplied=supplied)
+  optional = arrays.optional_of(loss.func)
+  wants_logits = any(name in optional for name in COLLISIONS)
+  referenced = _uses_reference(loss.func)
+
+  def evaluate(params, state: TrainState, batch: Batch):
+    del state
+    signals = score(params, model, batch, entropy=True, logits=wants_logits)
+    policy = _sequence(signals.logps, batch.mask)
+    ref = _sequence(batch.ref_logps, batch.mask) if referenced else None
+    pair_loss, metrics = loss(
+      side(policy, 0),
+      side(policy, 1),
+      side(ref, 0) if referenced else None,
+      side(ref, 1) if referenced else None,
+      **_extras(loss, batch, signals),
+    )
+    live = _live(batch)
+    metrics = {
+      **metrics,
+      'logps/chosen': side(policy.logps, 0),
+      'logps/rejected': side(policy.logps, 1),
+    }
+    sums = {'preference': jnp.sum(jnp.where(live > 0, pair_loss, 0.0))}
+    chosen = batch.mask.at[1::2].set(0.0)
+    if config.nll_coef:
+      sums['nll'] = -masked.sum(signals.logps, chosen)
+    tokens = {
+      'entropy': signals.entropy, 'mean_token_accuracy': signals.is_top
+    }  # fmt: skip
+    return sums, with_mask(metrics, live) | with_mask(tokens, batch.mask)
+
+  def count(batch: Batch) -> dict[str, Array]:
+    chosen = batch.mask.at[1::2].set(0.0)
+    return {'preference': jnp.sum(_live(batch)), 'nll': jnp.sum(chosen)}
+
+  coefs = {'preference': 1.0}
+  if config.nll_coef:
+    coefs['nll'] = config.nll_coef
+  return Objective(evaluate, count, coefs)
+
+
+def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
+  loss = bind(preference, config.loss, supplied=('correct', 'mismatched'))
+  model = models['policy']
+
+  def evaluate(params, state: TrainState, batch: Batch):
+    signals = score(params, model, batch, entropy=True)
+    other = batch.extras['mismatched']
+    mismatched = jax.lax.stop_gradient(score(params, model, other).logps)
+    ref_mismatched = score(state.ref_params, models['ref'], other).logps
+    row_loss, metrics = loss(
+      _sequence(signals.logps, batch.mask),
+      _sequence(batch.ref_logps, batch.mask),
+      _sequence(mismatched, other.mask),
+      _sequence(jax.lax.stop_gradient(ref_mismatched), other.mask),
+      batch.extras['correct'],
+    )
+    live = jnp.any(batch.mask > 0, axis=1).astype(jnp.float32)
+    is_chosen = live * metrics.pop('is_chosen')
+    sides = {'chosen': is_chosen, 'rejected': live - is_chosen}
+    out = with_mask({'frac_desirable': is_chosen}, live)
+    for name, values in metrics.items():
+      mask = sides.get(name.removeprefix('rewards/'), live)
+      out |= with_mask({name: values}, mask)
+    out |= with_mask({'entropy': signals.entropy}, batch.mask)
+    return {'preference': jnp.sum(row_loss * live)}, out
+
+  def count(batch: Batch) -> dict[str, Array]:
+    return {'preference': jnp.sum(jnp.any(batch.mask > 0, axis=1) * 1.0)}
+
+  return Objective(evaluate, count, {'preference': 1.0})
+
+
+def _make_reward_model(config: Any, model: ModelConfig) -> Objective:
+  loss = bind(reward_model, config.loss)
+
+  def evaluate(params, state: TrainState, batch: Batch):
+    del state
+    rewards = heads.sequence_values(
+      params,
+      model,
+      batch.tokens,
+      batch.mask,
+      positions=batch.positions,
+      segment_ids=batch.segment_ids,
+    )
+    live = _live(batch)
+    pair_loss, metrics = loss(side(rewards, 0), side(rewards, 1))
+    total = jnp.sum(jnp.where(live > 0, pair_loss, 0.0))
+    return {'preference': total}, with_mask(metrics, live)
+
+  return Objective(
+    evaluate,
+    lambda batch: {'preference': jnp.sum(_live(batch))},
+    {'preference': 1.0},
+  )
+
+
+def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
+  """The objective of `config.loss`, and NLL on the chosen side if asked for.
+
+  Raises:
+    ValueError: unknown loss or hyperparameter, or an array that is not there.
+  """
+  kind = kind_of(config.loss.name)
+  if kind != 'pair' and config.nll_coef:
+    raise ValueError(
+      f'nll_coef={config.nll_coef} is for losses on pairs, not '
+      f'"{config.loss.name}"'
+    )
+  if kind == 'reward':
+    return _make_reward_model(config, models['policy'])
+  if kind == 'unpaired':
+    return _make_unpaired(config, models)
+  return _make_pairs(config, models['policy'])
