@@ -51,8 +51,11 @@ def _jsd(student: Array, teacher: Array, beta: Array | float) -> Array:
   # The limits are KLs, not 0 / 0: beta is kept inside and the two ends chosen
   # at the end.
   inside = jnp.clip(beta, 1e-6, 1.0 - 1e-6)
+  # A token that both sides ban would be logaddexp(-inf, -inf), whose gradient
+  # is NaN.
+  floored = lambda log_probs: jnp.maximum(log_probs, -1e4)
   mixture = jnp.logaddexp(
-    student + jnp.log1p(-inside), teacher + jnp.log(inside)
+    floored(student) + jnp.log1p(-inside), floored(teacher) + jnp.log(inside)
   )
   mixed = inside * numerics.kl(teacher, mixture)
   mixed = mixed + (1.0 - inside) * numerics.kl(student, mixture)
