@@ -36,6 +36,7 @@ TOKEN = [
   'discounted_returns',
   'gae',
   'last_token_rewards',
+  'progress_rewards',
   'segment_rewards',
 ]
 
@@ -302,3 +303,39 @@ def segment_rewards(rewards: Array, ends: Array, mask: Array) -> Array:
   hit = ends[:, :, None] == columns[None, None, :]
   placed = jnp.sum(jnp.where(hit, rewards[:, :, None], 0.0), axis=1)
   return masked.select(placed, mask)
+
+
+def progress_rewards(
+  success: Array, start: Array, ends: Array, mask: Array
+) -> Array:
+  """[B, T] token rewards: how much each episode of a thought helped.
+
+  The rise of the probability of success since the episode before, on the
+  token that ends the episode. A row's sum is the last probability minus the
+  first, so beside the outcome only the credit of an episode changes. The
+  paper's reward is `last_token_rewards` of the outcome plus a coefficient
+  times this. (Its form for continuations of one prefix is `remax` with the
+  prefix's probability as `greedy_rewards`.)
+
+  Args:
+    success: [B, S] probability of success if the answer had to be given after
+      each episode.
+    start: [B] the same before the first one.
+    ends: [B, S] int, the column of an episode's last token. An episode whose
+      column is outside 0..T-1 (write -1 for "no such episode") or masked is
+      passed over.
+    mask: [B, T] 1.0 on counted tokens.
+
+  Reference: Qu et al. (2025), https://arxiv.org/abs/2503.07572
+  """
+  size = mask.shape[1]
+  at = jnp.take_along_axis(mask, jnp.clip(ends, 0, size - 1), axis=1)
+  exists = (ends >= 0) & (ends < size) & (at != 0)
+
+  def forward(before, episode):
+    after, real = episode
+    rise = jnp.where(real, after - before, 0.0)
+    return jnp.where(real, after, before), rise
+
+  _, rises = jax.lax.scan(forward, start, (success.T, exists.T))
+  return segment_rewards(rises.T, ends, mask)

@@ -127,3 +127,34 @@ def detailed_balance_stop(p, stop, reward):
 
 def sub_trajectory_balance_stop(p, stop, reward, *, lam):
   return pieces(p, [r - s for r, s in zip(reward, stop)], lam)
+
+
+# losses.contrastive and advantages.progress_rewards
+
+
+def cosine(a, b):
+  return a @ b / math.sqrt((a @ a) * (b @ b))
+
+
+def info_nce(anchors, positives, temperature, ceiling):
+  """One loss per row of those that exist."""
+  losses = []
+  for i, anchor in enumerate(anchors):
+    near = min(cosine(anchor, positives[i]), ceiling)
+    others = [math.exp(cosine(anchor, p) / temperature) for p in positives]
+    losses.append(-math.log(math.exp(near / temperature) / sum(others)))
+  return losses
+
+
+def value_pooled(hidden, values):
+  weights = [math.exp(v) for v in values]
+  return sum(w * h for w, h in zip(weights, hidden)) / sum(weights)
+
+
+def progress_rewards(success, start, ends, mask):
+  out = np.zeros(len(mask))
+  for after, end in zip(success, ends):
+    if 0 <= end < len(mask) and mask[end]:
+      out[end] += after - start
+      start = after
+  return out

@@ -10,6 +10,7 @@ One module, or package, per signature:
   value            f(values, returns, old_values, mask)
   regularizers     f(logps, ref_logps, mask)
   flow             f(logps, log_flows, log_rewards, mask)
+  contrastive      f(anchors, positives, mask)
   reduce           f(token_loss, mask) -> (sum, count)
 
 Each returns `(loss, metrics)` and averages nothing, except `reduce`, which is
