@@ -35,6 +35,9 @@ __all__ = [
 
 TokenLoss = tuple[Array, dict[str, Array]]
 
+# Stands for -inf where a difference of two of them would be NaN.
+_BANNED = -1e4
+
 
 def _log_probs(
   student_logits: Array, teacher_logits: Array, mask: Array, temperature
@@ -53,7 +56,7 @@ def _jsd(student: Array, teacher: Array, beta: Array | float) -> Array:
   inside = jnp.clip(beta, 1e-6, 1.0 - 1e-6)
   # A token that both sides ban would be logaddexp(-inf, -inf), whose gradient
   # is NaN.
-  floored = lambda log_probs: jnp.maximum(log_probs, -1e4)
+  floored = lambda log_probs: jnp.maximum(log_probs, _BANNED)
   mixture = jnp.logaddexp(
     floored(student) + jnp.log1p(-inside), floored(teacher) + jnp.log(inside)
   )
@@ -130,6 +133,8 @@ def jsd(
 def _restrict(log_probs: Array, index: Array, tail: str) -> Array:
   """The [B, T, k] entries at `index`, renormalised or with a tail bucket."""
   kept = jnp.take_along_axis(log_probs, index, axis=-1)
+  # Finite, or a side that bans all of them would have a NaN mass.
+  kept = jnp.maximum(kept, _BANNED)
   mass = jax.nn.logsumexp(kept, axis=-1, keepdims=True)
   if tail == 'renormalize':
     return kept - mass
