@@ -50,6 +50,9 @@ class Run:
   evaluators  {name: Evaluator}; '' is the run's own task; none where the
               run's tokenizer is not the task's
   batches     () -> iterator of batches; None where the step makes its own
+  collect     (state, key) -> (Batch, metrics) and
+  learn       (state, batch, key) -> (state, metrics): the halves of a step that
+              makes its own rows (not of RL's)
   """
 
   config: Any
@@ -61,6 +64,8 @@ class Run:
   step: Callable | host.HostStep
   evaluators: dict[str, Evaluator | host.HostEvaluator]
   batches: Callable[[], pipeline.BatchIterator] | None = None
+  collect: Callable | None = None
+  learn: Callable | None = None
 
   @property
   def model(self) -> ModelConfig:
@@ -258,21 +263,20 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
   batches = inputs.make_batches(config, tokenizer, task, sizes)
   make_update, optimizer = _updater(config, policy, sizes, learning_rate)
   refresh = step.make_refresh(config.ref.refresh_every, config.ref.mixup)
+  source = learn = None
   if config.paradigm == 'rl':
     run_step = _rl_step(
       config, models, task, tokenizer, make_update, refresh, sizes
     )
   else:
-    source = None
     if batches is None:
       source = _source(config, models, task, tokenizer, sizes)
-    run_step = step.make_step(
+    learn = step.make_learn(
       make_update(_objective(config, models)),
       arrays.make_prepare(needs, _provided(config), models),
       refresh,
-      source,
-      config.seed,
     )
+    run_step = step.make_step(learn, source, config.seed)
 
   def init_state(params: Start) -> TrainState:
     copy = lambda role: start.role_params(params, role)
@@ -295,6 +299,8 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
     step=run_step,
     evaluators=make_evaluators(config, policy, task, tokenizer, sizes),
     batches=batches,
+    collect=source,
+    learn=learn,
   )
 
 

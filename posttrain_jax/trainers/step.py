@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from posttrain_jax import masked, sharding
 from posttrain_jax.types import Array, Batch, TrainState
 
-__all__ = ['make_refresh', 'make_step']
+__all__ = ['make_learn', 'make_refresh', 'make_step']
 
 Metrics = dict[str, Array]
 
@@ -45,18 +45,15 @@ def make_refresh(
   return refresh
 
 
-def make_step(
+def make_learn(
   update: Callable,
   prepare: Callable[[TrainState, Batch], Batch],
   refresh: Callable[[TrainState], TrainState],
-  collect: Callable[[TrainState, Array], tuple[Batch, Metrics]] | None = None,
-  seed: int = 0,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-  """`step(state, key)` with rows from `collect`, else `step(state, batch)`.
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
+  """`learn(state, batch, key)`: everything of a step but making its rows.
 
   update   from `update.make_update`
   prepare  adds what frozen models say of the rows
-  seed     of the randomness of a step that is given its batch
   """
 
   def learn(state: TrainState, batch: Batch, key: Array):
@@ -69,6 +66,19 @@ def make_step(
       **metrics,
       'num_tokens': masked.count(batch.mask),
     }
+
+  return learn
+
+
+def make_step(
+  learn: Callable, collect: Callable | None, seed: int
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+  """`step(state, key)` with rows from `collect`, else `step(state, batch)`.
+
+  learn    from `make_learn`
+  collect  (state, key) -> (Batch, metrics)
+  seed     of the randomness of a step that is given its batch
+  """
 
   def on_batch(state: TrainState, batch: Batch):
     key = jax.random.fold_in(jax.random.key(seed), state.step)
