@@ -5,6 +5,7 @@ rejected one. A pair with an empty side is padding.
 """
 
 import inspect
+import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,6 +63,12 @@ def _uses_reference(loss: Any) -> bool:
   return parameters[name].default is parameters[name].empty
 
 
+def _reads_mismatched(loss: Any) -> bool:
+  """Only KTO needs answers to other problems; others accept None."""
+  mismatched = inspect.signature(loss).parameters['mismatched']
+  return type(None) not in typing.get_args(mismatched.annotation)
+
+
 def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
   """Names of the arrays that `config.loss` needs.
 
@@ -76,7 +83,9 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
       wanted = wanted - set(PAIR_ARRAYS) | {'scores'}
     wanted -= set(COLLISIONS)
   if kind == 'unpaired':
-    wanted |= {'correct', 'mismatched'}
+    wanted.add('correct')
+    if _reads_mismatched(loss):
+      wanted.add('mismatched')
   arrays.check(wanted, provided, config.loss.name)
   if kind != 'reward' and _uses_reference(loss):
     wanted.add('ref_logps')
@@ -164,20 +173,28 @@ def _make_pairs(config: Any, model: ModelConfig) -> Objective:
   return Objective(evaluate, count, coefs)
 
 
+def _frozen(
+  params: Any, model: ModelConfig, batch: Batch | None
+) -> SequenceSignals | None:
+  if batch is None:
+    return None
+  logps = jax.lax.stop_gradient(score(params, model, batch).logps)
+  return _sequence(logps, batch.mask)
+
+
 def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
-  loss = bind(preference, config.loss, supplied=('correct', 'mismatched'))
+  loss = bind(preference, config.loss)
+  mismatches = _reads_mismatched(loss.func)
   model = models['policy']
 
   def evaluate(params, state: TrainState, batch: Batch):
     signals = score(params, model, batch, entropy=True)
-    other = batch.extras['mismatched']
-    mismatched = jax.lax.stop_gradient(score(params, model, other).logps)
-    ref_mismatched = score(state.ref_params, models['ref'], other).logps
+    other = batch.extras['mismatched'] if mismatches else None
     row_loss, metrics = loss(
       _sequence(signals.logps, batch.mask),
       _sequence(batch.ref_logps, batch.mask),
-      _sequence(mismatched, other.mask),
-      _sequence(jax.lax.stop_gradient(ref_mismatched), other.mask),
+      _frozen(params, model, other),
+      _frozen(state.ref_params, models['ref'], other),
       batch.extras['correct'],
     )
     live = jnp.any(batch.mask > 0, axis=1).astype(jnp.float32)
