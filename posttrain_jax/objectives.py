@@ -1,0 +1,50 @@
+"""Makes the page of every objective and recipe, and its tables in Markdown.
+
+  python -m posttrain_jax.objectives --out experiments/objectives
+
+Writes index.html (one file, searchable, opens without a network) and README.md
+from the functions, their docstrings and the recipes as they are now.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+# Functions are traced here and nothing runs: an accelerator is of no use.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+from posttrain_jax.report import (
+  objectives_catalog,
+  objectives_page,
+  objectives_tables,
+)
+
+__all__ = ['COMMAND', 'files', 'main']
+
+OUT = 'experiments/objectives'
+COMMAND = f'python -m posttrain_jax.objectives --out {OUT}'
+
+
+def files() -> dict[str, str]:
+  """{file name: content} of the page as it would be made now."""
+  catalog = objectives_catalog.load()
+  return {
+    'index.html': objectives_page.page(catalog),
+    'README.md': objectives_tables.readme(catalog, COMMAND),
+  }
+
+
+def main(arguments: list[str] | None = None) -> None:
+  parser = argparse.ArgumentParser(
+    prog='python -m posttrain_jax.objectives', description=__doc__
+  )
+  parser.add_argument('--out', type=Path, default=Path(OUT), help='folder')
+  out = parser.parse_args(arguments).out
+  out.mkdir(parents=True, exist_ok=True)
+  for name, content in files().items():
+    (out / name).write_text(content, encoding='utf-8')
+    print(out / name)
+
+
+if __name__ == '__main__':
+  main()
