@@ -54,6 +54,8 @@ SHOWN = (
   'loss',
   'reward',
   'eval/accuracy',
+  'rewards/accuracies',
+  'frac_rows_kept',
   'completions/mean_length',
   'entropy',
 )

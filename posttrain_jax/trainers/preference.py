@@ -199,6 +199,8 @@ def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
     )
     live = jnp.any(batch.mask > 0, axis=1).astype(jnp.float32)
     is_chosen = live * metrics.pop('is_chosen')
+    # `reward` is the verifier's; this one is what the policy implies.
+    metrics['rewards/implicit'] = metrics.pop('reward')
     sides = {'chosen': is_chosen, 'rejected': live - is_chosen}
     out = with_mask({'frac_desirable': is_chosen}, live)
     for name, values in metrics.items():
