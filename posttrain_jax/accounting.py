@@ -23,15 +23,59 @@ def forward_flops(model: ModelConfig, rows: int, length: int) -> float:
   return 2.0 * rows * length * (weights + scores)
 
 
-def step_flops(config: Any, model: ModelConfig, sizes: Any) -> float:
+def _completions(source: str, group_size: int, length: int) -> int:
+  """Completions that a source of rows generates for each problem."""
+  return {
+    'oracle': 0,
+    'oracle_and_rollouts': group_size - 1,
+    'oracle_vs_rollout': 1,
+    'on_policy_mix': 1,
+    'self_rehearsal': 2,
+    'counterfactual': 1 + 2 * length,
+  }.get(source, group_size)
+
+
+def _given_flops(
+  config: Any, sizes: Any, models: dict[str, ModelConfig]
+) -> float:
+  """FLOPs of a step's rows and of the frozen models that score them.
+
+  Every frozen model is counted as scoring all rows once.
+  """
+  models = {'policy': models['policy'], **models}
+  total = sum(
+    forward_flops(model, sizes.rows, sizes.row_tokens)
+    for role, model in models.items()
+    if role != 'policy'
+  )
+  if config.data.source != 'task':
+    return total
+  count = _completions(
+    config.collect.name, config.group_size, sizes.max_new_tokens
+  )
+  sampler = config.collect.get('sampler', 'policy')
+  written = sizes.prompts_per_step * count
+  return total + forward_flops(
+    models.get(sampler, models['policy']), written, sizes.row_tokens
+  )
+
+
+def step_flops(
+  config: Any,
+  model: ModelConfig,
+  sizes: Any,
+  models: dict[str, ModelConfig] | None = None,
+) -> float:
   """FLOPs of one step of a run: rollout, extra scoring, and the updates.
+
+  models  {role: ModelConfig} of the frozen models, where there are any
 
   A rollout is counted to its longest possible completion.
   """
   forward = forward_flops(model, sizes.rows, sizes.row_tokens)
   total = 3.0 * forward * sizes.updates_per_rollout
   if config.paradigm != 'rl':
-    return total
+    return total + _given_flops(config, sizes, models or {'policy': model})
   prompts = forward_flops(model, sizes.prompts_per_step, sizes.prompt_length)
   whole = forward_flops(model, sizes.rows, sizes.row_tokens)
   prompt_part = forward_flops(model, sizes.rows, sizes.prompt_length)

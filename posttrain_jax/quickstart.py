@@ -46,7 +46,7 @@ def equal_compute(config: Any, workdir: Path) -> int:
     arm = config[name].copy_and_resolve_references()
     arm.init_from = str(workdir / START[name])
     run = build.build(arm)
-    costs[name] = accounting.step_flops(arm, run.model, run.sizes)
+    costs[name] = accounting.step_flops(arm, run.model, run.sizes, run.models)
   return max(
     1, round(config.grpo.num_steps * costs['grpo'] / costs['more_sft'])
   )

@@ -5,6 +5,7 @@ import pytest
 import recipe_runs
 
 from configs import recipes
+from posttrain_jax import accounting, build
 
 QUICK = ('dpo', 'simpo', 'kto', 'reward_model', 'online_dpo', 'gkd')
 
@@ -49,3 +50,14 @@ def test_spin_meets_its_last_iterate():
   margins = found['rewards/margins']
   np.testing.assert_allclose(margins[[0, 4]], 0.0, atol=1e-6)
   assert np.all(margins[[3, 7]] > 0.0)
+
+
+def test_what_a_step_costs_counts_rows_and_frozen_models():
+  c = recipe_runs.load('preference', 'dpo', *recipe_runs.SIZES)
+  run = build.build(c)
+  cost = accounting.step_flops(c, run.model, run.sizes, run.models)
+  length = run.sizes.row_tokens
+  # 32 rows trained and scored by the reference; 16 problems, 8 answers each.
+  rows = accounting.forward_flops(run.model, 32, length)
+  written = accounting.forward_flops(run.model, 16 * 8, length)
+  assert cost == pytest.approx(3 * rows + rows + written)
