@@ -52,7 +52,11 @@ def measure(seeds: int, only: str = '') -> list[dict[str, Any]]:
   for case in objective_cases.all_cases():
     if only not in case.id:
       continue
-    row = {'objective': f'{case.room}.{case.name}', 'case': case.id}
+    row = {
+      'objective': f'{case.room}.{case.name}',
+      'case': case.id,
+      'float32': case.has('float32_inside'),
+    }
     if case.twin is None:
       rows.append({**row, 'value': None, 'gradient': None, 'gradient_by': ''})
       continue
@@ -144,6 +148,7 @@ def _main_rows(cases: list[dict], entries: dict[str, dict]) -> list[list[str]]:
     }
     first, *more = [entry['trl'] for entry in theirs.values()] or ['–']
     how = sorted({HOW.get(c['gradient_by'], '') for c in own} - {''})
+    how += ['computes in float32'] if any(c['float32'] for c in own) else []
     rows.append(
       [
         f'`{objective}`',
@@ -161,9 +166,11 @@ def _main_rows(cases: list[dict], entries: dict[str, dict]) -> list[list[str]]:
 
 def _summary(cases: list[dict], entries: dict[str, dict] | None) -> str:
   objectives = {case['objective'] for case in cases}
+  single = [case for case in cases if case['float32']]
+  cases = [case for case in cases if not case['float32']]
   lines = [
-    f'{len(objectives)} objectives in {len(cases)} cases. Against NumPy the '
-    'largest difference in value is '
+    f'{len(objectives)} objectives in {len(cases) + len(single)} cases. '
+    'Against NumPy the largest difference in value is '
     f'{_number(_largest([c["value"] for c in cases]))}, in gradient '
   ]
   parts = []
@@ -172,6 +179,13 @@ def _summary(cases: list[dict], entries: dict[str, dict] | None) -> str:
     if by in ('hand', 'finite differences') and own:
       parts.append(f'{_number(_largest(own))} ({words}, {len(own)} cases)')
   lines.append(' and '.join(parts) + '.')
+  if single:
+    largest = _largest([c[k] for c in single for k in ('value', 'gradient')])
+    names = sorted({f'`{case["objective"]}`' for case in single})
+    lines.append(
+      f' Apart from these, {_number(largest)} where float32 is used whatever '
+      f'is given: {", ".join(names)}.'
+    )
   if entries is None:
     lines.append(
       '\n\n**The comparison with TRL is absent**: this checkout has no '

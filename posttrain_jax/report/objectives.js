@@ -18,10 +18,10 @@
     return chips.filter(pressed).map((chip) => chip.dataset[kind]);
   }
 
-  // Every word must be found; of groups any one, of needs all.
-  function filter() {
-    const view = document.getElementById(current);
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  // Every word must be found; of groups any one, of needs all. Both views are
+  // filtered, so that each tab says how many it has.
+  function filterView(name, words) {
+    const view = document.getElementById(name);
     const groups = chosen(view, 'group');
     const needs = chosen(view, 'need');
     const entries = all('.entry', view);
@@ -38,12 +38,18 @@
     for (const section of all('[data-section]', view)) {
       section.hidden = !section.querySelector('.entry:not([hidden])');
     }
+    document.querySelector('[data-view="' + name + '"] span').textContent =
+      shown;
+    if (name !== current) return;
     const filtered = words.length + groups.length + needs.length > 0;
-    count.textContent = filtered
-      ? shown + ' of ' + entries.length
-      : entries.length + ' ' + current;
+    count.textContent = filtered ? shown + ' of ' + entries.length : '';
     clear.hidden = !filtered;
     nothing.hidden = shown > 0;
+  }
+
+  function filter() {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    views.forEach((name) => filterView(name, words));
   }
 
   function show(name) {

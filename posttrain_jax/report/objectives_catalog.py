@@ -18,7 +18,11 @@ __all__ = [
   'Part',
   'Recipe',
   'Room',
+  'find',
   'load',
+  'names_of',
+  'recipes',
+  'rooms',
 ]
 
 ROOMS = (
@@ -131,8 +135,20 @@ class Recipe:
 
   @property
   def needs(self) -> tuple[str, ...]:
-    """Those of its parts, in the order of `NEEDS`."""
+    """Those of its parts and settings, in the order of `NEEDS`."""
     found = {need for part in self.parts for need in part.function.needs}
+    for part in self.parts:
+      found |= objectives_needs.models_named(
+        v for v, _ in part.changed.values()
+      )
+      if part.key == 'collect' and 'task oracle' not in part.function.needs:
+        found.discard('demonstrations')  # its own answers stand for them
+    for name in self.settings:
+      section, _, key = name.partition('.')
+      if section == 'ref':
+        found.add('reference policy')
+      elif section == 'others':
+        found.add(key if key in objectives_needs.NEEDS else 'other models')
     return tuple(need for need in objectives_needs.NEEDS if need in found)
 
 
@@ -247,8 +263,14 @@ def _tables() -> dict[str, dict[str, dict]]:
   }
 
 
-def _find(key: str, entry: dict, where: str, functions: list[Function]) -> Part:
-  """The function that a part of a row names.
+def find(key: str, entry: dict, where: str, functions: list[Function]) -> Part:
+  """The function that a part of a row names, and how it is called.
+
+  Args:
+    key: of the row, such as 'loss'.
+    entry: {'name': ..., hyperparameters}.
+    where: the row, for the message of an error.
+    functions: of all rooms.
 
   Raises:
     LookupError: no room has it.
@@ -292,7 +314,7 @@ def recipes(functions: list[Function]) -> tuple[Recipe, ...]:
     config = f'configs/{table.lower()}.py'
     for name, row in rows.items():
       parts = tuple(
-        _find(key, entry, f'{table}[{name!r}]', functions)
+        find(key, entry, f'{table}[{name!r}]', functions)
         for key, entry in row.items()
         if isinstance(entry, dict) and 'name' in entry
       )

@@ -125,7 +125,7 @@ def problems(doc: Doc) -> list[str]:
   found = []
   if not doc.summary:
     found.append('has no summary')
-  elif _REFERENCE.match(doc.summary) or doc.summary.endswith(':'):
+  elif _REFERENCE.match(doc.summary) or _SECTION.match(doc.text):
     found.append(f'starts with "{doc.summary[:40]}" in place of a summary')
   papers = _PAPER.findall(doc.text)
   if papers and not doc.urls:

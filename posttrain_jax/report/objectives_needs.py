@@ -7,7 +7,7 @@ its traced program, in which the loss does not depend on it.
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -17,7 +17,13 @@ from posttrain_jax.resolve import arrays_of, hparams_of
 from posttrain_jax.trainers import arrays
 from posttrain_jax.types import SequenceSignals
 
-__all__ = ['NEEDS', 'needs_of', 'optional_of', 'parameters_read']
+__all__ = [
+  'NEEDS',
+  'models_named',
+  'needs_of',
+  'optional_of',
+  'parameters_read',
+]
 
 # Every need that can be filtered by, and what it means.
 NEEDS = {
@@ -172,11 +178,18 @@ def _collects(function: Callable) -> set[str]:
   needs = set()
   if called & {'solve', 'demonstrations'}:
     needs.add('task oracle')
+  if called & {'attempts', 'sample'}:
+    needs.add('rollouts')
   if called & {'attempts', 'verify'}:
     needs.add('task verifier')
-  named = hparams_of(function).values()
-  needs |= {'reference policy'} if 'ref' in named else set()
-  return needs | ({'teacher'} if 'teacher' in named else set())
+  return needs | models_named(hparams_of(function).values())
+
+
+def models_named(values: Iterable[Any]) -> set[str]:
+  """The needs that stand for the roles among some hyperparameters."""
+  named = {value for value in values if isinstance(value, str)}
+  roles = {'ref': 'reference policy', 'teacher': 'teacher'}
+  return {need for role, need in roles.items() if role in named}
 
 
 def needs_of(room: str, function: Callable, module: Any) -> tuple[str, ...]:

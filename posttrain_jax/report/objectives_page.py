@@ -94,7 +94,9 @@ def assigned(values: dict[str, Any]) -> list[str]:
 
 
 def _command(recipe: Recipe) -> str:
-  return f'<code class="command">{text(recipe.command)}</code>'
+  # Words are kept whole on a narrow screen: no break after the "--" of a flag.
+  words = ' '.join(f'<span>{text(x)}</span>' for x in recipe.command.split())
+  return f'<code class="command">{words}</code>'
 
 
 def _used_in(recipes: list[Recipe]) -> str:
@@ -171,8 +173,8 @@ def _function(function: Function, catalog: Catalog, prose: Prose) -> str:
 
 def _part(part: Part) -> str:
   changed = ' '.join(
-    f'<code>{text(f"{name}={value!r}")}</code>'
-    f'<span class="default">default {text(repr(default))}</span>'
+    f'<span class="set"><code>{text(f"{name}={value!r}")}</code>'
+    f'<span class="default">default {text(repr(default))}</span></span>'
     for name, (value, default) in part.changed.items()
   )
   more = _codes(assigned(part.more))
@@ -186,8 +188,8 @@ def _part(part: Part) -> str:
 def _setting(name: str, value: Any) -> str:
   if value == '':
     return (
-      f'<code>--config.{text(name)}=FOLDER</code>'
-      '<span class="default">a model to give</span>'
+      f'<span class="set"><code>--config.{text(name)}=FOLDER</code>'
+      '<span class="default">default: the start</span></span>'
     )
   return f'<code>{text(f"{name}={value!r}")}</code>'
 
