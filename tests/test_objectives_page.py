@@ -356,6 +356,12 @@ def test_a_docstring_without_a_paper_needs_no_url(text):
     ('losses.distillation.jsd', ['whole vocabulary', 'teacher']),
     ('token_weights.uniform', []),
     ('controllers.adaptive_kl', ['metrics']),
+    ('collect.oracle', ['task oracle']),
+    (
+      'collect.oracle_and_rollouts',
+      ['rollouts', 'task oracle', 'task verifier'],
+    ),
+    ('collect.rollouts', ['rollouts', 'task verifier']),
   ],
 )
 def test_needs_of_a_function(catalog, name, needs):

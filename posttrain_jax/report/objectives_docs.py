@@ -17,7 +17,8 @@ from collections.abc import Iterable
 __all__ = ['Doc', 'parse', 'problems', 'short_url', 'urls_of']
 
 _URL = re.compile(r'https?://[^\s<>"`]+')
-_SECTION = re.compile(r'(Args|Returns|Raises|Extras|Metrics|Yields):\n(?=\s)')
+_HEADING = r'(Args|Returns|Raises|Extras|Metrics|Yields):'
+_SECTION = re.compile(_HEADING + r'\n(?=\s)')
 _REFERENCE = re.compile(r'References?:\s*')
 _ITEM = re.compile(r'(\w+)(?:, \w+)*\s{2,}\S')
 _OPERATOR = re.compile(r'[=^<]|\|\||\s[*/+-]\s|\w\(.+\)')
@@ -125,7 +126,7 @@ def problems(doc: Doc) -> list[str]:
   found = []
   if not doc.summary:
     found.append('has no summary')
-  elif _REFERENCE.match(doc.summary) or _SECTION.match(doc.text):
+  elif _REFERENCE.match(doc.summary) or re.match(_HEADING, doc.summary):
     found.append(f'starts with "{doc.summary[:40]}" in place of a summary')
   papers = _PAPER.findall(doc.text)
   if papers and not doc.urls:

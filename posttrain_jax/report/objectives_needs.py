@@ -71,6 +71,7 @@ _BY_NAME = {
   'hidden states': ('hidden', 'anchors', 'positives'),
 }  # fmt: skip
 
+_COLLECT = 'posttrain_jax.collect'
 _ROLES = {'ref': 'reference policy', 'policy': 'old policy'}
 
 
@@ -167,14 +168,25 @@ def parameters_read(function: Callable) -> set[str]:
   return named
 
 
-def _collects(function: Callable) -> set[str]:
-  """What a source of rows asks of the task and of models."""
+def _called(function: Callable) -> set[str]:
+  """Names that a function calls, itself or through helpers of its package."""
   tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-  called = {
+  names = {
     getattr(node.func, 'attr', getattr(node.func, 'id', ''))
     for node in ast.walk(tree)
     if isinstance(node, ast.Call)
   }
+  helpers = [function.__globals__.get(name) for name in names]
+  for helper in helpers:
+    module = getattr(helper, '__module__', '')
+    if inspect.isfunction(helper) and module.startswith(_COLLECT):
+      names |= _called(helper)
+  return names
+
+
+def _collects(function: Callable) -> set[str]:
+  """What a source of rows asks of the task and of models."""
+  called = _called(function)
   needs = set()
   if called & {'solve', 'demonstrations'}:
     needs.add('task oracle')
