@@ -19,7 +19,9 @@ start, or a past iterate with `ref.refresh_every`), or a role of
 import sys
 from typing import Any
 
+from posttrain_jax.collect import groups, pairs
 from posttrain_jax.collect.groups import (
+  feedback,
   labelled,
   oracle_and_rollouts,
   rollouts,
@@ -33,6 +35,7 @@ from posttrain_jax.collect.single import (
   self_rehearsal,
 )
 from posttrain_jax.collect.world import World as World
+from posttrain_jax.losses import preference
 from posttrain_jax.resolve import nearest, resolve
 
 SINGLE = (
@@ -43,13 +46,18 @@ SINGLE = (
   'oracle_with_wrong',
   'self_rehearsal',
 )
-GROUPS = ('labelled', 'oracle_and_rollouts', 'rollouts')
-# What the `keep` of a source may be.
-KEEP = {
-  'oracle_vs_rollout': ('all', 'wrong'),
-  'rollouts': ('all', 'correct', 'mixed'),
-}
+GROUPS = ('feedback', 'labelled', 'oracle_and_rollouts', 'rollouts')
 PAIRS = ('best_vs_worst', 'oracle_vs_rollout')
+# Sources that take one answer of each problem.
+LONE = (
+  'counterfactual',
+  'on_policy_mix',
+  'oracle',
+  'oracle_vs_rollout',
+  'self_rehearsal',
+)
+# What the `keep` of a source may be.
+KEEP = {'oracle_vs_rollout': pairs.KEEP, 'rollouts': groups.KEEP}
 
 # Names of the extras that come with the rows.
 _VERDICTS = ('scores', 'correct', 'correct_rate', 'negative')
@@ -57,6 +65,7 @@ PROVIDES = {
   'best_of': ('scores',),
   'best_vs_worst': ('scores',),
   'counterfactual': ('critical',),
+  'feedback': _VERDICTS,
   'labelled': (*_VERDICTS, 'mismatched'),
   'on_policy_mix': (),
   'oracle': ('scores',),
@@ -71,6 +80,7 @@ __all__ = [
   'best_of',
   'best_vs_worst',
   'counterfactual',
+  'feedback',
   'labelled',
   'on_policy_mix',
   'oracle',
@@ -89,21 +99,6 @@ def rows_per_prompt(name: str, group_size: int) -> int:
   return group_size if name in GROUPS else 1
 
 
-def completions_per_prompt(name: str, group_size: int, length: int) -> int:
-  """Completions that a source generates for each problem (for accounting).
-
-  length  tokens of the longest completion
-  """
-  return {
-    'oracle': 0,
-    'oracle_and_rollouts': group_size - 1,
-    'oracle_vs_rollout': 1,
-    'on_policy_mix': 1,
-    'self_rehearsal': 2,
-    'counterfactual': 1 + 2 * length,
-  }.get(name, group_size)
-
-
 def roles(part: dict) -> set[str]:
   """Models that write rows, besides the policy and the oracle."""
   named = {part.get('sampler'), part.get('other')}
@@ -115,34 +110,46 @@ def check(config: Any) -> None:
   part = dict(config.collect)
   resolve(sys.modules[__name__], part.pop('name'), **part)
   name = config.collect.name
-  wanted = {'sft': SINGLE + GROUPS, 'distill': SINGLE + GROUPS}.get(
-    config.paradigm, PAIRS + ('labelled',)
-  )
+  wanted, whom = SINGLE + GROUPS, f'paradigm "{config.paradigm}"'
+  if config.paradigm == 'preference':
+    unpaired = config.loss.name in preference.UNPAIRED
+    wanted = ('labelled',) if unpaired else PAIRS
+    whom = f'loss "{config.loss.name}"'
   if name not in wanted:
     raise ValueError(
-      f'collect.name="{name}" gives no rows for paradigm "{config.paradigm}".'
-      + nearest(name, wanted)
+      f'collect.name="{name}" gives no rows for {whom}.' + nearest(name, wanted)
     )
-  known = {'policy', 'ref', *config.get('others', {})}
-  if name == 'on_policy_mix':
-    known.add('oracle')
-  for key in ('sampler', 'other'):
-    if key in part and part[key] not in known:
+  models = {'policy', 'ref', *config.get('others', {})}
+  known = {'sampler': models, 'other': models | {'oracle'}}
+  for key in known:
+    if key in part and part[key] not in known[key]:
       raise ValueError(
         f'collect.{key}="{part[key]}" is no model of this run.'
-        + nearest(part[key], known)
+        + nearest(part[key], known[key])
       )
   if 'keep' in part and part['keep'] not in KEEP[name]:
     raise ValueError(
       f'collect.keep="{part["keep"]}".' + nearest(part['keep'], KEEP[name])
     )
+  _check_sizes(config, name, part)
+
+
+def _check_sizes(config: Any, name: str, part: dict) -> None:
   least = 2 if name in ('best_vs_worst', 'oracle_and_rollouts') else 1
+  if name == 'feedback' and part.get('oracle', True):
+    least = 2
   if config.group_size < least:
     raise ValueError(
       f'group_size={config.group_size}: collect "{name}" needs at least {least}'
     )
-  if name in ('oracle', 'self_rehearsal') and config.group_size != 1:
+  if name in LONE and config.group_size != 1:
     raise ValueError(
-      f'group_size={config.group_size}: collect "{name}" gives one row a '
+      f'group_size={config.group_size}: collect "{name}" takes one answer a '
       'problem; leave group_size=1'
+    )
+  elsewhere = part.get('noise') or part.get('shuffled')
+  if config.prompts_per_step < 2 and (name == 'labelled' or elsewhere):
+    raise ValueError(
+      f'prompts_per_step={config.prompts_per_step}: collect "{name}" takes '
+      'answers of other problems and needs at least 2'
     )

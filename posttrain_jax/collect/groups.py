@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.collect.world import (
   World,
+  chances,
   demonstrations,
   keep_rows,
   reward_metrics,
@@ -13,7 +14,7 @@ from posttrain_jax.collect.world import (
 from posttrain_jax.resolve import nearest
 from posttrain_jax.types import Array, Batch, Rollout, TrainState
 
-__all__ = ['labelled', 'oracle_and_rollouts', 'rollouts']
+__all__ = ['feedback', 'labelled', 'oracle_and_rollouts', 'rollouts']
 
 Rows = tuple[Batch, dict[str, Array]]
 KEEP = ('all', 'correct', 'mixed')
@@ -93,35 +94,15 @@ def rollouts(
     kept = kept * _first_of_kind(samples)
   batch = keep_rows(rows_of(examples, samples), kept.reshape(-1))
   batch = _with_verdicts(batch, rewards, threshold)
-  whole = jax.random.uniform(whole_key, batch.mask.shape[:1]) < whole_fraction
+  whole = chances(whole_key, examples, world.group_size) < whole_fraction
   batch.extras['whole'] = whole.astype(jnp.float32)
   return batch, reward_metrics(rewards, kept)
 
 
-def oracle_and_rollouts(
-  world: World,
-  state: TrainState,
-  key: Array,
-  *,
-  sampler: str = 'policy',
-  threshold: float = 0.5,
+def _gold_first(
+  world: World, state: TrainState, key: Array, sampler: str, threshold
 ) -> Rows:
-  """Each group is one demonstration and `group_size` - 1 self-made answers.
-
-  Extras as `rollouts`, and `expert` [R], 1.0 on demonstrations; a
-  demonstration's score is what the verifier gives it.
-
-  Reference: Sun (2024), https://arxiv.org/abs/2403.12017 (expert and own rows
-  for a discriminator)
-
-  Raises:
-    ValueError: group_size below 2, or an unknown `sampler`.
-  """
-  if world.group_size < 2:
-    raise ValueError(
-      f'group_size={world.group_size}: a demonstration and at least one '
-      'sample make 2'
-    )
+  """Groups of a demonstration and `group_size` - 1 own answers, judged."""
   attempt_key, solve_key = jax.random.split(key)
   examples, samples, rewards = world.attempts(
     state, sampler, attempt_key, world.group_size - 1
@@ -140,9 +121,87 @@ def oracle_and_rollouts(
   batch = jax.tree.map(joined, gold, own)
   rewards_of_all = jnp.concatenate([gold_rewards, rewards], axis=1)
   batch = _with_verdicts(batch, rewards_of_all, threshold)
-  is_first = jnp.arange(size * world.group_size) % world.group_size == 0
-  batch.extras['expert'] = is_first.astype(jnp.float32)
   return batch, reward_metrics(rewards)
+
+
+def oracle_and_rollouts(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'policy',
+  threshold: float = 0.5,
+) -> Rows:
+  """Each group is one demonstration and `group_size` - 1 self-made answers.
+
+  Extras: scores, correct, correct_rate [R], negative [R, T], and `expert` [R],
+  1.0 on demonstrations; a demonstration's score is what the verifier gives it.
+
+  Reference: Sun (2024), https://arxiv.org/abs/2403.12017 (expert and own rows
+  for a discriminator)
+
+  Raises:
+    ValueError: group_size below 2, or an unknown `sampler`.
+  """
+  if world.group_size < 2:
+    raise ValueError(
+      f'group_size={world.group_size}: a demonstration and at least one '
+      'sample make 2'
+    )
+  batch, metrics = _gold_first(world, state, key, sampler, threshold)
+  is_first = jnp.arange(batch.mask.shape[0]) % world.group_size == 0
+  batch.extras['expert'] = is_first.astype(jnp.float32)
+  return batch, metrics
+
+
+def feedback(
+  world: World,
+  state: TrainState,
+  key: Array,
+  *,
+  sampler: str = 'policy',
+  oracle: bool = True,
+  threshold: float = 0.5,
+) -> Rows:
+  """Right and wrong answers, each with its verdict in its prompt.
+
+  Answers are sampled behind "good"; all of them are trained on, and prompts
+  never count in the loss. The task is a `tasks.conditioned.Feedback`.
+
+  oracle     the first answer of each group is a demonstration
+  threshold  answers with a reward above it are good
+
+  Extras: scores, correct, correct_rate [R], negative [R, T].
+
+  References: Chen et al. (2024), feedback-aware fine-tuning,
+  https://arxiv.org/abs/2408.06318 (a verdict on each of several constraints
+  there); Wang et al. (2023), LeTI, https://arxiv.org/abs/2305.10314 (with
+  `oracle` False; its interpreter's messages beside the verdict are left out)
+
+  Raises:
+    ValueError: a task without verdicts in its prompts, an unknown `sampler`,
+      or group_size 1 where the oracle's answer is the only one.
+  """
+  if not hasattr(world.task, 'relabel'):
+    raise ValueError(
+      'collect "feedback" writes verdicts into prompts, and this task has no '
+      'place for them: take condition.name="feedback"'
+    )
+  if oracle:
+    if world.group_size < 2:
+      raise ValueError(
+        f'group_size={world.group_size}: a demonstration and at least one '
+        'sample make 2; or take collect.oracle=False'
+      )
+    batch, metrics = _gold_first(world, state, key, sampler, threshold)
+  else:
+    examples, samples, rewards = world.attempts(
+      state, sampler, key, world.group_size
+    )
+    batch = _with_verdicts(rows_of(examples, samples), rewards, threshold)
+    metrics = reward_metrics(rewards)
+  tokens = world.task.relabel(batch.tokens, batch.extras['correct'])
+  return batch.replace(tokens=tokens), metrics
 
 
 def labelled(
@@ -155,11 +214,20 @@ def labelled(
 ) -> Rows:
   """Self-made answers labelled good or bad, for unpaired preference losses.
 
-  Extras as `rollouts`, and `mismatched`: Batch [R, T], each problem with the
-  answer of the next problem of the batch (KTO's estimate of the KL).
+  Extras: scores, correct, correct_rate [R], negative [R, T], and `mismatched`:
+  Batch [R, T], each problem with the answer of the next problem of the batch
+  (KTO's estimate of the KL).
 
   Reference: Ethayarajh et al. (2024), KTO, https://arxiv.org/abs/2402.01306
+
+  Raises:
+    ValueError: a single problem, or an unknown `sampler`.
   """
+  if world.num_prompts < 2:
+    raise ValueError(
+      f'prompts_per_step={world.num_prompts}: collect "labelled" gives each '
+      'problem the answers of another and needs at least 2'
+    )
   examples, samples, rewards = world.attempts(
     state, sampler, key, world.group_size
   )

@@ -171,8 +171,8 @@ def counterfactual(
   examples = world.examples(example_key)
   own = world.sample(state, sampler, examples, sample_key, 1, greedy=True)
   rewards = world.verify(examples, own.completion, own.mask)
-  batch = rows_of(examples, own)
-  batch = keep_rows(batch, rewards[:, 0] >= 1.0)
+  right = rewards[:, 0] >= 1.0
+  batch = keep_rows(rows_of(examples, own), right)
   other = _ranked_alternatives(world, state, sampler, batch)
   rows, total = batch.mask.shape
   length = own.completion.shape[-1]
@@ -207,7 +207,7 @@ def counterfactual(
   found = jax.lax.map(critical_at, jnp.arange(length))  # [C, B]
   critical = found.T.astype(jnp.float32) * own.mask[:, 0]
   marks = rollout.place(critical, lengths, total) * batch.mask
-  metrics = reward_metrics(rewards, rewards)
+  metrics = reward_metrics(rewards, right)
   metrics['frac_critical'] = jnp.sum(marks) / jnp.maximum(
     jnp.sum(batch.mask), 1.0
   )

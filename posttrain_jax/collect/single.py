@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from posttrain_jax import rollout
 from posttrain_jax.collect.world import (
   World,
+  chances,
   demonstrations,
   keep_rows,
   reward_metrics,
@@ -57,7 +58,7 @@ def oracle(
   example_key, solve_key, noise_key = jax.random.split(key, 3)
   examples = world.examples(example_key)
   tokens, mask = world.solve(examples, solve_key)
-  wrong = jax.random.uniform(noise_key, mask.shape[:1]) < noise
+  wrong = chances(noise_key, examples) < noise
   wrong = jnp.logical_or(wrong, shuffled)
   moved = lambda x: jnp.where(wrong[:, None], jnp.roll(x, 1, axis=0), x)
   batch = rollout.assemble(
@@ -161,6 +162,6 @@ def on_policy_mix(
   else:
     written = world.sample(state, other, examples, other_key, 1)
     given = rows_of(examples, written)
-  choose = jax.random.uniform(pick_key, own.mask.shape[:1]) < fraction
+  choose = chances(pick_key, examples) < fraction
   metrics = {'frac_own': jnp.mean(choose.astype(jnp.float32))}
   return _where(choose, own, given), {**reward_metrics(rewards), **metrics}

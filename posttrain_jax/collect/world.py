@@ -25,7 +25,7 @@ class World:
   num_prompts       problems of a step
   group_size        completions of each problem, where a source samples several
   heldout_fraction  share of all problems that training never sees
-  max_new_tokens    of a completion
+  max_new_tokens    of a sampled completion
   decoder           draws tokens: (logits, keys) -> (tokens, logps)
   eos_id, pad_id    of the tokenizer
   """
@@ -39,6 +39,11 @@ class World:
   decoder: Callable
   eos_id: int
   pad_id: int
+
+  @property
+  def width(self) -> int:
+    """Tokens C of every completion here, the oracle's and sampled ones."""
+    return max(self.max_new_tokens, self.task.completion_length)
 
   def examples(self, key: Array) -> Example:
     """Training problems [B, ...]."""
@@ -56,7 +61,8 @@ class World:
     """The oracle's completions and their mask, [B, C] each."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, examples.prompt_id)
     solutions = jax.vmap(self.task.solve)(examples, keys)
-    return solutions.tokens, solutions.mask
+    tokens = _widen(solutions.tokens, self.width, self.pad_id)
+    return tokens, _widen(solutions.mask, self.width, 0.0)
 
   def sample(
     self,
@@ -91,6 +97,11 @@ class World:
       pad_id=self.pad_id,
       prompt_ids=examples.prompt_id,
     )
+    samples = samples.replace(
+      completion=_widen(samples.completion, self.width, self.pad_id),
+      mask=_widen(samples.mask, self.width, 0.0),
+      logps=_widen(samples.logps, self.width, 0.0),
+    )
     return jax.lax.stop_gradient(sharding.rows(samples))
 
   def params(self, state: TrainState, role: str) -> Any:
@@ -113,6 +124,18 @@ class World:
     samples = self.sample(state, sampler, examples, sample_key, group_size)
     rewards = self.verify(examples, samples.completion, samples.mask)
     return examples, samples, rewards
+
+
+def _widen(x: Array, width: int, fill: float) -> Array:
+  """[..., C] padded at the end to [..., width]."""
+  pads = [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])]
+  return jnp.pad(x, pads, constant_values=fill)
+
+
+def chances(key: Array, examples: Example, group_size: int = 1) -> Array:
+  """[B * G] uniform in [0, 1), of the identities of problem and sample."""
+  keys = rollout.row_keys(key, examples.prompt_id, group_size)
+  return jax.vmap(jax.random.uniform)(keys)
 
 
 def demonstrations(world: World, examples: Example, key: Array) -> Batch:
