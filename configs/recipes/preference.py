@@ -85,7 +85,7 @@ PREFERENCE = {
   'aligned_sft': _pairs('https://arxiv.org/abs/2409.10571', 'aligned_sft'),
   'rrhf': _pairs('https://arxiv.org/abs/2304.05302', 'rrhf'),
   # Cross-entropy on the chosen side alone.
-  'chosen_sft': _pairs('https://arxiv.org/abs/2305.18290', 'sft'),
+  'sft': _pairs('https://arxiv.org/abs/2305.18290', 'sft'),
   # Scalar rewards in place of a ranking.
   'copg': _pairs('https://arxiv.org/abs/2406.19185', 'copg'),
   # Own answers of the policy as it learns.
