@@ -71,11 +71,14 @@ PREFERENCE = {
   'ld_dpo': _pairs('https://arxiv.org/abs/2409.06411', 'ld_dpo'),
   # DPO with cross-entropy on the chosen side.
   'rpo': _pairs('https://arxiv.org/abs/2404.19733', 'dpo', nll_coef=1.0),
-  # The reference follows the policy.
+  # The reference follows the policy: at once now and then, or a share a step.
   'tr_dpo': _pairs(
+    'https://arxiv.org/abs/2404.09656', 'dpo', ref=dict(refresh_every=512)
+  ),
+  'tr_dpo_soft': _pairs(
     'https://arxiv.org/abs/2404.09656',
     'dpo',
-    ref=dict(refresh_every=1, mixup=0.01),
+    ref=dict(refresh_every=1, mixup=0.6),
   ),
   # Without a reference.
   'orpo': _pairs('https://arxiv.org/abs/2403.07691', 'orpo', nll_coef=1.0),
@@ -118,5 +121,13 @@ PREFERENCE = {
   ),
   'reward_model_smoothed': _reward(
     'https://arxiv.org/abs/2401.06080', 'bradley_terry', label_smoothing=0.1
+  ),
+  # The scores of the two sides say how sure a pair is (in the paper, the mean
+  # gap of an ensemble of reward models).
+  'reward_model_soft_label': _reward(
+    'https://arxiv.org/abs/2401.06080', 'soft_label'
+  ),
+  'reward_model_adaptive_margin': _reward(
+    'https://arxiv.org/abs/2401.06080', 'adaptive_margin'
   ),
 }

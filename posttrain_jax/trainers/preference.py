@@ -36,6 +36,8 @@ __all__ = ['kind_of', 'make_objective', 'needs', 'room_of', 'side']
 
 # Arrays of a pair that are made from the rows: name -> what of a row.
 PAIR_ARRAYS = ('chosen_rewards', 'rejected_rewards')
+# Of a reward model's pair, from the scores of its sides.
+STRENGTH = ('label_prob', 'strength')
 COLLISIONS = ('chosen_collision', 'rejected_collision')
 
 
@@ -82,6 +84,8 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
     if wanted & set(PAIR_ARRAYS):
       wanted = wanted - set(PAIR_ARRAYS) | {'scores'}
     wanted -= set(COLLISIONS)
+  if kind == 'reward' and wanted & set(STRENGTH):
+    wanted = wanted - set(STRENGTH) | {'scores'}
   if kind == 'unpaired':
     wanted.add('correct')
     if _reads_mismatched(loss):
@@ -216,7 +220,16 @@ def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
 
 
 def _make_reward_model(config: Any, model: ModelConfig) -> Objective:
-  loss = bind(reward_model, config.loss)
+  loss = bind(reward_model, config.loss, supplied=STRENGTH)
+  own = arrays_of(loss.func)
+
+  def extras(batch: Batch) -> dict[str, Array]:
+    if not own:
+      return {}
+    scores = batch.extras['scores']
+    gap = side(scores, 0) - side(scores, 1)
+    every = {'strength': gap, 'label_prob': jax.nn.sigmoid(gap)}
+    return {name: every[name] for name in own}
 
   def evaluate(params, state: TrainState, batch: Batch):
     del state
@@ -229,7 +242,9 @@ def _make_reward_model(config: Any, model: ModelConfig) -> Objective:
       segment_ids=batch.segment_ids,
     )
     live = _live(batch)
-    pair_loss, metrics = loss(side(rewards, 0), side(rewards, 1))
+    pair_loss, metrics = loss(
+      side(rewards, 0), side(rewards, 1), **extras(batch)
+    )
     total = jnp.sum(jnp.where(live > 0, pair_loss, 0.0))
     return {'preference': total}, with_mask(metrics, live)
 
