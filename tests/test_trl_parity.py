@@ -80,6 +80,9 @@ def test_fixture_is_what_its_own_rule_makes():
     ('dpo/sigmoid', {'beta': 0.11}),
     ('dpo/sigmoid, js', {'divergence': 'reverse_kl'}),
     ('sft/label_smoothing', {'smoothing': 0.11}),
+    ('iw_opd/beta 0.0, top 8, bucket', {'tail': 'renormalize'}),
+    ('iw_opd/beta 1.0, top 8, renormalize', {'k': 7}),
+    ('online_dpo/ipo', {'length_normalized': True}),
   ],
 )
 def test_a_wrong_hyperparameter_shows(name, change):
@@ -100,6 +103,7 @@ def test_a_wrong_hyperparameter_shows(name, change):
     ('grpo/grpo, off-policy sequence mask', 'losses.policy_gradient.ppo_clip'),
     ('kto/kto', 'losses.preference.apo_zero_unpaired'),
     ('grpo/grpo, beta', 'losses.policy_gradient.reinforce'),
+    ('iw_opd/beta 0.0, top 8, bucket', 'losses.distillation.top_k_student'),
   ],
 )
 def test_a_wrong_objective_shows(name, objective):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
+REFUSED = {'kto_pair'}  # CPOTrainer raises on it
 
 
 @pytest.mark.slow
@@ -41,3 +43,33 @@ def test_committed_numbers_are_those_of_trl(tmp_path):
     assert set(new) == set(old)
     for key in old:
       np.testing.assert_allclose(new[key], old[key], atol=1e-4, err_msg=key)
+
+
+def _losses(source: str) -> set[str]:
+  """Names that a trainer's code compares its loss_type with."""
+  tests = re.findall(r'\bloss_type (?:==|in) (\[[^]]*\]|"[^"]*")', source)
+  return {name for test in tests for name in re.findall(r'"([\w-]+)"', test)}
+
+
+@pytest.mark.slow
+def test_every_trainer_and_loss_type_is_listed():
+  trl = pytest.importorskip('trl', reason='needs the extra "parity"')
+  content = json.loads((GOLDENS / 'trl' / 'expected.json').read_text())
+  entries = content['entries'].values()
+  compared = {}
+  for entry in entries:
+    trainer = entry['trl'].split(':')[0]
+    given = entry['args'].get('loss_type', [])
+    given = [given] if isinstance(given, str) else given
+    said = re.findall(r'[\w-]+', entry['trl'])
+    compared.setdefault(trainer, set()).update(given, said)
+  left_out = set(re.findall(r'\w+Trainer', ' '.join(content['left_out'])))
+  found = 0
+  for path in pathlib.Path(trl.__file__).parent.rglob('*_trainer.py'):
+    source = path.read_text()
+    for trainer in re.findall(r'^class ([A-Z]\w*Trainer)\(', source, re.M):
+      found += 1
+      assert trainer in set(compared) | left_out, trainer
+      if trainer in compared:
+        assert _losses(source) - REFUSED <= compared[trainer], trainer
+  assert found > 15

@@ -64,6 +64,8 @@ def make() -> dict[str, np.ndarray]:
       [1.3, -0.7, 0.0, 0.4, -1.1, 0.9, -0.5, -0.1], np.float32
     ),
     'desirable': np.array([1, 0, 1, 1, 0, 0, 1, 0], np.int32),
+    # V* of a prompt, for A*-PO.
+    'optimal_value': np.tile(np.array([0.6, 0.3, 0.9, 0.5], np.float32), 2),
     'margin': np.array([0.0, 0.5, 1.0, -0.3], np.float32),
     'score': generator.normal(0.0, 0.3, 32).astype(np.float32),
     'old_noise': generator.normal(0, 0.35, (ROWS, WIDTH)).astype(np.float32),

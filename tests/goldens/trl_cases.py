@@ -3,7 +3,16 @@
 from typing import Any
 
 from goldens import trl_cases_preference, trl_cases_rl
-from goldens.trl_entries import DISTILLATION, SUPERVISED, Entry, entry, term
+from goldens.trl_entries import (
+  DISTILLATION,
+  FLOW,
+  PAIR,
+  PG,
+  SUPERVISED,
+  Entry,
+  entry,
+  term,
+)
 
 LIMITS = {0.0: 'forward_kl', 1.0: 'reverse_kl'}
 
@@ -121,10 +130,112 @@ def self_distillation() -> list[Entry]:
   return found
 
 
+def sparse() -> list[Entry]:
+  """IWOPDTrainer: divergences over k tokens, then its sampled-token form."""
+  table = [
+    (0.0, 8, True, 'top_k_teacher'),
+    (0.0, 8, False, 'top_k_teacher'),
+    (1.0, 8, True, 'top_k_student'),
+    (1.0, 8, False, 'top_k_student'),
+    (1.0, 1, True, 'top_k_student'),
+  ]
+  found = []
+  for beta, k, tail, objective in table:
+    hot = dict(beta=beta, temperature=2.0)
+    args = dict(
+      distillation_objective='jsd', loss_top_k=k, loss_add_tail=tail, **hot
+    )
+    if k == 1:
+      args['reverse_kl_top_1_mode'] = 'argmax'
+    kind = 'bucket' if tail else 'renormalize'
+    label = f'beta {beta}, top {k}, {kind}'
+    found.append(
+      entry(
+        f'iw_opd/{label}',
+        f'IWOPDTrainer: {label}',
+        args,
+        term(
+          DISTILLATION + objective, 'token_mean', hot | dict(k=k, tail=kind)
+        ),
+      )
+    )
+  sampled = dict(
+    distillation_objective='iw_opd',
+    iw_opd_gamma=0.0,
+    lmbda=1.0,
+    temperature=1.0,
+  )
+  squared = term('losses.regularizers.kl_k2', 'token_mean')
+  scored = term(PG + 'reinforce', 'token_mean', advantages='teacher')
+  found += [
+    entry(
+      'iw_opd/sampled token, gamma 0',
+      'IWOPDTrainer: iw_opd, gamma 0',
+      sampled,
+      squared | {'value': 'gradient only'},
+      note='TRL: sg[log p - log q] log p, which has the gradient of '
+      '(log p - log q)^2 / 2',
+    ),
+    entry(
+      'iw_opd/sampled token, gamma 0, off-policy',
+      'IWOPDTrainer: iw_opd, gamma 0, rollout log-probabilities',
+      sampled | dict(rollout='old'),
+      scored,
+      note='on-policy distillation as REINFORCE: the advantage of a token is '
+      "its log-probability under the teacher minus the sampler's",
+    ),
+  ]
+  for beta in (0.0, 0.3):
+    hot = dict(temperature=2.0)
+    name = DISTILLATION + LIMITS.get(beta, 'jsd')
+    ours = hot if beta in LIMITS else hot | dict(beta=beta)
+    found.append(
+      entry(
+        f'gold/beta {beta}',
+        f'GOLDTrainer: generalized_jsd_loss, beta {beta}',
+        hot | dict(beta=beta),
+        term(name, 'token_mean', ours),
+        how='function',
+      )
+    )
+  return found
+
+
+def sampling() -> list[Entry]:
+  """A2POTrainer and OnlineDPOTrainer on answers that are given."""
+  beta = dict(beta=0.1)
+  balance = term(FLOW + 'trajectory_balance', 'sequence_sum', coef=0.01)
+  found = [
+    entry(
+      'a2po/a2po',
+      'A2POTrainer: a2po',
+      dict(beta2=0.1),
+      balance | beta,
+      note='TRL: (beta2 log p / ref - (r - V))^2, which is beta2^2 times '
+      'trajectory balance with log Z = V / beta2 and log R = log ref + '
+      'r / beta2',
+    )
+  ]
+  step = 'a training_step whose `_generate` gives the batch'
+  for name, more in (('sigmoid', {}), ('ipo', dict(length_normalized=False))):
+    found.append(
+      entry(
+        f'online_dpo/{name}',
+        f'OnlineDPOTrainer: {name}',
+        dict(loss_type=name, **beta),
+        term(PAIR + name, hparams=beta | more),
+        note=step
+        + (', and sums tokens where DPOTrainer averages' * bool(more)),
+      )
+    )
+  return found
+
+
 def cases() -> dict[str, dict[str, Any]]:
   """{name: entry} of everything that is compared."""
   listed = trl_cases_rl.entries() + trl_cases_preference.entries()
   listed += sft() + distillation() + self_distillation()
+  listed += sparse() + sampling()
   found = dict(listed)
   if len(found) != len(listed):
     raise ValueError('two entries have the same name')

@@ -134,6 +134,13 @@ def options() -> list[Entry]:
       term(REGULARIZER + 'entropy_bonus', 'token_mean', coef=0.1),
     ),
     _grpo(
+      'grpo, entropy_coef',
+      dict(entropy_coef=0.1),
+      _ppo(),
+      term(REGULARIZER + 'entropy_bonus', 'token_mean', coef=0.1),
+      note='the bonus is a mean over tokens whatever the loss_type',
+    ),
+    _grpo(
       'grpo, on-policy',
       dict(old='none'),
       _ppo(),
@@ -190,6 +197,17 @@ def sampler_correction() -> list[Entry]:
         'as Batch.weights, is handed the array',
       )
     )
+  free = dict(vllm_importance_sampling_mode='token_truncate')
+  entries.append(
+    _grpo(
+      'vespo, sampler correction',
+      free | {cap: 100.0},
+      _loss('token_mean', 'vespo', {'old': 'sampler'}),
+      note='TRL multiplies the two ratios; ours is handed the sampler as '
+      'old_logps. The cap is never reached: where it is, TRL bounds the second '
+      'ratio alone, for which there is no counterpart',
+    )
+  )
   above = {'vllm_importance_sampling_mode': 'token_truncate', cap: 1.3}
   entries.append(
     _grpo(

@@ -15,6 +15,10 @@ average, and a coefficient, and the objective is their sum:
               sees one token per row
   value       'gradient only': the losses differ by design
   margin      a reward model's margins are given
+  old         'sampler': the policy that sampled is the old one
+  advantages  'teacher': log-probability of the reference minus the old one's
+  beta        of a flow: its log rewards are those divided by beta, and the
+              reference's log-probability
 
 `how` is 'trainer' where a trainer's own compute_loss was called and 'function'
 where a loss function of TRL was. `note` says what differs by convention; no
@@ -28,6 +32,7 @@ PAIR = 'losses.preference.'
 SUPERVISED = 'losses.supervised.'
 DISTILLATION = 'losses.distillation.'
 REGULARIZER = 'losses.regularizers.'
+FLOW = 'losses.flow.'
 
 Entry = tuple[str, dict[str, Any]]
 

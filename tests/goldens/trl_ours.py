@@ -138,6 +138,9 @@ class Model:
     elif room == 'losses.regularizers':
       mask = self.mask
       loss = self._regularizer(name, function, said)
+    elif room == 'losses.flow':
+      mask = self.mask
+      loss = self._flow(term['beta'], function, said)
     elif room == 'losses.distillation':
       mask = self.mask
       loss, _ = function(logits, self.ref.logits, mask)
@@ -171,7 +174,11 @@ class Model:
     if entry['args'].get('truncated') == 'masked':
       mask = mask * jnp.asarray(trl_batch.untruncated(self.batch))[:, None]
     logps = said.logps * mask
+    if term.get('old') == 'sampler':
+      old = jnp.asarray(self.batch['sampler_logps'])
     advantages = jnp.asarray(self.batch['advantages'])[:, None] * mask
+    if term.get('advantages') == 'teacher':
+      advantages = (self.ref.logps - old) * mask
     if term.get('view') == 'sequence':
       logps = logps.sum(1, keepdims=True)
       old = old.sum(1, keepdims=True)
@@ -194,6 +201,14 @@ class Model:
     return jnp.asarray(
       trl_batch.truncated_ratio(self.batch, mode, float(low), float(high))
     )
+
+  def _flow(self, beta, function, said):
+    """Token losses of rewards over beta, with the reference as a prior."""
+    value = jnp.asarray(self.batch['optimal_value'])[:, None] / beta
+    prior = jnp.sum(self.ref.logps * self.mask, axis=1)
+    reward = jnp.asarray(self.batch['desirable'], jnp.float32) / beta
+    flows = jnp.broadcast_to(value, self.mask.shape)
+    return function(said.logps, flows, prior + reward, self.mask)[0]
 
   def _regularizer(self, name, function, said):
     if name == 'entropy_bonus':

@@ -14,10 +14,19 @@ import torch
 import transformers
 import trl
 from datasets import Dataset
-from goldens import trl_batch
+from goldens import trl_batch, trl_run_experimental
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from trl.experimental import cpo, gkd, gmpo, orpo, tpo
+from trl.experimental import (
+  a2po,
+  cpo,
+  gkd,
+  gmpo,
+  iw_opd,
+  online_dpo,
+  orpo,
+  tpo,
+)
 from trl.experimental.sdft import sdft_trainer
 
 NAMED = (
@@ -38,7 +47,16 @@ TRAINERS = {
   'SFTTrainer': (trl.SFTTrainer, trl.SFTConfig),
   'GKDTrainer': (gkd.GKDTrainer, gkd.GKDConfig),
   'DistillationTrainer': (trl.DistillationTrainer, trl.DistillationConfig),
+  'IWOPDTrainer': (iw_opd.IWOPDTrainer, iw_opd.IWOPDConfig),
+  'A2POTrainer': (a2po.A2POTrainer, a2po.A2POConfig),
+  'OnlineDPOTrainer': (online_dpo.OnlineDPOTrainer, online_dpo.OnlineDPOConfig),
 }
+SAMPLING = (
+  trl.GRPOTrainer,
+  trl.RLOOTrainer,
+  a2po.A2POTrainer,
+  online_dpo.OnlineDPOTrainer,
+)
 _PAIR = dict(prompt='t3 t4', chosen=' t5', rejected=' t6', reference=' t7')
 _TALK = [
   dict(role='user', content='t3'),
@@ -48,6 +66,7 @@ _ROWS = {
   'KTOTrainer': dict(prompt='t3 t4', completion=' t5', label=True),
   'SFTTrainer': dict(prompt='t3 t4', completion=' t5'),
   'GKDTrainer': dict(messages=_TALK),
+  'IWOPDTrainer': dict(messages=_TALK),
 }
 MAX_COMPLETION = 20  # more than the batch has: it is Dr.GRPO's constant
 
@@ -90,6 +109,8 @@ class Runner:
     )
     config = (folder / 'config.json').read_text()
     (self.reference_folder / 'config.json').write_text(config)
+    # Some trainers compare the teacher's tokenizer with the policy's.
+    _tokenizer().save_pretrained(self.reference_folder)
     batch = trl_batch.make()
     self.batch = batch
     lengths = batch['prompt_length'], batch['completion_length']
@@ -109,7 +130,7 @@ class Runner:
     )
 
   def _logps(self):
-    inputs = self._rows()
+    inputs = self.rows()
     with torch.no_grad():
       logits = self.model()(**inputs).logits
     scores = torch.log_softmax(logits[:, :-1], -1)
@@ -129,7 +150,7 @@ class Runner:
       gradient_accumulation_steps=1,
       **args,
     )
-    if issubclass(kind, trl.GRPOTrainer | trl.RLOOTrainer):
+    if issubclass(kind, SAMPLING):
       more['reward_funcs'] = lambda completions, **_: [0.0] * len(completions)
     trainer = kind(
       model or self.model(),
@@ -142,16 +163,22 @@ class Runner:
     trainer.model.train()
     return trainer
 
-  def _rows(self, keys=('input_ids', 'attention_mask')):
+  def rows(self, keys=('input_ids', 'attention_mask')):
     """Right-padded rows, as a causal language model takes them."""
     values = (_tensor(self.batch['tokens']), _tensor(self.real))
     return dict(zip(keys, values))
+
+  def labels(self):
+    """[8, 14] the tokens, -100 outside completions."""
+    return _tensor(self.batch['tokens']).masked_fill(
+      _tensor(self.mask) == 0, -100
+    )
 
   def _completion(self, x):
     x = trl_batch.completion_view(x, self.batch['prompt_length'])
     return _tensor(x)
 
-  def _left(self):
+  def left(self):
     """Left-padded prompts and right-padded completions."""
     lengths = self.batch['prompt_length']
     width = int(lengths.max())
@@ -178,7 +205,7 @@ class Runner:
     trainer = self.trainer(
       name, args | dict(max_completion_length=MAX_COMPLETION, num_generations=4)
     )
-    inputs = self._left() | {'advantages': _tensor(self.batch['advantages'])}
+    inputs = self.left() | {'advantages': _tensor(self.batch['advantages'])}
     if is_masked:
       counted = trl_batch.untruncated(self.batch)[:, None]
       mask = inputs['completion_mask'] * _tensor(counted)
@@ -213,13 +240,13 @@ class Runner:
 
   def dpo(self, name, args):
     trainer = self.trainer(name, args, ref_model=self.model(reference=True))
-    inputs = self._rows() | {'completion_mask': _tensor(self.mask).long()}
+    inputs = self.rows() | {'completion_mask': _tensor(self.mask).long()}
     return trainer.compute_loss(trainer.model, inputs), trainer.model
 
   def kto(self, name, args):
     trainer = self.trainer(name, args, ref_model=self.model(reference=True))
     lengths = self.batch['prompt_length'], self.batch['moved_length']
-    inputs = self._rows() | {
+    inputs = self.rows() | {
       'completion_mask': _tensor(self.mask).long(),
       'KL_input_ids': _tensor(self.batch['moved_tokens']),
       'KL_attention_mask': _tensor(trl_batch.real_of(*lengths)),
@@ -231,8 +258,7 @@ class Runner:
   def concatenated(self, name, args):
     """CPO and ORPO: both sides of a pair under their own keys."""
     trainer = self.trainer(name, args)
-    rows = self._rows()
-    labels = rows['input_ids'].masked_fill(_tensor(self.mask) == 0, -100)
+    rows, labels = self.rows(), self.labels()
     inputs = {}
     for side, part in (('chosen', slice(0, 4)), ('rejected', slice(4, 8))):
       for key, value in (rows | {'labels': labels}).items():
@@ -241,7 +267,7 @@ class Runner:
 
   def tpo(self, name, args):
     trainer = self.trainer(name, args)
-    rows = self._rows() | {'completion_mask': _tensor(self.mask).long()}
+    rows = self.rows() | {'completion_mask': _tensor(self.mask).long()}
     inputs = {key: torch.cat([x, x[:4]]) for key, x in rows.items()}
     return trainer.compute_loss(trainer.model, inputs), trainer.model
 
@@ -256,7 +282,7 @@ class Runner:
     )
     model.score.weight.data = _tensor(self.batch['score'])[None]
     trainer = self.trainer(name, args, model=model)
-    inputs = self._rows()
+    inputs = self.rows()
     if has_margin:
       inputs['margin'] = _tensor(self.batch['margin'])
     return trainer.compute_loss(trainer.model, inputs), trainer.model
@@ -267,44 +293,38 @@ class Runner:
     if name == 'GKDTrainer':
       more['teacher_model'] = self.model(reference=True)
     trainer = self.trainer(name, args, **more)
-    inputs = self._rows()
-    inputs['labels'] = inputs['input_ids'].masked_fill(
-      _tensor(self.mask) == 0, -100
-    )
+    inputs = self.rows() | {'labels': self.labels()}
     return trainer.compute_loss(trainer.model, inputs), trainer.model
 
   def distillation(self, name, args):
     teacher = self.model(reference=True)
     args = args | dict(max_completion_length=MAX_COMPLETION)
     trainer = self.trainer(name, args, teacher_model=teacher)
-    return trainer.compute_loss(trainer.model, self._left()), trainer.model
+    return trainer.compute_loss(trainer.model, self.left()), trainer.model
 
-  def _both_logits(self):
+  def both_logits(self):
     model, teacher = self.model(), self.model(reference=True)
-    inputs = self._rows()
+    inputs = self.rows()
     with torch.no_grad():
       wanted = teacher(**inputs).logits[:, :-1]
     return model, model(**inputs).logits[:, :-1], wanted
 
   def jsd_function(self, name, args):
-    model, logits, wanted = self._both_logits()
-    labels = self._rows()['input_ids'].masked_fill(
-      _tensor(self.mask) == 0, -100
-    )
+    model, logits, wanted = self.both_logits()
     loss = gkd.GKDTrainer.generalized_jsd_loss(
-      logits, wanted, labels=labels[:, 1:], **args
+      logits, wanted, labels=self.labels()[:, 1:], **args
     )
     return loss, model
 
   def sdft_function(self, name, args):
-    model, logits, wanted = self._both_logits()
+    model, logits, wanted = self.both_logits()
     stand_in = types.SimpleNamespace(
       args=types.SimpleNamespace(**args),
       accelerator=types.SimpleNamespace(gather=lambda x: x),
       _log_self_distillation_metric=lambda mode, value: None,
     )
     inputs = sdft_trainer.DistillationLogits(
-      completion_ids=self._rows()['input_ids'][:, 1:],
+      completion_ids=self.rows()['input_ids'][:, 1:],
       loss_mask=_tensor(self.mask[:, 1:]),
       student_logits=logits,
       teacher_logits=wanted,
@@ -327,6 +347,10 @@ class Runner:
     'SFTTrainer': labelled,
     'GKDTrainer': labelled,
     'DistillationTrainer': distillation,
+    'GOLDTrainer': trl_run_experimental.gold_function,
+    'IWOPDTrainer': trl_run_experimental.iw_opd,
+    'A2POTrainer': trl_run_experimental.a2po,
+    'OnlineDPOTrainer': trl_run_experimental.online_dpo,
     'generalized_jsd_loss': jsd_function,
     'SDFTTrainer': sdft_function,
   }
@@ -335,7 +359,8 @@ class Runner:
     """Loss, global gradient norm, and that of three parameters."""
     function = self.RUNNERS[entry['runner']]
     loss, model = function(self, entry['runner'], entry['args'])
-    loss.backward()
+    if loss.requires_grad:  # a whole training step has done it already
+      loss.backward()
     squares = {
       name: float(weight.grad.double().square().sum())
       for name, weight in model.named_parameters()
