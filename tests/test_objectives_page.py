@@ -370,12 +370,12 @@ def test_needs_of_a_function(catalog, name, needs):
 
 
 def test_needs_of_a_recipe(catalog):
-  needs = {recipe.name: recipe.needs for recipe in catalog.recipes}
-  assert 'reference policy' not in needs['grpo']
-  assert 'reference policy' in needs['grpo_kl']
-  assert 'demonstrations' in needs['sft']
-  assert 'demonstrations' not in needs['rejection_sampling']
-  assert 'other models' in needs['shad']
+  needs = {recipe.id: recipe.needs for recipe in catalog.recipes}
+  assert 'reference policy' not in needs['recipe-grpo']
+  assert 'reference policy' in needs['recipe-grpo_kl']
+  assert 'demonstrations' in needs['recipe-sft']
+  assert 'demonstrations' not in needs['recipe-rejection_sampling']
+  assert 'other models' in needs['recipe-shad']
 
 
 def test_a_room_that_is_not_there_is_skipped():

@@ -295,51 +295,70 @@ def find(key: str, entry: dict, where: str, functions: list[Function]) -> Part:
   )
 
 
-def _settings(row: dict, prefix: str = '') -> dict[str, Any]:
-  """A row's keys that are no parts, with dots between levels."""
+def _flat(row: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'ref.mixup': 0.1}: nested keys with dots between the levels."""
   found = {}
   for key, value in row.items():
-    if isinstance(value, dict) and 'name' not in value:
-      found |= _settings(value, f'{prefix}{key}.')
-    elif not isinstance(value, dict) and key != 'reference':
+    if isinstance(value, dict):
+      found |= _flat(value, f'{prefix}{key}.')
+    else:
       found[prefix + key] = value
   return found
 
 
+def _recipe(
+  table: str, name: str, row: dict, functions: list[Function]
+) -> Recipe:
+  names = {function.name for function in functions}
+  is_part = lambda key, entry: (
+    isinstance(entry, dict)
+    and 'name' in entry
+    and (key == 'loss' or key in _ROOM_OF_KEY or entry['name'] in names)
+  )
+  parts = tuple(
+    find(key, entry, f'{table}[{name!r}]', functions)
+    for key, entry in row.items()
+    if is_part(key, entry)
+  )
+  known = {'reference', *(part.key for part in parts)}
+  config = f'configs/{table.lower()}.py'
+  return Recipe(
+    id=f'recipe-{name}',
+    name=name,
+    table=table,
+    config=config,
+    command=(
+      f'python -m posttrain_jax.train --config {config}:recipe={name} '
+      f'--workdir runs/{name}'
+    ),
+    parts=parts,
+    settings=_flat({k: v for k, v in row.items() if k not in known}),
+    urls=objectives_docs.urls_of(row.get('reference', ''))
+    or parts[0].function.doc.urls,
+  )
+
+
 def recipes(functions: list[Function]) -> tuple[Recipe, ...]:
-  """The rows of all tables; within a table in its order."""
-  found: list[Recipe] = []
+  """The rows of all tables; tables in the order of the rooms of their losses.
+
+  A name that two tables have leads to the first of them: the other's id ends
+  with its table.
+  """
+  tables = [
+    [_recipe(table, name, row, functions) for name, row in rows.items()]
+    for table, rows in _tables().items()
+    if rows
+  ]
+  tables.sort(key=lambda own: (own[0].place, own[0].table))
   taken: set[str] = set()
-  for table, rows in _tables().items():
-    config = f'configs/{table.lower()}.py'
-    for name, row in rows.items():
-      parts = tuple(
-        find(key, entry, f'{table}[{name!r}]', functions)
-        for key, entry in row.items()
-        if isinstance(entry, dict) and 'name' in entry
-      )
-      cited = [part.function.doc.urls for part in parts]
-      anchor = f'recipe-{name}'
-      if anchor in taken:
-        anchor = f'{anchor}-{table.lower()}'
-      taken.add(anchor)
-      found.append(
-        Recipe(
-          id=anchor,
-          name=name,
-          table=table,
-          config=config,
-          command=(
-            f'python -m posttrain_jax.train --config {config}:recipe={name} '
-            f'--workdir runs/{name}'
-          ),
-          parts=parts,
-          settings=_settings(row),
-          urls=(row['reference'],) if 'reference' in row else cited[0],
-        )
-      )
-  first = {r.table: r.place for r in reversed(found)}
-  return tuple(sorted(found, key=lambda r: (first[r.table], r.table)))
+  found = []
+  for recipe in (recipe for own in tables for recipe in own):
+    if recipe.id in taken:
+      place = f'{recipe.id}-{recipe.table.lower()}'
+      recipe = dataclasses.replace(recipe, id=place)
+    taken.add(recipe.id)
+    found.append(recipe)
+  return tuple(found)
 
 
 def load() -> Catalog:

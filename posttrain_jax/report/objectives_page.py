@@ -150,6 +150,7 @@ def _function(function: Function, catalog: Catalog, prose: Prose) -> str:
     doc.urls, map(short_url, doc.urls), function.needs, function.hparams,
     function.arrays, function.optional,
   )  # fmt: skip
+  formula = prose(doc.formula, function.room)
   return (
     f'<article class="entry" id="{text(function.id)}" '
     f'data-group="{text(function.room)}" '
@@ -157,7 +158,7 @@ def _function(function: Function, catalog: Catalog, prose: Prose) -> str:
     f'<h3><a class="anchor" href="#{text(function.id)}">{text(function.name)}'
     f'</a><span class="where">{text(function.room)}</span></h3>'
     f'<p class="summary">{prose(doc.summary, function.room)}</p>{same}'
-    + (f'<pre class="formula">{text(doc.formula)}</pre>' if doc.formula else '')
+    + (f'<pre class="formula">{formula}</pre>' if formula else '')
     + _rows(
       [
         ('Hyperparameters', _codes(assigned(function.hparams))),
