@@ -3,10 +3,8 @@
 import difflib
 import importlib
 import inspect
-import json
 import re
 import shlex
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -396,48 +394,3 @@ def test_main_writes_the_files(tmp_path, made, capsys):
     written = (tmp_path / 'page' / name).read_text(encoding='utf-8')
     assert written == content
   assert 'index.html' in capsys.readouterr().out
-
-
-# The table objective x reference
-
-
-@pytest.fixture(scope='module')
-def agreement():
-  sys.path.insert(0, str(FOLDER))
-  try:
-    return importlib.import_module('agreement')
-  finally:
-    sys.path.remove(str(FOLDER))
-
-
-def test_committed_table_is_that_of_the_committed_numbers(agreement):
-  content = json.loads((FOLDER / 'agreement.json').read_text('utf-8'))
-  assert agreement.markdown(content) == (FOLDER / 'agreement.md').read_text(
-    'utf-8'
-  ), f'run {agreement.COMMAND}'
-  assert content['commit'] and content['date'] and content['versions']['jax']
-  limits = {'hand': 1e-9, 'finite differences': 1e-6, 'zero': 0.0, 'none': 0.0}
-  for row in content['numpy']:
-    if row['gradient_by'] == '':
-      continue
-    rounding = 1e-6 if row['float32'] else 0.0
-    assert row['value'] <= max(1e-10, rounding), row
-    limit = max(limits[row['gradient_by']], rounding)
-    assert (row['gradient'] or 0.0) <= limit, row
-
-
-def test_table_measures_a_case(agreement, tmp_path):
-  agreement.main(['--seeds', '1', '--only', 'value.', '--out', str(tmp_path)])
-  content = json.loads((tmp_path / 'agreement.json').read_text('utf-8'))
-  assert {row['objective'] for row in content['numpy']} == {
-    f'losses.value.{name}' for name in value.__all__
-  }
-  assert content['seeds'] == 1
-
-
-def test_table_says_when_trl_is_absent(agreement, tmp_path):
-  assert agreement.trl_entries(tmp_path) is None
-  content = json.loads((FOLDER / 'agreement.json').read_text('utf-8'))
-  text = agreement.markdown({**content, 'trl': None})
-  assert 'comparison with TRL is absent' in text
-  assert 'DPOTrainer' not in text
