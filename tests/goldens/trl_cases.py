@@ -14,6 +14,8 @@ from goldens.trl_entries import (
   term,
 )
 
+# AutoTokenizer takes any tokenizer beside a Qwen2 model for Qwen2's own.
+GUARD = "the trainer's check of the teacher's tokenizer is off"
 LIMITS = {0.0: 'forward_kl', 1.0: 'reverse_kl'}
 
 
@@ -157,6 +159,7 @@ def sparse() -> list[Entry]:
         term(
           DISTILLATION + objective, 'token_mean', hot | dict(k=k, tail=kind)
         ),
+        note=GUARD,
       )
     )
   sampled = dict(
@@ -174,7 +177,7 @@ def sparse() -> list[Entry]:
       sampled,
       squared | {'value': 'gradient only'},
       note='TRL: sg[log p - log q] log p, which has the gradient of '
-      '(log p - log q)^2 / 2',
+      f'(log p - log q)^2 / 2; {GUARD}',
     ),
     entry(
       'iw_opd/sampled token, gamma 0, off-policy',
@@ -182,9 +185,15 @@ def sparse() -> list[Entry]:
       sampled | dict(rollout='old'),
       scored,
       note='on-policy distillation as REINFORCE: the advantage of a token is '
-      "its log-probability under the teacher minus the sampler's",
+      f"its log-probability under the teacher minus the sampler's; {GUARD}",
     ),
   ]
+  return found
+
+
+def gold() -> list[Entry]:
+  """GOLDTrainer with one vocabulary."""
+  found = []
   for beta in (0.0, 0.3):
     hot = dict(temperature=2.0)
     name = DISTILLATION + LIMITS.get(beta, 'jsd')
@@ -235,7 +244,7 @@ def cases() -> dict[str, dict[str, Any]]:
   """{name: entry} of everything that is compared."""
   listed = trl_cases_rl.entries() + trl_cases_preference.entries()
   listed += sft() + distillation() + self_distillation()
-  listed += sparse() + sampling()
+  listed += sparse() + gold() + sampling()
   found = dict(listed)
   if len(found) != len(listed):
     raise ValueError('two entries have the same name')
