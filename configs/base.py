@@ -51,6 +51,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
   c.tokenizer = 'task'  # 'task', 'byte', or a path with a tokenizer.json
 
+  # What stands before each prompt: 'none', 'feedback' or 'direction'.
+  c.condition = ml_collections.ConfigDict()
+  c.condition.name = 'none'
+
   c.model = ml_collections.ConfigDict()
   c.model.preset = 'nano'  # or 'depth-N'; not read when init_from is set
   c.model.dtype = 'float32'  # of activations; 'bfloat16' on TPU and GPU

@@ -21,7 +21,7 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import nearest, resolve
 from posttrain_jax.rollout import decoders
 from posttrain_jax.start import Start
-from posttrain_jax.tasks import split
+from posttrain_jax.tasks import conditioned, split
 from posttrain_jax.tasks.mixture import Mixture
 from posttrain_jax.tasks.text import TextTask, is_text
 from posttrain_jax.trainers import (
@@ -97,6 +97,11 @@ def _check(config: Any) -> None:
     raise ValueError(
       f'heldout_fraction={config.heldout_fraction} is not in [0, 1)'
     )
+  if config.condition.name != 'none' and config.tokenizer != 'task':
+    raise ValueError(
+      f'condition.name="{config.condition.name}" is for in-graph tasks, '
+      f'not for tokenizer="{config.tokenizer}"'
+    )
   if config.paradigm != 'rl':
     if not inputs.on_data(config):
       collect.check(config)
@@ -148,15 +153,19 @@ def make_evaluators(
     return {'': evaluator}
   make = lambda task: Evaluator(
     model=model,
-    task=task,
+    task=conditioned.evaluated(task),
     num_problems=config.eval.num_problems,
     samples=config.eval.samples,
     batch=batch,
     heldout_fraction=config.heldout_fraction,
   )
-  if isinstance(task, Mixture):
-    names = list(dict(config.task.parts))
-    return {name: make(part) for name, part in zip(names, task.tasks)}
+  if config.task.name == 'mixture':
+    condition = dict(config.condition)
+    parts = make_task(config.task).tasks
+    return {
+      name: make(conditioned.wrap(part, **condition))
+      for name, part in zip(dict(config.task.parts), parts)
+    }
   return {'': make(task)}
 
 
@@ -257,7 +266,7 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
   if is_text(config.task.name):
     task = inputs.make_text_task(config, tokenizer)
   elif config.tokenizer == 'task':
-    task = make_task(config.task)
+    task = conditioned.wrap(make_task(config.task), **dict(config.condition))
   sizes = _resolve_sizes(config, tokenizer, task)
   _check_micro(config, sizes)
   batches = inputs.make_batches(config, tokenizer, task, sizes)

@@ -23,6 +23,7 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.resolve import nearest, part
 from posttrain_jax.rollout import decoders
+from posttrain_jax.tasks import conditioned
 from posttrain_jax.tasks import text as text_tasks
 
 ConfigDict = ml_collections.ConfigDict
@@ -66,6 +67,8 @@ def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
   """The config part `key` with the function called `name` and its defaults."""
   if key == 'task':
     return task_entry(name)
+  if key == 'condition':
+    return {'name': name, **conditioned.knobs(name)}
   if key == 'advantage' and name == 'gae':
     return {'name': 'gae', 'gamma': 1.0, 'lam': 0.95, 'whiten': True}
   entry = part(_room(config, key, name), name)
@@ -132,7 +135,7 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
     for name in filter(None, path):
       node = node.get(name) if isinstance(node, ConfigDict) else None
     if leaf == 'name' and isinstance(node, ConfigDict) and top in node:
-      has_room = top == 'task' or (
+      has_room = top in ('task', 'condition') or (
         'paradigm' in node and _room(node, top) is not None
       )
       if has_room:

@@ -223,6 +223,17 @@ def test_a_recipe_of_another_paradigm_names_its_file():
     ('sft.py', {'weights.name': 'fait'}, 'needs the array "changed"'),
     ('sft.py:recipe=forgetting', {'loss.name': 'nll'}, 'config.negative marks'),
     ('sft.py', {'ref.refresh_every': '5'}, 'no reference'),
+    ('sft.py', {'condition.name': 'feedbck'}, 'Did you mean "feedback"'),
+    (
+      'sft.py',
+      {'collect.name': 'feedback', 'group_size': '4'},
+      'writes verdicts into prompts',
+    ),
+    (
+      'sft.py:task=text:chain_sum',
+      {'condition.name': 'feedback'},
+      'is for in-graph tasks',
+    ),
     (
       'sft.py:recipe=talr',
       {'microbatch_rows': '16'},

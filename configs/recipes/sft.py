@@ -3,6 +3,7 @@
 from posttrain_jax import collect, token_weights
 from posttrain_jax.losses import reduce, supervised
 from posttrain_jax.resolve import part
+from posttrain_jax.tasks import conditioned
 
 TOKEN_MEAN = part(reduce, 'token_mean')
 SEQUENCE_MEAN = part(reduce, 'sequence_mean')
@@ -208,6 +209,30 @@ SFT = {
     'https://arxiv.org/abs/2409.04787',
     'nll',
     collect=part(collect, 'self_rehearsal', hint=False),
+  ),
+  # Own right and wrong answers, each behind its verdict; evaluation asks for
+  # a good one. LeTI's rows are the same without the oracle's.
+  'faft': _loss(
+    'https://arxiv.org/abs/2408.06318',
+    'nll',
+    condition=dict(name='feedback'),
+    collect=part(collect, 'feedback', oracle=True),
+    group_size=8,
+  ),
+  'leti': _loss(
+    'https://arxiv.org/abs/2305.10314',
+    'nll',
+    condition=dict(name='feedback'),
+    collect=part(collect, 'feedback', oracle=False),
+    group_size=8,
+  ),
+  # The best answer along a direction that the prompt names.
+  'dpa': _loss(
+    'https://arxiv.org/abs/2402.18571',
+    'nll',
+    condition=dict(name='direction', **conditioned.knobs('direction')),
+    collect=part(collect, 'best_of', threshold=-1.0),
+    group_size=8,
   ),
   # Sequence-level distillation: the teacher's answers as demonstrations.
   'teacher_samples': _loss(

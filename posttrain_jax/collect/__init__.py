@@ -136,6 +136,11 @@ def check(config: Any) -> None:
 
 def _check_sizes(config: Any, name: str, part: dict) -> None:
   least = 2 if name in ('best_vs_worst', 'oracle_and_rollouts') else 1
+  if name == 'feedback' and config.condition.name != 'feedback':
+    raise ValueError(
+      'collect "feedback" writes verdicts into prompts: take '
+      f'condition.name="feedback", not "{config.condition.name}"'
+    )
   if name == 'feedback' and part.get('oracle', True):
     least = 2
   if config.group_size < least:

@@ -19,7 +19,7 @@ from posttrain_jax.tasks import base, split, vocab
 from posttrain_jax.tasks.vocab import Text
 from posttrain_jax.types import Array, Example
 
-__all__ = ['Direction', 'Feedback', 'evaluated', 'wrap']
+__all__ = ['Direction', 'Feedback', 'evaluated', 'knobs', 'wrap']
 
 PREFIX = 2  # tokens of a condition
 GOOD, BAD = vocab.token('+'), vocab.token('-')
@@ -158,26 +158,34 @@ class Direction(_Conditioned):
 CONDITIONS = {'feedback': Feedback, 'direction': Direction}
 
 
-def wrap(task: Any, name: str = 'none', **knobs) -> Any:
+def knobs(name: str) -> dict[str, Any]:
+  """The knobs of the condition called `name`, with their defaults.
+
+  Raises:
+    ValueError: unknown condition, with the nearest valid one.
+  """
+  choices = ('none', *CONDITIONS)
+  if name not in choices:
+    raise ValueError(f'unknown condition "{name}".{nearest(name, choices)}')
+  if name == 'none':
+    return {}
+  fields = dataclasses.fields(CONDITIONS[name])
+  return {field.name: field.default for field in fields if field.name != 'task'}
+
+
+def wrap(task: Any, name: str = 'none', **changed) -> Any:
   """The task behind the condition called `name`; 'none': the task itself.
 
   Raises:
     ValueError: unknown condition or knob, with the nearest valid one.
   """
-  choices = ('none', *CONDITIONS)
-  if name not in choices:
-    raise ValueError(f'unknown condition "{name}".{nearest(name, choices)}')
-  if name != 'none':
-    fields = dataclasses.fields(CONDITIONS[name])
-    known = [field.name for field in fields if field.name != 'task']
-  else:
-    known = []
-  for key in knobs:
+  known = knobs(name)
+  for key in changed:
     if key not in known:
       raise ValueError(
         f'condition "{name}" has no knob "{key}".{nearest(key, known)}'
       )
-  return task if name == 'none' else CONDITIONS[name](task, **knobs)
+  return task if name == 'none' else CONDITIONS[name](task, **changed)
 
 
 def evaluated(task: Any) -> Any:
