@@ -284,7 +284,12 @@ def test_problems_are_those_of_training():
 
 
 def wanted(
-  paradigm='sft', group_size=1, prompts_per_step=4, loss='dpo', **part
+  paradigm='sft',
+  group_size=1,
+  prompts_per_step=4,
+  loss='dpo',
+  condition='feedback',
+  **part,
 ):
   return ml_collections.ConfigDict({
     'paradigm': paradigm,
@@ -292,6 +297,7 @@ def wanted(
     'prompts_per_step': prompts_per_step,
     'loss': {'name': loss},
     'others': {'teacher': ''},
+    'condition': {'name': condition},
     'collect': part,
   })  # fmt: skip
 
@@ -316,6 +322,10 @@ def wanted(
     ({'name': 'rollouts', 'keep': 'wrong'}, 'Valid: all, correct, mixed'),
     ({'name': 'on_policy_mix', 'group_size': 2}, 'leave group_size=1'),
     ({'name': 'feedback'}, 'needs at least 2'),
+    (
+      {'name': 'feedback', 'condition': 'none', 'group_size': 2},
+      'take condition.name="feedback", not "none"',
+    ),
     ({'name': 'oracle_and_rollouts'}, 'needs at least 2'),
     (
       {'name': 'oracle', 'noise': 0.1, 'prompts_per_step': 1},
