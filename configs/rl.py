@@ -20,6 +20,11 @@ from posttrain_jax.resolve import part
 from posttrain_jax.rollout import decoders
 
 
+def none(**keys) -> ml_collections.ConfigDict:
+  """A part that is left out."""
+  return ml_collections.ConfigDict({'name': 'none', **keys})
+
+
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   arg = base.parse_arg(arg, recipe='grpo', task='addition', smoke=False)
   c = base.get_config()
@@ -39,6 +44,20 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.value_loss = ml_collections.ConfigDict(rows.VALUE_LOSS)  # with gae only
   c.entropy_coef = 0.0
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
+  c.log_reward = ml_collections.ConfigDict(rows.LOG_REWARD)  # of flow losses
+
+  # Rows beside a group's own answers, and their terms
+  c.demos_per_prompt = 0
+  c.expert_loss = none()  # on demonstrations, with an advantage
+  c.expert_advantage = none()  # 'none': the group's, demonstrations included
+  c.sft_loss = ml_collections.ConfigDict(rows.SFT_LOSS)  # on demonstrations
+  c.sft_weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
+  c.contrastive = none(coef=0.0)  # embeddings of answers and demonstrations
+  c.explore = ml_collections.ConfigDict(rows.EXPLORE)  # another temperature
+
+  # What sets a coefficient (or explore's temperature) as the run goes on
+  for what in ('kl', 'entropy', 'sft', 'explore'):
+    c[f'{what}_controller'] = none()
   recipes.apply(c, arg.recipe)
 
   c.num_steps = 200

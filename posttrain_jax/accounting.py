@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.trainers import hybrid
 
 __all__ = ['forward_flops', 'step_flops']
 
@@ -60,6 +61,15 @@ def _given_flops(
   )
 
 
+def _rollout_flops(config: Any, model: ModelConfig, sizes: Any) -> float:
+  """FLOPs of a group's answers; their prompt is read once."""
+  total = forward_flops(model, sizes.prompts_per_step, sizes.prompt_length)
+  answers = config.group_size + config.explore.per_prompt
+  rows = sizes.prompts_per_step * answers
+  whole = forward_flops(model, rows, sizes.row_tokens)
+  return total + whole - forward_flops(model, rows, sizes.prompt_length)
+
+
 def step_flops(
   config: Any,
   model: ModelConfig,
@@ -76,12 +86,13 @@ def step_flops(
   total = 3.0 * forward * sizes.updates_per_rollout
   if config.paradigm != 'rl':
     return total + _given_flops(config, sizes, models or {'policy': model})
-  prompts = forward_flops(model, sizes.prompts_per_step, sizes.prompt_length)
-  whole = forward_flops(model, sizes.rows, sizes.row_tokens)
-  prompt_part = forward_flops(model, sizes.rows, sizes.prompt_length)
-  total += prompts + whole - prompt_part
-  if config.old_logps == 'learner' or model.value_head:
+  total += _rollout_flops(config, model, sizes)
+  own = sizes.prompts_per_step * config.group_size
+  forward = forward_flops(model, own, sizes.row_tokens)
+  if config.old_logps == 'learner' or config.advantage.name == 'gae':
     total += forward
-  if config.kl.coef:
+  if config.kl.coef or config.kl_controller.name != 'none':
     total += forward
+  if hybrid.contrasts(config):
+    total += forward_flops(model, sizes.prompts_per_step, sizes.row_tokens)
   return total

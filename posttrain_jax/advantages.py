@@ -30,6 +30,7 @@ __all__ = [
   'pass_at_k',
   'raw',
   'remax',
+  'signed',
 ]
 
 TOKEN = [
@@ -116,6 +117,17 @@ def remax(rewards: Array, *, greedy_rewards: Array) -> Array:
   Reference: Li et al. (2023), https://arxiv.org/abs/2310.10505
   """
   return rewards - greedy_rewards[:, None]
+
+
+def signed(rewards: Array, *, threshold: float = 0.5) -> Array:
+  """1 for a right completion, -1 for a wrong one: no baseline.
+
+  Args:
+    threshold: a completion with a reward above it is right.
+
+  Reference: Fu et al. (2025), SRFT, https://arxiv.org/abs/2506.19767
+  """
+  return jnp.where(rewards > threshold, 1.0, -1.0).astype(rewards.dtype)
 
 
 def batch_whitened(

@@ -9,13 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import collect, host, inputs, optim, start, tasks
-from posttrain_jax import config as config_lib
+from posttrain_jax import (
+  collect,
+  host,
+  inputs,
+  optim,
+  run_sizes,
+  start,
+  tasks,
+)
 from posttrain_jax.data import pipeline, tokenizers
 from posttrain_jax.evaluate import Evaluator
-from posttrain_jax.losses import policy_gradient
-from posttrain_jax.losses import preference as preference_room
-from posttrain_jax.losses import supervised as supervised_room
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import nearest, resolve
@@ -27,12 +31,16 @@ from posttrain_jax.tasks.text import TextTask, is_text
 from posttrain_jax.trainers import (
   arrays,
   distill,
+  hybrid,
   preference,
   rl,
+  rl_checks,
+  rl_objective,
   sft,
   step,
   update,
 )
+from posttrain_jax.trainers.objective import bind
 from posttrain_jax.types import Array, TrainState
 
 PARADIGMS = ('sft', 'preference', 'rl', 'distill')
@@ -108,27 +116,7 @@ def _check(config: Any) -> None:
     elif config.paradigm == 'sft' and config.data.packing:
       sft.check_packing(config)
     return
-  if config.decoder.name in decoders.TRUNCATING:
-    raise ValueError(
-      f'decoder "{config.decoder.name}" gives some tokens probability 0, which '
-      'the learner does not see: its ratios would be wrong. Train with '
-      '"sample"; truncate in evaluation.'
-    )
-  if config.old_logps not in ('sampler', 'learner'):
-    raise ValueError(
-      f'old_logps="{config.old_logps}".'
-      + nearest(config.old_logps, ('sampler', 'learner'))
-    )
-  if config.advantage.name != 'gae' and config.group_size < 2:
-    raise ValueError(
-      f'group_size={config.group_size}: advantage "{config.advantage.name}" '
-      'compares completions of one problem and needs at least 2'
-    )
-  if rl.needs_greedy(config) and is_text(config.task.name):
-    raise ValueError(
-      f'advantage "{config.advantage.name}" needs greedy answers, which host '
-      f'tasks such as "{config.task.name}" do not make'
-    )
+  rl_checks.check(config)
 
 
 def make_evaluators(
@@ -187,7 +175,7 @@ def _needs(config: Any) -> frozenset[str]:
 
 def _value_head(config: Any) -> bool:
   if config.paradigm == 'rl':
-    return config.advantage.name == 'gae'
+    return rl_objective.needs_value_head(config)
   if config.paradigm == 'preference':
     return preference.kind_of(config.loss.name) == 'reward'
   return config.paradigm == 'sft' and sft.reads_values(config)
@@ -197,49 +185,13 @@ def _roles(config: Any, needs: frozenset[str]) -> set[str]:
   """Frozen models that a run holds."""
   roles = set(config.get('others', {}))
   if config.paradigm == 'rl':
-    return roles | ({'ref'} if rl.needs_reference(config) else set())
+    return roles | ({'ref'} if rl_checks.needs_reference(config) else set())
   roles |= arrays.roles(needs, _provided(config))
   if not inputs.on_data(config):
     roles |= collect.roles(config.collect)
   if config.paradigm == 'preference' and 'mismatched' in needs:
     roles.add('ref')
   return roles
-
-
-def _check_micro(config: Any, sizes: Any) -> None:
-  """Refuses micro-batches for parts that look at a whole minibatch."""
-  if sizes.microbatch_rows == sizes.minibatch_rows:
-    return
-  rooms = {
-    'sft': supervised_room,
-    'preference': preference_room,
-    'rl': policy_gradient,
-  }
-  room = rooms.get(config.paradigm)
-  named = [(room, config.loss.name)] if room else []
-  if 'weights' in config:
-    named.append((sft.token_weights, config.weights.name))
-  for room, name in named:
-    if name in room.WHOLE_BATCH:
-      raise ValueError(
-        f'microbatch_rows={sizes.microbatch_rows}: "{name}" compares all '
-        f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0'
-      )
-
-
-def _resolve_sizes(config: Any, tokenizer: Any, task: Any) -> Any:
-  sizes = config_lib.sizes(config)
-  if task is not None:
-    sizes.prompt_length = task.prompt_length
-    sizes.max_new_tokens = task.completion_length
-  if config.get('max_new_tokens', 0):
-    sizes.max_new_tokens = config.max_new_tokens
-  if inputs.on_data(config):
-    sizes.row_tokens = config.data.max_length
-  else:
-    sizes.row_tokens = sizes.prompt_length + sizes.max_new_tokens
-  sizes.tokens_per_step = sizes.rows * sizes.row_tokens
-  return sizes
 
 
 def build(config: Any, learning_rate: Array | float | None = None) -> Run:
@@ -267,8 +219,8 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
     task = inputs.make_text_task(config, tokenizer)
   elif config.tokenizer == 'task':
     task = conditioned.wrap(make_task(config.task), **dict(config.condition))
-  sizes = _resolve_sizes(config, tokenizer, task)
-  _check_micro(config, sizes)
+  sizes = run_sizes.resolve(config, task)
+  run_sizes.check_micro(config, sizes)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
   make_update, optimizer = _updater(config, policy, sizes, learning_rate)
   refresh = step.make_refresh(config.ref.refresh_every, config.ref.mixup)
@@ -287,6 +239,10 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
     )
     run_step = step.make_step(learn, source, config.seed)
 
+  steering = {}
+  if config.paradigm == 'rl':
+    steering = rl_objective.make_controllers(config)
+
   def init_state(params: Start) -> TrainState:
     copy = lambda role: start.role_params(params, role)
     return TrainState(
@@ -295,6 +251,7 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
       opt_state=optimizer.init(params['policy']),
       ref_params=copy('ref') if 'ref' in roles else None,
       others={role: copy(role) for role in sorted(roles - {'ref'})},
+      control={what: c.init() for what, c in steering.items()},
     )
 
   kept = {k: m for k, m in models.items() if k in roles | {'policy'}}
@@ -354,7 +311,7 @@ def _source(config, models, task, tokenizer, sizes):
     group_size=config.group_size,
     heldout_fraction=config.heldout_fraction,
     max_new_tokens=sizes.max_new_tokens,
-    decoder=rl.bind(decoders, config.decoder),
+    decoder=bind(decoders, config.decoder),
     eos_id=tokenizer.eos_id,
     pad_id=tokenizer.pad_id,
   )
@@ -364,17 +321,17 @@ def _source(config, models, task, tokenizer, sizes):
 
 
 def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
-  change = make_update(rl.make_objective(config, models))
-  make_rollout = lambda greedy: rl.make_rollout(
+  goal = rl_objective.make_objective(config, models, tokenizer.eos_id)
+  make_rollout = lambda **kind: rl.make_rollout(
     config,
     models['policy'],
     sizes.max_new_tokens,
     tokenizer.eos_id,
     tokenizer.pad_id,
-    greedy=greedy,
+    **kind,
   )
-  generate = make_rollout(False)
-  learn = rl.make_learn(config, models, change, refresh)
+  generate = make_rollout()
+  learn = rl.make_learn(config, models, make_update(goal), refresh)
   if isinstance(task, TextTask):
     return host.HostStep(generate, learn)
 
@@ -387,5 +344,27 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
       fraction=config.heldout_fraction,
     )
 
-  greedy = make_rollout(True) if rl.needs_greedy(config) else None
-  return rl.make_step(sample_examples, task.verify, generate, learn, greedy)
+  kinds = {}
+  if rl_checks.needs_greedy(config):
+    kinds['generate_greedy'] = make_rollout(greedy=True)
+  if hybrid.with_experts(config):
+    kinds['demonstrate'] = lambda examples, key: hybrid.demonstrations(
+      task,
+      examples,
+      key,
+      config.demos_per_prompt,
+      sizes.max_new_tokens,
+      tokenizer.pad_id,
+    )
+  if hybrid.exploring(config):
+    hot = rl_objective.make_controllers(config)['explore']
+    kinds['generate_exploring'] = make_rollout(exploring=True)
+    kinds['temperature'] = lambda state: hot.value(state.control['explore'])
+  return rl.make_step(
+    sample_examples,
+    task.verify,
+    generate,
+    learn,
+    prefixes=rl_checks.needs_prefixes(config),
+    **kinds,
+  )

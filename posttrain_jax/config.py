@@ -10,9 +10,17 @@ from typing import Any
 
 import ml_collections
 
-from posttrain_jax import advantages, collect, tasks, token_weights
+from posttrain_jax import (
+  advantages,
+  collect,
+  controllers,
+  tasks,
+  token_weights,
+)
 from posttrain_jax.losses import (
+  contrastive,
   distillation,
+  flow,
   policy_gradient,
   preference,
   reduce,
@@ -25,8 +33,23 @@ from posttrain_jax.resolve import nearest, part
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.tasks import text as text_tasks
+from posttrain_jax.trainers import hybrid
 
 ConfigDict = ml_collections.ConfigDict
+
+# Keys of a part that are not hyperparameters of the function it names.
+CALLERS = ('coef', 'mix', 'place')
+
+# Parts that a run may do without: their name is then 'none'.
+OPTIONAL = (
+  'contrastive',
+  'entropy_controller',
+  'expert_advantage',
+  'expert_loss',
+  'explore_controller',
+  'kl_controller',
+  'sft_controller',
+)
 
 
 def _room(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
@@ -37,16 +60,23 @@ def _room(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
     return {
       'sft': supervised,
       'preference': preference,
-      'rl': policy_gradient,
+      'rl': flow if name in flow.__all__ else policy_gradient,
       'distill': distillation,
     }.get(config.paradigm)
+  if key.endswith('_controller'):
+    return controllers
   return {
     'advantage': advantages,
     'collect': collect,
+    'contrastive': contrastive,
     'decoder': decoders,
+    'expert_advantage': advantages,
+    'expert_loss': policy_gradient,
     'kl': regularizers,
     'negative': token_weights,
     'reduce': reduce,
+    'sft_loss': supervised,
+    'sft_weights': token_weights,
     'value_loss': value,
     'weights': token_weights,
   }.get(key)
@@ -71,10 +101,11 @@ def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
     return {'name': name, **conditioned.knobs(name)}
   if key == 'advantage' and name == 'gae':
     return {'name': 'gae', 'gamma': 1.0, 'lam': 0.95, 'whiten': True}
-  entry = part(_room(config, key, name), name)
-  if 'coef' in config[key]:
-    entry['coef'] = config[key].coef
-  return entry
+  # What the caller keeps beside the function's own hyperparameters.
+  kept = {k: config[key][k] for k in CALLERS if k in config[key]}
+  if name == 'none' and key in OPTIONAL:
+    return {'name': 'none', **kept}
+  return part(_room(config, key, name), name) | kept
 
 
 def keys(config: ConfigDict, prefix: str = '') -> list[str]:
@@ -223,7 +254,7 @@ def _divides(name: str, part_: int, whole: int, of: str) -> None:
 def rows_per_prompt(config: ConfigDict) -> int:
   """Rows that a step trains on for each of its problems or records."""
   if config.paradigm == 'rl':
-    return config.group_size
+    return config.group_size + hybrid.rows_beside(config)
   if config.data.source == 'task':
     name = config.collect.name
     return collect.rows_per_prompt(name, config.group_size)

@@ -32,6 +32,7 @@ __all__ = [
   'entropy_temperature',
   'fixed',
   'linear',
+  'warmup_cosine',
 ]
 
 Array = jax.Array
@@ -114,6 +115,34 @@ def fixed(*, value: float = 0.0) -> Controller:
 def linear(*, start: float = 0.0, end: float = 1.0) -> Controller:
   """From `start` before the first step to `end` after the last, in a line."""
   return _scheduled(lambda fraction: start + (end - start) * fraction)
+
+
+def warmup_cosine(
+  *,
+  peak: float = 0.9,
+  valley: float = 0.05,
+  warmup: float = 0.0,
+  decay: float = 1.0,
+) -> Controller:
+  """CHORD's mu: a line from 0 up to `peak`, then half a cosine to `valley`.
+
+  Args:
+    peak, valley: largest and last value.
+    warmup: fraction of the run's steps until the peak; 0 starts there.
+    decay: fraction of the run's steps from the peak to the valley.
+
+  Reference: Zhang et al. (2025), https://arxiv.org/abs/2508.11408 (its
+  schedule is in steps: no warm-up, 200 of decay)
+  """
+
+  def schedule(fraction):
+    rising = peak * fraction / jnp.where(warmup > 0, warmup, 1.0)
+    after = (fraction - warmup) / jnp.where(decay > 0, decay, 1.0)
+    after = jnp.where(decay > 0, jnp.clip(after, 0.0, 1.0), 1.0)
+    falling = valley + (peak - valley) * 0.5 * (1.0 + jnp.cos(jnp.pi * after))
+    return jnp.where(fraction < warmup, rising, falling)
+
+  return _scheduled(schedule)
 
 
 def dynamic_kl(

@@ -3,18 +3,34 @@
 TRL's `loss_type` strings are rows of that name.
 """
 
-from posttrain_jax import advantages, token_weights
+from posttrain_jax import advantages, controllers, token_weights
 from posttrain_jax.losses import (
+  contrastive,
+  flow,
   policy_gradient,
   reduce,
   regularizers,
+  supervised,
   value,
 )
 from posttrain_jax.resolve import part
 
-# What a row that names no critic or reference has.
-KL = dict(part(regularizers, 'kl_k3'), coef=0.0)
+
+def _kl(name: str, coef: float, place: str = 'loss') -> dict:
+  """A penalty for leaving the reference, in the loss or in the reward."""
+  return dict(part(regularizers, name), coef=coef, place=place)
+
+
+# What a row that names no critic, reference or further rows has.
+KL = _kl('kl_k3', 0.0)
 VALUE_LOSS = dict(part(value, 'clipped_value'), coef=0.1)
+# A coefficient of 0 leaves the term out; mix 'convex' makes it a share, and
+# the policy's term has the rest.
+SFT_LOSS = dict(part(supervised, 'nll'), coef=0.0, mix='add')
+EXPLORE = dict(per_prompt=0, coef=0.0)
+# log(max(reward, floor)) / temperature. The floor times the number of possible
+# wrong answers is the mass that they end with.
+LOG_REWARD = dict(floor=1e-6, temperature=1.0)
 
 
 def _row(
@@ -32,8 +48,26 @@ def _row(
   )
 
 
+def _flow(reference: str, loss: str, **keys) -> dict:
+  """A GFlowNet loss: whole answers, no advantage."""
+  hparams = keys.pop('loss_hparams', {})
+  return dict(
+    reference=reference,
+    advantage=part(advantages, 'raw'),
+    loss=part(flow, loss, **hparams),
+    reduce=part(reduce, 'sequence_sum'),
+    **keys,
+  )
+
+
 _GRPO = 'https://arxiv.org/abs/2402.03300'
 _NORMALIZED = 'group_normalized'
+
+# No ratio is clipped.
+_UNCLIPPED = dict(clip_low=1e9, clip_high=1e9)
+
+# Terms on demonstrations, as `SFT_LOSS`.
+_IMITATE = lambda coef, mix: dict(part(supervised, 'nll'), coef=coef, mix=mix)
 
 RL = {
   'reinforce': _row(
@@ -138,7 +172,7 @@ RL = {
   'reinforce_plus_plus_baseline': _row(
     'https://arxiv.org/abs/2501.03262', 'ppo_clip',
     'group_centered_batch_whitened', 'token_mean',
-    kl=dict(part(regularizers, 'kl_k2'), coef=0.001),
+    kl=_kl('kl_k2', 0.001),
   ),
   'lite_ppo': _row(
     'https://arxiv.org/abs/2508.08221', 'ppo_clip',
@@ -158,10 +192,102 @@ RL = {
   # Held near the start: by an estimator, or over the whole vocabulary.
   'grpo_kl': _row(
     _GRPO, 'ppo_clip', _NORMALIZED, 'sequence_mean',
-    kl=dict(part(regularizers, 'kl_k3'), coef=0.04),
+    kl=_kl('kl_k3', 0.04),
   ),
   'grpo_full_kl': _row(
     _GRPO, 'ppo_clip', _NORMALIZED, 'sequence_mean',
-    kl=dict(part(regularizers, 'full_kl_reverse'), coef=0.04),
+    kl=_kl('full_kl_reverse', 0.04),
+  ),
+  # Coefficients that change: a V over the run, a target for the KL (6 nats a
+  # sequence in the paper; here a mean over tokens), one for the entropy.
+  'grpo_d': _row(
+    'https://arxiv.org/abs/2503.16081', 'ppo_clip', _NORMALIZED,
+    'sequence_mean', kl=_kl('kl_k3', 0.0),
+    kl_controller=part(controllers, 'dynamic_kl'),
+  ),
+  'ppo_adaptive_kl': dict(
+    reference='https://arxiv.org/abs/1909.08593',
+    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
+    loss=part(policy_gradient, 'ppo_clip'),
+    reduce=part(reduce, 'token_mean'),
+    value_loss=VALUE_LOSS,
+    kl=_kl('kl_k1', 0.0, 'reward'),
+    kl_controller=part(controllers, 'adaptive_kl', target=0.1),
+  ),
+  'adaptive_entropy': _row(
+    'https://arxiv.org/abs/2505.22312', 'ppo_clip', _NORMALIZED, 'token_mean',
+    entropy_controller=part(controllers, 'adaptive_entropy'),
+  ),
+  # A quarter more answers, hot or cold; the right ones are imitated.
+  'aepo': _row(
+    'https://arxiv.org/abs/2510.08141', 'ppo_clip', _NORMALIZED, 'token_mean',
+    explore=dict(per_prompt=2, coef=0.1),
+    explore_controller=part(controllers, 'entropy_temperature'),
+  ),
+  # Demonstrations in the group: one in eight answers.
+  'luffy': _row(
+    'https://arxiv.org/abs/2504.14945', 'ppo_clip', 'group_centered',
+    'fixed_length', loss_hparams=_UNCLIPPED, group_size=7, demos_per_prompt=1,
+    expert_loss=part(policy_gradient, 'luffy_shaped'), entropy_coef=0.001,
+  ),
+  # Demonstrations beside the group, with a share of the loss: one that falls
+  # (the paper's 200 steps are the whole run here), or a small one with phi.
+  'chord_mu': _row(
+    'https://arxiv.org/abs/2508.11408', 'ppo_clip', _NORMALIZED, 'token_mean',
+    demos_per_prompt=1, sft_loss=_IMITATE(0.0, 'convex'),
+    sft_controller=part(controllers, 'warmup_cosine'),
+  ),
+  'chord': _row(
+    'https://arxiv.org/abs/2508.11408', 'ppo_clip', _NORMALIZED, 'token_mean',
+    demos_per_prompt=1, sft_loss=_IMITATE(0.1, 'convex'),
+    sft_weights=part(token_weights, 'chord_phi'),
+  ),
+  # Both, weighted by entropy: less imitation and more exploitation of right
+  # answers where the policy is unsure.
+  'srft': _row(
+    'https://arxiv.org/abs/2506.19767', 'reinforce', 'signed', 'fixed_length',
+    weights=part(token_weights, 'srft_rollouts'), demos_per_prompt=1,
+    expert_loss=part(policy_gradient, 'luffy_shaped'),
+    expert_advantage=part(advantages, 'group_centered'),
+    sft_loss=_IMITATE(1.0, 'add'),
+    sft_weights=part(token_weights, 'srft_entropy'), entropy_coef=0.001,
+  ),
+  # PPO and a contrastive term that draws right answers to the annotation.
+  'carft': dict(
+    reference='https://arxiv.org/abs/2508.15868',
+    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
+    loss=part(policy_gradient, 'ppo_clip'),
+    reduce=part(reduce, 'token_mean'),
+    value_loss=dict(part(value, 'clipped_value'), coef=5.0),
+    kl=_kl('kl_k1', 0.05, 'reward'),
+    updates_per_rollout=2,
+    demos_per_prompt=1,
+    contrastive=dict(part(contrastive, 'carft'), coef=0.1),
+  ),
+  # Answers in proportion to their reward. The flow of a state is a value head,
+  # the group's estimate, or R(state) / P(stop | state).
+  'trajectory_balance': _flow(
+    'https://arxiv.org/abs/2201.13259', 'trajectory_balance'
+  ),
+  'detailed_balance': _flow(
+    'https://arxiv.org/abs/2111.09266', 'detailed_balance'
+  ),
+  'sub_trajectory_balance': _flow(
+    'https://arxiv.org/abs/2209.12782', 'sub_trajectory_balance'
+  ),
+  'gflowvlm_var_tb': _flow(
+    'https://arxiv.org/abs/2503.06514', 'trajectory_balance_group'
+  ),
+  'gflowvlm_db': _flow(
+    'https://arxiv.org/abs/2503.06514', 'detailed_balance_stop'
+  ),
+  'gflowvlm_sub_tb': _flow(
+    'https://arxiv.org/abs/2503.06514', 'sub_trajectory_balance_stop'
+  ),
+  # Mostly SFT. A prefix's reward is the verifier's here; the paper's is the
+  # popularity of the items that begin so.
+  'flower': _flow(
+    'https://arxiv.org/abs/2503.07377', 'sub_trajectory_balance_stop',
+    demos_per_prompt=1, sft_loss=_IMITATE(0.999, 'convex'),
   ),
 }  # fmt: skip

@@ -1,12 +1,13 @@
-"""Scalars of whole sequences, from a model with a value head."""
+"""What a model says of a whole sequence: a scalar, or an embedding."""
 
 import jax.numpy as jnp
 
+from posttrain_jax.losses import contrastive
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.transformer import hidden_states
 from posttrain_jax.types import Array, PyTree
 
-__all__ = ['sequence_values']
+__all__ = ['sequence_embedding', 'sequence_values']
 
 
 def sequence_values(
@@ -35,3 +36,27 @@ def sequence_values(
   head = params['value_head']
   value = jnp.einsum('bd,d->b', state, head['kernel']) + head['bias']
   return jnp.where(last >= 0, value.astype(jnp.float32), 0.0)
+
+
+def sequence_embedding(
+  params: PyTree,
+  config: ModelConfig,
+  tokens: Array,
+  mask: Array,
+  *,
+  positions: Array | None = None,
+  segment_ids: Array | None = None,
+) -> Array:
+  """[B, D] mean of the last layer's states at the counted tokens.
+
+  Weighted by the softmax of the value head, where the model has one (Zhu et
+  al. (2025), CARFT, https://arxiv.org/abs/2508.15868, has a projection to 64
+  numbers in between).
+  """
+  hidden, _ = hidden_states(params, config, tokens, positions, segment_ids)
+  hidden = hidden.astype(jnp.float32)
+  values = jnp.zeros(mask.shape, jnp.float32)
+  if config.value_head:
+    head = params['value_head']
+    values = jnp.einsum('btd,d->bt', hidden, head['kernel']) + head['bias']
+  return contrastive.value_pooled(hidden, values, mask)

@@ -19,6 +19,7 @@ __all__ = [
   'prefix_only',
   'prob_power',
   'srft_entropy',
+  'srft_rollouts',
   'talr',
   'talr_floor',
   'threshold',
@@ -194,3 +195,25 @@ def srft_entropy(
   entropy = masked.mean(signals.entropy, mask, axis=1, keepdims=True)
   weight = scale * jnp.exp(jnp.minimum(sign * entropy, MAX_EXPONENT))
   return detach(jnp.broadcast_to(weight, mask.shape), mask)
+
+
+def srft_rollouts(
+  signals: TokenSignals, mask: Array, *, correct: Array, scale: float = 0.1
+) -> Array:
+  """scale * exp(H) on right rows, 1 on wrong ones, H the row's mean entropy.
+
+  SRFT's weights of its own rollouts, beside advantages of 1 and -1
+  (`advantages.signed`): right answers count more where the policy is unsure.
+  Reads `entropy`; the exponent is clamped at 80.
+
+  Args:
+    correct: [B] a row is right if this is above 0.5.
+
+  Reference: Fu et al. (2025), https://arxiv.org/abs/2506.19767
+
+  Raises:
+    ValueError: `signals.entropy` is None.
+  """
+  weights = srft_entropy(signals, mask, scale=scale, sign=1.0)
+  right = correct[:, None] > 0.5
+  return detach(jnp.where(right, weights, 1.0), mask)

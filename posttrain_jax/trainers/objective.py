@@ -41,18 +41,18 @@ class Objective:
             `state` is the one before the step: its models are frozen
   count     (batch) -> {term: count}; of masks alone, so that the count of a
             whole minibatch is known before any micro-batch
-  coefs     {term: coefficient}; where `state.control` has the term, the
-            controller's coefficient is taken instead
+  coefs     {term: coefficient}, a number or (state) -> number where a
+            controller sets it
   """
 
   evaluate: Callable[[PyTree, TrainState, Batch], tuple[Sums, Metrics]]
   count: Callable[[Batch], dict[str, Array]]
-  coefs: dict[str, float]
+  coefs: dict[str, float | Callable[[TrainState], Array]]
 
   def coef(self, state: TrainState, term: str) -> Array | float:
     """The coefficient of a term in this step."""
-    steered = state.control.get(term)
-    return self.coefs[term] if steered is None else steered['coef']
+    coef = self.coefs[term]
+    return coef(state) if callable(coef) else coef
 
 
 def bind(

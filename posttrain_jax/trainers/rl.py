@@ -3,168 +3,36 @@
   problems -> group rollout -> verifier -> advantages -> update
 
 For in-graph tasks the whole step is one compiled program; host tasks run the
-same two halves (`collect`'s rollout, then `learn`) around a Python verifier.
+same two halves (the rollout, then `learn`) around a Python verifier.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import advantages as advantages_room
 from posttrain_jax import diagnostics, masked, rollout, sharding, token_weights
-from posttrain_jax.losses import policy_gradient, reduce, regularizers, value
+from posttrain_jax.losses import flow, regularizers
+from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of, lookup, resolve
+from posttrain_jax.resolve import arrays_of, lookup
 from posttrain_jax.rollout import decoders
-from posttrain_jax.trainers.arrays import signals_read_by
-from posttrain_jax.trainers.objective import (
-  Objective,
-  bind,
-  count_with,
-  score,
-  with_mask,
-)
+from posttrain_jax.trainers import hybrid, rl_objective, rl_rewards
+from posttrain_jax.trainers.objective import bind, score
 from posttrain_jax.types import (
   Array,
   Batch,
   Example,
-  PyTree,
   Rollout,
-  TokenSignals,
   TrainState,
 )
 
-__all__ = [
-  'bind_kl',
-  'make_learn',
-  'make_objective',
-  'make_rollout',
-  'make_step',
-  'needs_greedy',
-  'needs_reference',
-]
+__all__ = ['make_learn', 'make_rollout', 'make_step']
 
-# Arrays that the learner makes for policy-gradient losses that ask for them.
-SUPPLIED = ('proximal_logps',)
-
-
-def bind_kl(part: Any) -> Callable:
-  """The penalty of `config.kl`: on taken tokens, or on the whole vocabulary.
-
-  Raises:
-    ValueError: unknown name or hyperparameter, with the nearest valid one.
-  """
-  hparams = {k: v for k, v in dict(part).items() if k not in ('name', 'coef')}
-  return resolve(regularizers, part['name'], **hparams)
-
-
-def needs_reference(config: Any) -> bool:
-  """Whether a run keeps the policy that it started from."""
-  return bool(config.kl.coef)
-
-
-def _trl_names(metrics: dict[str, Array]) -> dict[str, Array]:
-  """The rooms' clip marks under the names that TRL logs their means by."""
-  out = dict(metrics)
-  sides = [out.pop(f'clip_{side}', None) for side in ('low', 'high')]
-  for side, clipped in zip(('low', 'high'), sides):
-    if clipped is not None:
-      out[f'clip_ratio/{side}_mean'] = clipped
-  if all(side is not None for side in sides):
-    out['clip_ratio/region_mean'] = sides[0] + sides[1]
-  return out
-
-
-def _loss_arrays(config: Any) -> list[str]:
-  return arrays_of(lookup(policy_gradient, config.loss.name))
-
-
-def needs_greedy(config: Any) -> bool:
-  """Whether the advantage compares with the greedy answer (ReMax)."""
-  if config.advantage.name == 'gae':
-    return False
-  named = lookup(advantages_room, config.advantage.name)
-  return 'greedy_rewards' in arrays_of(named)
-
-
-def _make_penalty(config: Any, models: dict[str, ModelConfig]) -> Callable:
-  """(signals, state, batch) -> token penalty [B, T], metrics."""
-  penalty = bind_kl(config.kl)
-  temperature = config.decoder.temperature
-  on_logits = config.kl.name in regularizers.LOGITS
-  corrected = 'old_logps' in arrays_of(penalty.func)
-
-  def apply(signals: TokenSignals, state: TrainState, batch: Batch):
-    if on_logits:
-      ref = score(
-        state.ref_params, models['ref'], batch, temperature, logits=True
-      )
-      return penalty(
-        signals.logits, jax.lax.stop_gradient(ref.logits), batch.mask
-      )
-    extra = {'old_logps': batch.old_logps} if corrected else {}
-    return penalty(signals.logps, batch.ref_logps, batch.mask, **extra)
-
-  return apply
-
-
-def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
-  """`config.loss` and, where their coefficients are not 0, a KL term to the
-  reference, an entropy bonus and a value loss."""
-  model = models['policy']
-  loss = bind(policy_gradient, config.loss, supplied=SUPPLIED)
-  own = arrays_of(loss.func)
-  weigh = bind(token_weights, config.weights)
-  average = bind(reduce, config.reduce)
-  coefs: dict[str, float] = {'policy': 1.0}
-  if config.kl.coef:
-    coefs['kl'] = config.kl.coef
-    penalty = _make_penalty(config, models)
-  if config.entropy_coef:
-    coefs['entropy'] = -config.entropy_coef
-  if model.value_head:
-    coefs['value'] = config.value_loss.coef
-    value_loss = bind(value, config.value_loss, skip=('coef',))
-  temperature = config.decoder.temperature
-  logits = 'kl' in coefs and config.kl.name in regularizers.LOGITS
-  logits = logits or 'logits' in signals_read_by(weigh)
-
-  def evaluate(params: PyTree, state: TrainState, batch: Batch):
-    signals = score(
-      params, model, batch, temperature, entropy=True, logits=logits
-    )
-    token_loss, metrics = loss(
-      signals.logps,
-      batch.old_logps,
-      batch.advantages,
-      batch.mask,
-      **{name: batch.extras[name] for name in own},
-    )
-    if config.weights.name != 'uniform':
-      token_loss = token_loss * weigh(signals, batch.mask)
-    terms = {'policy': token_loss}
-    if 'kl' in coefs:
-      terms['kl'], kl_metrics = penalty(signals, state, batch)
-      metrics = {**metrics, **kl_metrics}
-    if 'entropy' in coefs:
-      terms['entropy'] = signals.entropy
-    if 'value' in coefs:
-      terms['value'], value_metrics = value_loss(
-        signals.values, batch.returns, batch.old_values, batch.mask
-      )
-      metrics = {**metrics, **value_metrics}
-    gap = jnp.abs(signals.logps - batch.old_logps)
-    metrics = {
-      **_trl_names(metrics),
-      'entropy': signals.entropy,
-      'sampling/sampling_logp_difference': gap,
-    }
-    sums = {name: average(x, batch.mask)[0] for name, x in terms.items()}
-    return sums, with_mask(metrics, batch.mask)
-
-  return Objective(evaluate, count_with(average, *coefs), coefs)
+# An answer with a reward above it is right, where a method asks.
+RIGHT = 0.5
 
 
 def make_rollout(
@@ -175,69 +43,36 @@ def make_rollout(
   pad_id: int,
   *,
   greedy: bool = False,
+  exploring: bool = False,
 ) -> Callable[..., Rollout]:
   """`generate(params, prompts, prompt_mask, prompt_ids, key) -> Rollout`.
 
-  greedy  one greedy answer a prompt, in place of the group
+  greedy     one greedy answer a prompt, in place of the group
+  exploring  the answers beside the group; `generate` then takes a temperature
+             in place of the decoder's, and `logps` are at that temperature
   """
   decoder = decoders.greedy if greedy else bind(decoders, config.decoder)
+  group_size = config.explore.per_prompt if exploring else config.group_size
 
-  def generate(params, prompts, prompt_mask, prompt_ids, key):
+  def generate(params, prompts, prompt_mask, prompt_ids, key, temperature=None):
+    draw = decoder
+    if temperature is not None:
+      draw = functools.partial(decoder, temperature=temperature)
     return rollout.generate(
       params,
       model,
       prompts,
       prompt_mask,
       key,
-      group_size=1 if greedy else config.group_size,
+      group_size=1 if greedy else group_size,
       max_new_tokens=max_new_tokens,
-      decoder=decoder,
+      decoder=draw,
       eos_id=eos_id,
       pad_id=pad_id,
       prompt_ids=prompt_ids,
     )
 
   return generate
-
-
-def _make_token_advantages(config: Any) -> Callable[..., Batch]:
-  """(rewards [B, G], batch, old_values, **arrays) -> the batch with advantages
-  [R, T], and with returns where there is a critic."""
-  if config.advantage.name != 'gae':
-    advantage_fn = bind(
-      advantages_room, config.advantage, supplied=('greedy_rewards',)
-    )
-
-    def of_completion(rewards, batch, old_values, **given):
-      del old_values
-      advantage = advantage_fn(rewards, **given)
-      spread = advantage.reshape(-1)[:, None] * batch.mask
-      return batch.replace(advantages=spread)
-
-    return of_completion
-
-  gamma, lam = config.advantage.gamma, config.advantage.lam
-  whiten = config.advantage.whiten
-
-  def of_token(rewards, batch, old_values):
-    # The verifier's reward comes with the last token of the completion.
-    columns = jnp.arange(batch.mask.shape[1])[None]
-    last = jnp.max(jnp.where(batch.mask > 0, columns, -1), axis=1)[:, None]
-    rewards = rewards.reshape(-1)[:, None]
-    advantage, returns = advantages_room.gae(
-      jnp.where(columns == last, rewards, 0.0),
-      old_values,
-      batch.mask,
-      gamma=gamma,
-      lam=lam,
-    )
-    if whiten:
-      advantage = masked.whiten(advantage, batch.mask)
-    return batch.replace(
-      advantages=advantage, returns=returns, old_values=old_values
-    )
-
-  return of_token
 
 
 def make_learn(
@@ -247,20 +82,138 @@ def make_learn(
   refresh: Callable[[TrainState], TrainState],
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
   """`learn(state, prompts, prompt_mask, rollout, rewards [B, G], key,
-  **arrays)`; `arrays` are those that the advantage asks for."""
-  token_advantages = _make_token_advantages(config)
-  model, temperature = models['policy'], config.decoder.temperature
-  proximal = 'proximal_logps' in _loss_arrays(config)
-  rescored = config.old_logps == 'learner' or model.value_head or proximal
-  on_logits = config.kl.name in regularizers.LOGITS
+  beside, prefix_rewards, **arrays)`.
 
-  def learn(state, prompts, prompt_mask, samples, rewards, key, **given):
+  beside          {'expert' or 'explore': (Rollout, rewards [B, k])}
+  prefix_rewards  [B, G, C] of each completion stopped before token c, for the
+                  losses that ask for them
+  arrays          those that the advantage asks for
+  """
+  score_rows = _make_score_rows(config, models)
+  token_advantages = rl_rewards.make_token_advantages(config)
+  steering = rl_objective.make_controllers(config)
+  verdicts = _reads_verdicts(config)
+  model = models['policy']
+
+  def annotated(state, prompts, prompt_mask, samples):
+    """[B, D] embeddings of demonstrations, one a problem."""
     batch = rollout.assemble_groups(prompts, prompt_mask, samples)
-    batch = sharding.rows(batch)
+    made = heads.sequence_embedding(
+      state.params, model, batch.tokens, batch.mask,
+      segment_ids=batch.segment_ids,
+    )  # fmt: skip
+    return jax.lax.stop_gradient(made)
+
+  def with_extras(state, batch, prompts, prompt_mask, rewards, beside, prefix):
+    extras = dict(batch.extras)
+    flat = rewards.reshape(-1)
+    if verdicts:
+      extras['correct'] = (flat > RIGHT).astype(jnp.float32)
+    if config.loss.name in flow.__all__:
+      extras['log_rewards'] = rl_rewards.log_reward(config.log_reward, flat)
+    if prefix is not None:
+      lengths = prompt_mask.astype(jnp.int32).sum(axis=1)
+      extras['state_log_rewards'] = rl_rewards.prefix_log_rewards(
+        config.log_reward,
+        prefix.reshape(-1, prefix.shape[-1]),
+        jnp.repeat(lengths, rewards.shape[1]),
+        batch.mask.shape[1],
+      )
+    if hybrid.contrasts(config):
+      anchors = annotated(state, prompts, prompt_mask, beside['expert'][0])
+      extras['anchors'] = jnp.repeat(anchors, rewards.shape[1], axis=0)
+    return batch.replace(extras=extras)
+
+  def learn(
+    state,
+    prompts,
+    prompt_mask,
+    samples,
+    rewards,
+    key,
+    beside=None,
+    prefix_rewards=None,
+    **given,
+  ):
+    beside = beside or {}
+    own = rollout.assemble_groups(prompts, prompt_mask, samples)
+    own = sharding.rows(own)
     metrics = diagnostics.rollout_metrics(
       rewards, samples.mask, samples.finished
     )
-    old_values = None
+    own, old_values, penalty, scored = score_rows(state, own)
+    metrics |= scored
+    expert_rewards = None
+    if config.expert_loss.name != 'none':
+      expert_rewards = beside['expert'][1]
+    if penalty is not None:
+      coef = config.kl.coef
+      if 'kl' in steering:
+        coef = steering['kl'].value(state.control['kl'])
+      penalty = coef * penalty
+    own, theirs = token_advantages(
+      rewards, own, old_values, expert_rewards, penalty, **given
+    )
+    own = with_extras(
+      state, own, prompts, prompt_mask, rewards, beside, prefix_rewards
+    )
+    batch = own
+    if hybrid.rows_beside(config):
+      others = {}
+      if hybrid.joins_experts(config):
+        rows, demonstrated = beside['expert']
+        others['expert'] = rollout.assemble_groups(prompts, prompt_mask, rows)
+        metrics['rewards/expert/mean'] = jnp.mean(demonstrated)
+        if theirs is not None:
+          spread = theirs.reshape(-1)[:, None] * others['expert'].mask
+          others['expert'] = others['expert'].replace(advantages=spread)
+      if hybrid.exploring(config):
+        rows, found = beside['explore']
+        kept = hybrid.useful(rewards, found, RIGHT)
+        rows = rows.replace(mask=rows.mask * kept[..., None])
+        others['explore'] = rollout.assemble_groups(prompts, prompt_mask, rows)
+        metrics['rewards/explore/mean'] = jnp.mean(found)
+        metrics['explore/frac_rows_kept'] = jnp.mean(kept)
+      batch = sharding.rows(hybrid.join(own, others, prompts.shape[0]))
+    before = state
+    state, update_metrics = update(state, batch, key)
+    metrics = {**update_metrics, **metrics}
+    if 'rollout/logp_gap_max' not in metrics:
+      difference = 'sampling/sampling_logp_difference'
+      metrics['rollout/logp_gap_max'] = update_metrics[f'{difference}/max']
+    metrics['num_tokens'] = masked.count(batch.mask)
+    control = {}
+    for what, controller in steering.items():
+      metrics[f'control/{what}'] = controller.value(before.control[what])
+      control[what], _ = controller.update(
+        before.control[what], metrics, state.step, config.num_steps
+      )
+    return refresh(state.replace(control=control)), metrics
+
+  return learn
+
+
+def _reads_verdicts(config: Any) -> bool:
+  weights = lookup(token_weights, config.weights.name)
+  return 'correct' in arrays_of(weights) or hybrid.contrasts(config)
+
+
+def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
+  """(state, batch) -> batch with what models say of it, old values, the KL
+  penalty [R, T] that rewards lose, metrics."""
+  model, temperature = models['policy'], config.decoder.temperature
+  proximal = 'proximal_logps' in rl_objective.loss_arrays(config)
+  critic = config.advantage.name == 'gae'
+  rescored = config.old_logps == 'learner' or critic or proximal
+  in_reward = rl_objective.penalised(config, 'reward')
+  on_logits = config.kl.name in regularizers.LOGITS
+  referred = in_reward or (
+    rl_objective.penalised(config, 'loss') and not on_logits
+  )
+
+  def score_rows(state: TrainState, batch: Batch):
+    old_values = penalty = None
+    metrics = {}
     if rescored:
       # The scoring program's own numbers: the first ratio is exactly 1.
       signals = score(state.params, model, batch, temperature)
@@ -273,18 +226,17 @@ def make_learn(
         batch = batch.replace(old_logps=signals.logps)
       if proximal:
         batch = batch.replace(extras={'proximal_logps': signals.logps})
-    if config.kl.coef and not on_logits:
+    if referred:
       ref = score(state.ref_params, models['ref'], batch, temperature)
       batch = batch.replace(ref_logps=ref.logps)
-    batch = token_advantages(rewards, batch, old_values, **given)
-    state, update_metrics = update(state, batch, key)
-    if 'rollout/logp_gap_max' not in metrics:
-      difference = 'sampling/sampling_logp_difference'
-      metrics['rollout/logp_gap_max'] = update_metrics[f'{difference}/max']
-    metrics['num_tokens'] = masked.count(samples.mask)
-    return refresh(state), {**update_metrics, **metrics}
+    if in_reward:
+      estimate = rl_objective.bind_kl(config.kl)
+      penalty, _ = estimate(batch.old_logps, batch.ref_logps, batch.mask)
+      penalty = jax.lax.stop_gradient(penalty)
+      metrics['kl'] = masked.mean(penalty, batch.mask)
+    return batch, old_values, penalty, metrics
 
-  return learn
+  return score_rows
 
 
 def make_step(
@@ -292,19 +244,29 @@ def make_step(
   verify: Callable[[Example, Array, Array], dict[str, Array]],
   generate: Callable[..., Rollout],
   learn: Callable,
+  *,
   generate_greedy: Callable[..., Rollout] | None = None,
+  generate_exploring: Callable[..., Rollout] | None = None,
+  demonstrate: Callable[[Example, Array], Rollout] | None = None,
+  temperature: Callable[[TrainState], Array] | None = None,
+  prefixes: bool = False,
 ) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
   """The whole step for an in-graph task: `step(state, key)`.
 
-  sample_examples  (key) -> Example [B, ...]
-  verify           a task's, unbatched: its 'reward' trains, the other
-                   components are logged
-  generate_greedy  the greedy answers, where the advantage compares with them
+  sample_examples     (key) -> Example [B, ...]
+  verify              a task's, unbatched: its 'reward' trains, the other
+                      components are logged
+  generate_greedy     the greedy answers, where the advantage compares with them
+  generate_exploring  answers beside the group, at `temperature(state)`
+  demonstrate         (examples, key) -> the oracle's answers [B, D, C]
+  prefixes            also judge every completion stopped at each of its tokens
   """
   # Over completions of one prompt, then over prompts.
-  verify_all = jax.vmap(jax.vmap(verify, (None, 0, 0)), (0, 0, 0))
+  over_group = lambda f: jax.vmap(jax.vmap(f, (None, 0, 0)), (0, 0, 0))
+  verify_all = over_group(verify)
+  stopped = over_group(rl_rewards.stopped_everywhere(verify))
 
-  def answer(how, state: TrainState, examples: Example, key: Array):
+  def answer(how, state: TrainState, examples: Example, key: Array, **given):
     samples = sharding.rows(
       how(
         state.params,
@@ -312,9 +274,28 @@ def make_step(
         examples.prompt_mask,
         examples.prompt_id,
         key,
+        **given,
       )
     )
     return samples, verify_all(examples, samples.completion, samples.mask)
+
+  def rows_beside(state: TrainState, examples: Example, key: Array):
+    demo_key, explore_key = jax.random.split(key)
+    beside = {}
+    if demonstrate is not None:
+      gold = sharding.rows(demonstrate(examples, demo_key))
+      judged = verify_all(examples, gold.completion, gold.mask)
+      beside['expert'] = gold, judged['reward']
+    if generate_exploring is not None:
+      samples, judged = answer(
+        generate_exploring,
+        state,
+        examples,
+        explore_key,
+        temperature=temperature(state),
+      )
+      beside['explore'] = samples, judged['reward']
+    return beside
 
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
@@ -324,6 +305,13 @@ def make_step(
     if generate_greedy is not None:
       _, greedy = answer(generate_greedy, state, examples, sample_key)
       given['greedy_rewards'] = greedy['reward'][:, 0]
+    beside = rows_beside(state, examples, jax.random.fold_in(sample_key, 1))
+    if beside:
+      given['beside'] = beside
+    if prefixes:
+      given['prefix_rewards'] = stopped(
+        examples, samples.completion, samples.mask
+      )
     state, metrics = learn(
       state,
       examples.prompt,

@@ -1,0 +1,54 @@
+"""The sizes of a run: rows, lengths, and what may be split."""
+
+from typing import Any
+
+from posttrain_jax import config as config_lib
+from posttrain_jax import inputs, token_weights
+from posttrain_jax.losses import contrastive
+from posttrain_jax.losses import preference as preference_room
+from posttrain_jax.losses import supervised as supervised_room
+from posttrain_jax.trainers import hybrid, rl_objective
+
+__all__ = ['check_micro', 'resolve']
+
+
+def resolve(config: Any, task: Any) -> Any:
+  """`config.sizes` and what the task or the data say of lengths.
+
+  Adds prompt_length, max_new_tokens (of a run with a task), row_tokens and
+  tokens_per_step.
+  """
+  sizes = config_lib.sizes(config)
+  if task is not None:
+    sizes.prompt_length = task.prompt_length
+    sizes.max_new_tokens = task.completion_length
+  if config.get('max_new_tokens', 0):
+    sizes.max_new_tokens = config.max_new_tokens
+  if inputs.on_data(config):
+    sizes.row_tokens = config.data.max_length
+  else:
+    sizes.row_tokens = sizes.prompt_length + sizes.max_new_tokens
+  sizes.tokens_per_step = sizes.rows * sizes.row_tokens
+  return sizes
+
+
+def check_micro(config: Any, sizes: Any) -> None:
+  """Refuses micro-batches for parts that look at a whole minibatch."""
+  if sizes.microbatch_rows == sizes.minibatch_rows:
+    return
+  named = []
+  if config.paradigm == 'rl':
+    named.append((rl_objective.loss_room(config.loss.name), config.loss.name))
+    if hybrid.contrasts(config):
+      named.append((contrastive, config.contrastive.name))
+  elif config.paradigm != 'distill':
+    rooms = {'sft': supervised_room, 'preference': preference_room}
+    named.append((rooms[config.paradigm], config.loss.name))
+  if 'weights' in config:
+    named.append((token_weights, config.weights.name))
+  for room, name in named:
+    if name in room.WHOLE_BATCH:
+      raise ValueError(
+        f'microbatch_rows={sizes.microbatch_rows}: "{name}" compares all '
+        f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0'
+      )

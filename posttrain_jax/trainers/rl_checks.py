@@ -1,0 +1,158 @@
+"""What an RL config asks for, and what cannot work."""
+
+from typing import Any
+
+from posttrain_jax import advantages as advantages_room
+from posttrain_jax.losses import flow, regularizers
+from posttrain_jax.resolve import arrays_of, lookup, nearest
+from posttrain_jax.rollout import decoders
+from posttrain_jax.tasks.text import is_text
+from posttrain_jax.trainers import hybrid, rl_objective
+
+__all__ = [
+  'check',
+  'needs_greedy',
+  'needs_prefixes',
+  'needs_reference',
+]
+
+
+def needs_reference(config: Any) -> bool:
+  """Whether a run keeps the policy that it started from."""
+  return any(rl_objective.penalised(config, x) for x in ('loss', 'reward'))
+
+
+def needs_greedy(config: Any) -> bool:
+  """Whether the advantage compares with the greedy answer (ReMax)."""
+  if config.advantage.name == 'gae':
+    return False
+  named = lookup(advantages_room, config.advantage.name)
+  return 'greedy_rewards' in arrays_of(named)
+
+
+def _needs_graph(config: Any) -> str:
+  """What only an in-graph task gives and the config asks for, or ''."""
+  if needs_greedy(config):
+    return f'advantage "{config.advantage.name}" needs greedy answers'
+  if hybrid.with_experts(config):
+    return f'demos_per_prompt={config.demos_per_prompt} needs demonstrations'
+  if hybrid.exploring(config):
+    return f'explore.per_prompt={config.explore.per_prompt} needs more answers'
+  if needs_prefixes(config):
+    return f'loss "{config.loss.name}" needs rewards of unfinished answers'
+  return ''
+
+
+def needs_prefixes(config: Any) -> bool:
+  """Whether unfinished answers are judged too."""
+  return 'state_log_rewards' in rl_objective.loss_arrays(config)
+
+
+def check(config: Any) -> None:
+  """Raises ValueError for parts of an RL config that cannot work together."""
+  if config.decoder.name in decoders.TRUNCATING:
+    raise ValueError(
+      f'decoder "{config.decoder.name}" gives some tokens probability 0, which '
+      'the learner does not see: its ratios would be wrong. Train with '
+      '"sample"; truncate in evaluation.'
+    )
+  if config.old_logps not in ('sampler', 'learner'):
+    raise ValueError(
+      f'old_logps="{config.old_logps}".'
+      + nearest(config.old_logps, ('sampler', 'learner'))
+    )
+  hybrid.check(config)
+  _check_coefficients(config)
+  _check_kl(config)
+  _check_flow(config)
+  _check_groups(config)
+  reason = _needs_graph(config)
+  if reason and is_text(config.task.name):
+    raise ValueError(
+      f'{reason}, which host tasks such as "{config.task.name}" do not make'
+    )
+
+
+def _check_coefficients(config: Any) -> None:
+  for what, coef in (
+    ('kl', config.kl.coef),
+    ('entropy', config.entropy_coef),
+    ('sft', config.sft_loss.coef),
+  ):
+    if coef and rl_objective.steered(config, what):
+      raise ValueError(
+        f'{what}_controller.name="{config[what + "_controller"].name}" sets '
+        f'the coefficient of {what}: leave its fixed one, {coef}, at 0'
+      )
+
+
+def _check_kl(config: Any) -> None:
+  if config.kl.place not in ('loss', 'reward'):
+    raise ValueError(f'kl.place="{config.kl.place}". Valid: loss, reward')
+  penalty = config.kl.name
+  in_reward = rl_objective.penalised(config, 'reward')
+  if in_reward and (
+    penalty in regularizers.LOGITS
+    or 'old_logps' in arrays_of(lookup(regularizers, penalty))
+  ):
+    raise ValueError(
+      f'kl.name="{penalty}": a KL in the reward is an estimate on the taken '
+      'tokens; take "kl_k1", "kl_k2" or "kl_k3"'
+    )
+  steering = rl_objective.make_controllers(config)
+  if 'kl' in getattr(steering.get('kl'), 'reads', ()) and not needs_reference(
+    config
+  ):
+    raise ValueError('kl_controller reads the KL, and the run has none')
+
+
+def _check_flow(config: Any) -> None:
+  if config.loss.name not in flow.__all__:
+    return
+  if not (config.log_reward.floor > 0 and config.log_reward.temperature > 0):
+    raise ValueError(
+      f'log_reward.floor={config.log_reward.floor} and log_reward.temperature='
+      f'{config.log_reward.temperature} must be above 0'
+    )
+  if rl_objective.penalised(config, 'reward'):
+    raise ValueError(
+      f'kl.place="reward": loss "{config.loss.name}" reads no advantage; take '
+      'kl.place="loss"'
+    )
+  # Weights by verdict, expert losses and critics belong to policy gradients.
+  if config.expert_loss.name != 'none' or config.advantage.name == 'gae':
+    raise ValueError(
+      f'loss "{config.loss.name}" balances flows, not advantages: take '
+      'expert_loss.name="none" and advantage.name="raw"'
+    )
+  size = config.loss.get('group_size', 1)
+  if size not in (1, config.group_size):
+    raise ValueError(
+      f'loss.group_size={size}: it is the group_size of the run, '
+      f'{config.group_size}; leave it at 1'
+    )
+
+
+def _check_groups(config: Any) -> None:
+  alone = ('raw', 'signed', 'gae')
+  if config.advantage.name not in alone and config.group_size < 2:
+    raise ValueError(
+      f'group_size={config.group_size}: advantage "{config.advantage.name}" '
+      'compares completions of one problem and needs at least 2'
+    )
+  if config.loss.name == 'trajectory_balance_group' and config.group_size < 2:
+    raise ValueError(
+      f'group_size={config.group_size}: loss "{config.loss.name}" compares '
+      'completions of one problem and needs at least 2'
+    )
+  expert = config.expert_advantage.name
+  if config.expert_loss.name == 'none':
+    if expert != 'none':
+      raise ValueError(
+        f'expert_advantage.name="{expert}" is for expert_loss, which is "none"'
+      )
+  elif config.advantage.name == 'gae' and expert == 'none':
+    raise ValueError(
+      'expert_loss: a critic gives demonstrations no advantage; set '
+      'expert_advantage.name, such as "group_centered"'
+    )

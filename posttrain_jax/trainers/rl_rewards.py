@@ -1,0 +1,121 @@
+"""From the verifier's rewards to what each token of a batch is told."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import advantages as advantages_room
+from posttrain_jax import masked, rollout
+from posttrain_jax.trainers.objective import bind
+from posttrain_jax.types import Array, Batch
+
+__all__ = [
+  'log_reward',
+  'make_token_advantages',
+  'prefix_log_rewards',
+  'stopped_everywhere',
+]
+
+
+def log_reward(part: Any, rewards: Array) -> Array:
+  """log(max(reward, floor)) / temperature: what a GFlowNet loss aims at.
+
+  Wrong answers are to be drawn in proportion to the floor, and there are very
+  many of them: with a high floor they get nearly all of the mass. A very low
+  one (1e-10 is published) makes them dominate the variance of the loss.
+  """
+  return jnp.log(jnp.maximum(rewards, part.floor)) / part.temperature
+
+
+def prefix_log_rewards(
+  part: Any, rewards: Array, prompt_lengths: Array, total: int
+) -> Array:
+  """[R, T] log-reward of the text before each token of the rows.
+
+  rewards         [R, C] of a completion that stops before token c
+  prompt_lengths  [R]
+  """
+  return rollout.place(log_reward(part, rewards), prompt_lengths, total)
+
+
+def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
+  """(rewards, batch, old_values, expert_rewards, penalty, **arrays) ->
+  the batch with advantages [R, T], returns where there is a critic, and the
+  advantages [B, D] of demonstrations, or None.
+
+  rewards         [B, G] of the policy's own answers
+  expert_rewards  [B, D] of demonstrations that share the group, or None
+  penalty         [R, T] taken off the tokens' rewards, or None
+  """
+  critic = config.advantage.name == 'gae'
+  of = lambda part: bind(advantages_room, part, supplied=('greedy_rewards',))
+  compare = None if critic else of(config.advantage)
+  apart = config.expert_advantage.name != 'none'
+  judge = of(config.expert_advantage) if apart else compare
+
+  def of_completions(rewards, expert_rewards, given):
+    """(own [B, G], demonstrations' [B, D] or None)."""
+    if expert_rewards is None:
+      return compare(rewards, **given), None
+    size = rewards.shape[1]
+    mixed = jnp.concatenate([rewards, expert_rewards], axis=1)
+    theirs = judge(mixed, **given)[:, size:]
+    if critic:
+      return None, theirs
+    if apart:
+      return compare(rewards, **given), theirs
+    return compare(mixed, **given)[:, :size], theirs
+
+  def token_advantages(
+    rewards: Array,
+    batch: Batch,
+    old_values: Array | None = None,
+    expert_rewards: Array | None = None,
+    penalty: Array | None = None,
+    **given: Array,
+  ):
+    theirs = None
+    if not critic:
+      if penalty is not None:
+        rewards = rewards - jnp.sum(penalty, axis=1).reshape(rewards.shape)
+      own, theirs = of_completions(rewards, expert_rewards, given)
+      spread = own.reshape(-1)[:, None] * batch.mask
+      return batch.replace(advantages=spread), theirs
+    if expert_rewards is not None:
+      _, theirs = of_completions(rewards, expert_rewards, given)
+    # The verifier's reward comes with the last token of the completion.
+    token_rewards = advantages_room.last_token_rewards(
+      rewards.reshape(-1), batch.mask
+    )
+    if penalty is not None:
+      token_rewards = token_rewards - penalty
+    advantage, returns = advantages_room.gae(
+      token_rewards,
+      old_values,
+      batch.mask,
+      gamma=config.advantage.gamma,
+      lam=config.advantage.lam,
+    )
+    if config.advantage.whiten:
+      advantage = masked.whiten(advantage, batch.mask)
+    batch = batch.replace(
+      advantages=advantage, returns=returns, old_values=old_values
+    )
+    return batch, theirs
+
+  return token_advantages
+
+
+def stopped_everywhere(verify: Callable) -> Callable[..., Array]:
+  """A task's `verify` -> (example, completion [C], mask [C]) -> rewards [C]
+  of the completion stopped before each of its tokens."""
+
+  def rewards(example, completion, mask):
+    size = mask.shape[0]
+    before = jnp.tril(jnp.ones((size, size), mask.dtype), -1) * mask
+    judged = jax.vmap(verify, (None, None, 0))(example, completion, before)
+    return judged['reward']
+
+  return rewards
