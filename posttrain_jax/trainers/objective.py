@@ -41,8 +41,7 @@ class Objective:
             `state` is the one before the step: its models are frozen
   count     (batch) -> {term: count}; of masks alone, so that the count of a
             whole minibatch is known before any micro-batch
-  coefs     {term: coefficient}, a number or (state) -> number where a
-            controller sets it
+  coefs     {term: coefficient}: a number, or (state) -> number
   """
 
   evaluate: Callable[[PyTree, TrainState, Batch], tuple[Sums, Metrics]]

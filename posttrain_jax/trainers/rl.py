@@ -91,38 +91,8 @@ def make_learn(
   """
   score_rows = _make_score_rows(config, models)
   token_advantages = rl_rewards.make_token_advantages(config)
+  add_extras = _make_extras(config, models['policy'])
   steering = rl_objective.make_controllers(config)
-  verdicts = _reads_verdicts(config)
-  model = models['policy']
-
-  def annotated(state, prompts, prompt_mask, samples):
-    """[B, D] embeddings of demonstrations, one a problem."""
-    batch = rollout.assemble_groups(prompts, prompt_mask, samples)
-    made = heads.sequence_embedding(
-      state.params, model, batch.tokens, batch.mask,
-      segment_ids=batch.segment_ids,
-    )  # fmt: skip
-    return jax.lax.stop_gradient(made)
-
-  def with_extras(state, batch, prompts, prompt_mask, rewards, beside, prefix):
-    extras = dict(batch.extras)
-    flat = rewards.reshape(-1)
-    if verdicts:
-      extras['correct'] = (flat > RIGHT).astype(jnp.float32)
-    if config.loss.name in flow.__all__:
-      extras['log_rewards'] = rl_rewards.log_reward(config.log_reward, flat)
-    if prefix is not None:
-      lengths = prompt_mask.astype(jnp.int32).sum(axis=1)
-      extras['state_log_rewards'] = rl_rewards.prefix_log_rewards(
-        config.log_reward,
-        prefix.reshape(-1, prefix.shape[-1]),
-        jnp.repeat(lengths, rewards.shape[1]),
-        batch.mask.shape[1],
-      )
-    if hybrid.contrasts(config):
-      anchors = annotated(state, prompts, prompt_mask, beside['expert'][0])
-      extras['anchors'] = jnp.repeat(anchors, rewards.shape[1], axis=0)
-    return batch.replace(extras=extras)
 
   def learn(
     state,
@@ -136,51 +106,30 @@ def make_learn(
     **given,
   ):
     beside = beside or {}
-    own = rollout.assemble_groups(prompts, prompt_mask, samples)
-    own = sharding.rows(own)
+    batch = rollout.assemble_groups(prompts, prompt_mask, samples)
+    batch = sharding.rows(batch)
     metrics = diagnostics.rollout_metrics(
       rewards, samples.mask, samples.finished
     )
-    own, old_values, penalty, scored = score_rows(state, own)
-    metrics |= scored
+    batch, old_values, penalty, scored = score_rows(state, batch)
     expert_rewards = None
     if config.expert_loss.name != 'none':
       expert_rewards = beside['expert'][1]
-    if penalty is not None:
-      coef = config.kl.coef
-      if 'kl' in steering:
-        coef = steering['kl'].value(state.control['kl'])
-      penalty = coef * penalty
-    own, theirs = token_advantages(
-      rewards, own, old_values, expert_rewards, penalty, **given
+    batch, theirs = token_advantages(
+      rewards, batch, old_values, expert_rewards, penalty, **given
     )
-    own = with_extras(
-      state, own, prompts, prompt_mask, rewards, beside, prefix_rewards
+    batch = add_extras(
+      state, batch, prompts, prompt_mask, rewards, beside, prefix_rewards
     )
-    batch = own
-    if hybrid.rows_beside(config):
-      others = {}
-      if hybrid.joins_experts(config):
-        rows, demonstrated = beside['expert']
-        others['expert'] = rollout.assemble_groups(prompts, prompt_mask, rows)
-        metrics['rewards/expert/mean'] = jnp.mean(demonstrated)
-        if theirs is not None:
-          spread = theirs.reshape(-1)[:, None] * others['expert'].mask
-          others['expert'] = others['expert'].replace(advantages=spread)
-      if hybrid.exploring(config):
-        rows, found = beside['explore']
-        kept = hybrid.useful(rewards, found, RIGHT)
-        rows = rows.replace(mask=rows.mask * kept[..., None])
-        others['explore'] = rollout.assemble_groups(prompts, prompt_mask, rows)
-        metrics['rewards/explore/mean'] = jnp.mean(found)
-        metrics['explore/frac_rows_kept'] = jnp.mean(kept)
-      batch = sharding.rows(hybrid.join(own, others, prompts.shape[0]))
+    batch, seen = _with_rows_beside(
+      config, batch, prompts, prompt_mask, rewards, beside, theirs
+    )
     before = state
-    state, update_metrics = update(state, batch, key)
-    metrics = {**update_metrics, **metrics}
+    state, updated = update(state, batch, key)
+    metrics = {**updated, **metrics, **scored, **seen}
     if 'rollout/logp_gap_max' not in metrics:
       difference = 'sampling/sampling_logp_difference'
-      metrics['rollout/logp_gap_max'] = update_metrics[f'{difference}/max']
+      metrics['rollout/logp_gap_max'] = updated[f'{difference}/max']
     metrics['num_tokens'] = masked.count(batch.mask)
     control = {}
     for what, controller in steering.items():
@@ -193,9 +142,67 @@ def make_learn(
   return learn
 
 
-def _reads_verdicts(config: Any) -> bool:
+def _make_extras(config: Any, model: ModelConfig) -> Callable[..., Batch]:
+  """Adds what the terms of an objective ask for beside log-probabilities."""
   weights = lookup(token_weights, config.weights.name)
-  return 'correct' in arrays_of(weights) or hybrid.contrasts(config)
+  contrasts = hybrid.contrasts(config)
+  verdicts = 'correct' in arrays_of(weights) or contrasts
+
+  def annotated(state, prompts, prompt_mask, samples):
+    """[B, D] embeddings of demonstrations, one a problem."""
+    batch = rollout.assemble_groups(prompts, prompt_mask, samples)
+    made = heads.sequence_embedding(
+      state.params, model, batch.tokens, batch.mask,
+      segment_ids=batch.segment_ids,
+    )  # fmt: skip
+    return jax.lax.stop_gradient(made)
+
+  def add(state, batch, prompts, prompt_mask, rewards, beside, prefix_rewards):
+    extras = dict(batch.extras)
+    flat, group_size = rewards.reshape(-1), rewards.shape[1]
+    if verdicts:
+      extras['correct'] = (flat > RIGHT).astype(jnp.float32)
+    if config.loss.name in flow.__all__:
+      extras['log_rewards'] = rl_rewards.log_reward(config.log_reward, flat)
+    if prefix_rewards is not None:
+      lengths = prompt_mask.astype(jnp.int32).sum(axis=1)
+      extras['state_log_rewards'] = rl_rewards.prefix_log_rewards(
+        config.log_reward,
+        prefix_rewards.reshape(-1, prefix_rewards.shape[-1]),
+        jnp.repeat(lengths, group_size),
+        batch.mask.shape[1],
+      )
+    if contrasts:
+      anchors = annotated(state, prompts, prompt_mask, beside['expert'][0])
+      extras['anchors'] = jnp.repeat(anchors, group_size, axis=0)
+    return batch.replace(extras=extras)
+
+  return add
+
+
+def _with_rows_beside(
+  config, own, prompts, prompt_mask, rewards, beside, expert_advantages
+) -> tuple[Batch, dict[str, Array]]:
+  """Groups with demonstrations and exploring answers, where there are any."""
+  if not hybrid.rows_beside(config):
+    return own, {}
+  others, metrics = {}, {}
+  if hybrid.joins_experts(config):
+    samples, given = beside['expert']
+    rows = rollout.assemble_groups(prompts, prompt_mask, samples)
+    if expert_advantages is not None:
+      spread = expert_advantages.reshape(-1)[:, None] * rows.mask
+      rows = rows.replace(advantages=spread)
+    others['expert'] = rows
+    metrics['rewards/expert/mean'] = jnp.mean(given)
+  if hybrid.exploring(config):
+    samples, given = beside['explore']
+    kept = hybrid.useful(rewards, given, RIGHT)
+    samples = samples.replace(mask=samples.mask * kept[..., None])
+    others['explore'] = rollout.assemble_groups(prompts, prompt_mask, samples)
+    metrics['rewards/explore/mean'] = jnp.mean(given)
+    metrics['explore/frac_rows_kept'] = jnp.mean(kept)
+  return sharding.rows(hybrid.join(own, others, prompts.shape[0])), metrics
 
 
 def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
@@ -210,6 +217,10 @@ def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
   referred = in_reward or (
     rl_objective.penalised(config, 'loss') and not on_logits
   )
+
+  if in_reward:
+    divergence = rl_objective.bind_kl(config.kl)
+    coef = rl_objective.coefficient(config, 'kl', config.kl.coef)
 
   def score_rows(state: TrainState, batch: Batch):
     old_values = penalty = None
@@ -230,10 +241,9 @@ def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
       ref = score(state.ref_params, models['ref'], batch, temperature)
       batch = batch.replace(ref_logps=ref.logps)
     if in_reward:
-      estimate = rl_objective.bind_kl(config.kl)
-      penalty, _ = estimate(batch.old_logps, batch.ref_logps, batch.mask)
-      penalty = jax.lax.stop_gradient(penalty)
-      metrics['kl'] = masked.mean(penalty, batch.mask)
+      estimate, _ = divergence(batch.old_logps, batch.ref_logps, batch.mask)
+      metrics['kl'] = masked.mean(estimate, batch.mask)
+      penalty = jax.lax.stop_gradient(coef(state) * estimate)
     return batch, old_values, penalty, metrics
 
   return score_rows
@@ -279,24 +289,6 @@ def make_step(
     )
     return samples, verify_all(examples, samples.completion, samples.mask)
 
-  def rows_beside(state: TrainState, examples: Example, key: Array):
-    demo_key, explore_key = jax.random.split(key)
-    beside = {}
-    if demonstrate is not None:
-      gold = sharding.rows(demonstrate(examples, demo_key))
-      judged = verify_all(examples, gold.completion, gold.mask)
-      beside['expert'] = gold, judged['reward']
-    if generate_exploring is not None:
-      samples, judged = answer(
-        generate_exploring,
-        state,
-        examples,
-        explore_key,
-        temperature=temperature(state),
-      )
-      beside['explore'] = samples, judged['reward']
-    return beside
-
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
     examples = sharding.rows(sample_examples(example_key))
@@ -305,7 +297,19 @@ def make_step(
     if generate_greedy is not None:
       _, greedy = answer(generate_greedy, state, examples, sample_key)
       given['greedy_rewards'] = greedy['reward'][:, 0]
-    beside = rows_beside(state, examples, jax.random.fold_in(sample_key, 1))
+    beside_key = jax.random.fold_in(sample_key, 1)
+    demo_key, explore_key = jax.random.split(beside_key)
+    beside = {}
+    if demonstrate is not None:
+      gold = sharding.rows(demonstrate(examples, demo_key))
+      judged = verify_all(examples, gold.completion, gold.mask)
+      beside['expert'] = gold, judged['reward']
+    if generate_exploring is not None:
+      at = {'temperature': temperature(state)}
+      more, judged = answer(
+        generate_exploring, state, examples, explore_key, **at
+      )
+      beside['explore'] = more, judged['reward']
     if beside:
       given['beside'] = beside
     if prefixes:

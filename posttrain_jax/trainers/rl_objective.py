@@ -18,7 +18,7 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of, lookup, resolve
+from posttrain_jax.resolve import arrays_of, resolve
 from posttrain_jax.trainers import hybrid
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
@@ -26,6 +26,7 @@ from posttrain_jax.types import Array, Batch, PyTree, TokenSignals, TrainState
 
 __all__ = [
   'bind_kl',
+  'coefficient',
   'loss_arrays',
   'loss_room',
   'make_controllers',
@@ -172,59 +173,152 @@ def _make_imitation(config: Any) -> tuple[Callable, frozenset[str]]:
   return imitate, read
 
 
-def _make_contrast(config: Any, model: ModelConfig) -> Callable:
-  """(params, batch) -> row loss [R], row metrics, rows that exist [R]."""
+def _make_contrast(
+  config: Any, model: ModelConfig
+) -> tuple[Callable, Callable]:
+  """((params, batch) -> row loss [R], row metrics, rows that exist [R];
+  (batch) -> how many rows have a loss)."""
   contrast = bind(
     contrastive, config.contrastive, skip=('coef',), supplied=('correct',)
   )
   asked = arrays_of(contrast.func)
 
-  def apply(params: PyTree, batch: Batch):
+  def existing(batch: Batch) -> Array:
     mask = hybrid.mask_of(batch, 'own')
-    exists = jnp.any(mask != 0, axis=1).astype(mask.dtype)
+    return jnp.any(mask != 0, axis=1).astype(mask.dtype)
+
+  def apply(params: PyTree, batch: Batch):
     positives = heads.sequence_embedding(
-      params, model, batch.tokens, mask, segment_ids=batch.segment_ids
+      params,
+      model,
+      batch.tokens,
+      hybrid.mask_of(batch, 'own'),
+      segment_ids=batch.segment_ids,
     )
+    given = {name: batch.extras[name] for name in asked}
+    exists = existing(batch)
     row_loss, metrics = contrast(
-      batch.extras['anchors'],
-      positives,
-      exists,
-      **{name: batch.extras[name] for name in asked},
+      batch.extras['anchors'], positives, exists, **given
     )
     return row_loss, metrics, exists
 
-  return apply
+  def count(batch: Batch) -> Array:
+    exists = existing(batch)
+    if 'correct' in asked:
+      exists = exists * (batch.extras['correct'] > 0.5)
+    return jnp.sum(exists)
+
+  return apply, count
 
 
-def _coefs(config: Any, terms: list[str]) -> dict[str, Any]:
-  """{term: number, or (TrainState) -> number where a controller sets it}."""
-  steering = make_controllers(config)
-  fixed = {
-    'policy': 1.0,
-    'kl': config.kl.coef,
-    'entropy': -config.entropy_coef,
-    'value': config.value_loss.coef,
-    'sft': config.sft_loss.coef,
-    'explore': config.explore.coef,
-    'contrastive': config.contrastive.get('coef', 0.0),
+def coefficient(config: Any, what: str, fixed: float) -> Callable:
+  """(TrainState) -> the coefficient of a term, `fixed` or a controller's."""
+  controller = make_controllers(config).get(what)
+  if controller is None:
+    return lambda state: fixed
+  return lambda state: controller.value(state.control[what])
+
+
+def _coefs(config: Any, terms: list[str]) -> dict[str, Callable]:
+  """{term: (TrainState) -> its coefficient}."""
+  bonus = coefficient(config, 'entropy', config.entropy_coef)
+  share = coefficient(config, 'sft', config.sft_loss.coef)
+  convex = config.sft_loss.mix == 'convex' and 'sft' in terms
+  number = lambda x: lambda state: x
+  coefs = {
+    'policy': (lambda state: 1.0 - share(state)) if convex else number(1.0),
+    'kl': coefficient(config, 'kl', config.kl.coef),
+    'entropy': lambda state: -bonus(state),
+    'value': number(config.value_loss.coef),
+    'sft': share,
+    'explore': number(config.explore.coef),
+    'contrastive': number(config.contrastive.get('coef', 0.0)),
   }
-  coefs: dict[str, Any] = {term: fixed[term] for term in terms}
+  return {term: coefs[term] for term in terms}
 
-  def now(what):
-    return lambda state: steering[what].value(state.control[what])
 
-  for what in ('kl', 'entropy', 'sft'):
-    if what in terms and what in steering:
-      coefs[what] = now(what)
-  if 'entropy' in steering and 'entropy' in terms:
-    coefs['entropy'] = lambda state: -now('entropy')(state)
-  if 'sft' in terms and config.sft_loss.mix == 'convex':
-    share = coefs['sft']
-    if callable(share):
-      coefs['policy'] = lambda state: 1.0 - share(state)
-    else:
-      coefs['policy'] = 1.0 - share
-  return coefs
+def _make_masks(config: Any, terms: list[str]) -> Callable:
+  """(batch) -> {'own', 'expert' and each term: the tokens it averages over}."""
+  experts_too = config.expert_loss.name != 'none'
+
+  def masks(batch: Batch) -> dict[str, Array]:
+    own = hybrid.mask_of(batch, 'own')
+    expert = hybrid.mask_of(batch, 'expert')
+    found = {'own': own, 'expert': expert, **dict.fromkeys(terms, own)}
+    if experts_too:
+      found['policy'] = own + expert
+    found['sft'] = expert
+    found['explore'] = hybrid.mask_of(batch, 'explore')
+    return found
+
+  return masks
+
+
+def _make_own_terms(
+  config: Any, models: dict[str, ModelConfig], eos_id: int, terms: list[str]
+) -> tuple[Callable, set[str]]:
+  """(terms on the policy's own rows, signals that they read).
+
+  (signals, state, batch, mask) -> {term: token loss [R, T]}, metrics
+  """
+  policy_loss = _make_policy_loss(config, eos_id)
+  weigh = bind(token_weights, config.weights, supplied=WEIGHTS)
+  weight_arrays = arrays_of(weigh.func)
+  read = set(signals_read_by(weigh))
+  if 'stop_logps' in loss_arrays(config):
+    read.add('logits')
+  if 'kl' in terms:
+    penalty = _make_penalty(config, models)
+    if config.kl.name in regularizers.LOGITS:
+      read.add('logits')
+  if 'value' in terms:
+    value_loss = bind(value, config.value_loss, skip=('coef',))
+
+  def evaluate(
+    signals: TokenSignals, state: TrainState, batch: Batch, own: Array
+  ):
+    token_loss, metrics = policy_loss(signals, batch, own)
+    if config.weights.name != 'uniform':
+      given = {name: batch.extras[name] for name in weight_arrays}
+      token_loss = token_loss * weigh(signals, own, **given)
+    losses = {'policy': token_loss}
+    if 'kl' in terms:
+      losses['kl'], seen = penalty(signals, state, batch, own)
+      metrics = {**metrics, **seen}
+    if 'entropy' in terms:
+      losses['entropy'] = signals.entropy
+    if 'value' in terms:
+      losses['value'], seen = value_loss(
+        signals.values, batch.returns, batch.old_values, own
+      )
+      metrics = {**metrics, **seen}
+    gap = jnp.abs(signals.logps - batch.old_logps)
+    metrics = {
+      **_trl_names(metrics),
+      'entropy': signals.entropy,
+      'sampling/sampling_logp_difference': gap,
+    }
+    return losses, metrics
+
+  return evaluate, read
+
+
+def _terms_of(config: Any) -> list[str]:
+  present = {
+    'policy': True,
+    'kl': penalised(config, 'loss'),
+    'entropy': bool(config.entropy_coef) or steered(config, 'entropy'),
+    'value': config.advantage.name == 'gae',
+    'sft': hybrid.imitates(config),
+    'explore': hybrid.exploring(config),
+    'contrastive': hybrid.contrasts(config),
+  }
+  return [term for term, there in present.items() if there]
+
+
+def _prefixed(prefix: str, metrics: dict[str, Array], mask: Array) -> dict:
+  named = {f'{prefix}/{name}': x for name, x in metrics.items()}
+  return with_mask(named, mask)
 
 
 def make_objective(
@@ -238,50 +332,18 @@ def make_objective(
   `explore`, REINFORCE with advantage 1.
   """
   model, temperature = models['policy'], config.decoder.temperature
-  own_loss = _make_policy_loss(config, eos_id)
-  weigh = bind(token_weights, config.weights, supplied=WEIGHTS)
-  weight_arrays = arrays_of(weigh.func)
-  average = bind(reduce, config.reduce)
-  terms, read = ['policy'], signals_read_by(weigh)
+  terms, average = _terms_of(config), bind(reduce, config.reduce)
+  masks = _make_masks(config, terms)
+  own_terms, read = _make_own_terms(config, models, eos_id, terms)
   expert_loss = None
   if config.expert_loss.name != 'none':
     expert_loss = bind(policy_gradient, config.expert_loss)
-  if penalised(config, 'loss'):
-    terms.append('kl')
-    penalty = _make_penalty(config, models)
-    if config.kl.name in regularizers.LOGITS:
-      read |= {'logits'}
-  if config.entropy_coef or steered(config, 'entropy'):
-    terms.append('entropy')
-  if config.advantage.name == 'gae':
-    terms.append('value')
-    value_loss = bind(value, config.value_loss, skip=('coef',))
-  if hybrid.imitates(config):
-    terms.append('sft')
+  if 'sft' in terms:
     imitate, imitate_reads = _make_imitation(config)
     read |= imitate_reads
-  if hybrid.exploring(config):
-    terms.append('explore')
-  if hybrid.contrasts(config):
-    terms.append('contrastive')
-    contrast = _make_contrast(config, model)
-    judged = 'correct' in arrays_of(
-      lookup(contrastive, config.contrastive.name)
-    )
-  if 'stop_logps' in loss_arrays(config):
-    read |= {'logits'}
+  if 'contrastive' in terms:
+    contrast, contrast_count = _make_contrast(config, model)
   logits = 'logits' in read
-
-  def masks(batch: Batch) -> dict[str, Array]:
-    """The tokens that each term averages over."""
-    own = hybrid.mask_of(batch, 'own')
-    expert = hybrid.mask_of(batch, 'expert')
-    found = dict.fromkeys(terms, own)
-    if expert_loss is not None:
-      found['policy'] = own + expert
-    found['sft'] = expert
-    found['explore'] = hybrid.mask_of(batch, 'explore')
-    return {'own': own, 'expert': expert, **found}
 
   def evaluate(params: PyTree, state: TrainState, batch: Batch):
     signals = score(
@@ -289,53 +351,29 @@ def make_objective(
     )
     mask = masks(batch)
     own, expert = mask['own'], mask['expert']
-    token_loss, metrics = own_loss(signals, batch, own)
-    if config.weights.name != 'uniform':
-      given = {name: batch.extras[name] for name in weight_arrays}
-      token_loss = token_loss * weigh(signals, own, **given)
-    marked = {}
+    losses, metrics = own_terms(signals, state, batch, own)
+    marked = with_mask(metrics, own)
     if expert_loss is not None:
-      # Both are 0 on each other's rows.
       theirs, seen = expert_loss(
         signals.logps, batch.old_logps, batch.advantages, expert
       )
-      token_loss = token_loss + theirs
-      seen = {f'expert/{name}': x for name, x in seen.items()}
-      marked |= with_mask(seen, expert)
-    losses = {'policy': token_loss}
-    if 'kl' in terms:
-      losses['kl'], kl_metrics = penalty(signals, state, batch, own)
-      metrics = {**metrics, **kl_metrics}
-    if 'entropy' in terms:
-      losses['entropy'] = signals.entropy
-    if 'value' in terms:
-      losses['value'], value_metrics = value_loss(
-        signals.values, batch.returns, batch.old_values, own
-      )
-      metrics = {**metrics, **value_metrics}
+      # Both are 0 on each other's rows.
+      losses['policy'] = losses['policy'] + theirs
+      marked |= _prefixed('expert', seen, expert)
     if 'explore' in terms:
       losses['explore'], _ = policy_gradient.reinforce(
         signals.logps, signals.logps, jnp.ones_like(own), mask['explore']
       )
-    gap = jnp.abs(signals.logps - batch.old_logps)
-    metrics = {
-      **_trl_names(metrics),
-      'entropy': signals.entropy,
-      'sampling/sampling_logp_difference': gap,
-    }
-    marked |= with_mask(metrics, own)
     sums = {name: average(x, mask[name])[0] for name, x in losses.items()}
     if 'sft' in terms:
       loss, seen = imitate(signals, expert)
       sums['sft'] = reduce.token_mean(loss, expert)[0]
       seen = {**seen, 'nll': -signals.logps, 'entropy': signals.entropy}
-      seen = {f'sft/{name}': x for name, x in seen.items()}
-      marked |= with_mask(seen, expert)
+      marked |= _prefixed('sft', seen, expert)
     if 'contrastive' in terms:
       loss, seen, exists = contrast(params, batch)
       sums['contrastive'] = jnp.sum(loss)
-      seen = {f'contrastive/{name}': x for name, x in seen.items()}
-      marked |= with_mask(seen, exists)
+      marked |= _prefixed('contrastive', seen, exists)
     return sums, marked
 
   def count(batch: Batch) -> dict[str, Array]:
@@ -345,10 +383,7 @@ def make_objective(
     if 'sft' in terms:
       counts['sft'] = reduce.token_mean(blank, mask['sft'])[1]
     if 'contrastive' in terms:
-      exists = jnp.any(mask['own'] != 0, axis=1)
-      if judged:
-        exists = exists & (batch.extras['correct'] > 0.5)
-      counts['contrastive'] = jnp.sum(exists.astype(jnp.float32))
+      counts['contrastive'] = contrast_count(batch)
     return counts
 
   return Objective(evaluate, count, _coefs(config, terms))

@@ -1,5 +1,6 @@
 """From the verifier's rewards to what each token of a batch is told."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,14 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   """
   critic = config.advantage.name == 'gae'
   of = lambda part: bind(advantages_room, part, supplied=('greedy_rewards',))
-  compare = None if critic else of(config.advantage)
+  compare = whiten = None
+  if critic:
+    hparams = dict(config.advantage)
+    whiten = hparams.pop('whiten')
+    hparams.pop('name')
+    estimate = functools.partial(advantages_room.gae, **hparams)
+  else:
+    compare = of(config.advantage)
   apart = config.expert_advantage.name != 'none'
   judge = of(config.expert_advantage) if apart else compare
 
@@ -91,14 +99,8 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
     )
     if penalty is not None:
       token_rewards = token_rewards - penalty
-    advantage, returns = advantages_room.gae(
-      token_rewards,
-      old_values,
-      batch.mask,
-      gamma=config.advantage.gamma,
-      lam=config.advantage.lam,
-    )
-    if config.advantage.whiten:
+    advantage, returns = estimate(token_rewards, old_values, batch.mask)
+    if whiten:
       advantage = masked.whiten(advantage, batch.mask)
     batch = batch.replace(
       advantages=advantage, returns=returns, old_values=old_values
