@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import reference_numpy_rest as rest
 import test_token_weights_numpy as weights_reference
 from objective_cases import Case, ragged_mask
@@ -104,6 +105,7 @@ WEIGHT_AXES = {
   'marks': 'BT',
   'wrong': 'BU',
   'wrong_marks': 'BU',
+  'correct': 'B',
   'mask': 'BT',
 }
 
@@ -113,7 +115,10 @@ def make_weights(names, rng, rows, tokens):
   data = {}
   for name, axes in WEIGHT_AXES.items():
     shape = [size[letter] for letter in axes]
-    if name.endswith('marks'):
+    if name == 'correct':
+      # Of the first row and every second one.
+      data[name] = 1.0 - np.arange(rows) % 2
+    elif name.endswith('marks'):
       data[name] = (rng.random(shape) < 0.4).astype(float)
     else:
       data[name] = -rng.uniform(0.05, 3.0, shape)
@@ -186,6 +191,7 @@ ROW, BATCH, JUMP = 'needs_whole_rows', 'whole_batch', 'discontinuous'
 CASES = [
   advantage_case('raw', EQUIVARIANT),
   advantage_case('remax', EQUIVARIANT, SHIFT, extra=('greedy_rewards',)),
+  advantage_case('signed', JUMP),
   advantage_case('group_centered', EQUIVARIANT, SHIFT),
   advantage_case('leave_one_out', EQUIVARIANT, SHIFT),
   advantage_case('group_normalized', SHIFT, SCALE),
@@ -219,6 +225,7 @@ CASES = [
   weight_case('talr', BATCH, ROW),
   weight_case('talr_floor', BATCH, ROW),
   weight_case('srft_entropy', ROW),
+  weight_case('srft_rollouts', ROW),
   weight_case('rho1', BATCH, ROW, JUMP),
   weight_case('token_cleaning', BATCH, JUMP),
   weight_case(

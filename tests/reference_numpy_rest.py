@@ -191,6 +191,9 @@ def advantage(name, rewards, greedy):
   flat = rewards.reshape(-1)
   return {
     'raw': lambda: rewards,
+    'signed': lambda: np.array([
+      [1.0 if r > 0.5 else -1.0 for r in row] for row in rewards
+    ]),
     'remax': lambda: np.array([row - g for row, g in zip(rewards, greedy)]),
     'group_centered': lambda: centered,
     'leave_one_out': lambda: np.array([

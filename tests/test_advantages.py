@@ -24,6 +24,7 @@ HAND = {
     [2.0, -2 / 3, -2 / 3, -2 / 3],
   ],
   'raw': REWARDS,
+  'signed': [[1.0, -1.0, -1.0, 1.0], [1.0, -1.0, -1.0, -1.0]],
   # Batch mean 1/2, sum of squares 6 - 8/4 = 4, variance 4/7.
   'batch_whitened': [
     [(r - 0.5) / math.sqrt(4 / 7 + 1e-8) for r in row] for row in REWARDS
@@ -52,6 +53,14 @@ def test_hand_computed(name):
   np.testing.assert_allclose(
     call(name, jnp.array(REWARDS)), HAND[name], rtol=1e-5
   )
+
+
+def test_signed_is_right_above_its_threshold():
+  rewards = jnp.array([[0.5, 0.51], [0.1, 0.0]])
+  signed = advantages.signed
+  np.testing.assert_array_equal(signed(rewards), [[-1, 1], [-1, -1]])
+  lower = signed(rewards, threshold=0.05)
+  np.testing.assert_array_equal(lower, [[1, 1], [1, -1]])
 
 
 def test_batch_std_of_rewards_and_of_centred_rewards_differ():
@@ -114,7 +123,9 @@ def test_leave_one_out_is_scaled_group_centered(group_size):
   np.testing.assert_allclose(ours, scale * centered, rtol=1e-5, atol=1e-6)
 
 
-CENTERED = [n for n in advantages.__all__ if n not in ('raw', 'remax')]
+CENTERED = [
+  n for n in advantages.__all__ if n not in ('raw', 'signed', 'remax')
+]
 
 
 @pytest.mark.parametrize('name', CENTERED)

@@ -55,6 +55,25 @@ def test_dynamic_kl_with_one_arm(turn, expected):
   close(values(found, [0.0, 0.0]), expected)
 
 
+def test_warmup_cosine_by_hand():
+  make = controllers.warmup_cosine
+  # From the peak to the valley: at half of it, in the middle of both.
+  found = values(make(peak=0.9, valley=0.1), [0.0] * 4)
+  quarter = 0.1 + 0.4 * (1 + np.sqrt(0.5))
+  close(found, [0.9, quarter, 0.5, 1.0 - quarter, 0.1])
+  # Up to the peak at a quarter, down in a half, then level.
+  found = values(make(peak=0.8, valley=0.2, warmup=0.25, decay=0.5), [0.0] * 8)
+  close(found[:3], [0.0, 0.4, 0.8])
+  root = np.sqrt(0.5)
+  close(found[3:6], [0.5 + 0.3 * root, 0.5, 0.5 - 0.3 * root])
+  close(found[6:], [0.2] * 3)
+
+
+def test_warmup_cosine_without_a_decay_drops():
+  found = controllers.warmup_cosine(peak=0.8, valley=0.2, warmup=0.5, decay=0.0)
+  close(values(found, [0.0] * 4), [0.0, 0.4, 0.2, 0.2, 0.2])
+
+
 def test_adaptive_kl_by_hand():
   controller = controllers.adaptive_kl(start=1.0, target=2.0, horizon=2.0)
   # Errors: +0.1; +2 counts as +0.2; 0; -1 counts as -0.2.

@@ -141,6 +141,19 @@ def test_srft_entropy():
   close(weights[:, 0], [0.2, 0.1])
 
 
+def test_srft_rollouts():
+  entropy = array([LN2, 0.0, 2 * LN2, 9.0], [0.0, LN2, 9.0, 9.0])
+  record = HALF.replace(entropy=entropy)
+  weigh = functools.partial(token_weights.srft_rollouts, record, MASK)
+  # Mean entropies ln 2 and ln 2 / 2.
+  close(weigh(correct=jnp.array([1.0, 0.0])), [[0.2] * 3 + [0.0], [1, 1, 0, 0]])
+  root = np.sqrt(2.0)
+  close(
+    weigh(correct=jnp.array([0.0, 1.0]), scale=0.5),
+    [[1, 1, 1, 0], [0.5 * root] * 2 + [0.0] * 2],
+  )
+
+
 def test_rho1_keeps_what_the_reference_finds_easier():
   # Excess loss log(ref / p): row 0 ln(1, 2, 1), row 1 ln(1, 2).
   ref = jnp.log(array([0.5, 0.5, 0.8, 0.9], [0.9, 0.8, 0.9, 0.9]))
@@ -239,6 +252,7 @@ def test_key_tokens_weigh_as_much_as_the_others():
 EXTRA = {
   'base_logps': 'old',
   'changed': 'marks',
+  'correct': 'correct',
   'critical': 'marks',
   'history_logps': 'other',
   'keys': 'marks',
@@ -262,6 +276,8 @@ def make_arrays(poison=0.0):
     'other': hide(other),
     'old': hide(old),
     'marks': np.where(mask, rng.integers(0, 2, mask.shape), 0),
+    # Row 2 is empty.
+    'correct': np.array([1.0, 0.0, poison, 1.0], np.float32),
   }
   return record, mask.astype(np.float32), more
 
@@ -359,6 +375,7 @@ def test_hyperparameters_may_be_traced(name, key, values):
   [
     ('high_entropy', 'entropy'),
     ('srft_entropy', 'entropy'),
+    ('srft_rollouts', 'entropy'),
     ('q_tuning', 'entropy'),
     ('rho1', 'ref_logps'),
     ('token_cleaning', 'ref_logps'),

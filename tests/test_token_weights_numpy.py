@@ -22,15 +22,23 @@ def make(seed):
   data = {name: -rng.uniform(0.05, 3.0, shape) for name in NAMES}
   data['entropy'] = -data['entropy']
   data['marks'] = (rng.uniform(size=shape) < 0.4).astype(float)
+  data['correct'] = (rng.uniform(size=shape[0]) < 0.5).astype(float)
   return data, mask
 
 
 def rows(data, mask):
-  """One dict of compact arrays per row that has tokens."""
+  """One dict of compact arrays, and numbers, per row that has tokens."""
   for b in range(len(mask)):
     at = np.flatnonzero(mask[b])
     if len(at):
-      yield b, at, {name: array[b, at] for name, array in data.items()}
+      yield (
+        b,
+        at,
+        {
+          name: array[b, at] if array.ndim == 2 else array[b]
+          for name, array in data.items()
+        },
+      )
 
 
 def place(mask, pieces):
@@ -142,6 +150,14 @@ def key_tokens(data, mask):
   return by_row(weigh, data, mask)
 
 
+def srft_rollouts(data, mask):
+  def weigh(row):
+    is_right = row['correct'] == 1
+    return 0.1 * math.exp(row['entropy'].mean()) if is_right else 1.0
+
+  return by_row(weigh, data, mask)
+
+
 def q_tuning(data, mask):
   table = list(rows(data, mask))
   ppl = np.array([math.exp(-row['logps'].mean()) for _, _, row in table])
@@ -202,6 +218,7 @@ CASES = {
     {},
     lambda d, m: by_row(lambda r: 0.5 * np.exp(-r['entropy'].mean()), d, m),
   ),
+  'srft_rollouts': ({'correct': 'correct'}, {}, srft_rollouts),
   'rho1': (
     {},
     {'scope': 'sequence'},
