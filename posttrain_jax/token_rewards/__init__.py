@@ -27,7 +27,6 @@ import jax
 from posttrain_jax import advantages, masked
 from posttrain_jax.resolve import resolve
 from posttrain_jax.token_rewards.common import World as World
-from posttrain_jax.token_rewards.common import answer_length as answer_length
 from posttrain_jax.token_rewards.common import ids_of, thinks
 from posttrain_jax.token_rewards.episodes import check_episodes, progress
 from posttrain_jax.token_rewards.segments import fine_grained
