@@ -6,8 +6,9 @@ STAMP = $(VENV)/.installed-$(notdir $(PYTHON))
 # One venv per machine, re-made when the dependencies change.
 PY = $(VENV)/bin/python
 QUICKSTART_FLAGS ?=
-# Two workers; a file stays on one, so that its programs compile once.
-PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Two workers; a file stays on one, so that its programs compile once (groups:
+# tests/conftest.py).
+PYTEST_FLAGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: quickstart test test-slow lint format clean
 

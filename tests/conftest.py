@@ -1,4 +1,4 @@
-"""Strict flags, eight virtual CPU devices, a compilation cache, a key."""
+"""Strict flags, eight virtual CPU devices, quick compilation, a key."""
 
 import os
 
@@ -9,6 +9,14 @@ os.environ.setdefault(
   os.path.join(os.path.dirname(__file__), '..', '.cache', 'jax'),
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+# Most programs here run once or twice: compiling them is most of the time. The
+# graph is optimised as ever; only the code of each kernel is not.
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
+    '--xla_backend_optimization_level=0',
+    *os.environ.get('XLA_FLAGS', '').split(),
+  ]
+)
 
 import jax
 import pytest
@@ -18,10 +26,23 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 # Whole runs take longest: they start first, so that no worker ends with them.
-LONG = ('test_quickstart', 'test_train', 'test_text_tasks', 'test_model')
+LONG = (
+  'test_quickstart',
+  'test_train',
+  'test_metamorphic',
+  'test_metamorphic_numerics',
+  'test_text_tasks',
+  'test_model',
+)
+# Files that use the same programs.
+TOGETHER = {'test_metamorphic_numerics': 'test_metamorphic'}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+  for item in items:
+    name = item.module.__name__
+    item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, name)))
   rank = lambda item: (
     LONG.index(item.module.__name__)
     if item.module.__name__ in LONG

@@ -290,45 +290,6 @@ def run(name, record, mask, more, **hparams):
   )
 
 
-@functools.cache
-def compiled(name):
-  """One compilation per method, on five variants at once, with the gradient."""
-
-  def with_gradient(record, mask, more):
-    total = lambda x: run(name, x, mask, more).sum()
-    return run(name, record, mask, more), jax.grad(total)(record)
-
-  return jax.jit(jax.vmap(with_gradient, in_axes=(0, None, 0)))
-
-
-@pytest.mark.parametrize('name', token_weights.__all__)
-def test_detached_masked_finite_and_the_same_under_jit_and_vmap(name):
-  record, mask, more = make_arrays()
-  variants = [make_arrays(x) for x in (0.0, np.nan, np.inf, -np.inf)]
-  far = np.where(mask != 0, -1e4 * (np.arange(4) % 2), 0.0).astype(np.float32)
-  extreme = TokenSignals(
-    logps=far, entropy=record.entropy, ref_logps=-1e4 - far
-  )
-  variants.append((extreme, mask, more | {'other': -1e4 - far}))
-  stack = lambda *x: np.stack(x)
-  weights, gradient = compiled(name)(
-    jax.tree.map(stack, *[x[0] for x in variants]),
-    mask,
-    jax.tree.map(stack, *[x[2] for x in variants]),
-  )
-  eager = run(name, record, mask, more)
-  assert eager.shape == mask.shape
-  for row in weights[:4]:
-    close(row, eager)
-  assert np.isfinite(weights).all()
-  assert not np.asarray(weights)[:, mask == 0].any()
-  assert eager.any()
-  for leaf in jax.tree.leaves(gradient):
-    assert not leaf.any()
-  nothing = run(name, record, np.zeros_like(mask), more)
-  assert not nothing.any()
-
-
 @pytest.mark.parametrize(
   'name, hparams',
   [
