@@ -93,6 +93,8 @@ def step_flops(
     total += forward
   if config.kl.coef or config.kl_controller.name != 'none':
     total += forward
+  if config.token_rewards.name == 'progress':
+    total += (config.token_rewards.episodes + 1) * forward
   if hybrid.contrasts(config):
     total += forward_flops(model, sizes.prompts_per_step, sizes.row_tokens)
   return total

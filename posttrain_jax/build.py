@@ -3,6 +3,7 @@
 Only `init_from`, a tokenizer and data files are read from disk."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from posttrain_jax import (
   run_sizes,
   start,
   tasks,
+  token_rewards,
 )
 from posttrain_jax.data import pipeline, tokenizers
 from posttrain_jax.evaluate import Evaluator
@@ -330,6 +332,7 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
     tokenizer.pad_id,
     **kind,
   )
+  token_rewards.check(config.token_rewards, task)
   generate = make_rollout()
   learn = rl.make_learn(config, models, make_update(goal), refresh)
   if isinstance(task, TextTask):
@@ -345,6 +348,14 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
     )
 
   kinds = {}
+  if config.token_rewards.name != 'none':
+    part = dict(config.token_rewards)
+    world = token_rewards.World(
+      task, models['policy'], config.decoder.temperature
+    )
+    kinds['reward_tokens'] = functools.partial(
+      resolve(token_rewards, part.pop('name'), **part), world
+    )
   if rl_checks.needs_greedy(config):
     kinds['generate_greedy'] = make_rollout(greedy=True)
   if hybrid.with_experts(config):

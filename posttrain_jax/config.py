@@ -15,6 +15,7 @@ from posttrain_jax import (
   collect,
   controllers,
   tasks,
+  token_rewards,
   token_weights,
 )
 from posttrain_jax.losses import (
@@ -49,6 +50,7 @@ OPTIONAL = (
   'explore_controller',
   'kl_controller',
   'sft_controller',
+  'token_rewards',
 )
 
 
@@ -77,6 +79,7 @@ def _room(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
     'reduce': reduce,
     'sft_loss': supervised,
     'sft_weights': token_weights,
+    'token_rewards': token_rewards,
     'value_loss': value,
     'weights': token_weights,
   }.get(key)

@@ -3,7 +3,12 @@
 TRL's `loss_type` strings are rows of that name.
 """
 
-from posttrain_jax import advantages, controllers, token_weights
+from posttrain_jax import (
+  advantages,
+  controllers,
+  token_rewards,
+  token_weights,
+)
 from posttrain_jax.losses import (
   contrastive,
   flow,
@@ -251,6 +256,24 @@ RL = {
     expert_advantage=part(advantages, 'group_centered'),
     sft_loss=_IMITATE(1.0, 'add'),
     sft_weights=part(token_weights, 'srft_entropy'), entropy_coef=0.001,
+  ),
+  # Rewards of tokens beside that of the answer: its segments, or how much each
+  # step of a thought raised the chance of the answer.
+  'fine_grained': dict(
+    reference='https://arxiv.org/abs/2306.01693',
+    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
+    loss=part(policy_gradient, 'ppo_clip'),
+    reduce=part(reduce, 'token_mean'),
+    value_loss=VALUE_LOSS,
+    kl=_kl('kl_k1', 0.3, 'reward'),
+    token_rewards=part(token_rewards, 'fine_grained'),
+    group_size=4,
+    updates_per_rollout=4,
+  ),
+  'mrt': _row(
+    'https://arxiv.org/abs/2503.07572', 'ppo_clip', _NORMALIZED, 'token_mean',
+    token_rewards=part(token_rewards, 'progress'),
+    task=dict(chain_of_thought=True),
   ),
   # PPO and a contrastive term that draws right answers to the annotation.
   'carft': dict(

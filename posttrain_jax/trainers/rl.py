@@ -82,11 +82,12 @@ def make_learn(
   refresh: Callable[[TrainState], TrainState],
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
   """`learn(state, prompts, prompt_mask, rollout, rewards [B, G], key,
-  beside, prefix_rewards, **arrays)`.
+  beside, prefix_rewards, token_rewards, **arrays)`.
 
   beside          {'expert' or 'explore': (Rollout, rewards [B, k])}
   prefix_rewards  [B, G, C] of each completion stopped before token c, for the
                   losses that ask for them
+  token_rewards   [B, G, C] beside the verifier's, of `config.token_rewards`
   arrays          those that the advantage asks for
   """
   score_rows = _make_score_rows(config, models)
@@ -103,6 +104,7 @@ def make_learn(
     key,
     beside=None,
     prefix_rewards=None,
+    token_rewards=None,
     **given,
   ):
     beside = beside or {}
@@ -116,7 +118,13 @@ def make_learn(
     if config.expert_loss.name != 'none':
       expert_rewards = beside['expert'][1]
     batch, theirs = token_advantages(
-      rewards, batch, old_values, expert_rewards, penalty, **given
+      rewards,
+      batch,
+      old_values,
+      expert_rewards,
+      penalty,
+      token_rewards,
+      **given,
     )
     batch = add_extras(
       state, batch, prompts, prompt_mask, rewards, beside, prefix_rewards
@@ -259,6 +267,7 @@ def make_step(
   generate_exploring: Callable[..., Rollout] | None = None,
   demonstrate: Callable[[Example, Array], Rollout] | None = None,
   temperature: Callable[[TrainState], Array] | None = None,
+  reward_tokens: Callable | None = None,
   prefixes: bool = False,
 ) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
   """The whole step for an in-graph task: `step(state, key)`.
@@ -269,6 +278,8 @@ def make_step(
   generate_greedy     the greedy answers, where the advantage compares with them
   generate_exploring  answers beside the group, at `temperature(state)`
   demonstrate         (examples, key) -> the oracle's answers [B, D, C]
+  reward_tokens       (params, examples, samples, key) -> rewards [B, G, C],
+                      metrics
   prefixes            also judge every completion stopped at each of its tokens
   """
   # Over completions of one prompt, then over prompts.
@@ -316,6 +327,12 @@ def make_step(
       given['prefix_rewards'] = stopped(
         examples, samples.completion, samples.mask
       )
+    seen = {}
+    if reward_tokens is not None:
+      dense_key = jax.random.fold_in(sample_key, 2)
+      given['token_rewards'], seen = reward_tokens(
+        state.params, examples, samples, dense_key
+      )
     state, metrics = learn(
       state,
       examples.prompt,
@@ -325,6 +342,7 @@ def make_step(
       update_key,
       **given,
     )
+    metrics |= {f'token_rewards/{name}': x for name, x in seen.items()}
     for name, component in components.items():
       if name != 'reward':
         metrics[f'rewards/{name}/mean'] = jnp.mean(component)

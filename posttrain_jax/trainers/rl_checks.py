@@ -38,6 +38,8 @@ def _needs_graph(config: Any) -> str:
     return f'demos_per_prompt={config.demos_per_prompt} needs demonstrations'
   if hybrid.exploring(config):
     return f'explore.per_prompt={config.explore.per_prompt} needs more answers'
+  if config.token_rewards.name != 'none':
+    return f'token_rewards "{config.token_rewards.name}" needs the oracle'
   if needs_prefixes(config):
     return f'loss "{config.loss.name}" needs rewards of unfinished answers'
   return ''
@@ -124,6 +126,11 @@ def _check_flow(config: Any) -> None:
     raise ValueError(
       f'loss "{config.loss.name}" balances flows, not advantages: take '
       'expert_loss.name="none" and advantage.name="raw"'
+    )
+  if config.token_rewards.name != 'none':
+    raise ValueError(
+      f'loss "{config.loss.name}" reads no advantage: take '
+      'token_rewards.name="none"'
     )
   size = config.loss.get('group_size', 1)
   if size not in (1, config.group_size):

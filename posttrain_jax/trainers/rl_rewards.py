@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import advantages as advantages_room
-from posttrain_jax import masked, rollout
+from posttrain_jax import masked, rollout, token_rewards
 from posttrain_jax.trainers.objective import bind
 from posttrain_jax.types import Array, Batch
 
@@ -42,13 +42,15 @@ def prefix_log_rewards(
 
 
 def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
-  """(rewards, batch, old_values, expert_rewards, penalty, **arrays) ->
+  """(rewards, batch, old_values, expert_rewards, penalty, dense, **arrays) ->
   the batch with advantages [R, T], returns where there is a critic, and the
   advantages [B, D] of demonstrations, or None.
 
   rewards         [B, G] of the policy's own answers
   expert_rewards  [B, D] of demonstrations that share the group, or None
   penalty         [R, T] taken off the tokens' rewards, or None
+  dense           [B, G, C] rewards of completion tokens, added to the
+                  verifier's, or None
   """
   critic = config.advantage.name == 'gae'
   of = lambda part: bind(advantages_room, part, supplied=('greedy_rewards',))
@@ -82,24 +84,34 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
     old_values: Array | None = None,
     expert_rewards: Array | None = None,
     penalty: Array | None = None,
+    dense: Array | None = None,
     **given: Array,
   ):
     theirs = None
+    if dense is not None:
+      lengths = jnp.sum((batch.segment_ids > 0) & (batch.mask == 0), axis=1)
+      flat = lambda x: x.reshape(-1, x.shape[-1])
+      at_tokens = lambda x: rollout.place(flat(x), lengths, batch.mask.shape[1])
     if not critic:
       if penalty is not None:
         rewards = rewards - jnp.sum(penalty, axis=1).reshape(rewards.shape)
       own, theirs = of_completions(rewards, expert_rewards, given)
       spread = own.reshape(-1)[:, None] * batch.mask
+      if dense is not None:
+        mask = jnp.ones_like(dense)
+        spread = spread + batch.mask * at_tokens(
+          token_rewards.group_advantages(dense, mask)
+        )
       return batch.replace(advantages=spread), theirs
     if expert_rewards is not None:
       _, theirs = of_completions(rewards, expert_rewards, given)
     # The verifier's reward comes with the last token of the completion.
-    token_rewards = advantages_room.last_token_rewards(
-      rewards.reshape(-1), batch.mask
-    )
+    earned = advantages_room.last_token_rewards(rewards.reshape(-1), batch.mask)
     if penalty is not None:
-      token_rewards = token_rewards - penalty
-    advantage, returns = estimate(token_rewards, old_values, batch.mask)
+      earned = earned - penalty
+    if dense is not None:
+      earned = earned + at_tokens(dense)
+    advantage, returns = estimate(earned, old_values, batch.mask)
     if whiten:
       advantage = masked.whiten(advantage, batch.mask)
     batch = batch.replace(
