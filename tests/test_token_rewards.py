@@ -121,6 +121,7 @@ PLAIN = {
   '1,2,3': row(9, c1=0.5, c3=0.5, c4=0.5),  # cut off, and yet accepted
   '1,2,': row(9, c1=0.5, c3=0.5 - 0.2),
   '1,2,1': row(9, c1=0.5, c3=0.5, c4=-0.5),
+  '1,3,1': row(9, c1=0.5, c3=-0.5, c4=-0.5),
   '': row(9),
   '>>1,2$': row(9, c3=0.5, c5=-0.5 - 0.2),
 }
@@ -140,6 +141,10 @@ def test_segments_of_an_answer(fill):
   # The second problem's oracle writes 1,3,12.
   np.testing.assert_allclose(
     found[1]['1,3,2$'], row(9, c1=0.5, c3=0.5, c5=-0.5), atol=1e-6
+  )
+  # A number that was cut off is wrong, whatever would have come.
+  np.testing.assert_allclose(
+    found[1]['1,3,1'], row(9, c1=0.5, c3=0.5, c4=-0.5), atol=1e-6
   )
   assert 0 < metrics['segments_right'] < 1
 
