@@ -69,10 +69,8 @@ def fine_grained(
   del params
   task, ids = world.task, ids_of('separators', separators)
   if hasattr(task, 'segments'):
-    judged = _over_group(task.segments)(
-      examples, samples.completion, samples.mask
-    )
-    graded, ends = judged
+    judge = _over_group(task.segments)
+    graded, ends = judge(examples, samples.completion, samples.mask)
     lacking = jnp.zeros(graded.shape[:2])
   else:
     solutions = solve(task, examples, key)
