@@ -196,6 +196,15 @@ def test_flows_read_no_advantage():
     )
 
 
+def test_flows_read_no_rewards_of_tokens():
+  refused(
+    'loss "detailed_balance" reads no advantage: take token_rewards.name='
+    '"none"',
+    'detailed_balance',
+    ('token_rewards.name', 'progress'),
+  )
+
+
 def test_a_flow_has_the_group_size_of_the_run():
   refused(
     'loss.group_size=5: it is the group_size of the run, 8; leave it at 1',
@@ -242,6 +251,7 @@ def test_advantages_of_demonstrations():
     ('remax', 'advantage "remax" needs greedy answers'),
     ('luffy', 'demos_per_prompt=1 needs demonstrations'),
     ('aepo', 'explore.per_prompt=2 needs more answers'),
+    ('mrt', 'token_rewards "progress" needs the oracle'),
     (
       'gflowvlm_db',
       'loss "detailed_balance_stop" needs rewards of unfinished answers',
