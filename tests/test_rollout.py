@@ -17,6 +17,8 @@ from posttrain_jax.tasks import split, vocab
 MODEL = make_config('depth-1', num_layers=2)
 TASK = tasks.make('countdown')
 LENGTH = 12
+# As users compile: how far two programs round apart is what is tested here.
+USUAL = {'compiler_options': {'xla_backend_optimization_level': 3}}
 
 
 @pytest.fixture(scope='module')
@@ -34,13 +36,14 @@ def examples():
 
 
 def run(params, examples, group_size=4, decoder=decoders.sample, eos=vocab.EOS):
-  return jax.jit(
-    lambda params, e: rollout.generate(
+  def generate(params, e):
+    return rollout.generate(
       params, MODEL, e.prompt, e.prompt_mask, jax.random.key(7),
       group_size=group_size, max_new_tokens=LENGTH, decoder=decoder,
       eos_id=eos, prompt_ids=e.prompt_id,
-    )
-  )(params, examples)  # fmt: skip
+    )  # fmt: skip
+
+  return jax.jit(generate, **USUAL)(params, examples)
 
 
 def test_learner_scores_what_the_sampler_recorded(params, examples):
@@ -48,10 +51,13 @@ def test_learner_scores_what_the_sampler_recorded(params, examples):
   batch = rollout.assemble_groups(
     examples.prompt, examples.prompt_mask, samples
   )
-  signals = transformer.token_logps(
-    params, MODEL, batch.tokens, batch.mask,
-    positions=batch.positions, segment_ids=batch.segment_ids,
-  )  # fmt: skip
+  signals = jax.jit(
+    lambda params, batch: transformer.token_logps(
+      params, MODEL, batch.tokens, batch.mask,
+      positions=batch.positions, segment_ids=batch.segment_ids,
+    ),
+    **USUAL,
+  )(params, batch)  # fmt: skip
   assert batch.mask.sum() == samples.mask.sum() > 50
   np.testing.assert_allclose(signals.logps, batch.old_logps, atol=1e-5)
 

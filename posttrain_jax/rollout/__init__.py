@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import slots as slots_lib
 from posttrain_jax.rollout.assemble import assemble, assemble_groups, place
 from posttrain_jax.types import Array, PyTree, Rollout
 
@@ -41,6 +42,7 @@ def generate(
   eos_id: int,
   pad_id: int = 0,
   prompt_ids: Array | None = None,
+  slots: int = 0,
 ) -> Rollout:
   """Completions of B prompts, `group_size` each.
 
@@ -50,6 +52,8 @@ def generate(
   decoder      from `rollout.decoders`: (logits [R, V], keys [R]) -> draws
   eos_id       the token that ends a completion; it is kept and counted
   prompt_ids   [B] identities that key the randomness; default 0 .. B - 1
+  slots        completions that are decoded at a time; a finished one makes room
+               for the next (`rollout.slots`). 0: all of them at once
 
   Returns a Rollout of [B, G, C] arrays with C = max_new_tokens.
   """
@@ -60,6 +64,30 @@ def generate(
   params = transformer.unstack(params, config)
   with jax.named_scope('prefill'):
     logits, prefix = _prefill(params, config, prompts, prompt_mask)
+  shape = (b, group_size, max_new_tokens)
+  if 0 < slots < rows:
+    with jax.named_scope('decode'):
+      done = slots_lib.decode(
+        params,
+        config,
+        prefix,
+        logits,
+        _lengths(prompt_mask),
+        keys,
+        slots=slots,
+        group_size=group_size,
+        max_new_tokens=max_new_tokens,
+        decoder=decoder,
+        eos_id=eos_id,
+        pad_id=pad_id,
+      )
+    return Rollout(
+      completion=done['completion'].reshape(shape),
+      mask=done['mask'].reshape(shape),
+      logps=done['logps'].reshape(shape),
+      finished=done['finished'].reshape(shape[:2]),
+    )
+  with jax.named_scope('prefill'):
     logits = jnp.repeat(logits, group_size, axis=0)
     starts = jnp.repeat(_lengths(prompt_mask), group_size)
 
@@ -100,7 +128,6 @@ def generate(
     carry = jax.lax.while_loop(
       lambda c: (c['t'] < max_new_tokens) & ~jnp.all(c['done']), advance, carry
     )
-  shape = (b, group_size, max_new_tokens)
   return Rollout(
     completion=carry['completion'].reshape(shape),
     mask=carry['mask'].reshape(shape),

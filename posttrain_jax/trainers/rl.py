@@ -70,6 +70,7 @@ def make_rollout(
       eos_id=eos_id,
       pad_id=pad_id,
       prompt_ids=prompt_ids,
+      slots=0 if greedy else config.slots,
     )
 
   return generate

@@ -63,6 +63,8 @@ def check(config: Any) -> None:
       f'old_logps="{config.old_logps}".'
       + nearest(config.old_logps, ('sampler', 'learner'))
     )
+  if config.slots < 0:
+    raise ValueError(f'slots={config.slots} is below 0')
   hybrid.check(config)
   _check_coefficients(config)
   _check_kl(config)
