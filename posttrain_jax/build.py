@@ -351,7 +351,7 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
   if config.token_rewards.name != 'none':
     part = dict(config.token_rewards)
     world = token_rewards.World(
-      task, models['policy'], config.decoder.temperature
+      task, models['policy'], decoders.view(config.decoder)
     )
     kinds['reward_tokens'] = functools.partial(
       resolve(token_rewards, part.pop('name'), **part), world

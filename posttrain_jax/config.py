@@ -293,7 +293,7 @@ def sizes(config: ConfigDict) -> ConfigDict:
           f'nearest valid: {max(group, size // group * group)}'
         )
   if 'reduce' in config and config.reduce.name == 'prompt_mean':
-    _divides('group_size', config.group_size, microbatch, 'microbatch_rows')
+    _divides('group_size', group, microbatch, 'microbatch_rows')
   per_step = rows // minibatch * config.updates_per_rollout
   return ConfigDict(
     dict(

@@ -4,7 +4,7 @@ from typing import Any
 
 from posttrain_jax import config as config_lib
 from posttrain_jax import inputs, token_weights
-from posttrain_jax.losses import contrastive
+from posttrain_jax.losses import contrastive, policy_gradient
 from posttrain_jax.losses import preference as preference_room
 from posttrain_jax.losses import supervised as supervised_room
 from posttrain_jax.trainers import hybrid, rl_objective
@@ -39,6 +39,11 @@ def check_micro(config: Any, sizes: Any) -> None:
   named = []
   if config.paradigm == 'rl':
     named.append((rl_objective.loss_room(config.loss.name), config.loss.name))
+    if config.expert_loss.name != 'none':
+      named.append((policy_gradient, config.expert_loss.name))
+    if hybrid.imitates(config):
+      named.append((supervised_room, config.sft_loss.name))
+      named.append((token_weights, config.sft_weights.name))
     if hybrid.contrasts(config):
       named.append((contrastive, config.contrastive.name))
   elif config.paradigm != 'distill':

@@ -94,7 +94,7 @@ def test_bad_files_and_arguments(spec, message):
     ({'microbatch_rows': '48'}, 'nearest valid: 16, 32, 64'),
     ({'prompts_per_step': '0'}, 'prompts_per_step=0 must be at least 1'),
     ({'group_size': '1'}, 'needs at least 2'),
-    ({'decoder__name': 'top_p'}, 'probability 0'),
+    ({'decoder__name': 'greedy'}, 'nothing to learn from'),
     ({'old_logps': 'teacher'}, 'old_logps="teacher"'),
     ({'heldout_fraction': '1.5'}, 'heldout_fraction=1.5'),
     ({'model__preset': 'nanoo'}, 'Did you mean "nano"'),

@@ -120,7 +120,7 @@ def test_demonstrations_beside_rollouts_are_not_scored(key, name, array):
 
 
 def test_sampling_that_the_learner_does_not_see():
-  refused('decoder "top_k" gives some', 'grpo', ('decoder.name', 'top_k'))
+  refused('decoder "greedy" draws', 'grpo', ('decoder.name', 'greedy'))
   refused(
     'old_logps="learned". Did you mean "learner"?',
     'grpo',
@@ -296,3 +296,24 @@ def test_losses_over_a_minibatch_are_not_cut(recipe, name):
 def test_parts_are_known(recipe, key, name, message):
   with pytest.raises(ValueError, match=message):
     build.build(recipe_runs.load('rl', recipe, (f'{key}.name', name)))
+
+
+def test_a_controller_that_reads_the_kl_needs_one():
+  refused(
+    'sft_controller.name="adaptive_kl" reads the KL',
+    'chord_mu',
+    ('sft_controller.name', 'adaptive_kl'),
+  )
+
+
+@pytest.mark.parametrize(
+  'recipe, key, name',
+  [
+    ('chord', 'sft_weights.name', 'talr'),
+    ('luffy', 'expert_loss.name', 'clip_cov'),
+  ],
+)
+def test_parts_that_see_the_whole_batch_are_not_split(recipe, key, name):
+  split = [(key, name), ('microbatch_rows', '8')]
+  with pytest.raises(ValueError, match=f'microbatch_rows=8: "{name}"'):
+    build.build(recipe_runs.load('rl', recipe, *split))

@@ -149,6 +149,9 @@ LOGITS = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
     (decoders.top_p, {'p': 0.4}, [1, 0, 0, 0]),
     (decoders.min_p, {'p': 0.25}, [10 / 19, 6 / 19, 3 / 19, 0]),
     (decoders.greedy, {}, [1, 0, 0, 0]),
+    # -log p: 0.69, 1.20, 1.90, 3.00; entropy 1.14: the second is nearest.
+    (decoders.typical, {'p': 0.25}, [0, 1, 0, 0]),
+    (decoders.typical, {'p': 0.7}, [0.625, 0.375, 0, 0]),
   ],
 )
 def test_decoders_draw_from_what_they_report(decoder, hparams, support):

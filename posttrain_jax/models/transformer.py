@@ -6,6 +6,7 @@ the weights of all layers are stacked on axis 0.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -324,7 +325,7 @@ def token_logps(
   config: ModelConfig,
   tokens: Array,
   mask: Array,
-  temperature: float | Array = 1.0,
+  temperature: float | Array | Callable[[Array, Array], Array] = 1.0,
   *,
   positions: Array | None = None,
   segment_ids: Array | None = None,
@@ -334,7 +335,9 @@ def token_logps(
   """log pi(tokens[b, t] | tokens[b, :t]) for every counted token.
 
   tokens, mask  [B, T]; the first token of a row is never scored
-  temperature   logits are divided by it, as the sampler does
+  temperature   logits are divided by it, as the sampler does; or a function
+                (logits [..., V], tokens [...]) -> scores, -inf where a token
+                could not be drawn (`rollout.decoders.view`)
   positions, segment_ids  as in `apply`; give segment_ids where rows are padded
   entropy       also the entropy of each token's distribution, and is_top
   logits        also the logits [B, T, V], aligned to the token they score
@@ -347,12 +350,17 @@ def token_logps(
   previous = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
 
   def score(previous, tokens):
-    scores = unembed(params, config, previous) / temperature
+    scores = unembed(params, config, previous)
+    if callable(temperature):
+      scores = temperature(scores, tokens)
+    else:
+      scores = scores / temperature
     log_probs = jax.nn.log_softmax(scores)
     taken = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
     spread = is_top = None
     if entropy:
-      spread = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+      known = jnp.where(jnp.isneginf(log_probs), 0.0, log_probs)
+      spread = -jnp.sum(jnp.exp(log_probs) * known, axis=-1)
       is_top = (taken >= jnp.max(log_probs, axis=-1)).astype(jnp.float32)
     return taken, spread, is_top, scores if logits else None
 

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import slots as slots_lib
+from posttrain_jax.rollout import slots as in_slots
+from posttrain_jax.rollout import together
 from posttrain_jax.rollout.assemble import assemble, assemble_groups, place
+from posttrain_jax.rollout.work import Work
 from posttrain_jax.types import Array, PyTree, Rollout
 
 __all__ = ['assemble', 'assemble_groups', 'generate', 'place', 'row_keys']
@@ -60,79 +62,33 @@ def generate(
   b, rows = prompts.shape[0], prompts.shape[0] * group_size
   if prompt_ids is None:
     prompt_ids = jnp.arange(b, dtype=jnp.uint32)
-  keys = row_keys(key, prompt_ids, group_size)
   params = transformer.unstack(params, config)
   with jax.named_scope('prefill'):
     logits, prefix = _prefill(params, config, prompts, prompt_mask)
-  shape = (b, group_size, max_new_tokens)
-  if 0 < slots < rows:
-    with jax.named_scope('decode'):
-      done = slots_lib.decode(
-        params,
-        config,
-        prefix,
-        logits,
-        _lengths(prompt_mask),
-        keys,
-        slots=slots,
-        group_size=group_size,
-        max_new_tokens=max_new_tokens,
-        decoder=decoder,
-        eos_id=eos_id,
-        pad_id=pad_id,
-      )
-    return Rollout(
-      completion=done['completion'].reshape(shape),
-      mask=done['mask'].reshape(shape),
-      logps=done['logps'].reshape(shape),
-      finished=done['finished'].reshape(shape[:2]),
-    )
-  with jax.named_scope('prefill'):
-    logits = jnp.repeat(logits, group_size, axis=0)
-    starts = jnp.repeat(_lengths(prompt_mask), group_size)
-
-  def draw(logits, t):
-    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-    return decoder(logits, step_keys)
-
-  carry = {
-    't': jnp.int32(1),
-    'token': jnp.zeros((rows,), jnp.int32),
-    'done': jnp.zeros((rows,), bool),
-    'completion': jnp.full((rows, max_new_tokens), pad_id, jnp.int32),
-    'mask': jnp.zeros((rows, max_new_tokens), jnp.float32),
-    'logps': jnp.zeros((rows, max_new_tokens), jnp.float32),
-    'cache': _own(transformer.init_cache(config, rows, max_new_tokens)),
-  }
-  carry = _record(carry, 0, *draw(logits, 0), eos_id, pad_id)
-
-  def advance(carry):
-    t = carry['t']
-    # The prefix stays outside the loop's carry: it is read, never written.
-    cache = carry['cache'].replace(
-      prefix_keys=prefix.keys,
-      prefix_values=prefix.values,
-      prefix_mask=prefix.mask,
-    )
-    logits, cache = transformer.apply(
-      params,
-      config,
-      carry['token'][:, None],
-      positions=(starts + t - 1)[:, None],
-      cache=cache,
-    )
-    carry = carry | {'t': t + 1, 'cache': _own(cache)}
-    return _record(carry, t, *draw(logits[:, 0], t), eos_id, pad_id)
-
+  work = Work(
+    params=params,
+    config=config,
+    prefix=prefix,
+    first_logits=logits,
+    prompt_lengths=_lengths(prompt_mask),
+    keys=row_keys(key, prompt_ids, group_size),
+    group_size=group_size,
+    max_new_tokens=max_new_tokens,
+    decoder=decoder,
+    eos_id=eos_id,
+    pad_id=pad_id,
+  )
   with jax.named_scope('decode'):
-    carry = jax.lax.while_loop(
-      lambda c: (c['t'] < max_new_tokens) & ~jnp.all(c['done']), advance, carry
-    )
+    if 0 < slots < rows:
+      done = in_slots.decode(work, slots)
+    else:
+      done = together.decode(work)
+  shape = (b, group_size, max_new_tokens)
   return Rollout(
-    completion=carry['completion'].reshape(shape),
-    mask=carry['mask'].reshape(shape),
-    logps=carry['logps'].reshape(shape),
-    finished=carry['done'].reshape(shape[:2]).astype(jnp.float32),
+    completion=done['completion'].reshape(shape),
+    mask=done['mask'].reshape(shape),
+    logps=done['logps'].reshape(shape),
+    finished=done['finished'].reshape(shape[:2]),
   )
 
 
@@ -149,24 +105,3 @@ def _prefill(params, config, prompts, prompt_mask):
   index = _lengths(prompt_mask)[:, None, None] - 1
   last = jnp.take_along_axis(hidden, index, axis=1)
   return transformer.unembed(params, config, last[:, 0]), prefix
-
-
-def _record(carry, t, token, logp, eos_id: int, pad_id: int):
-  """Writes column t of the rows that are still running."""
-  running = ~carry['done']
-  start = (jnp.int32(0), jnp.int32(t))
-  column = lambda buffer, x: jax.lax.dynamic_update_slice(
-    buffer, x[:, None].astype(buffer.dtype), start
-  )
-  token = jnp.where(running, token, pad_id)
-  return carry | {
-    'token': token,
-    'done': carry['done'] | (token == eos_id) & running,
-    'completion': column(carry['completion'], token),
-    'mask': column(carry['mask'], running),
-    'logps': column(carry['logps'], jnp.where(running, logp, 0.0)),
-  }
-
-
-def _own(cache: transformer.Cache) -> transformer.Cache:
-  return cache.replace(prefix_keys=None, prefix_values=None, prefix_mask=None)

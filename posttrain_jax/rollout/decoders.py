@@ -11,17 +11,22 @@ Every function here is called the same way:
   logps   [B] log-probability of each token under the distribution it was
           actually drawn from (after temperature and truncation)
 
-`TRUNCATING` names those that give some tokens zero probability: a learner that
-scores with the whole vocabulary does not see the distribution they drew from.
+`TRUNCATING` names those that give some tokens zero probability. A learner sees
+the distribution that they drew from through `view`: it drops the same tokens
+again before it scores, so that ratios stay those of what was sampled.
 """
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from posttrain_jax.types import Array
 
-__all__ = ['greedy', 'sample', 'top_k', 'top_p', 'min_p']
-TRUNCATING = ('greedy', 'top_k', 'top_p', 'min_p')
+__all__ = ['greedy', 'min_p', 'sample', 'top_k', 'top_p', 'typical']
+TRUNCATING = ('greedy', 'min_p', 'top_k', 'top_p', 'typical')
 
 Draw = tuple[Array, Array]
 
@@ -32,8 +37,87 @@ def _draw(scores: Array, keys: Array) -> Draw:
   return tokens, jnp.take_along_axis(log_probs, tokens[:, None], axis=1)[:, 0]
 
 
-def _keep(scores: Array, kept: Array) -> Array:
+def _in_top_k(scores: Array, k: int) -> Array:
+  ranked = -jnp.sort(-scores, axis=-1)
+  last = min(int(k), scores.shape[-1]) - 1
+  return scores >= ranked[..., last][..., None]
+
+
+def _in_top_p(scores: Array, p: float) -> Array:
+  ranked = -jnp.sort(-scores, axis=-1)
+  probs = jax.nn.softmax(ranked)
+  # A token stays while the mass before it is below p: the first always does.
+  inside = (jnp.cumsum(probs, axis=-1) - probs) < p
+  floor = jnp.min(jnp.where(inside, ranked, jnp.inf), axis=-1, keepdims=True)
+  return scores >= floor
+
+
+def _in_min_p(scores: Array, p: float) -> Array:
+  return scores >= jnp.max(scores, axis=-1, keepdims=True) + jnp.log(p)
+
+
+def _in_typical(scores: Array, p: float) -> Array:
+  log_probs = jax.nn.log_softmax(scores)
+  probs = jnp.exp(log_probs)
+  surprise = -jnp.where(probs > 0, log_probs, 0.0)
+  entropy = jnp.sum(probs * surprise, axis=-1, keepdims=True)
+  distance = jnp.where(probs > 0, jnp.abs(surprise - entropy), jnp.inf)
+  order = jnp.argsort(distance, axis=-1)
+  mass = jnp.take_along_axis(probs, order, axis=-1)
+  inside = (jnp.cumsum(mass, axis=-1) - mass) < p
+  ranked = jnp.take_along_axis(distance, order, axis=-1)
+  limit = jnp.max(jnp.where(inside, ranked, 0.0), axis=-1, keepdims=True)
+  return distance <= limit
+
+
+_KEEPS = {
+  'min_p': _in_min_p,
+  'top_k': _in_top_k,
+  'top_p': _in_top_p,
+  'typical': _in_typical,
+}
+
+
+def _scores(
+  logits: Array,
+  taken: Array | None = None,
+  *,
+  name: str,
+  temperature: float = 1.0,
+  **hparams: Any,
+) -> Array:
+  """Logits [..., V] after temperature and truncation, -inf where dropped.
+
+  taken  [...] a token that stays in any case: where two programs round
+         differently, a token on the edge must not become impossible
+  """
+  scores = logits / temperature
+  kept = _KEEPS[name](jax.lax.stop_gradient(scores), **hparams)
+  if taken is not None:
+    ids = jnp.arange(scores.shape[-1], dtype=taken.dtype)
+    kept |= taken[..., None] == ids.reshape((1,) * taken.ndim + (-1,))
   return jnp.where(kept, scores, -jnp.inf)
+
+
+def view(part: Any) -> float | Callable[[Array, Array], Array]:
+  """How a learner scores what a decoder drew; for `transformer.token_logps`.
+
+  Args:
+    part: {name, **hparams} of a decoder that samples.
+
+  Returns:
+    The temperature; or, of a decoder that truncates, the function (logits
+    [..., V], taken tokens [...]) -> scores [..., V].
+
+  Raises:
+    ValueError: 'greedy', which gives every token that it takes probability 1.
+  """
+  hparams = dict(part)
+  if hparams['name'] == 'greedy':
+    raise ValueError('decoder "greedy" draws nothing that could be scored')
+  if hparams['name'] == 'sample':
+    return hparams['temperature']
+  return functools.partial(_scores, **hparams)
 
 
 def greedy(logits: Array, keys: Array) -> Draw:
@@ -55,10 +139,9 @@ def top_k(
 
   Reference: Fan et al. (2018), https://arxiv.org/abs/1805.04833
   """
-  scores = logits / temperature
-  ranked = -jnp.sort(-scores, axis=-1)
-  last = min(int(k), scores.shape[-1]) - 1
-  return _draw(_keep(scores, scores >= ranked[:, last][:, None]), keys)
+  return _draw(
+    _scores(logits, name='top_k', k=k, temperature=temperature), keys
+  )
 
 
 def top_p(
@@ -68,13 +151,9 @@ def top_p(
 
   Reference: Holtzman et al. (2020), https://arxiv.org/abs/1904.09751
   """
-  scores = logits / temperature
-  ranked = -jnp.sort(-scores, axis=-1)
-  probs = jax.nn.softmax(ranked)
-  # A token stays while the mass before it is below p: the first always does.
-  inside = (jnp.cumsum(probs, axis=-1) - probs) < p
-  floor = jnp.min(jnp.where(inside, ranked, jnp.inf), axis=-1)
-  return _draw(_keep(scores, scores >= floor[:, None]), keys)
+  return _draw(
+    _scores(logits, name='top_p', p=p, temperature=temperature), keys
+  )
 
 
 def min_p(
@@ -84,6 +163,20 @@ def min_p(
 
   Reference: Nguyen et al. (2024), https://arxiv.org/abs/2407.01082
   """
-  scores = logits / temperature
-  top = jnp.max(scores, axis=-1, keepdims=True)
-  return _draw(_keep(scores, scores >= top + jnp.log(p)), keys)
+  return _draw(
+    _scores(logits, name='min_p', p=p, temperature=temperature), keys
+  )
+
+
+def typical(
+  logits: Array, keys: Array, *, p: float = 0.95, temperature: float = 1.0
+) -> Draw:
+  """Tokens about as surprising as the distribution is on average.
+
+  Those whose -log p is nearest to the entropy, the fewest whose mass reaches p.
+
+  Reference: Meister et al. (2023), https://arxiv.org/abs/2202.00666
+  """
+  return _draw(
+    _scores(logits, name='typical', p=p, temperature=temperature), keys
+  )

@@ -96,6 +96,11 @@ def check(config: Any) -> None:
       f'sft_loss.coef={config.sft_loss.coef} is a share (sft_loss.mix='
       '"convex") and must be in 0..1'
     )
+  if contrasts(config) and not config.contrastive.coef:
+    raise ValueError(
+      f'contrastive.name="{config.contrastive.name}" with contrastive.coef=0 '
+      'has no effect'
+    )
   if contrasts(config) and config.demos_per_prompt != 1:
     raise ValueError(
       f'demos_per_prompt={config.demos_per_prompt}: contrastive '

@@ -84,7 +84,7 @@ def score(
   params: PyTree,
   config: ModelConfig,
   batch: Batch,
-  temperature: float | Array = 1.0,
+  temperature: float | Array | Callable[[Array, Array], Array] = 1.0,
   **wanted: bool,
 ) -> TokenSignals:
   """What a model says of the rows of a batch, and what the batch carries."""

@@ -117,7 +117,10 @@ def make_learn(
     batch, old_values, penalty, scored = score_rows(state, batch)
     expert_rewards = None
     if config.expert_loss.name != 'none':
-      expert_rewards = beside['expert'][1]
+      shown, expert_rewards = beside['expert']
+      # One that was left out is no better or worse than the group.
+      mean = jnp.mean(rewards, axis=1, keepdims=True)
+      expert_rewards = jnp.where(shown.finished > 0, expert_rewards, mean)
     batch, theirs = token_advantages(
       rewards,
       batch,
@@ -217,7 +220,7 @@ def _with_rows_beside(
 def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
   """(state, batch) -> batch with what models say of it, old values, the KL
   penalty [R, T] that rewards lose, metrics."""
-  model, temperature = models['policy'], config.decoder.temperature
+  model, temperature = models['policy'], decoders.view(config.decoder)
   proximal = 'proximal_logps' in rl_objective.loss_arrays(config)
   critic = config.advantage.name == 'gae'
   rescored = config.old_logps == 'learner' or critic or proximal
@@ -256,6 +259,33 @@ def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
     return batch, old_values, penalty, metrics
 
   return score_rows
+
+
+def _make_rows_beside(
+  answer: Callable,
+  verify_all: Callable,
+  demonstrate: Callable | None,
+  generate_exploring: Callable | None,
+  temperature: Callable | None,
+) -> Callable[..., dict[str, tuple[Rollout, Array]]]:
+  """(state, examples, key) -> {kind: (answers, rewards [B, k])}."""
+
+  def rows_beside(state: TrainState, examples: Example, key: Array):
+    demo_key, explore_key = jax.random.split(key)
+    beside = {}
+    if demonstrate is not None:
+      gold = sharding.rows(demonstrate(examples, demo_key))
+      judged = verify_all(examples, gold.completion, gold.mask)
+      beside['expert'] = gold, judged['reward']
+    if generate_exploring is not None:
+      at = {'temperature': temperature(state)}
+      more, judged = answer(
+        generate_exploring, state, examples, explore_key, **at
+      )
+      beside['explore'] = more, judged['reward']
+    return beside
+
+  return rows_beside
 
 
 def make_step(
@@ -301,6 +331,10 @@ def make_step(
     )
     return samples, verify_all(examples, samples.completion, samples.mask)
 
+  rows_beside = _make_rows_beside(
+    answer, verify_all, demonstrate, generate_exploring, temperature
+  )
+
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
     examples = sharding.rows(sample_examples(example_key))
@@ -309,19 +343,7 @@ def make_step(
     if generate_greedy is not None:
       _, greedy = answer(generate_greedy, state, examples, sample_key)
       given['greedy_rewards'] = greedy['reward'][:, 0]
-    beside_key = jax.random.fold_in(sample_key, 1)
-    demo_key, explore_key = jax.random.split(beside_key)
-    beside = {}
-    if demonstrate is not None:
-      gold = sharding.rows(demonstrate(examples, demo_key))
-      judged = verify_all(examples, gold.completion, gold.mask)
-      beside['expert'] = gold, judged['reward']
-    if generate_exploring is not None:
-      at = {'temperature': temperature(state)}
-      more, judged = answer(
-        generate_exploring, state, examples, explore_key, **at
-      )
-      beside['explore'] = more, judged['reward']
+    beside = rows_beside(state, examples, jax.random.fold_in(sample_key, 1))
     if beside:
       given['beside'] = beside
     if prefixes:

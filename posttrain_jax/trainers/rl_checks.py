@@ -5,7 +5,6 @@ from typing import Any
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax.losses import flow, regularizers
 from posttrain_jax.resolve import arrays_of, lookup, nearest
-from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks.text import is_text
 from posttrain_jax.trainers import hybrid, rl_objective
 
@@ -52,11 +51,10 @@ def needs_prefixes(config: Any) -> bool:
 
 def check(config: Any) -> None:
   """Raises ValueError for parts of an RL config that cannot work together."""
-  if config.decoder.name in decoders.TRUNCATING:
+  if config.decoder.name == 'greedy':
     raise ValueError(
-      f'decoder "{config.decoder.name}" gives some tokens probability 0, which '
-      'the learner does not see: its ratios would be wrong. Train with '
-      '"sample"; truncate in evaluation.'
+      'decoder "greedy" draws nothing, and there is nothing to learn from '
+      'equal answers; take "sample" or one that truncates, such as "top_p"'
     )
   if config.old_logps not in ('sampler', 'learner'):
     raise ValueError(
@@ -104,10 +102,12 @@ def _check_kl(config: Any) -> None:
       'tokens; take "kl_k1", "kl_k2" or "kl_k3"'
     )
   steering = rl_objective.make_controllers(config)
-  if 'kl' in getattr(steering.get('kl'), 'reads', ()) and not needs_reference(
-    config
-  ):
-    raise ValueError('kl_controller reads the KL, and the run has none')
+  for what, controller in steering.items():
+    if 'kl' in controller.reads and not needs_reference(config):
+      raise ValueError(
+        f'{what}_controller.name="{config[what + "_controller"].name}" reads '
+        'the KL, and the run has none: set kl.coef'
+      )
 
 
 def _check_flow(config: Any) -> None:
@@ -124,7 +124,7 @@ def _check_flow(config: Any) -> None:
       'kl.place="loss"'
     )
   # Weights by verdict, expert losses and critics belong to policy gradients.
-  if config.expert_loss.name != 'none' or config.advantage.name == 'gae':
+  if config.expert_loss.name != 'none' or config.advantage.name != 'raw':
     raise ValueError(
       f'loss "{config.loss.name}" balances flows, not advantages: take '
       'expert_loss.name="none" and advantage.name="raw"'
@@ -144,7 +144,10 @@ def _check_flow(config: Any) -> None:
 
 def _check_groups(config: Any) -> None:
   alone = ('raw', 'signed', 'gae')
-  if config.advantage.name not in alone and config.group_size < 2:
+  shared = config.expert_loss.name != 'none'
+  shared = shared and config.expert_advantage.name == 'none'
+  compared = config.group_size + shared * config.demos_per_prompt
+  if config.advantage.name not in alone and compared < 2:
     raise ValueError(
       f'group_size={config.group_size}: advantage "{config.advantage.name}" '
       'compares completions of one problem and needs at least 2'

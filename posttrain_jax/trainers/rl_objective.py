@@ -19,6 +19,7 @@ from posttrain_jax.losses import (
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import arrays_of, resolve
+from posttrain_jax.rollout import decoders
 from posttrain_jax.trainers import hybrid
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
@@ -83,7 +84,9 @@ def loss_room(name: str) -> Any:
 def _loss(config: Any) -> Callable:
   part = dict(config.loss)
   if part['name'] in flow.__all__ and 'group_size' in part:
-    part['group_size'] = config.group_size
+    # Rows beside the own ones count nothing, but stand in the group.
+    beside = hybrid.rows_beside(config)
+    part['group_size'] = config.group_size + beside
   return bind(loss_room(part['name']), part, supplied=SUPPLIED)
 
 
@@ -136,7 +139,7 @@ def _make_policy_loss(config: Any, eos_id: int) -> Callable:
 def _make_penalty(config: Any, models: dict[str, ModelConfig]) -> Callable:
   """(signals, state, batch, mask) -> token penalty [R, T], metrics."""
   penalty = bind_kl(config.kl)
-  temperature = config.decoder.temperature
+  temperature = decoders.view(config.decoder)
   on_logits = config.kl.name in regularizers.LOGITS
   corrected = 'old_logps' in arrays_of(penalty.func)
 
@@ -331,7 +334,7 @@ def make_objective(
   own rows, and `sft`, averaged by their own tokens. On exploring rows:
   `explore`, REINFORCE with advantage 1.
   """
-  model, temperature = models['policy'], config.decoder.temperature
+  model, temperature = models['policy'], decoders.view(config.decoder)
   terms, average = _terms_of(config), bind(reduce, config.reduce)
   masks = _make_masks(config, terms)
   own_terms, read = _make_own_terms(config, models, eos_id, terms)

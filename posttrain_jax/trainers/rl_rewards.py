@@ -128,7 +128,7 @@ def stopped_everywhere(verify: Callable) -> Callable[..., Array]:
 
   def rewards(example, completion, mask):
     size = mask.shape[0]
-    before = jnp.tril(jnp.ones((size, size), mask.dtype), -1) * mask
+    before = jnp.tril(jnp.ones((size, size), mask.dtype), -1) * mask[None]
     judged = jax.vmap(verify, (None, None, 0))(example, completion, before)
     return judged['reward']
 

@@ -1,0 +1,82 @@
+"""All completions at once, until every one of them has stopped."""
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.models import transformer
+from posttrain_jax.rollout.work import Work
+from posttrain_jax.types import Array
+
+__all__ = ['decode']
+
+
+def decode(work: Work) -> dict[str, Array]:
+  """Returns completion, mask, logps [N, C] and finished [N] float32.
+
+  The prompts' keys and values are read in place by all of their completions.
+  """
+  rows, size = work.count, work.max_new_tokens
+  everyone = jnp.arange(rows)
+  starts = jnp.repeat(work.prompt_lengths, work.group_size)
+  prefix = work.prefix
+
+  def draw(logits, t):
+    return work.draw(logits, everyone, jnp.full((rows,), t, jnp.int32))
+
+  carry = {
+    't': jnp.int32(1),
+    'token': jnp.zeros((rows,), jnp.int32),
+    'done': jnp.zeros((rows,), bool),
+    'completion': jnp.full((rows, size), work.pad_id, jnp.int32),
+    'mask': jnp.zeros((rows, size), jnp.float32),
+    'logps': jnp.zeros((rows, size), jnp.float32),
+    'cache': _own(transformer.init_cache(work.config, rows, size)),
+  }
+  first = jnp.repeat(work.first_logits, work.group_size, axis=0)
+  carry = _record(work, carry, 0, *draw(first, 0))
+
+  def advance(carry):
+    t = carry['t']
+    # The prefix stays outside the loop's carry: it is read, never written.
+    cache = carry['cache'].replace(
+      prefix_keys=prefix.keys,
+      prefix_values=prefix.values,
+      prefix_mask=prefix.mask,
+    )
+    logits, cache = transformer.apply(
+      work.params,
+      work.config,
+      carry['token'][:, None],
+      positions=(starts + t - 1)[:, None],
+      cache=cache,
+    )
+    carry = carry | {'t': t + 1, 'cache': _own(cache)}
+    return _record(work, carry, t, *draw(logits[:, 0], t))
+
+  carry = jax.lax.while_loop(
+    lambda c: (c['t'] < size) & ~jnp.all(c['done']), advance, carry
+  )
+  names = ('completion', 'mask', 'logps')
+  finished = carry['done'].astype(jnp.float32)
+  return {**{name: carry[name] for name in names}, 'finished': finished}
+
+
+def _record(work: Work, carry, t, token: Array, logp: Array):
+  """Writes column t of the rows that are still running."""
+  running = ~carry['done']
+  start = (jnp.int32(0), jnp.int32(t))
+  column = lambda buffer, x: jax.lax.dynamic_update_slice(
+    buffer, x[:, None].astype(buffer.dtype), start
+  )
+  token = jnp.where(running, token, work.pad_id)
+  return carry | {
+    'token': token,
+    'done': carry['done'] | (token == work.eos_id) & running,
+    'completion': column(carry['completion'], token),
+    'mask': column(carry['mask'], running),
+    'logps': column(carry['logps'], jnp.where(running, logp, 0.0)),
+  }
+
+
+def _own(cache: transformer.Cache) -> transformer.Cache:
+  return cache.replace(prefix_keys=None, prefix_values=None, prefix_mask=None)
