@@ -40,6 +40,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.slots = 0  # completions decoded at a time; 0 = all
   c.old_logps = 'sampler'  # or 'learner': rescored, so the first ratio is 1
 
+  # Update
+  c.share_prompts = True  # read once, where micro-batches hold whole groups
+  c.token_buckets = 1  # sizes to compile the update for; more skip padding
+
   # Objective
   c.kl = ml_collections.ConfigDict(rows.KL)  # to the reference
   c.value_loss = ml_collections.ConfigDict(rows.VALUE_LOSS)  # with gae only

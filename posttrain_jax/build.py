@@ -43,6 +43,7 @@ from posttrain_jax.trainers import (
   update,
 )
 from posttrain_jax.trainers.objective import bind
+from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.types import Array, TrainState
 
 PARADIGMS = ('sft', 'preference', 'rl', 'distill')
@@ -323,7 +324,10 @@ def _source(config, models, task, tokenizer, sizes):
 
 
 def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
-  goal = rl_objective.make_objective(config, models, tokenizer.eos_id)
+  shared = None
+  if run_sizes.shares_prompts(config, sizes):
+    shared = Shared(sizes.prompt_length, sizes.group_size, config.token_buckets)
+  goal = rl_objective.make_objective(config, models, tokenizer.eos_id, shared)
   make_rollout = lambda **kind: rl.make_rollout(
     config,
     models['policy'],
@@ -334,7 +338,7 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
   )
   token_rewards.check(config.token_rewards, task)
   generate = make_rollout()
-  learn = rl.make_learn(config, models, make_update(goal), refresh)
+  learn = rl.make_learn(config, models, make_update(goal), refresh, shared)
   if isinstance(task, TextTask):
     return host.HostStep(generate, learn)
 

@@ -9,7 +9,7 @@ from posttrain_jax.losses import preference as preference_room
 from posttrain_jax.losses import supervised as supervised_room
 from posttrain_jax.trainers import hybrid, rl_objective
 
-__all__ = ['check_micro', 'resolve']
+__all__ = ['check_micro', 'resolve', 'shares_prompts']
 
 
 def resolve(config: Any, task: Any) -> Any:
@@ -57,3 +57,30 @@ def check_micro(config: Any, sizes: Any) -> None:
         f'microbatch_rows={sizes.microbatch_rows}: "{name}" compares all '
         f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0'
       )
+
+
+def shares_prompts(config: Any, sizes: Any) -> bool:
+  """Whether the learner reads a prompt once for all of its rows.
+
+  Raises:
+    ValueError: `token_buckets` that cannot work.
+  """
+  whole = sizes.microbatch_rows % sizes.group_size == 0
+  shares = bool(config.share_prompts) and whole
+  if config.token_buckets < 1:
+    raise ValueError(f'token_buckets={config.token_buckets} is below 1')
+  if config.token_buckets > 1:
+    if not shares:
+      raise ValueError(
+        f'token_buckets={config.token_buckets} is of shared prompts: set '
+        'share_prompts=true and microbatch_rows to a multiple of the '
+        f'{sizes.group_size} rows of a problem'
+      )
+    mesh = dict(config.mesh)
+    if any(mesh[axis] != 1 for axis in ('data', 'fsdp')):
+      raise ValueError(
+        f'token_buckets={config.token_buckets}: a stream of tokens cannot lie '
+        f'on several devices (mesh.data={mesh["data"]}, mesh.fsdp='
+        f'{mesh["fsdp"]}); take token_buckets=1'
+      )
+  return shares

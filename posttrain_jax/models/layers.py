@@ -115,34 +115,36 @@ def attend_with_prefix(
 ) -> Array:
   """`attend` over a prefix shared by groups of G rows, then over own keys.
 
-  q                [B * G, N, R, 1, K], rows of one group next to each other
-  k, v             [B * G, N, S, K] own keys; allowed [B * G, 1, S]
+  q                [B * G, N, R, T, K], rows of one group next to each other
+  k, v             [B * G, N, S, K] own keys; allowed [B * G, T, S]
   prefix_k, _v     [B, N, P, K], read in place by all G rows
   prefix_allowed   [B, P]
   """
-  rows, n, r, _, size = q.shape
-  b = prefix_k.shape[0]
+  rows, n, r, t, size = q.shape
+  b, p = prefix_k.shape[0], prefix_k.shape[2]
   g = rows // b
   q = q * size**-0.5
   own = jnp.einsum('bnrtk,bnsk->bnrts', q, k)
-  # Group and query-head axes merge: one matrix product per (prompt, kv head).
-  grouped = q.reshape(b, g, n, r, size).transpose(0, 2, 1, 3, 4)
-  shared = jnp.einsum(
-    'bnqk,bnpk->bnqp', grouped.reshape(b, n, g * r, size), prefix_k
-  )
-  p = prefix_k.shape[2]
-  shared = shared.reshape(b, n, g, r, p).transpose(0, 2, 1, 3, 4)
-  shared = shared.reshape(rows, n, r, 1, p)
+
+  # Group, query-head and token axes merge: one matrix product per (prompt, kv
+  # head).
+  def merged(x):
+    x = x.reshape(b, g, n, r, t, x.shape[-1]).transpose(0, 2, 1, 3, 4, 5)
+    return x.reshape(b, n, g * r * t, x.shape[-1])
+
+  def split(x):
+    x = x.reshape(b, n, g, r, t, x.shape[-1]).transpose(0, 2, 1, 3, 4, 5)
+    return x.reshape(rows, n, r, t, x.shape[-1])
+
+  shared = split(jnp.einsum('bnqk,bnpk->bnqp', merged(q), prefix_k))
   prefix_allowed = jnp.repeat(prefix_allowed, g, axis=0)[:, None]
+  prefix_allowed = jnp.broadcast_to(prefix_allowed, (rows, t, p))
   weights = softmax(
     jnp.concatenate([shared, own], axis=-1),
     jnp.concatenate([prefix_allowed, allowed], axis=-1)[:, None, None],
   ).astype(v.dtype)
-  shared, own = weights[..., :p], weights[..., p:]
-  shared = shared.reshape(b, g, n, r, p).transpose(0, 2, 1, 3, 4)
-  out = jnp.einsum('bnqp,bnpk->bnqk', shared.reshape(b, n, g * r, p), prefix_v)
-  out = out.reshape(b, n, g, r, size).transpose(0, 2, 1, 3, 4)
-  out = out.reshape(rows, n, r, 1, size)
+  shared, own = merged(weights[..., :p]), weights[..., p:]
+  out = split(jnp.einsum('bnqp,bnpk->bnqk', shared, prefix_v))
   return out + jnp.einsum('bnrts,bnsk->bnrtk', own, v)
 
 

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.models import layers
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.models.scoring import score_tokens, unembed
 from posttrain_jax.types import Array, PyTree, TokenSignals
 
 
@@ -281,19 +282,6 @@ def hidden_states(
   return layers.rms_norm(x, params['final_norm'], config.norm_eps), cache
 
 
-def unembed(params: PyTree, config: ModelConfig, hidden: Array) -> Array:
-  """Logits [..., V] in float32 of hidden states [..., D]."""
-  kernel = (
-    params['embed']['tokens'].T if config.tie_embeddings else params['unembed']
-  )
-  return jnp.einsum(
-    '...d,dv->...v',
-    hidden,
-    kernel.astype(hidden.dtype),
-    preferred_element_type=jnp.promote_types(hidden.dtype, jnp.float32),
-  )
-
-
 def apply(
   params: PyTree,
   config: ModelConfig,
@@ -342,59 +330,20 @@ def token_logps(
   entropy       also the entropy of each token's distribution, and is_top
   logits        also the logits [B, T, V], aligned to the token they score
 
-  The only place in the code base where predictions are shifted by one. Rows
-  of `config.logit_chunk` positions are scored at a time and recomputed in the
-  backward pass, so that no [B, T, V] array exists (unless `logits` asks).
+  Rows of `config.logit_chunk` positions are scored at a time and recomputed in
+  the backward pass, so that no [B, T, V] array exists (unless `logits` asks).
   """
   hidden, _ = hidden_states(params, config, tokens, positions, segment_ids)
   previous = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
 
-  def score(previous, tokens):
-    scores = unembed(params, config, previous)
-    if callable(temperature):
-      scores = temperature(scores, tokens)
-    else:
-      scores = scores / temperature
-    log_probs = jax.nn.log_softmax(scores)
-    taken = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
-    spread = is_top = None
-    if entropy:
-      known = jnp.where(jnp.isneginf(log_probs), 0.0, log_probs)
-      spread = -jnp.sum(jnp.exp(log_probs) * known, axis=-1)
-      is_top = (taken >= jnp.max(log_probs, axis=-1)).astype(jnp.float32)
-    return taken, spread, is_top, scores if logits else None
-
-  length, chunk = tokens.shape[1], config.logit_chunk
-  if 0 < chunk < length:
-    count = -(-length // chunk)
-    pad = count * chunk - length
-    split = lambda x: jnp.moveaxis(
-      jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)).reshape(
-        x.shape[0], count, chunk, *x.shape[2:]
-      ),
-      1, 0,
-    )  # fmt: skip
-    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(
-      x.shape[1], count * chunk, *x.shape[3:]
-    )[:, :length]
-    out = jax.lax.map(
-      lambda item: jax.checkpoint(score)(*item),
-      (split(previous), split(tokens)),
-    )
-    out = jax.tree.map(join, out)
-  else:
-    out = score(previous, tokens)
-  taken, spread, is_top, scores = out
-  scored = (mask != 0) & (jnp.arange(length) > 0)[None]
-  values = None
-  if config.value_head:
-    head = params['value_head']
-    values = jnp.einsum('btd,d->bt', previous, head['kernel']) + head['bias']
-    values = jnp.where(scored, values.astype(jnp.float32), 0.0)
-  return TokenSignals(
-    logps=jnp.where(scored, taken, 0.0),
-    entropy=None if spread is None else jnp.where(scored, spread, 0.0),
-    is_top=None if is_top is None else jnp.where(scored, is_top, 0.0),
-    logits=scores,
-    values=values,
+  scored = (mask != 0) & (jnp.arange(tokens.shape[1]) > 0)[None]
+  return score_tokens(
+    params,
+    config,
+    previous,
+    tokens,
+    scored,
+    temperature,
+    entropy=entropy,
+    logits=logits,
   )

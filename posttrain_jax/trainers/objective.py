@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import arrays_of, resolve
+from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.types import (
   Array,
   Batch,
@@ -42,11 +43,14 @@ class Objective:
   count     (batch) -> {term: count}; of masks alone, so that the count of a
             whole minibatch is known before any micro-batch
   coefs     {term: coefficient}: a number, or (state) -> number
+  shared    prompts that rows share; `evaluate` then takes `size`, one of
+            `shared.sizes(batch)`
   """
 
   evaluate: Callable[[PyTree, TrainState, Batch], tuple[Sums, Metrics]]
   count: Callable[[Batch], dict[str, Array]]
   coefs: dict[str, float | Callable[[TrainState], Array]]
+  shared: Shared | None = None
 
   def coef(self, state: TrainState, term: str) -> Array | float:
     """The coefficient of a term in this step."""
@@ -85,19 +89,28 @@ def score(
   config: ModelConfig,
   batch: Batch,
   temperature: float | Array | Callable[[Array, Array], Array] = 1.0,
+  *,
+  shared: Shared | None = None,
+  size: int | None = None,
   **wanted: bool,
 ) -> TokenSignals:
-  """What a model says of the rows of a batch, and what the batch carries."""
-  signals = transformer.token_logps(
-    params,
-    config,
-    batch.tokens,
-    batch.mask,
-    temperature,
-    positions=batch.positions,
-    segment_ids=batch.segment_ids,
-    **wanted,
-  )
+  """What a model says of the rows of a batch, and what the batch carries.
+
+  shared, size  prompts that rows share, and one of `shared.sizes(batch)`
+  """
+  if shared is not None:
+    signals = shared.score(params, config, batch, temperature, size, **wanted)
+  else:
+    signals = transformer.token_logps(
+      params,
+      config,
+      batch.tokens,
+      batch.mask,
+      temperature,
+      positions=batch.positions,
+      segment_ids=batch.segment_ids,
+      **wanted,
+    )
   return signals.replace(old_logps=batch.old_logps, ref_logps=batch.ref_logps)
 
 

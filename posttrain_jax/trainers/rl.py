@@ -21,6 +21,7 @@ from posttrain_jax.resolve import arrays_of, lookup
 from posttrain_jax.rollout import decoders
 from posttrain_jax.trainers import hybrid, rl_objective, rl_rewards
 from posttrain_jax.trainers.objective import bind, score
+from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.types import (
   Array,
   Batch,
@@ -81,6 +82,7 @@ def make_learn(
   models: dict[str, ModelConfig],
   update: Callable,
   refresh: Callable[[TrainState], TrainState],
+  shared: Shared | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
   """`learn(state, prompts, prompt_mask, rollout, rewards [B, G], key,
   beside, prefix_rewards, token_rewards, **arrays)`.
@@ -90,8 +92,10 @@ def make_learn(
                   losses that ask for them
   token_rewards   [B, G, C] beside the verifier's, of `config.token_rewards`
   arrays          those that the advantage asks for
+
+  shared  reads each prompt once for all of its rows
   """
-  score_rows = _make_score_rows(config, models)
+  score_rows = _make_score_rows(config, models, shared)
   token_advantages = rl_rewards.make_token_advantages(config)
   add_extras = _make_extras(config, models['policy'])
   steering = rl_objective.make_controllers(config)
@@ -217,7 +221,9 @@ def _with_rows_beside(
   return sharding.rows(hybrid.join(own, others, prompts.shape[0])), metrics
 
 
-def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
+def _make_score_rows(
+  config: Any, models: dict[str, ModelConfig], shared: Shared | None
+) -> Callable:
   """(state, batch) -> batch with what models say of it, old values, the KL
   penalty [R, T] that rewards lose, metrics."""
   model, temperature = models['policy'], decoders.view(config.decoder)
@@ -234,12 +240,19 @@ def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
     divergence = rl_objective.bind_kl(config.kl)
     coef = rl_objective.coefficient(config, 'kl', config.kl.coef)
 
+  own = None if shared is None else shared.with_group(config.group_size)
+
+  def read(params, model, batch):
+    if own is None:
+      return score(params, model, batch, temperature)
+    return own.score_once(params, model, batch, temperature)
+
   def score_rows(state: TrainState, batch: Batch):
     old_values = penalty = None
     metrics = {}
     if rescored:
       # The scoring program's own numbers: the first ratio is exactly 1.
-      signals = score(state.params, model, batch, temperature)
+      signals = read(state.params, model, batch)
       signals = jax.lax.stop_gradient(signals)
       metrics |= diagnostics.logp_gap(
         batch.old_logps, signals.logps, batch.mask
@@ -250,7 +263,7 @@ def _make_score_rows(config: Any, models: dict[str, ModelConfig]) -> Callable:
       if proximal:
         batch = batch.replace(extras={'proximal_logps': signals.logps})
     if referred:
-      ref = score(state.ref_params, models['ref'], batch, temperature)
+      ref = read(state.ref_params, models['ref'], batch)
       batch = batch.replace(ref_logps=ref.logps)
     if in_reward:
       estimate, _ = divergence(batch.old_logps, batch.ref_logps, batch.mask)

@@ -3,26 +3,33 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from posttrain_jax import controllers, token_weights
 from posttrain_jax.losses import (
-  contrastive,
   flow,
   policy_gradient,
   reduce,
   regularizers,
-  supervised,
   value,
 )
-from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of, resolve
+from posttrain_jax.resolve import arrays_of
 from posttrain_jax.rollout import decoders
 from posttrain_jax.trainers import hybrid
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
+from posttrain_jax.trainers.rl_terms import (
+  bind_kl,
+  loss_arrays,
+  loss_room,
+  make_contrast,
+  make_imitation,
+  make_penalty,
+  make_policy_loss,
+  trl_names,
+)
+from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.types import Array, Batch, PyTree, TokenSignals, TrainState
 
 __all__ = [
@@ -37,23 +44,11 @@ __all__ = [
   'steered',
 ]
 
-# Arrays that the learner makes for losses and weights that ask for them.
-SUPPLIED = ('proximal_logps', 'stop_logps', 'state_log_rewards')
+# Arrays that the learner makes for weights that ask for them.
 WEIGHTS = ('correct',)
 
 # What each controller sets.
 STEERS = ('kl', 'entropy', 'sft', 'explore')
-
-
-def bind_kl(part: Any) -> Callable:
-  """The penalty of `config.kl`: on taken tokens, or on the whole vocabulary.
-
-  Raises:
-    ValueError: unknown name or hyperparameter, with the nearest valid one.
-  """
-  own = ('name', 'coef', 'place')
-  hparams = {k: v for k, v in dict(part).items() if k not in own}
-  return resolve(regularizers, part['name'], **hparams)
 
 
 def steered(config: Any, what: str) -> bool:
@@ -76,142 +71,12 @@ def penalised(config: Any, place: str) -> bool:
   return wanted and config.kl.place == place
 
 
-def loss_room(name: str) -> Any:
-  """The room of a policy's loss."""
-  return flow if name in flow.__all__ else policy_gradient
-
-
-def _loss(config: Any) -> Callable:
-  part = dict(config.loss)
-  if part['name'] in flow.__all__ and 'group_size' in part:
-    # Rows beside the own ones count nothing, but stand in the group.
-    beside = hybrid.rows_beside(config)
-    part['group_size'] = config.group_size + beside
-  return bind(loss_room(part['name']), part, supplied=SUPPLIED)
-
-
-def loss_arrays(config: Any) -> list[str]:
-  """Arrays that the policy's loss asks for."""
-  return arrays_of(_loss(config).func)
-
-
 def needs_value_head(config: Any) -> bool:
   """Whether the model has a critic, or a head for the flow of states."""
   if config.loss.name in flow.__all__:
     estimated = config.loss.name == 'trajectory_balance_group'
     return not estimated and 'stop_logps' not in loss_arrays(config)
   return config.advantage.name == 'gae'
-
-
-def _trl_names(metrics: dict[str, Array]) -> dict[str, Array]:
-  """The rooms' clip marks under the names that TRL logs their means by."""
-  out = dict(metrics)
-  sides = [out.pop(f'clip_{side}', None) for side in ('low', 'high')]
-  for side, clipped in zip(('low', 'high'), sides):
-    if clipped is not None:
-      out[f'clip_ratio/{side}_mean'] = clipped
-  if all(side is not None for side in sides):
-    out['clip_ratio/region_mean'] = sides[0] + sides[1]
-  return out
-
-
-def _make_policy_loss(config: Any, eos_id: int) -> Callable:
-  """(signals, batch, mask) -> token loss [R, T], metrics."""
-  loss = _loss(config)
-  own = arrays_of(loss.func)
-
-  def gradient(signals: TokenSignals, batch: Batch, mask: Array):
-    given = {name: batch.extras[name] for name in own}
-    return loss(signals.logps, batch.old_logps, batch.advantages, mask, **given)
-
-  def balance(signals: TokenSignals, batch: Batch, mask: Array):
-    given = {n: batch.extras[n] for n in own if n != 'stop_logps'}
-    if 'stop_logps' in own:
-      chances = jax.nn.log_softmax(signals.logits)
-      given['stop_logps'] = chances[..., eos_id]
-    return loss(
-      signals.logps, signals.values, batch.extras['log_rewards'], mask, **given
-    )
-
-  return balance if config.loss.name in flow.__all__ else gradient
-
-
-def _make_penalty(config: Any, models: dict[str, ModelConfig]) -> Callable:
-  """(signals, state, batch, mask) -> token penalty [R, T], metrics."""
-  penalty = bind_kl(config.kl)
-  temperature = decoders.view(config.decoder)
-  on_logits = config.kl.name in regularizers.LOGITS
-  corrected = 'old_logps' in arrays_of(penalty.func)
-
-  def apply(signals, state: TrainState, batch: Batch, mask: Array):
-    if on_logits:
-      ref = score(
-        state.ref_params, models['ref'], batch, temperature, logits=True
-      )
-      return penalty(signals.logits, jax.lax.stop_gradient(ref.logits), mask)
-    extra = {'old_logps': batch.old_logps} if corrected else {}
-    return penalty(signals.logps, batch.ref_logps, mask, **extra)
-
-  return apply
-
-
-def _make_imitation(config: Any) -> tuple[Callable, frozenset[str]]:
-  """((signals, mask) -> token loss and metrics, signals that it reads)."""
-  skip = ('coef', 'mix')
-  loss = bind(supervised, config.sft_loss, skip=skip)
-  weigh = bind(token_weights, config.sft_weights)
-  read = signals_read_by(loss) | signals_read_by(weigh)
-  for name in ('ref_logps', 'old_logps', 'values'):
-    if name in read:
-      raise ValueError(
-        f'sft_loss.name="{config.sft_loss.name}" with sft_weights.name='
-        f'"{config.sft_weights.name}" reads "{name}", which demonstrations '
-        'beside rollouts do not have'
-      )
-
-  def imitate(signals: TokenSignals, mask: Array):
-    token_loss, metrics = loss(signals, mask)
-    return token_loss * weigh(signals, mask), metrics
-
-  return imitate, read
-
-
-def _make_contrast(
-  config: Any, model: ModelConfig
-) -> tuple[Callable, Callable]:
-  """((params, batch) -> row loss [R], row metrics, rows that exist [R];
-  (batch) -> how many rows have a loss)."""
-  contrast = bind(
-    contrastive, config.contrastive, skip=('coef',), supplied=('correct',)
-  )
-  asked = arrays_of(contrast.func)
-
-  def existing(batch: Batch) -> Array:
-    mask = hybrid.mask_of(batch, 'own')
-    return jnp.any(mask != 0, axis=1).astype(mask.dtype)
-
-  def apply(params: PyTree, batch: Batch):
-    positives = heads.sequence_embedding(
-      params,
-      model,
-      batch.tokens,
-      hybrid.mask_of(batch, 'own'),
-      segment_ids=batch.segment_ids,
-    )
-    given = {name: batch.extras[name] for name in asked}
-    exists = existing(batch)
-    row_loss, metrics = contrast(
-      batch.extras['anchors'], positives, exists, **given
-    )
-    return row_loss, metrics, exists
-
-  def count(batch: Batch) -> Array:
-    exists = existing(batch)
-    if 'correct' in asked:
-      exists = exists * (batch.extras['correct'] > 0.5)
-    return jnp.sum(exists)
-
-  return apply, count
 
 
 def coefficient(config: Any, what: str, fixed: float) -> Callable:
@@ -262,23 +127,27 @@ def _make_own_terms(
 ) -> tuple[Callable, set[str]]:
   """(terms on the policy's own rows, signals that they read).
 
-  (signals, state, batch, mask) -> {term: token loss [R, T]}, metrics
+  (signals, state, batch, mask, view) -> {term: token loss [R, T]}, metrics
   """
-  policy_loss = _make_policy_loss(config, eos_id)
+  policy_loss = make_policy_loss(config, eos_id)
   weigh = bind(token_weights, config.weights, supplied=WEIGHTS)
   weight_arrays = arrays_of(weigh.func)
   read = set(signals_read_by(weigh))
   if 'stop_logps' in loss_arrays(config):
     read.add('logits')
   if 'kl' in terms:
-    penalty = _make_penalty(config, models)
+    penalty = make_penalty(config, models)
     if config.kl.name in regularizers.LOGITS:
       read.add('logits')
   if 'value' in terms:
     value_loss = bind(value, config.value_loss, skip=('coef',))
 
   def evaluate(
-    signals: TokenSignals, state: TrainState, batch: Batch, own: Array
+    signals: TokenSignals,
+    state: TrainState,
+    batch: Batch,
+    own: Array,
+    view: dict[str, Any],
   ):
     token_loss, metrics = policy_loss(signals, batch, own)
     if config.weights.name != 'uniform':
@@ -286,7 +155,7 @@ def _make_own_terms(
       token_loss = token_loss * weigh(signals, own, **given)
     losses = {'policy': token_loss}
     if 'kl' in terms:
-      losses['kl'], seen = penalty(signals, state, batch, own)
+      losses['kl'], seen = penalty(signals, state, batch, own, view)
       metrics = {**metrics, **seen}
     if 'entropy' in terms:
       losses['entropy'] = signals.entropy
@@ -297,7 +166,7 @@ def _make_own_terms(
       metrics = {**metrics, **seen}
     gap = jnp.abs(signals.logps - batch.old_logps)
     metrics = {
-      **_trl_names(metrics),
+      **trl_names(metrics),
       'entropy': signals.entropy,
       'sampling/sampling_logp_difference': gap,
     }
@@ -325,7 +194,10 @@ def _prefixed(prefix: str, metrics: dict[str, Array], mask: Array) -> dict:
 
 
 def make_objective(
-  config: Any, models: dict[str, ModelConfig], eos_id: int
+  config: Any,
+  models: dict[str, ModelConfig],
+  eos_id: int,
+  shared: Shared | None = None,
 ) -> Objective:
   """`config.loss` and, where their coefficients are not 0, the other terms.
 
@@ -333,6 +205,8 @@ def make_objective(
   `contrastive`. On demonstrations: `expert_loss`, averaged together with the
   own rows, and `sft`, averaged by their own tokens. On exploring rows:
   `explore`, REINFORCE with advantage 1.
+
+  shared  reads each prompt once for all of its rows
   """
   model, temperature = models['policy'], decoders.view(config.decoder)
   terms, average = _terms_of(config), bind(reduce, config.reduce)
@@ -342,19 +216,22 @@ def make_objective(
   if config.expert_loss.name != 'none':
     expert_loss = bind(policy_gradient, config.expert_loss)
   if 'sft' in terms:
-    imitate, imitate_reads = _make_imitation(config)
+    imitate, imitate_reads = make_imitation(config)
     read |= imitate_reads
   if 'contrastive' in terms:
-    contrast, contrast_count = _make_contrast(config, model)
+    contrast, contrast_count = make_contrast(config, model)
   logits = 'logits' in read
 
-  def evaluate(params: PyTree, state: TrainState, batch: Batch):
+  def evaluate(
+    params: PyTree, state: TrainState, batch: Batch, size: int | None = None
+  ):
+    view = {'shared': shared, 'size': size}
     signals = score(
-      params, model, batch, temperature, entropy=True, logits=logits
+      params, model, batch, temperature, entropy=True, logits=logits, **view
     )
     mask = masks(batch)
     own, expert = mask['own'], mask['expert']
-    losses, metrics = own_terms(signals, state, batch, own)
+    losses, metrics = own_terms(signals, state, batch, own, view)
     marked = with_mask(metrics, own)
     if expert_loss is not None:
       theirs, seen = expert_loss(
@@ -389,4 +266,4 @@ def make_objective(
       counts['contrastive'] = contrast_count(batch)
     return counts
 
-  return Objective(evaluate, count, _coefs(config, terms))
+  return Objective(evaluate, count, _coefs(config, terms), shared)

@@ -28,6 +28,23 @@ def split_rows(batch: PyTree, parts: int) -> PyTree:
   )
 
 
+def _at_size(grad: Callable, objective: Objective) -> Callable:
+  """`grad` on no more tokens than there are, where prompts are shared."""
+  shared = objective.shared
+  if shared is None or shared.parts == 1:
+    return grad
+
+  def chosen(params, state, batch, counts):
+    branches = [
+      functools.partial(grad, size=size) for size in shared.sizes(batch)
+    ]
+    return jax.lax.switch(
+      shared.choice(batch), branches, params, state, batch, counts
+    )
+
+  return chosen
+
+
 def make_gradient(
   objective: Objective, microbatch_rows: int
 ) -> Callable[..., tuple[PyTree, dict[str, Array]]]:
@@ -36,8 +53,9 @@ def make_gradient(
   `state` is the one before the step; the objective may read its models.
   """
 
-  def loss_fn(params, state, batch, counts):
-    sums, metrics = objective.evaluate(params, state, batch)
+  def loss_fn(params, state, batch, counts, size=None):
+    sized = {} if size is None else {'size': size}
+    sums, metrics = objective.evaluate(params, state, batch, **sized)
     total, values = 0.0, {}
     for name, term in sums.items():
       values[name] = term / counts[name]
@@ -60,7 +78,7 @@ def make_gradient(
       for name, count in objective.count(batch).items()
     }
     parts = 1 if microbatch_rows == 0 else rows // microbatch_rows
-    grad = jax.grad(loss_fn, has_aux=True)
+    grad = _at_size(jax.grad(loss_fn, has_aux=True), objective)
     if parts == 1:
       grads, aux = grad(params, state, batch, counts)
     else:

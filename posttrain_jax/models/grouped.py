@@ -1,0 +1,213 @@
+"""Scoring a group's completions with their prompt read once.
+
+`transformer.token_logps` reads rows 'prompt completion padding': the prompt G
+times, and every padded column. Here a prompt is read once, its completions
+attend to its keys, and the matrix products see a stream of real tokens only;
+attention alone works on padded rectangles. The numbers are the same.
+
+  B prompts  G completions of each  R = B * G  P, C tokens  M stream tokens
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.models import layers, transformer
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.models.scoring import score_tokens
+from posttrain_jax.types import Array, PyTree, TokenSignals
+
+__all__ = ['group_token_logps', 'stream_sizes']
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=())
+def _move(x: Array, index: Array, inverse: Array) -> Array:
+  """Rows `index` of x, 0 where it is past the end; `inverse` leads back.
+
+  No row is taken twice, so the gradient is the move back: a gather, where
+  differentiating a gather would give a scatter.
+  """
+  del inverse
+  return jnp.take(x, index, axis=0, mode='fill', fill_value=0)
+
+
+def _move_forward(x, index, inverse):
+  return _move(x, index, inverse), (index, inverse)
+
+
+def _move_back(kept, gradient):
+  index, inverse = kept
+  return _move(gradient, inverse, index), None, None
+
+
+_move.defvjp(_move_forward, _move_back)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rectangles:
+  """Prompts [B, P, ...] and completions [R, C, ...], each a batch of its own.
+
+  Rows stay rows, so that they may lie on several devices.
+  """
+
+  def gather(self, prompts: Array, completions: Array) -> list[Array]:
+    return [prompts, completions]
+
+  def spread(self, parts: list[Array]) -> tuple[Array, Array]:
+    return parts[0], parts[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+  """One batch of one row that holds the real tokens of both rectangles.
+
+  shapes   (B, P), (R, C)
+  source   [M] place in the flat rectangles of each stream token; B * P + R * C
+           where the stream has none left
+  inverse  [B * P + R * C] place in the stream; M for tokens that are not in it
+  """
+
+  shapes: tuple[tuple[int, int], tuple[int, int]]
+  source: Array
+  inverse: Array
+
+  def gather(self, prompts: Array, completions: Array) -> list[Array]:
+    flat = lambda x: x.reshape(-1, *x.shape[2:])
+    whole = jnp.concatenate([flat(prompts), flat(completions)])
+    return [_move(whole, self.source, self.inverse)[None]]
+
+  def spread(self, parts: list[Array]) -> tuple[Array, Array]:
+    whole = _move(parts[0][0], self.inverse, self.source)
+    (b, p), (r, c) = self.shapes
+    first, second = whole[: b * p], whole[b * p :]
+    shape = whole.shape[1:]
+    return first.reshape(b, p, *shape), second.reshape(r, c, *shape)
+
+
+def _stream(prompt_real: Array, real: Array, size: int) -> _Stream:
+  whole = jnp.concatenate([prompt_real.reshape(-1), real.reshape(-1)]) != 0
+  total = whole.shape[0]
+  rank = jnp.cumsum(whole) - 1
+  inverse = jnp.where(whole & (rank < size), rank, size)
+  source = jnp.full((size,), total, inverse.dtype)
+  source = source.at[inverse].set(jnp.arange(total), mode='drop')
+  return _Stream((prompt_real.shape, real.shape), source, inverse)
+
+
+def stream_sizes(total: int, parts: int) -> list[int]:
+  """Sizes that a stream of at most `total` tokens may be compiled for."""
+  return [-(-total * k // parts) for k in range(1, parts + 1)]
+
+
+def _layer(layer, xs, tables, layout, allowed, config):
+  """One decoder layer over the parts of a layout, each [rows, T, D]."""
+  own_allowed, prompt_causal, prompt_real = allowed
+  with jax.named_scope('attention'):
+    norm = lambda x, name: layers.rms_norm(x, layer[name], config.norm_eps)
+    made = [
+      layers.qkv(layer, norm(x, 'attention_norm'), table, config)
+      for x, table in zip(xs, tables)
+    ]
+    # Tokens lead in a layout, heads in attention.
+    tokens_first = lambda y: jnp.moveaxis(y, -2, 1)
+    heads_first = lambda y: jnp.moveaxis(y, 1, -2)
+    (q_p, q_c), (k_p, k_c), (v_p, v_c) = (
+      map(heads_first, layout.spread([tokens_first(part) for part in parts]))
+      for parts in zip(*made)
+    )
+    out_p = layers.attend(q_p, k_p, v_p, prompt_causal)
+    out_c = layers.attend_with_prefix(
+      q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_real
+    )
+    outs = layout.gather(tokens_first(out_p), tokens_first(out_c))
+    xs = [
+      x + layers.attention_output(layer, heads_first(out), config)
+      for x, out in zip(xs, outs)
+    ]
+  with jax.named_scope('mlp'):
+    return [x + layers.mlp(layer, norm(x, 'mlp_norm')) for x in xs]
+
+
+def _run(params, xs, tables, layout, allowed, config):
+  function = lambda layer, xs: _layer(
+    layer, xs, tables, layout, allowed, config
+  )
+  if config.remat:
+    function = jax.checkpoint(function)
+  if config.scan_layers and not isinstance(params['layers'], tuple):
+    step = lambda xs, layer: (function(layer, xs), None)
+    return jax.lax.scan(step, xs, params['layers'])[0]
+  for layer in transformer.unstack(params, config)['layers']:
+    xs = function(layer, xs)
+  return xs
+
+
+def group_token_logps(
+  params: PyTree,
+  config: ModelConfig,
+  prompts: Array,
+  prompt_real: Array,
+  completions: Array,
+  real: Array,
+  mask: Array,
+  temperature: float | Array | Callable[[Array, Array], Array] = 1.0,
+  *,
+  size: int | None = None,
+  entropy: bool = False,
+  logits: bool = False,
+) -> TokenSignals:
+  """`transformer.token_logps` of completions whose prompts are shared.
+
+  prompts      [B, P], prompt_real [B, P] 1 on real tokens, right-padded
+  completions  [R, C], real [R, C] 1 on real tokens, right-padded; the rows of
+               one prompt next to each other
+  mask         [R, C] 1 on tokens that count
+  size         tokens that the matrix products see: at least the real ones of
+               both (those beyond would be left out silently). None: all
+
+  Returns TokenSignals of [R, C] arrays.
+  """
+  group = completions.shape[0] // prompts.shape[0]
+  lengths = jnp.sum(prompt_real != 0, axis=1)
+  layout = _Rectangles() if size is None else _stream(prompt_real, real, size)
+  rank = lambda x: jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape)
+  after = jnp.repeat(lengths, group)[:, None] + rank(completions)
+  tables = [
+    layers.rope_tables(positions, config)
+    for positions in layout.gather(rank(prompts), after)
+  ]
+  causal = lambda x: jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))[None]
+  allowed = (
+    causal(completions) & (real != 0)[:, None],
+    causal(prompts) & (prompt_real != 0)[:, None],
+    prompt_real != 0,
+  )
+  ids = layout.gather(prompts, completions)
+  xs = [params['embed']['tokens'][x].astype(config.dtype) for x in ids]
+  xs = _run(params, xs, tables, layout, allowed, config)
+  of_prompt, of_completion = layout.spread(
+    [layers.rms_norm(x, params['final_norm'], config.norm_eps) for x in xs]
+  )
+  index = jnp.maximum(lengths - 1, 0)[:, None, None]
+  last = jnp.take_along_axis(of_prompt, index, axis=1)
+  previous = jnp.concatenate(
+    [jnp.repeat(last, group, axis=0), of_completion[:, :-1]], axis=1
+  )
+  scored = (mask != 0) & (jnp.repeat(lengths, group) > 0)[:, None]
+  nothing = jnp.zeros(prompts.shape, bool)
+  found = score_tokens(
+    params,
+    config,
+    layout.gather(jnp.zeros_like(of_prompt), previous)[-1],
+    ids[-1],
+    layout.gather(nothing, scored)[-1],
+    temperature,
+    entropy=entropy,
+    logits=logits,
+  )
+  if size is None:
+    return found
+  return jax.tree.map(lambda x: layout.spread([x])[1], found)
