@@ -1,0 +1,79 @@
+r"""How the cost of a generated token grows with batch, length and group.
+
+  python -m experiments.benchmarks.scaling --repetitions 5
+
+From a start of 32 prompts of 32 tokens, one completion of 32 new tokens each
+(1.06M parameters), one size at a time grows 16-fold: `batch`, the prompts,
+`length`, the new tokens, and `group`, the completions of each prompt (of 8
+prompts, since the prompt is shared). `cost` is seconds a
+token relative to the best point of its line: 1.0 at the best one.
+"""
+
+import jax
+
+from experiments.benchmarks import common, generate_hf, ours
+from posttrain_jax.models import transformer
+
+START = ours.Work('1m', 32, 32, 1, 32, 0.0)
+TOY = ours.Work('toy', 2, 4, 1, 2, 0.0)
+FACTORS = (1, 2, 4, 8, 16)
+FIELDS = {
+  'batch': 'prompts',
+  'length': 'max_new_tokens',
+  'group': 'group_size',
+}
+# A group shares one prompt's cache, so it starts from few prompts.
+FEW = {'group': {'prompts': 8}}
+
+
+def costs(rates: dict[int, float]) -> dict[int, float]:
+  """Seconds a token at each factor over those at the best factor."""
+  top = max(rates.values())
+  return {factor: top / rate for factor, rate in rates.items()}
+
+
+def main(argv: list[str] | None = None) -> common.Session:
+  """The command line; returns the session, whose JSON is written."""
+  parser = common.parser(__doc__)
+  parser.add_argument(
+    '--lines', nargs='+', default=list(FIELDS), choices=FIELDS
+  )
+  flags = parser.parse_args(argv)
+  session = common.Session('scaling', flags)
+  start = TOY if flags.toy else START
+  config = ours.model_config(start.size)
+  params = transformer.init(jax.random.key(0), config)
+  for line in flags.lines:
+    first = start._replace(**FEW.get(line, {}))
+    field, works = FIELDS[line], {}
+    for factor in FACTORS:
+      size = getattr(first, field) * factor
+      works[factor] = first._replace(**{field: size})
+    sides = {
+      f'{line} x{factor}': common.timed(
+        generate_hf.Ours(
+          work, params, ours.random_prompts(jax.random.key(1), work)
+        )
+      )
+      for factor, work in works.items()
+    }
+    turns = common.alternate(sides, flags.repetitions, flags.warmup)
+    sides = common.report(turns, 'tokens')
+    rates = {
+      factor: sides[f'{line} x{factor}']['tokens_per_second']['median']
+      for factor in FACTORS
+    }
+    session.results[line] = {
+      'works': {factor: work._asdict() for factor, work in works.items()},
+      'sides': sides,
+      'cost': costs(rates),
+      'worst_cost': max(costs(rates).values()),
+    }
+    shown = {factor: round(x, 2) for factor, x in costs(rates).items()}
+    print(f'{line}: cost of a token {shown}')
+  session.write()
+  return session
+
+
+if __name__ == '__main__':
+  main()
