@@ -25,7 +25,15 @@ SHARP = {
 }
 
 
-@pytest.mark.parametrize('name', DRAWING)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(
+      name, marks=pytest.mark.slow if name in ('min_p', 'top_k') else []
+    )
+    for name in DRAWING
+  ],
+)
 def test_the_learner_replays_what_was_drawn(params, examples, name):
   entry = part(decoders, name, temperature=1.25, **SHARP[name])
 

@@ -43,7 +43,13 @@ def common(params, examples):
   return int(np.bincount(np.ravel(drawn)).argmax())
 
 
-@pytest.mark.parametrize('slots', [1, 3, 8, 23])
+@pytest.mark.parametrize(
+  'slots',
+  [
+    3,
+    *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8, 23)),
+  ],
+)
 def test_any_number_of_slots_gives_the_same(params, examples, common, slots):
   expected = run(params, examples, GROUP, eos=common)
   assert 4 < expected.finished.sum() < 24

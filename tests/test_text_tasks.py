@@ -370,7 +370,9 @@ def losses(c, steps):
   return run, out
 
 
-@pytest.mark.parametrize('tokenizer', ['byte', 'bpe'])
+@pytest.mark.parametrize(
+  'tokenizer', [pytest.param('byte', marks=pytest.mark.slow), 'bpe']
+)
 def test_sft_on_answers_learns(tokenizer, tmp_path, capsys):
   items = [
     *FAST, ('optimizer.lr', '3e-3'), ('optimizer.schedule', 'constant'),

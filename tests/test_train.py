@@ -136,7 +136,12 @@ def test_starting_from_another_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-  'name', ['sft', 'grpo', pytest.param('ppo', marks=pytest.mark.slow)]
+  'name',
+  [
+    'grpo',
+    pytest.param('sft', marks=pytest.mark.slow),
+    pytest.param('ppo', marks=pytest.mark.slow),
+  ],
 )
 def test_eight_devices_train_as_one(name, tmp_path, monkeypatch):
   assert jax.device_count() == 8

@@ -158,27 +158,33 @@ def scorer(params):
   return {**params['policy'], 'value_head': head}
 
 
+@quick_jit
+def states_alone(scorer, row):
+  return transformer.hidden_states(scorer, SCORER, row)[0]
+
+
 def direct_values(scorer, batch):
-  """Value after the last counted token, each row cut there and run alone."""
+  """Value after the last counted token, of each row alone."""
   out = []
   for tokens, mask in zip(batch.tokens, np.asarray(batch.mask)):
     counted = np.flatnonzero(mask)
     if not counted.size:
       out.append(0.0)
       continue
-    row = tokens[None, : counted[-1] + 1]
-    hidden, _ = transformer.hidden_states(scorer, SCORER, row)
-    head = scorer['value_head']
-    out.append(float(hidden[0, -1] @ head['kernel'] + head['bias']))
+    hidden = np.asarray(states_alone(scorer, tokens[None]))
+    head = jax.tree.map(np.asarray, scorer['value_head'])
+    out.append(float(hidden[0, counted[-1]] @ head['kernel'] + head['bias']))
   return np.array(out)
 
 
 def test_sequence_values_are_those_after_the_last_counted_token(scorer):
   batch = batch_of()
-  values = heads.sequence_values(
-    scorer, SCORER, batch.tokens, batch.mask,
-    positions=batch.positions, segment_ids=batch.segment_ids,
-  )  # fmt: skip
+  values = quick_jit(
+    lambda params, batch: heads.sequence_values(
+      params, SCORER, batch.tokens, batch.mask,
+      positions=batch.positions, segment_ids=batch.segment_ids,
+    )
+  )(scorer, batch)  # fmt: skip
   expected = direct_values(scorer, batch)
   assert expected[5] == 0.0 and len(set(expected)) == ROWS
   np.testing.assert_allclose(values, expected, atol=1e-4)
