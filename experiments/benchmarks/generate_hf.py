@@ -36,8 +36,8 @@ PEERS = ('sdpa', 'eager', 'compiled')
 class Ours:
   """Tokens of one call of `rollout.generate`, new randomness each time."""
 
-  def __init__(self, work: ours.Work, params, prompts):
-    self._generate = ours.make_generate(work)
+  def __init__(self, work: ours.Work, params, prompts, options=None):
+    self._generate = ours.make_generate(work, options)
     self._params, self._prompts, self._calls = params, prompts, 0
 
   def __call__(self) -> float:

@@ -39,20 +39,28 @@ TOY = {
   'a': ours.Work('toy', 2, 4, 4, 6, 1 / 4),
   'b': ours.Work('toy', 2, 6, 4, 3, 0.0),
 }
-# Rows decoded at a time of our side; 0: all.
-SLOTS = {'a': (0, 64, 48, 32), 'b': (0,)}
+# Settings of our side, by work: all rows at a time on padded rectangles, and
+# fewer rows at a time on streams of tokens.
+VARIANTS = {
+  'a': (
+    {},
+    {'token_buckets': 8},
+    {'slots': 64, 'token_buckets': 8},
+    {'slots': 48, 'token_buckets': 8},
+    {'slots': 32, 'token_buckets': 8},
+  ),
+  'b': ({},),
+}
 
 
-def our_sides(work: ours.Work, slots: tuple[int, ...]) -> dict:
-  """{name: side} of our step, one for each number of slots."""
-  rows = work.prompts * work.group_size
-  return {
-    f'ours slots={s}' if s else 'ours': common.timed(
-      ours.Runner(ours.grpo(work._replace(slots=s)))
-    )
-    for s in slots
-    if s < rows
-  }
+def our_works(key: str, work: ours.Work) -> dict[str, ours.Work]:
+  """{name of a side: its work} of work `key`."""
+  found = {}
+  for variant in VARIANTS[key]:
+    if variant.get('slots', 0) < work.prompts * work.group_size:
+      shown = ''.join(f' {name}={value}' for name, value in variant.items())
+      found['ours' + shown] = work._replace(**variant)
+  return found
 
 
 def _tokenizer():
@@ -198,7 +206,10 @@ def main(argv: list[str] | None = None) -> common.Session:
   for key in flags.works:
     work = (TOY if flags.toy else WORKS)[key]
     print(f'{key}: {work}')
-    sides = our_sides(work, SLOTS[key])
+    sides = {
+      side: common.timed(ours.Runner(ours.grpo(variant)))
+      for side, variant in our_works(key, work).items()
+    }
     if absent:
       turns = common.alternate(sides, flags.repetitions, flags.warmup)
     else:

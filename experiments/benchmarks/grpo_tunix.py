@@ -39,18 +39,15 @@ def peer_spec(work: ours.Work, steps: int) -> dict:
 def measure(name: str, session: common.Session, flags, with_peer: bool):
   """Adds work `name` to the results."""
   work = (grpo_trl.TOY if flags.toy else grpo_trl.WORKS)[name]
-  rows = work.prompts * work.group_size
   threads = ('--threads', str(flags.threads))
   sides: dict[str, workers.Worker] = {}
   print(f'{name}: {work}')
   try:
-    for slots in grpo_trl.SLOTS[name]:
-      if slots < rows:
-        spec = json.dumps(work._replace(slots=slots)._asdict())
-        label = f'ours slots={slots}' if slots else 'ours'
-        sides[label] = workers.Worker(
-          flags.our_python, WORKER, '--work', spec, *threads
-        )
+    for label, variant in grpo_trl.our_works(name, work).items():
+      spec = json.dumps(variant._asdict())
+      sides[label] = workers.Worker(
+        flags.our_python, WORKER, '--work', spec, *threads
+      )
     if with_peer:
       spec = peer_spec(work, flags.repetitions + flags.warmup + 2)
       sides['peer'] = workers.Worker(

@@ -32,6 +32,7 @@ from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split, vocab
 from posttrain_jax.trainers import rl, rl_objective, sft, update
 from posttrain_jax.trainers import step as step_lib
+from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
 
 EOS, PAD, VOCAB = vocab.EOS, vocab.PAD, vocab.VOCAB_SIZE
@@ -66,7 +67,9 @@ def settings(tree: dict[str, Any]) -> Settings:
 class Work(NamedTuple):
   """The sizes of a rollout or of a GRPO step.
 
-  stop_chance  of the stop token at every step, exactly; 0: it never comes
+  stop_chance    of the stop token at every step, exactly; 0: it never comes
+  slots          completions decoded at a time; 0: all
+  token_buckets  sizes that the update is compiled for, to skip padding
   """
 
   size: str
@@ -76,6 +79,7 @@ class Work(NamedTuple):
   max_new_tokens: int
   stop_chance: float
   slots: int = 0
+  token_buckets: int = 1
 
 
 def model_config(size: str) -> ModelConfig:
@@ -110,8 +114,13 @@ def with_stop(chance: float) -> Callable[[Array, Array], tuple[Array, Array]]:
   return decoder
 
 
-def make_generate(work: Work) -> Callable[..., Rollout]:
-  """Jitted (params, prompts [B, P], key) -> Rollout."""
+def make_generate(
+  work: Work, options: dict[str, Any] | None = None
+) -> Callable[..., Rollout]:
+  """Jitted (params, prompts [B, P], key) -> Rollout.
+
+  options  of the compiler, as `jax.jit` takes them
+  """
   model, decoder = model_config(work.size), with_stop(work.stop_chance)
 
   def generate(params, prompts: Array, key: Array) -> Rollout:
@@ -129,7 +138,7 @@ def make_generate(work: Work) -> Callable[..., Rollout]:
       slots=work.slots,
     )
 
-  return jax.jit(generate)
+  return jax.jit(generate, compiler_options=options)
 
 
 def random_prompts(key: Array, work: Work) -> Array:
@@ -243,7 +252,11 @@ class Steps(NamedTuple):
 
 
 def _grpo(
-  work: Work, generate: Callable, sample_examples: Callable, verify: Callable
+  work: Work,
+  prompt_length: int,
+  generate: Callable,
+  sample_examples: Callable,
+  verify: Callable,
 ) -> Steps:
   config, model = grpo_config(work), model_config(work.size)
   sizes = settings(
@@ -255,10 +268,11 @@ def _grpo(
     )
   )
   models = {'policy': model, 'ref': model}
-  goal = rl_objective.make_objective(config, models, EOS)
+  shared = Shared(prompt_length, work.group_size, work.token_buckets)
+  goal = rl_objective.make_objective(config, models, EOS, shared)
   init, change = _learner(config, model, goal, sizes)
   refresh = step_lib.make_refresh(0, 1.0)
-  learn = rl.make_learn(config, models, change, refresh)
+  learn = rl.make_learn(config, models, change, refresh, shared)
   return Steps(
     model, init, rl.make_step(sample_examples, verify, generate, learn)
   )
@@ -285,14 +299,18 @@ def grpo(work: Work) -> Steps:
     )
 
   sample = functools.partial(_sum_examples, work=work)
-  return _grpo(work, generate, sample, has_digit)
+  return _grpo(work, work.prompt_length, generate, sample, has_digit)
 
 
-def grpo_on_task(work: Work, name: str, **difficulty: Any) -> Steps:
+def grpo_on_task(
+  work: Work, name: str, *, bonus: bool = False, **difficulty: Any
+) -> Steps:
   """A GRPO step on an in-graph task, as `build.build(config).step` makes it.
 
-  Lengths and the stop are the task's: of `work`, `size`, `prompts`,
-  `group_size` and `slots` are read.
+  Lengths and the stop are the task's; `work` gives the rest.
+
+  bonus  adds `has_digit` to the task's reward, so that the groups of an
+         untrained model differ, and its parameters move
   """
   task = tasks.make(name, **difficulty)
   generate = rl.make_rollout(
@@ -308,7 +326,13 @@ def grpo_on_task(work: Work, name: str, **difficulty: Any) -> Steps:
       task, key, work.prompts, heldout=False, fraction=0.125
     )
 
-  return _grpo(work, generate, sample_examples, task.verify)
+  def verify(example, completion, mask):
+    found = task.verify(example, completion, mask)
+    if bonus:
+      found['reward'] += has_digit(example, completion, mask)['reward']
+    return found
+
+  return _grpo(work, task.prompt_length, generate, sample_examples, verify)
 
 
 def supervised_steps(size: str) -> Steps:
@@ -348,13 +372,18 @@ def full_rows(tokens: Array) -> Batch:
 class Runner:
   """Steps of a trainer with its own state and keys, one call each."""
 
-  def __init__(self, steps: Steps, seed: int = 0):
+  def __init__(
+    self,
+    steps: Steps,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+  ):
     key = jax.random.key(seed)
     params = transformer.init(jax.random.fold_in(key, 1), steps.model)
     self.state = jax.jit(steps.init)(params)
     self.metrics: dict[str, Array] = {}
     self._key, self._count = key, 0
-    self._step = jax.jit(steps.step, donate_argnums=0)
+    self._step = jax.jit(steps.step, donate_argnums=0, compiler_options=options)
 
   def __call__(self, *rows: Batch) -> float:
     """One whole step; 1.0 when it is finished."""

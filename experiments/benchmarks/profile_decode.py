@@ -96,17 +96,28 @@ def kind_of(names: tuple[str, ...]) -> str:
 
 
 def op_kinds(text: str) -> dict[str, str]:
-  """{op: kind} of a compiled module; holders are left out."""
-  known, out = stacks(text), {}
-  pattern = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*? ([\w\-]+)\(')
+  """{op: kind} of a compiled module; holders are left out.
+
+  An op that the compiler made has no source: it counts to the first op that
+  uses it and has one.
+  """
+  known, out, sourceless, users = stacks(text), {}, [], defaultdict(list)
+  pattern = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*? ([\w\-]+)\((.*)')
   for line in text.splitlines():
     match = pattern.match(line)
     if match is None or match[2] in HOLDERS:
       continue
+    name, _, rest = match.groups()
+    for operand in re.findall(r'%([\w.\-]+)', rest):
+      users[operand].append(name)
     frame = re.search(r'stack_frame_id=(\d+)', line)
     names = known.get(int(frame[1]), ()) if frame else ()
-    kind = kind_of(names) if names else 'without a source (copies, fills)'
-    out[match[1]] = kind
+    out[name] = kind_of(names) if names else ''
+    if not names:
+      sourceless.append(name)
+  for name in reversed(sourceless):
+    found = (out[user] for user in users[name] if out.get(user))
+    out[name] = next(found, 'without a source')
   return out
 
 

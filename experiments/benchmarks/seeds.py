@@ -49,7 +49,7 @@ class Seeds:
   count: int
 
   def __post_init__(self):
-    steps = ours.grpo_on_task(self.work, 'addition', num_digits=2)
+    steps = ours.grpo_on_task(self.work, 'addition', bonus=True, num_digits=2)
     self._run = make_run(steps, self.count)
     key = jax.random.key(0)
     self.keys = jax.random.split(key, self.seeds)
