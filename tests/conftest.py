@@ -1,5 +1,6 @@
 """Strict flags, eight virtual CPU devices, quick compilation, a key."""
 
+import gc
 import os
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -49,6 +50,17 @@ def pytest_collection_modifyitems(items):
     else len(LONG)
   )
   items.sort(key=rank)
+
+
+def pytest_runtest_teardown(item, nextitem):
+  """Lets go of a group's programs, which nothing after it uses.
+
+  Thousands of traced programs would slow down every garbage collection.
+  """
+  group = lambda item: TOGETHER.get(item.module.__name__, item.module.__name__)
+  if nextitem is None or group(item) != group(nextitem):
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
