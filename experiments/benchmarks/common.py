@@ -158,6 +158,15 @@ def limit_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def keep_compiled() -> None:
+  """Keeps compiled programs between runs; compiling is never measured."""
+  import jax
+
+  if jax.config.jax_compilation_cache_dir is None:
+    folder = ROOT / '.cache' / 'jax_benchmarks'
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+
+
 def missing(*modules: str) -> list[str]:
   """Those of the modules that are not installed."""
   return [name for name in modules if importlib.util.find_spec(name) is None]
@@ -222,10 +231,15 @@ def _own_seconds() -> float:
 
 
 class Session:
-  """One run of a script: where it ran, what it found, its JSON file."""
+  """One run of a script: where it ran, what it found, its JSON file.
 
-  def __init__(self, name: str, flags: argparse.Namespace):
+  cache  whether programs compiled by earlier runs are used
+  """
+
+  def __init__(self, name: str, flags: argparse.Namespace, cache: bool = True):
     limit_threads(flags.threads)
+    if cache:
+      keep_compiled()
     self._name, self._flags = name, flags
     self._began = time.monotonic()
     self._start = (_busy_seconds(), _own_seconds())

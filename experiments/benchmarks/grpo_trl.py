@@ -44,10 +44,9 @@ TOY = {
 VARIANTS = {
   'a': (
     {},
-    {'token_buckets': 8},
-    {'slots': 64, 'token_buckets': 8},
-    {'slots': 48, 'token_buckets': 8},
-    {'slots': 32, 'token_buckets': 8},
+    {'token_buckets': 4},
+    {'slots': 64, 'token_buckets': 4},
+    {'slots': 32, 'token_buckets': 4},
   ),
   'b': ({},),
 }

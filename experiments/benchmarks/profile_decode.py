@@ -187,7 +187,8 @@ def _cost(compiled) -> dict[str, float]:
 def main(argv: list[str] | None = None) -> common.Session:
   """The command line; returns the session, whose JSON is written."""
   flags = common.parser(__doc__).parse_args(argv)
-  session = common.Session('profile_decode', flags)
+  # Ops of a program from the cache may have lost their source.
+  session = common.Session('profile_decode', flags, cache=False)
   work = (generate_hf.TOY if flags.toy else generate_hf.WORKS)['a']
   config = ours.model_config(work.size)
   params = transformer.init(jax.random.key(0), config)

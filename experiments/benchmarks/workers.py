@@ -92,4 +92,5 @@ def main_of(side: Callable[[], common.Side], threads: int) -> None:
   """What a worker module does when it is run."""
   channel = Channel()
   common.limit_threads(threads)
+  common.keep_compiled()
   channel.serve(side())
