@@ -44,12 +44,15 @@ class Rollout:
   logps       [B, G, C] log-probability of each token under the distribution
               it was drawn from
   finished    [B, G] float32, 1.0 where a stop token ended it (0.0: truncated)
+  given       [B, G, C] 1.0 on tokens that the model did not choose (a forced
+              prefix, an environment's observations), or None: it chose all
   """
 
   completion: Array
   mask: Array
   logps: Array
   finished: Array
+  given: Array | None = None
 
 
 @struct.dataclass

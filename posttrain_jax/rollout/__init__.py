@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import guides, together
 from posttrain_jax.rollout import slots as in_slots
-from posttrain_jax.rollout import together
 from posttrain_jax.rollout.assemble import assemble, assemble_groups, place
 from posttrain_jax.rollout.work import Work
 from posttrain_jax.types import Array, PyTree, Rollout
@@ -45,6 +45,8 @@ def generate(
   pad_id: int = 0,
   prompt_ids: Array | None = None,
   slots: int = 0,
+  guide: guides.Guide | None = None,
+  guide_state: PyTree | None = None,
 ) -> Rollout:
   """Completions of B prompts, `group_size` each.
 
@@ -56,12 +58,22 @@ def generate(
   prompt_ids   [B] identities that key the randomness; default 0 .. B - 1
   slots        completions that are decoded at a time; a finished one makes room
                for the next (`rollout.slots`). 0: all of them at once
+  guide        what steers the completions besides the model (`rollout.guides`)
+  guide_state  its states [B, G, ...] before the first token; default: what it
+               starts with on each prompt
 
   Returns a Rollout of [B, G, C] arrays with C = max_new_tokens.
   """
   b, rows = prompts.shape[0], prompts.shape[0] * group_size
   if prompt_ids is None:
     prompt_ids = jnp.arange(b, dtype=jnp.uint32)
+  if guide is None:
+    guide_state = ()
+  elif guide_state is None:
+    guide_state = guides.start_rows(guide, prompts, prompt_mask, group_size)
+  guide_state = jax.tree.map(
+    lambda x: x.reshape(rows, *x.shape[2:]), guide_state
+  )
   params = transformer.unstack(params, config)
   with jax.named_scope('prefill'):
     logits, prefix = _prefill(params, config, prompts, prompt_mask)
@@ -77,6 +89,8 @@ def generate(
     decoder=decoder,
     eos_id=eos_id,
     pad_id=pad_id,
+    guide=guide or guides.Guide(),
+    guide_state=guide_state,
   )
   with jax.named_scope('decode'):
     if 0 < slots < rows:
@@ -89,6 +103,7 @@ def generate(
     mask=done['mask'].reshape(shape),
     logps=done['logps'].reshape(shape),
     finished=done['finished'].reshape(shape[:2]),
+    given=done['given'].reshape(shape) if work.guide.forces else None,
   )
 
 

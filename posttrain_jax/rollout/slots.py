@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
-from posttrain_jax.rollout.work import Work
+from posttrain_jax.rollout.work import Drawn, Work
 from posttrain_jax.types import Array
 
 __all__ = ['decode']
@@ -25,7 +25,7 @@ __all__ = ['decode']
 def decode(work: Work, slots: int) -> dict[str, Array]:
   """Completions by `slots` slots, 1 <= slots <= N.
 
-  Returns completion, mask, logps [N, C] and finished [N] float32.
+  Returns completion, mask, logps, given [N, C] and finished [N] float32.
   """
   size, count = work.max_new_tokens, work.count
   width = work.prefix.mask.shape[1]
@@ -39,8 +39,12 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
     'completion': jnp.full((count, size), work.pad_id, jnp.int32),
     'mask': jnp.zeros((count, size), jnp.float32),
     'logps': jnp.zeros((count, size), jnp.float32),
+    'given': jnp.zeros((count, size), jnp.float32),
     'finished': jnp.zeros((count,), jnp.float32),
     'cache': transformer.init_cache(work.config, slots, width + size),
+    'state': jax.tree.map(
+      lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), work.guide_state
+    ),
   }
   waiting = lambda c: jnp.any(c['done']) & (c['next'] < count)
   fill = lambda c: jax.lax.while_loop(
@@ -51,27 +55,27 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
     lambda c: fill(_advance(work, c)),
     fill(carry),
   )
-  names = ('completion', 'mask', 'logps', 'finished')
+  names = ('completion', 'mask', 'logps', 'given', 'finished')
   return {name: carry[name] for name in names}
 
 
 def _record(
-  work: Work, carry: dict[str, Any], rows: Array, t, token: Array, logp: Array
+  work: Work, carry: dict[str, Any], rows: Array, t, drawn: Drawn
 ) -> tuple[dict[str, Any], Array]:
   """Writes one token of each row (a row number N is dropped), and whether it
   was the last."""
-  put = lambda buffer, x: buffer.at[rows, t].set(x, mode='drop')
-  stopped = token == work.eos_id
-  finished = (
-    carry['finished'].at[rows].set(stopped.astype(jnp.float32), mode='drop')
+  put = lambda buffer, x: buffer.at[rows, t].set(
+    jnp.asarray(x, buffer.dtype), mode='drop'
   )
+  stopped = drawn.stopped.astype(jnp.float32)
   carry = carry | {
-    'completion': put(carry['completion'], token),
+    'completion': put(carry['completion'], drawn.token),
     'mask': put(carry['mask'], 1.0),
-    'logps': put(carry['logps'], logp),
-    'finished': finished,
+    'logps': put(carry['logps'], drawn.logp),
+    'given': put(carry['given'], drawn.forced),
+    'finished': carry['finished'].at[rows].set(stopped, mode='drop'),
   }
-  return carry, stopped | (t >= work.max_new_tokens - 1)
+  return carry, drawn.stopped | (t >= work.max_new_tokens - 1)
 
 
 def _refill(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
@@ -91,17 +95,24 @@ def _refill(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     values=tuple(map(load, cache.values, prefix.values)),
     mask=cache.mask.at[slot].set(seen),
   )
-  token, logp = work.draw(
-    work.first_logits[prompt][None], row[None], jnp.zeros((1,), jnp.int32)
+  drawn = work.draw(
+    work.first_logits[prompt][None],
+    row[None],
+    jnp.zeros((1,), jnp.int32),
+    jax.tree.map(lambda x: x[row][None], work.guide_state),
   )
-  carry, done = _record(work, carry, row[None], 0, token, logp)
+  carry, done = _record(work, carry, row[None], 0, drawn)
+  state = jax.tree.map(
+    lambda buffer, x: buffer.at[slot].set(x[0]), carry['state'], drawn.state
+  )
   return carry | {
     'next': row + 1,
     'row': carry['row'].at[slot].set(row),
     't': carry['t'].at[slot].set(1),
-    'token': carry['token'].at[slot].set(token[0]),
+    'token': carry['token'].at[slot].set(drawn.token[0]),
     'done': carry['done'].at[slot].set(done[0]),
     'cache': cache,
+    'state': state,
   }
 
 
@@ -118,13 +129,14 @@ def _advance(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     positions=(work.prompt_lengths[row // work.group_size] + t - 1)[:, None],
     cache=carry['cache'].replace(length=column),
   )
-  token, logp = work.draw(logits[:, 0], row, t)
+  drawn = work.draw(logits[:, 0], row, t, carry['state'])
   written = jnp.where(done, work.count, carry['row'])
-  carry, ended = _record(work, carry, written, t, token, logp)
+  carry, ended = _record(work, carry, written, t, drawn)
   return carry | {
     'step': carry['step'] + 1,
     't': t + 1,
-    'token': token,
+    'token': drawn.token,
     'done': done | ended,
     'cache': cache,
+    'state': drawn.state,
   }

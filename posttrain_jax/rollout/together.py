@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
-from posttrain_jax.rollout.work import Work
+from posttrain_jax.rollout.work import Drawn, Work
 from posttrain_jax.types import Array
 
 __all__ = ['decode']
 
 
 def decode(work: Work) -> dict[str, Array]:
-  """Returns completion, mask, logps [N, C] and finished [N] float32.
+  """Returns completion, mask, logps, given [N, C] and finished [N] float32.
 
   The prompts' keys and values are read in place by all of their completions.
   """
@@ -20,8 +20,8 @@ def decode(work: Work) -> dict[str, Array]:
   starts = jnp.repeat(work.prompt_lengths, work.group_size)
   prefix = work.prefix
 
-  def draw(logits, t):
-    return work.draw(logits, everyone, jnp.full((rows,), t, jnp.int32))
+  def draw(logits, t, state):
+    return work.draw(logits, everyone, jnp.full((rows,), t, jnp.int32), state)
 
   carry = {
     't': jnp.int32(1),
@@ -30,10 +30,12 @@ def decode(work: Work) -> dict[str, Array]:
     'completion': jnp.full((rows, size), work.pad_id, jnp.int32),
     'mask': jnp.zeros((rows, size), jnp.float32),
     'logps': jnp.zeros((rows, size), jnp.float32),
+    'given': jnp.zeros((rows, size), jnp.float32),
+    'state': work.guide_state,
     'cache': _own(transformer.init_cache(work.config, rows, size)),
   }
   first = jnp.repeat(work.first_logits, work.group_size, axis=0)
-  carry = _record(work, carry, 0, *draw(first, 0))
+  carry = _record(work, carry, 0, draw(first, 0, work.guide_state))
 
   def advance(carry):
     t = carry['t']
@@ -51,30 +53,32 @@ def decode(work: Work) -> dict[str, Array]:
       cache=cache,
     )
     carry = carry | {'t': t + 1, 'cache': _own(cache)}
-    return _record(work, carry, t, *draw(logits[:, 0], t))
+    return _record(work, carry, t, draw(logits[:, 0], t, carry['state']))
 
   carry = jax.lax.while_loop(
     lambda c: (c['t'] < size) & ~jnp.all(c['done']), advance, carry
   )
-  names = ('completion', 'mask', 'logps')
+  names = ('completion', 'mask', 'logps', 'given')
   finished = carry['done'].astype(jnp.float32)
   return {**{name: carry[name] for name in names}, 'finished': finished}
 
 
-def _record(work: Work, carry, t, token: Array, logp: Array):
+def _record(work: Work, carry, t, drawn: Drawn):
   """Writes column t of the rows that are still running."""
   running = ~carry['done']
   start = (jnp.int32(0), jnp.int32(t))
   column = lambda buffer, x: jax.lax.dynamic_update_slice(
     buffer, x[:, None].astype(buffer.dtype), start
   )
-  token = jnp.where(running, token, work.pad_id)
+  token = jnp.where(running, drawn.token, work.pad_id)
   return carry | {
     'token': token,
-    'done': carry['done'] | (token == work.eos_id) & running,
+    'done': carry['done'] | drawn.stopped & running,
     'completion': column(carry['completion'], token),
     'mask': column(carry['mask'], running),
-    'logps': column(carry['logps'], jnp.where(running, logp, 0.0)),
+    'logps': column(carry['logps'], jnp.where(running, drawn.logp, 0.0)),
+    'given': column(carry['given'], drawn.forced & running),
+    'state': drawn.state,
   }
 
 

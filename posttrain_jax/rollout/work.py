@@ -2,14 +2,33 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout.guides import Guide
 from posttrain_jax.types import Array, PyTree
 
-__all__ = ['Work']
+__all__ = ['Drawn', 'Work']
+
+
+class Drawn(NamedTuple):
+  """One token of R completions.
+
+  token, logp  [R]; logp 0.0 of a token that a guide forced
+  forced       [R] bool
+  stopped      [R] bool, the completion is complete with it
+  state        the guide's states after it
+  """
+
+  token: Array
+  logp: Array
+  forced: Array
+  stopped: Array
+  state: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +40,7 @@ class Work:
   prompt_lengths  [B]
   keys            [N] one key a completion
   max_new_tokens  C
+  guide_state     the guide's states [N, ...] before the first token
   """
 
   params: PyTree
@@ -34,14 +54,29 @@ class Work:
   decoder: Callable
   eos_id: int
   pad_id: int
+  guide: Guide
+  guide_state: PyTree
 
   @property
   def count(self) -> int:
     """N."""
     return self.keys.shape[0]
 
-  def draw(self, logits: Array, rows: Array, t: Array) -> tuple[Array, Array]:
+  def draw(self, logits: Array, rows: Array, t: Array, state: PyTree) -> Drawn:
     """Tokens number t [R] of completions `rows` [R] from logits [R, V]."""
-    return self.decoder(
-      logits, jax.vmap(jax.random.fold_in)(self.keys[rows], t)
-    )
+    guide = self.guide
+    if guide.adjusts:
+      logits = jax.vmap(guide.adjust)(state, logits)
+    keys = jax.vmap(jax.random.fold_in)(self.keys[rows], t)
+    token, logp = self.decoder(logits, keys)
+    forced = jnp.zeros(token.shape, bool)
+    if guide.forces:
+      given = jax.vmap(guide.forced)(state)
+      forced = given >= 0
+      token = jnp.where(forced, given, token)
+      logp = jnp.where(forced, 0.0, logp)
+    state = jax.vmap(guide.read)(state, token)
+    stopped = ~forced & (token == self.eos_id) & guide.eos_ends
+    if jax.tree.leaves(state):
+      stopped |= jax.vmap(guide.ended)(state)
+    return Drawn(token, logp, forced, stopped, state)

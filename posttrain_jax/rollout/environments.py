@@ -1,0 +1,125 @@
+"""Environments: guides that answer the model, so that it acts in turns.
+
+A turn is whatever an environment takes for one: a move, a line, a tool call.
+The environment reads each token that the model writes and may react with an
+observation: tokens that come next in the completion, forced, and that no loss
+counts. All of it happens inside the decode loop.
+
+A task in turns has two members more than others (`posttrain_jax.tasks`):
+
+  task.guide             an `Environment`
+  task.episode(example)  its state before the first token, from `begin`
+"""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.rollout import guides
+from posttrain_jax.types import Array, Example, PyTree
+
+__all__ = ['Environment', 'final', 'given', 'steering']
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment(guides.Guide, abc.ABC):
+  """What reacts to tokens; its state is {'world', 'queue', 'at', 'end', 'done'}.
+
+  Subclasses say how long an observation can be and how the world goes on.
+  """
+
+  forces: ClassVar[bool] = True
+
+  @property
+  @abc.abstractmethod
+  def observation_length(self) -> int:
+    """Tokens O of the longest observation."""
+
+  @abc.abstractmethod
+  def react(self, world: PyTree, token: Array) -> tuple[PyTree, Any, Array]:
+    """The world after one token of the model, what it answers, whether it is
+    over.
+
+    The answer is (tokens [<= O], length []), as a `tasks.vocab.Text`; its
+    length may be 0. A world that is over answers no more.
+    """
+
+  def begin(self, world: PyTree) -> PyTree:
+    """The state of a completion whose world is `world`."""
+    return {
+      'world': world,
+      'queue': jnp.zeros((self.observation_length,), jnp.int32),
+      'at': jnp.int32(0),
+      'end': jnp.int32(0),
+      'done': jnp.bool_(False),
+    }
+
+  def start(self, prompt, prompt_mask):
+    raise ValueError(
+      f'{type(self).__name__}: an environment starts from its problem; give '
+      'guide_state (`environments.steering`)'
+    )
+
+  def forced(self, state):
+    index = jnp.minimum(state['at'], self.observation_length - 1)
+    return jnp.where(state['at'] < state['end'], state['queue'][index], -1)
+
+  def read(self, state, token):
+    answering = state['at'] < state['end']
+    world, answer, done = self.react(state['world'], token)
+    tokens, length = answer
+    tokens = jnp.pad(
+      tokens.astype(jnp.int32), (0, self.observation_length - tokens.shape[0])
+    )
+    reacted = {
+      'world': world,
+      'queue': tokens,
+      'at': jnp.int32(0),
+      'end': jnp.where(done, 0, length).astype(jnp.int32),
+      'done': jnp.asarray(done, bool),
+    }
+    told = state | {'at': state['at'] + 1}
+    keep = answering | state['done']
+    return jax.tree.map(
+      lambda old, new: jnp.where(keep, old, new), told, reacted
+    )
+
+  def ended(self, state):
+    return state['done']
+
+
+def steering(task: Any, examples: Example, group_size: int) -> dict[str, Any]:
+  """Arguments of `rollout.generate` for problems of a task: its guide and the
+  guide's states, or nothing where the task has none."""
+  guide = getattr(task, 'guide', None)
+  if guide is None:
+    return {}
+  states = jax.vmap(task.episode)(examples)
+  return {'guide': guide, 'guide_state': guides.spread(states, group_size)}
+
+
+def given(task: Any, examples: Example, tokens: Array) -> Array | None:
+  """[B, C] 1.0 on tokens of completions [B, C] that the environment wrote;
+  None where the task has no environment."""
+  guide = getattr(task, 'guide', None)
+  if guide is None:
+    return None
+  forced = lambda example, row: guides.replay(
+    guide, task.episode(example), row
+  )[1]
+  return jax.vmap(forced)(examples, tokens).astype(jnp.float32)
+
+
+def final(task: Any, example: Example, tokens: Array, mask: Array) -> PyTree:
+  """The environment's state after one completion [C], for `task.verify`."""
+
+  def step(state, item):
+    token, real = item
+    after = task.guide.read(state, token)
+    keep = lambda old, new: jnp.where(real > 0, new, old)
+    return jax.tree.map(keep, state, after), None
+
+  return jax.lax.scan(step, task.episode(example), (tokens, mask))[0]

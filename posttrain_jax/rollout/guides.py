@@ -1,0 +1,402 @@
+"""Guides: what steers a completion besides the model.
+
+A guide reads a completion token by token. Before each token it may name the one
+that must come (a forced prefix, an environment's observation) or change the
+logits to draw from (a constraint, a penalty), and after each it may say that
+the completion is complete (a stop sequence, the end of a game).
+
+Guides are frozen dataclasses (static under jit); what changes is their state, a
+pytree of arrays. Their methods see one completion and are vmapped:
+
+  start(prompt [P], prompt_mask [P]) -> state before the first token
+  forced(state) -> [] int32, the token that must come next; -1: the model's
+  adjust(state, logits [V]) -> [V], the logits to draw from, -inf: impossible
+  read(state, token) -> state after the token, forced ones included
+  ended(state) -> [] bool, nothing comes after
+
+A learner replays a guide over a finished completion (`replay`): it sees the
+same logits that were drawn from, and leaves forced tokens out of its loss.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posttrain_jax.resolve import nearest, resolve
+from posttrain_jax.types import Array, PyTree
+
+__all__ = [
+  'allowed_tokens',
+  'automaton',
+  'banned_tokens',
+  'forced_prefix',
+  'min_tokens',
+  'repetition_penalty',
+  'stop_sequences',
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Guide:
+  """Steers nothing; what guides share.
+
+  adjusts   whether `adjust` does anything, so that a learner has to replay it
+  forces    whether `forced` does anything
+  eos_ends  whether the model's own end token ends the completion
+  """
+
+  adjusts: ClassVar[bool] = False
+  forces: ClassVar[bool] = False
+  eos_ends: ClassVar[bool] = True
+
+  def start(self, prompt: Array, prompt_mask: Array) -> PyTree:
+    del prompt, prompt_mask
+    return ()
+
+  def forced(self, state: PyTree) -> Array:
+    del state
+    return jnp.int32(-1)
+
+  def adjust(self, state: PyTree, logits: Array) -> Array:
+    del state
+    return logits
+
+  def read(self, state: PyTree, token: Array) -> PyTree:
+    del token
+    return state
+
+  def ended(self, state: PyTree) -> Array:
+    del state
+    return jnp.bool_(False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain(Guide):
+  """Several guides at once; the state is the tuple of their states.
+
+  Logits pass through all of them in order; of the tokens that they force the
+  first guide's is taken; one of them is enough to end a completion.
+  """
+
+  parts: tuple[Guide, ...]
+
+  @property
+  def adjusts(self) -> bool:
+    return any(part.adjusts for part in self.parts)
+
+  @property
+  def forces(self) -> bool:
+    return any(part.forces for part in self.parts)
+
+  @property
+  def eos_ends(self) -> bool:
+    return all(part.eos_ends for part in self.parts)
+
+  def start(self, prompt, prompt_mask):
+    return tuple(part.start(prompt, prompt_mask) for part in self.parts)
+
+  def forced(self, state):
+    token = jnp.int32(-1)
+    for part, own in zip(self.parts, state):
+      token = jnp.where(token >= 0, token, part.forced(own))
+    return token
+
+  def adjust(self, state, logits):
+    for part, own in zip(self.parts, state):
+      logits = part.adjust(own, logits)
+    return logits
+
+  def read(self, state, token):
+    return tuple(part.read(own, token) for part, own in zip(self.parts, state))
+
+  def ended(self, state):
+    ended = [part.ended(own) for part, own in zip(self.parts, state)]
+    return jnp.any(jnp.stack(ended))
+
+
+@dataclasses.dataclass(frozen=True)
+class _AllowedTokens(Guide):
+  adjusts: ClassVar[bool] = True
+  tokens: tuple[int, ...]
+  exclude: bool
+
+  def adjust(self, state, logits):
+    listed = np.zeros(logits.shape[-1], bool)
+    listed[list(self.tokens)] = True
+    return jnp.where(listed != self.exclude, logits, -jnp.inf)
+
+
+def allowed_tokens(*, tokens: Sequence[int] = ()) -> Guide:
+  """Only these tokens may be drawn (the end token too has to be listed).
+
+  Raises:
+    ValueError: no token is left.
+  """
+  if not tokens:
+    raise ValueError('allowed_tokens: tokens=[] leaves nothing to draw')
+  return _AllowedTokens(_ids('allowed_tokens', tokens), exclude=False)
+
+
+def banned_tokens(*, tokens: Sequence[int] = ()) -> Guide:
+  """These tokens are never drawn."""
+  return _AllowedTokens(_ids('banned_tokens', tokens), exclude=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _MinTokens(Guide):
+  adjusts: ClassVar[bool] = True
+  count: int
+  eos_id: int
+
+  def start(self, prompt, prompt_mask):
+    return jnp.int32(0)
+
+  def adjust(self, state, logits):
+    barred = (jnp.arange(logits.shape[-1]) == self.eos_id) & (
+      state < self.count
+    )
+    return jnp.where(barred, -jnp.inf, logits)
+
+  def read(self, state, token):
+    return state + 1
+
+
+def min_tokens(*, count: int = 1, eos_id: int = 1) -> Guide:
+  """The end token cannot be drawn before `count` others."""
+  return _MinTokens(int(count), int(eos_id))
+
+
+@dataclasses.dataclass(frozen=True)
+class _RepetitionPenalty(Guide):
+  adjusts: ClassVar[bool] = True
+  penalty: float
+  vocab_size: int
+
+  def start(self, prompt, prompt_mask):
+    real = jnp.where(prompt_mask > 0, prompt, self.vocab_size)
+    return jnp.zeros((self.vocab_size,), bool).at[real].set(True, mode='drop')
+
+  def adjust(self, state, logits):
+    less = jnp.where(logits > 0, logits / self.penalty, logits * self.penalty)
+    return jnp.where(state, less, logits)
+
+  def read(self, state, token):
+    return state | (jnp.arange(self.vocab_size) == token)
+
+
+def repetition_penalty(*, penalty: float = 1.2, vocab_size: int = 64) -> Guide:
+  """Makes tokens of the prompt and of the completion so far less likely.
+
+  Positive logits are divided by `penalty`, negative ones multiplied.
+
+  vocab_size  of the model: the state is one bit for each token
+
+  Reference: Keskar et al. (2019), CTRL, https://arxiv.org/abs/1909.05858, in
+  the form of transformers' `repetition_penalty`
+
+  Raises:
+    ValueError: a penalty that is not positive.
+  """
+  if penalty <= 0:
+    raise ValueError(f'repetition_penalty: penalty={penalty} is not positive')
+  return _RepetitionPenalty(float(penalty), int(vocab_size))
+
+
+@dataclasses.dataclass(frozen=True)
+class _StopSequences(Guide):
+  sequences: tuple[tuple[int, ...], ...]
+
+  @property
+  def _longest(self) -> int:
+    return max(map(len, self.sequences))
+
+  def start(self, prompt, prompt_mask):
+    return jnp.full((self._longest,), -1, jnp.int32)
+
+  def read(self, state, token):
+    return jnp.append(state[1:], token)
+
+  def ended(self, state):
+    hits = [
+      jnp.all(state[-len(s) :] == np.asarray(s, np.int32))
+      for s in self.sequences
+    ]
+    return jnp.any(jnp.stack(hits))
+
+
+def stop_sequences(*, sequences: Sequence[Sequence[int]] = ()) -> Guide:
+  """Ends a completion after any of some token sequences, which are kept.
+
+  A sequence is looked for in the completion only, not across its beginning.
+
+  Raises:
+    ValueError: no sequence, or an empty one.
+  """
+  if not sequences or not all(len(s) for s in sequences):
+    raise ValueError(
+      f'stop_sequences: sequences={list(sequences)} has to list at least one '
+      'sequence of at least one token'
+    )
+  return _StopSequences(
+    tuple(_ids('stop_sequences', sequence) for sequence in sequences)
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Automaton(Guide):
+  adjusts: ClassVar[bool] = True
+  table: tuple[tuple[int, ...], ...]
+  begin: int
+
+  def _transitions(self) -> np.ndarray:
+    return np.asarray(self.table, np.int32)
+
+  def start(self, prompt, prompt_mask):
+    return jnp.int32(self.begin)
+
+  def adjust(self, state, logits):
+    return jnp.where(jnp.asarray(self._transitions())[state] >= 0, logits,
+                     -jnp.inf)  # fmt: skip
+
+  def read(self, state, token):
+    after = jnp.asarray(self._transitions())[state, token]
+    # A forced token may break the language; the automaton then stays.
+    return jnp.where(after >= 0, after, state)
+
+
+def automaton(
+  *, table: Sequence[Sequence[int]] = ((0,),), begin: int = 0
+) -> Guide:
+  """Completions in the language of a deterministic finite automaton.
+
+  table  [S, V] state after each token in each state; -1: the token cannot come
+         there. The end token is a token like the others
+  begin  state before the first token
+
+  Reference: Willard and Louf (2023), https://arxiv.org/abs/2307.09702
+
+  Raises:
+    ValueError: rows of unequal length, a state that does not exist, or one
+      without a token to go on with.
+  """
+  array = np.asarray([list(map(int, row)) for row in table])
+  if array.ndim != 2:
+    raise ValueError('automaton: the rows of table are not of one length')
+  if array.max() >= len(array) or not 0 <= begin < len(array):
+    raise ValueError(
+      f'automaton: begin={begin} and the entries of table (up to '
+      f'{array.max()}) are no states of 0..{len(array) - 1}'
+    )
+  stuck = np.flatnonzero((array < 0).all(axis=1))
+  if stuck.size:
+    raise ValueError(f'automaton: no token can follow in state {stuck[0]}')
+  return _Automaton(tuple(map(tuple, array.tolist())), int(begin))
+
+
+@dataclasses.dataclass(frozen=True)
+class _ForcedPrefix(Guide):
+  forces: ClassVar[bool] = True
+
+  def start(self, prompt, prompt_mask):
+    raise ValueError(
+      'forced_prefix: its state says what is forced; give guide_state='
+      "{'tokens': [B, G, F], 'length': [B, G], 'at': 0 [B, G]} "
+      '(`guides.prefix_state`)'
+    )
+
+  def forced(self, state):
+    size = state['tokens'].shape[-1]
+    token = state['tokens'][jnp.minimum(state['at'], size - 1)]
+    return jnp.where(state['at'] < state['length'], token, -1)
+
+  def read(self, state, token):
+    return state | {'at': state['at'] + 1}
+
+
+def forced_prefix() -> Guide:
+  """Completions that begin with given tokens, as a demonstration's first ones.
+
+  The state comes from `prefix_state`. Reference: prefixes of demonstrations in
+  RL, Huang et al. (2025), https://arxiv.org/abs/2507.01679
+  """
+  return _ForcedPrefix()
+
+
+def prefix_state(tokens: Array, lengths: Array) -> PyTree:
+  """State of `forced_prefix`: tokens [..., F], of which `lengths` [...] count."""
+  lengths = lengths.astype(jnp.int32)
+  return {
+    'tokens': tokens.astype(jnp.int32),
+    'length': lengths,
+    'at': jnp.zeros_like(lengths),
+  }
+
+
+def _ids(name: str, tokens: Sequence[int]) -> tuple[int, ...]:
+  for token in tokens:
+    if int(token) != token or token < 0:
+      raise ValueError(f'{name}: {token} is no token id')
+  return tuple(int(token) for token in tokens)
+
+
+def make(parts: Sequence[Any]) -> Guide | None:
+  """The guide of a config's list of {name, **hparams}; None of an empty one.
+
+  Raises:
+    ValueError: an unknown guide or hyperparameter, with the nearest valid one.
+  """
+  made = []
+  for part in parts:
+    part = dict(part)
+    if 'name' not in part:
+      raise ValueError(f'guide {part} has no "name".' + nearest('', __all__))
+    name = part.pop('name')
+    made.append(resolve(sys.modules[__name__], name, **part)())
+  return chain(*made)
+
+
+def chain(*parts: Guide | None) -> Guide | None:
+  """The guide that applies all of `parts`; None where there is none."""
+  real = tuple(part for part in parts if part is not None)
+  if len(real) < 2:
+    return real[0] if real else None
+  return Chain(real)
+
+
+def start_rows(
+  guide: Guide, prompts: Array, prompt_mask: Array, group_size: int
+) -> PyTree:
+  """States [B, G, ...] of completions that have not begun."""
+  states = jax.vmap(guide.start)(prompts, prompt_mask)
+  return spread(states, group_size)
+
+
+def spread(states: PyTree, group_size: int) -> PyTree:
+  """[B, ...] -> [B, G, ...], the same for all completions of a prompt."""
+  return jax.tree.map(
+    lambda x: jnp.broadcast_to(
+      x[:, None], (x.shape[0], group_size, *x.shape[1:])
+    ),
+    states,
+  )
+
+
+def replay(
+  guide: Guide, state: PyTree, tokens: Array
+) -> tuple[PyTree, Array, PyTree]:
+  """One completion [C] read again.
+
+  Returns the states before each token [C, ...], which tokens were forced [C]
+  bool, and the state after all of them.
+  """
+
+  def step(state, token):
+    return guide.read(state, token), (state, guide.forced(state) >= 0)
+
+  last, (states, forced) = jax.lax.scan(step, state, tokens)
+  return states, forced, last
