@@ -26,7 +26,10 @@ __all__ = ['Environment', 'final', 'given', 'steering']
 
 @dataclasses.dataclass(frozen=True)
 class Environment(guides.Guide, abc.ABC):
-  """What reacts to tokens; its state is {'world', 'queue', 'at', 'end', 'done'}.
+  """What reacts to tokens.
+
+  Its state is {'world', 'queue', 'at', 'end', 'done'}: the world, the answer
+  and how much of it has come, whether all is over.
 
   Subclasses say how long an observation can be and how the world goes on.
   """

@@ -328,7 +328,7 @@ def forced_prefix() -> Guide:
 
 
 def prefix_state(tokens: Array, lengths: Array) -> PyTree:
-  """State of `forced_prefix`: tokens [..., F], of which `lengths` [...] count."""
+  """State of `forced_prefix`: the first `lengths` [...] of tokens [..., F]."""
   lengths = lengths.astype(jnp.int32)
   return {
     'tokens': tokens.astype(jnp.int32),
