@@ -21,7 +21,7 @@ import ml_collections
 from posttrain_jax import diagnostics, masked, rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout import decoders, environments
 from posttrain_jax.tasks import split, vocab
 from posttrain_jax.types import Array, PyTree
 
@@ -52,6 +52,7 @@ def generate_and_verify(
     eos_id=vocab.EOS,
     pad_id=vocab.PAD,
     prompt_ids=examples.prompt_id,
+    **environments.steering(task, examples, group_size),
   )
   verify = jax.vmap(jax.vmap(task.verify, (None, 0, 0)), (0, 0, 0))
   return samples, verify(examples, samples.completion, samples.mask)['reward']
