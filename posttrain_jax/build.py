@@ -327,18 +327,26 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
   shared = None
   if run_sizes.shares_prompts(config, sizes):
     shared = Shared(sizes.prompt_length, sizes.group_size, config.token_buckets)
-  goal = rl_objective.make_objective(config, models, tokenizer.eos_id, shared)
+  guide = rl_checks.make_guide(
+    config, task, tokenizer.eos_id, models['policy'].vocab_size
+  )
+  goal = rl_objective.make_objective(
+    config, models, tokenizer.eos_id, shared, guide
+  )
   make_rollout = lambda **kind: rl.make_rollout(
     config,
     models['policy'],
     sizes.max_new_tokens,
     tokenizer.eos_id,
     tokenizer.pad_id,
+    guide=guide,
     **kind,
   )
   token_rewards.check(config.token_rewards, task)
   generate = make_rollout()
-  learn = rl.make_learn(config, models, make_update(goal), refresh, shared)
+  learn = rl.make_learn(
+    config, models, make_update(goal), refresh, shared, guide
+  )
   if isinstance(task, TextTask):
     return host.HostStep(generate, learn)
 
@@ -352,6 +360,7 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
     )
 
   kinds = {}
+  kinds['start_guide'] = rl_checks.make_start(task, guide)
   if config.token_rewards.name != 'none':
     part = dict(config.token_rewards)
     world = token_rewards.World(

@@ -69,6 +69,9 @@ class Batch:
   returns      [B, T] targets of the value head
   old_values   [B, T] value head when the batch was sampled
   weights      [B, T] token weights, multiplied into the token loss
+  starts       [B] int32, column of the first token after the prompt
+  guide        states [B, T, ...] of the sampler's guide before each token,
+               where the learner has to replay it (`rollout.guides`)
   extras       further arrays by the name that a method asks for, rows leading
                (`scores` [B], `negative` [B, T], ...), or Batches of B rows
   """
@@ -83,6 +86,8 @@ class Batch:
   returns: Array | None = None
   old_values: Array | None = None
   weights: Array | None = None
+  starts: Array | None = None
+  guide: PyTree | None = None
   extras: dict[str, Any] = struct.field(default_factory=dict)
 
 

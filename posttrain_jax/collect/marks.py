@@ -120,6 +120,7 @@ def oracle_with_wrong(
   take = lambda x: jnp.take_along_axis(x, pick, axis=1)[:, 0]
   other = take(samples.completion)
   other_mask = take(samples.mask) * jnp.max(wrong, axis=1)[:, None]
+  given = None if samples.given is None else take(samples.given)
   tokens, mask = world.solve(examples, solve_key)
   batch = demonstrations(world, examples, solve_key)
   prompts = (examples.prompt, examples.prompt_mask)
@@ -129,7 +130,7 @@ def oracle_with_wrong(
   # Without a wrong answer nothing is known to matter.
   changed = changed * jnp.max(wrong, axis=1)[:, None]
   extras = {
-    'wrong': rollout.assemble(*prompts, other, other_mask),
+    'wrong': rollout.assemble(*prompts, other, other_mask, given),
     'changed': place(changed),
     'wrong_changed': place(changed_tokens(other, other_mask, tokens, mask)),
     'keys': place(_departures(tokens, mask, samples, wrong)),

@@ -58,11 +58,16 @@ def oracle(
   example_key, solve_key, noise_key = jax.random.split(key, 3)
   examples = world.examples(example_key)
   tokens, mask = world.solve(examples, solve_key)
+  given = world.given(examples, tokens)
   wrong = chances(noise_key, examples) < noise
   wrong = jnp.logical_or(wrong, shuffled)
   moved = lambda x: jnp.where(wrong[:, None], jnp.roll(x, 1, axis=0), x)
   batch = rollout.assemble(
-    examples.prompt, examples.prompt_mask, moved(tokens), moved(mask)
+    examples.prompt,
+    examples.prompt_mask,
+    moved(tokens),
+    moved(mask),
+    given if given is None else moved(given),
   )
   return batch.replace(extras={'scores': 1.0 - wrong.astype(jnp.float32)}), {}
 

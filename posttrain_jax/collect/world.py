@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from posttrain_jax import rollout, sharding
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import nearest
-from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout import decoders, environments
 from posttrain_jax.tasks import split
 from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
 
@@ -64,6 +64,10 @@ class World:
     tokens = _widen(solutions.tokens, self.width, self.pad_id)
     return tokens, _widen(solutions.mask, self.width, 0.0)
 
+  def given(self, examples: Example, tokens: Array) -> Array | None:
+    """[B, C] 1.0 on tokens of completions that an environment wrote."""
+    return environments.given(self.task, examples, tokens)
+
   def sample(
     self,
     state: TrainState,
@@ -96,7 +100,11 @@ class World:
       eos_id=self.eos_id,
       pad_id=self.pad_id,
       prompt_ids=examples.prompt_id,
+      **environments.steering(self.task, examples, group_size),
     )
+    if samples.given is not None:
+      given = _widen(samples.given, self.width, 0.0)
+      samples = samples.replace(given=given)
     samples = samples.replace(
       completion=_widen(samples.completion, self.width, self.pad_id),
       mask=_widen(samples.mask, self.width, 0.0),
@@ -141,7 +149,13 @@ def chances(key: Array, examples: Example, group_size: int = 1) -> Array:
 def demonstrations(world: World, examples: Example, key: Array) -> Batch:
   """Rows [B, P + C] of problems with the oracle's answers."""
   tokens, mask = world.solve(examples, key)
-  return rollout.assemble(examples.prompt, examples.prompt_mask, tokens, mask)
+  return rollout.assemble(
+    examples.prompt,
+    examples.prompt_mask,
+    tokens,
+    mask,
+    world.given(examples, tokens),
+  )
 
 
 def rows_of(examples: Example, samples: Rollout) -> Batch:

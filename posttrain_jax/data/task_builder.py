@@ -31,6 +31,7 @@ import numpy as np
 from posttrain_jax import tasks
 from posttrain_jax.data.tokenizers import TaskTokenizer
 from posttrain_jax.resolve import nearest
+from posttrain_jax.rollout import environments
 from posttrain_jax.tasks import split as split_lib
 from posttrain_jax.tasks import vocab
 
@@ -126,6 +127,11 @@ def records(problems: Problems, split: str) -> Iterator[dict[str, str]]:
   if split not in SPLITS:
     raise ValueError(f'unknown split "{split}".{nearest(split, SPLITS)}')
   task = tasks.make(problems.task, **dict(problems.knobs))
+  if environments.of(task) is not None:
+    raise ValueError(
+      f'task "{problems.task}" is played in turns: its transcripts hold an '
+      "environment's answers, which text alone does not tell from the model's"
+    )
   compute = _compiled(task, problems.heldout_fraction)
   count = getattr(problems, f'num_{split}')
   for start in range(0, count, CHUNK):

@@ -37,9 +37,12 @@ class ModelConfig:
   tie_embeddings: bool = True
   qkv_bias: bool = False  # Qwen2
   qk_norm: bool = False  # Qwen3
+  sliding_window: int = 0  # tokens that attention sees; 0 = all
+  full_layers: tuple[int, ...] = ()  # layers that see all, window or not
   value_head: bool = False  # a scalar per token, for PPO
   dtype: str = 'float32'  # of activations and matrix products
   param_dtype: str = 'float32'  # of the stored weights
+  cache_dtype: str = ''  # of keys and values while decoding; '' = dtype
   remat: bool = False  # recompute each layer in the backward pass
   scan_layers: bool = True  # one compiled layer; False unrolls them
   logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
@@ -58,6 +61,32 @@ class ModelConfig:
           f'{field}="{getattr(self, field)}".'
           + nearest(getattr(self, field), ('float32', 'bfloat16', 'float64'))
         )
+    stored = ('', 'float32', 'bfloat16', 'float64', 'int8')
+    if self.cache_dtype not in stored:
+      raise ValueError(
+        f'cache_dtype="{self.cache_dtype}".'
+        + nearest(self.cache_dtype, stored[1:])
+      )
+    if self.sliding_window < 0:
+      raise ValueError(f'sliding_window={self.sliding_window} is below 0')
+    # From JSON or a command line it comes as a list.
+    object.__setattr__(self, 'full_layers', tuple(map(int, self.full_layers)))
+    for layer in self.full_layers:
+      if not 0 <= layer < self.num_layers:
+        raise ValueError(
+          f'full_layers={self.full_layers}: there is no layer {layer}, only '
+          f'0..{self.num_layers - 1}'
+        )
+
+  def kind(self, layer: int) -> str:
+    """'full' or 'window': what attention sees in a layer."""
+    whole = not self.sliding_window or layer in self.full_layers
+    return 'full' if whole else 'window'
+
+  @property
+  def kinds(self) -> tuple[str, ...]:
+    """The kinds of layers that there are."""
+    return tuple(sorted({self.kind(i) for i in range(self.num_layers)}))
 
 
 def _dial(width: int, num_layers: int) -> dict[str, int]:

@@ -104,7 +104,7 @@ def stream_sizes(total: int, parts: int) -> list[int]:
 
 def _layer(layer, xs, tables, layout, allowed, config):
   """One decoder layer over the parts of a layout, each [rows, T, D]."""
-  own_allowed, prompt_causal, prompt_real = allowed
+  own_allowed, prompt_causal, prompt_seen = allowed
   with jax.named_scope('attention'):
     norm = lambda x, name: layers.rms_norm(x, layer[name], config.norm_eps)
     made = [
@@ -120,7 +120,7 @@ def _layer(layer, xs, tables, layout, allowed, config):
     )
     out_p = layers.attend(q_p, k_p, v_p, prompt_causal)
     out_c = layers.attend_with_prefix(
-      q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_real
+      q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_seen
     )
     outs = layout.gather(tokens_first(out_p), tokens_first(out_c))
     xs = [
@@ -132,16 +132,30 @@ def _layer(layer, xs, tables, layout, allowed, config):
 
 
 def _run(params, xs, tables, layout, allowed, config):
-  function = lambda layer, xs: _layer(
+  function = lambda layer, xs, allowed: _layer(
     layer, xs, tables, layout, allowed, config
   )
   if config.remat:
     function = jax.checkpoint(function)
   if config.scan_layers and not isinstance(params['layers'], tuple):
-    step = lambda xs, layer: (function(layer, xs), None)
-    return jax.lax.scan(step, xs, params['layers'])[0]
-  for layer in transformer.unstack(params, config)['layers']:
-    xs = function(layer, xs)
+    near = jnp.array(
+      [config.kind(i) != 'full' for i in range(config.num_layers)]
+    )
+
+    def step(xs, item):
+      layer, windowed = item
+      chosen = next(iter(allowed.values()))
+      if len(allowed) > 1:
+        chosen = jax.tree.map(
+          lambda a, b: jnp.where(windowed, a, b),
+          allowed['window'],
+          allowed['full'],
+        )
+      return function(layer, xs, chosen), None
+
+    return jax.lax.scan(step, xs, (params['layers'], near))[0]
+  for index, layer in enumerate(transformer.unstack(params, config)['layers']):
+    xs = function(layer, xs, allowed[config.kind(index)])
   return xs
 
 
@@ -153,7 +167,8 @@ def group_token_logps(
   completions: Array,
   real: Array,
   mask: Array,
-  temperature: float | Array | Callable[[Array, Array], Array] = 1.0,
+  temperature: float | Array | Callable[..., Array] = 1.0,
+  context: PyTree = None,
   *,
   size: int | None = None,
   entropy: bool = False,
@@ -165,6 +180,7 @@ def group_token_logps(
   completions  [R, C], real [R, C] 1 on real tokens, right-padded; the rows of
                one prompt next to each other
   mask         [R, C] 1 on tokens that count
+  context      [R, C, ...] as in `token_logps`
   size         tokens that the matrix products see: at least the real ones of
                both (those beyond would be left out silently). None: all
 
@@ -180,11 +196,18 @@ def group_token_logps(
     for positions in layout.gather(rank(prompts), after)
   ]
   causal = lambda x: jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))[None]
-  allowed = (
-    causal(completions) & (real != 0)[:, None],
-    causal(prompts) & (prompt_real != 0)[:, None],
-    prompt_real != 0,
-  )
+  own = causal(completions) & (real != 0)[:, None]
+  before = causal(prompts) & (prompt_real != 0)[:, None]
+  seen = jnp.repeat(prompt_real != 0, group, axis=0)[:, None]
+  seen = jnp.broadcast_to(seen, (*completions.shape, prompts.shape[1]))
+  own, before = (transformer.windows(x, config) for x in (own, before))
+  allowed = {}
+  for kind in config.kinds:
+    near = seen
+    if kind == 'window':
+      distance = after[:, :, None] - jnp.arange(prompts.shape[1])[None, None]
+      near = seen & (distance < config.sliding_window)
+    allowed[kind] = own[kind], before[kind], near
   ids = layout.gather(prompts, completions)
   xs = [params['embed']['tokens'][x].astype(config.dtype) for x in ids]
   xs = _run(params, xs, tables, layout, allowed, config)
@@ -205,6 +228,12 @@ def group_token_logps(
     ids[-1],
     layout.gather(nothing, scored)[-1],
     temperature,
+    jax.tree.map(
+      lambda x: layout.gather(
+        jnp.zeros((*prompts.shape, *x.shape[2:]), x.dtype), x
+      )[-1],
+      context,
+    ),
     entropy=entropy,
     logits=logits,
   )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posttrain_jax.models.cache import Quantized
 from posttrain_jax.models.config import ModelConfig, RopeScaling
 from posttrain_jax.types import Array, PyTree
 
@@ -93,24 +94,49 @@ def softmax(scores: Array, allowed: Array) -> Array:
   return jax.nn.softmax(jnp.where(allowed, scores, MASKED), axis=-1)
 
 
-def attend(q: Array, k: Array, v: Array, allowed: Array) -> Array:
+def _wide(scale: Array, middle: int) -> Array:
+  """[B, N, S] as [B, N, 1, ..., S]."""
+  return scale.reshape(*scale.shape[:2], *(1,) * middle, scale.shape[2])
+
+
+def _over_keys(spec: str, q: Array, k: Array | Quantized) -> Array:
+  """Products of queries with keys; a cache's keys may be of another dtype."""
+  if not isinstance(k, Quantized):
+    return jnp.einsum(spec, q, k.astype(q.dtype))
+  products = jnp.einsum(spec, q, k.values.astype(q.dtype))
+  return products * _wide(k.scale, products.ndim - 3).astype(q.dtype)
+
+
+def _over_values(
+  spec: str, weights: Array, v: Array | Quantized, dtype
+) -> Array:
+  """Values averaged by weights, in the activations' dtype."""
+  if not isinstance(v, Quantized):
+    return jnp.einsum(spec, weights.astype(dtype), v.astype(dtype))
+  weights = weights * _wide(v.scale, weights.ndim - 3)
+  return jnp.einsum(spec, weights.astype(dtype), v.values.astype(dtype))
+
+
+def attend(
+  q: Array, k: Array | Quantized, v: Array | Quantized, allowed: Array
+) -> Array:
   """Attention of q [B, N, R, T, K] over k, v [B, N, S, K].
 
   allowed  [B, T, S] bool
   Returns [B, N, R, T, K].
   """
-  scores = jnp.einsum('bnrtk,bnsk->bnrts', q * q.shape[-1] ** -0.5, k)
-  weights = softmax(scores, allowed[:, None, None]).astype(v.dtype)
-  return jnp.einsum('bnrts,bnsk->bnrtk', weights, v)
+  scores = _over_keys('bnrtk,bnsk->bnrts', q * q.shape[-1] ** -0.5, k)
+  weights = softmax(scores, allowed[:, None, None])
+  return _over_values('bnrts,bnsk->bnrtk', weights, v, q.dtype)
 
 
 def attend_with_prefix(
   q: Array,
-  k: Array,
-  v: Array,
+  k: Array | Quantized,
+  v: Array | Quantized,
   allowed: Array,
-  prefix_k: Array,
-  prefix_v: Array,
+  prefix_k: Array | Quantized,
+  prefix_v: Array | Quantized,
   prefix_allowed: Array,
 ) -> Array:
   """`attend` over a prefix shared by groups of G rows, then over own keys.
@@ -118,13 +144,13 @@ def attend_with_prefix(
   q                [B * G, N, R, T, K], rows of one group next to each other
   k, v             [B * G, N, S, K] own keys; allowed [B * G, T, S]
   prefix_k, _v     [B, N, P, K], read in place by all G rows
-  prefix_allowed   [B, P]
+  prefix_allowed   [B * G, T, P]
   """
   rows, n, r, t, size = q.shape
   b, p = prefix_k.shape[0], prefix_k.shape[2]
   g = rows // b
   q = q * size**-0.5
-  own = jnp.einsum('bnrtk,bnsk->bnrts', q, k)
+  own = _over_keys('bnrtk,bnsk->bnrts', q, k)
 
   # Group, query-head and token axes merge: one matrix product per (prompt, kv
   # head).
@@ -136,16 +162,14 @@ def attend_with_prefix(
     x = x.reshape(b, n, g, r, t, x.shape[-1]).transpose(0, 2, 1, 3, 4, 5)
     return x.reshape(rows, n, r, t, x.shape[-1])
 
-  shared = split(jnp.einsum('bnqk,bnpk->bnqp', merged(q), prefix_k))
-  prefix_allowed = jnp.repeat(prefix_allowed, g, axis=0)[:, None]
-  prefix_allowed = jnp.broadcast_to(prefix_allowed, (rows, t, p))
+  shared = split(_over_keys('bnqk,bnpk->bnqp', merged(q), prefix_k))
   weights = softmax(
     jnp.concatenate([shared, own], axis=-1),
     jnp.concatenate([prefix_allowed, allowed], axis=-1)[:, None, None],
-  ).astype(v.dtype)
+  )
   shared, own = merged(weights[..., :p]), weights[..., p:]
-  out = split(jnp.einsum('bnqp,bnpk->bnqk', shared, prefix_v))
-  return out + jnp.einsum('bnrts,bnsk->bnrtk', own, v)
+  out = split(_over_values('bnqp,bnpk->bnqk', shared, prefix_v, q.dtype))
+  return out + _over_values('bnrts,bnsk->bnrtk', own, v, q.dtype)
 
 
 def attention_output(layer: PyTree, out: Array, config: ModelConfig) -> Array:

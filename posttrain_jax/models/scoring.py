@@ -30,7 +30,8 @@ def score_tokens(
   previous: Array,
   tokens: Array,
   scored: Array,
-  temperature: float | Array | Callable[[Array, Array], Array],
+  temperature: float | Array | Callable[..., Array],
+  context: PyTree = None,
   *,
   entropy: bool,
   logits: bool,
@@ -42,10 +43,10 @@ def score_tokens(
   The other arguments are those of `transformer.token_logps`.
   """
 
-  def score(previous, tokens):
+  def score(previous, tokens, context):
     scores = unembed(params, config, previous)
     if callable(temperature):
-      scores = temperature(scores, tokens)
+      scores = temperature(scores, tokens, context)
     else:
       scores = scores / temperature
     log_probs = jax.nn.log_softmax(scores)
@@ -72,11 +73,11 @@ def score_tokens(
     )[:, :length]
     out = jax.lax.map(
       lambda item: jax.checkpoint(score)(*item),
-      (split(previous), split(tokens)),
+      jax.tree.map(split, (previous, tokens, context)),
     )
     out = jax.tree.map(join, out)
   else:
-    out = score(previous, tokens)
+    out = score(previous, tokens, context)
   taken, spread, is_top, scores = out
   values = None
   if config.value_head:

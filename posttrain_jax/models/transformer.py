@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct, traverse_util
+from flax import traverse_util
 from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.models import cache as cache_lib
 from posttrain_jax.models import layers
+from posttrain_jax.models.cache import Cache
+from posttrain_jax.models.cache import init_cache as init_cache
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.scoring import score_tokens, unembed
 from posttrain_jax.types import Array, PyTree, TokenSignals
@@ -120,49 +123,6 @@ def unstack(params: PyTree, config: ModelConfig) -> PyTree:
   return {**params, 'layers': split}
 
 
-@struct.dataclass
-class Cache:
-  """Keys and values of tokens already read, per layer.
-
-  keys, values          tuple over layers of [B * G, N, S, K]
-  mask                  [B * G, S] bool, slots that hold a token
-  length                [] int32, the next free slot (the same for all rows)
-  prefix_keys, _values  tuple over layers of [B, N, P, K] shared by the G rows
-                        of each prompt, or None
-  prefix_mask           [B, P] bool, or None
-  """
-
-  keys: tuple[Array, ...]
-  values: tuple[Array, ...]
-  mask: Array
-  length: Array
-  prefix_keys: tuple[Array, ...] | None = None
-  prefix_values: tuple[Array, ...] | None = None
-  prefix_mask: Array | None = None
-
-
-def init_cache(
-  config: ModelConfig, rows: int, slots: int, prefix: 'Cache | None' = None
-) -> Cache:
-  """An empty cache of `slots` tokens; `prefix` is a filled cache to share.
-
-  The prefix's rows must divide `rows`; row r reads prefix row r // (rows / B).
-  """
-  shape = (rows, config.num_kv_heads, slots, config.head_dim)
-  zeros = lambda: tuple(
-    jnp.zeros(shape, config.dtype) for _ in range(config.num_layers)
-  )
-  return Cache(
-    keys=zeros(),
-    values=zeros(),
-    mask=jnp.zeros((rows, slots), bool),
-    length=jnp.int32(0),
-    prefix_keys=prefix.keys if prefix is not None else None,
-    prefix_values=prefix.values if prefix is not None else None,
-    prefix_mask=prefix.mask if prefix is not None else None,
-  )
-
-
 def _full_layer(layer, x, tables, allowed, config):
   """One decoder layer over whole sequences: (x, (keys, values))."""
   with jax.named_scope('attention'):
@@ -176,75 +136,99 @@ def _full_layer(layer, x, tables, allowed, config):
   return x, (k, v)
 
 
+def windows(allowed: Array, config: ModelConfig) -> dict[str, Array]:
+  """{kind: what its layers see} of `allowed` [B, T, T], all that may be seen.
+
+  The tokens of a segment are next to each other.
+  """
+  masks = {'full': allowed, 'window': allowed}
+  if 'window' in config.kinds:
+    index = jnp.arange(allowed.shape[-1])
+    near = index[:, None] - index[None] < config.sliding_window
+    masks['window'] = allowed & near[None]
+  return {kind: masks[kind] for kind in config.kinds}
+
+
 def _run_layers(params, x, tables, allowed, config, keep):
-  """All layers over whole sequences; `keep` also returns keys and values."""
+  """All layers over whole sequences; `keep` also returns keys and values.
+
+  allowed  {kind: [B, T, T]}
+  """
   function = _full_layer
   if config.remat:
     function = jax.checkpoint(_full_layer, static_argnums=(4,))
   if config.scan_layers and not isinstance(params['layers'], tuple):
-    body = lambda x, layer: function(layer, x, tables, allowed, config)
-    if not keep:
-      body = lambda x, layer: (
-        function(layer, x, tables, allowed, config)[0],
-        None,
-      )
-    x, kept = jax.lax.scan(body, x, params['layers'])
+    near = jnp.array(
+      [config.kind(i) != 'full' for i in range(config.num_layers)]
+    )
+
+    def body(x, item):
+      layer, windowed = item
+      mask = next(iter(allowed.values()))
+      if len(allowed) > 1:
+        mask = jnp.where(windowed, allowed['window'], allowed['full'])
+      x, kept = function(layer, x, tables, mask, config)
+      return x, kept if keep else None
+
+    x, kept = jax.lax.scan(body, x, (params['layers'], near))
     if keep:
       kept = tuple((kept[0][i], kept[1][i]) for i in range(config.num_layers))
     return x, kept
   kept = []
-  for layer in unstack(params, config)['layers']:
-    x, pair = function(layer, x, tables, allowed, config)
+  for index, layer in enumerate(unstack(params, config)['layers']):
+    mask = allowed[config.kind(index)]
+    x, pair = function(layer, x, tables, mask, config)
     kept.append(pair)
   return x, tuple(kept) if keep else None
 
 
-def _cached_layer(layer, x, tables, cache, index, allowed, config):
-  """One decoder layer over one new token per row; returns x and its slot."""
+def _cached_layer(layer, x, tables, cache, index, at, allowed, config):
+  """One decoder layer over one new token per row; returns x and its cache."""
   normed = layers.rms_norm(x, layer['attention_norm'], config.norm_eps)
   q, k, v = layers.qkv(layer, normed, tables, config)
-  zero = jnp.zeros_like(cache.length)  # one index type, with x64 too
-  start = (zero, zero, cache.length, zero)
-  keys = jax.lax.dynamic_update_slice(cache.keys[index], k, start)
-  values = jax.lax.dynamic_update_slice(cache.values[index], v, start)
-  if cache.prefix_keys is None:
-    out = layers.attend(q, keys, values, allowed)
+  keys = cache_lib.append(cache.keys[index], k, at)
+  values = cache_lib.append(cache.values[index], v, at)
+  own, shared = allowed
+  if cache.prefix is None:
+    out = layers.attend(q, keys, values, own)
   else:
+    prefix = cache.prefix
     out = layers.attend_with_prefix(
-      q, keys, values, allowed,
-      cache.prefix_keys[index], cache.prefix_values[index], cache.prefix_mask,
-    )  # fmt: skip
+      q, keys, values, own, prefix.keys[index], prefix.values[index], shared
+    )
   x = x + layers.attention_output(layer, out, config)
   normed = layers.rms_norm(x, layer['mlp_norm'], config.norm_eps)
   return x + layers.mlp(layer, normed), keys, values
 
 
-def _decode_layers(params, x, tables, real, cache, config):
+def _decode_layers(params, x, tables, positions, real, cache, config):
   """All layers over one new token per row, through the cache."""
-  start = (jnp.zeros_like(cache.length), cache.length)
-  mask = jax.lax.dynamic_update_slice(cache.mask, real, start)
+  at = cache_lib.next_columns(cache, config)
+  marked = cache_lib.mark(cache, at, positions, real)
+  see = lambda where, kind: cache_lib.visible(where, positions, kind, config)
+  allowed = {}
+  for kind, own in marked.items():
+    shared = None
+    if cache.prefix is not None:
+      before = cache.prefix.positions[kind]
+      group = own.shape[0] // before.shape[0]
+      shared = see(jnp.repeat(before, group, axis=0), kind)
+    allowed[kind] = see(own, kind), shared
   keys, values = [], []
   for index, layer in enumerate(unstack(params, config)['layers']):
+    kind = config.kind(index)
     x, k, v = _cached_layer(
-      layer, x, tables, cache, index, mask[:, None], config
+      layer, x, tables, cache, index, at[kind], allowed[kind], config
     )
     keys.append(k)
     values.append(v)
   cache = cache.replace(
-    keys=tuple(keys), values=tuple(values), mask=mask, length=cache.length + 1
+    keys=tuple(keys),
+    values=tuple(values),
+    positions=marked,
+    length=cache.length + 1,
   )
   return x, cache
-
-
-def _fill(cache: Cache, kept, real: Array) -> Cache:
-  """A cache whose first T slots are a prefilled sequence's."""
-  place = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, 0, 0, 0))
-  return cache.replace(
-    keys=tuple(place(old, k) for old, (k, _) in zip(cache.keys, kept)),
-    values=tuple(place(old, v) for old, (_, v) in zip(cache.values, kept)),
-    mask=jax.lax.dynamic_update_slice(cache.mask, real, (0, 0)),
-    length=jnp.int32(real.shape[1]),
-  )
 
 
 def hidden_states(
@@ -269,16 +253,16 @@ def hidden_states(
   x = params['embed']['tokens'][tokens].astype(config.dtype)
   tables = layers.rope_tables(positions, config)
   if cache is not None and length == 1:
-    x, cache = _decode_layers(params, x, tables, real, cache, config)
+    x, cache = _decode_layers(params, x, tables, positions, real, cache, config)
   else:
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     causal = jnp.tril(jnp.ones((length, length), bool))
     # A padding query sees padding before it: its row stays finite.
-    allowed = same & causal[None]
+    allowed = windows(same & causal[None], config)
     keep = cache is not None
     x, kept = _run_layers(params, x, tables, allowed, config, keep)
     if keep:
-      cache = _fill(cache, kept, real)
+      cache = cache_lib.fill(cache, kept, real, positions, config)
   return layers.rms_norm(x, params['final_norm'], config.norm_eps), cache
 
 
@@ -313,10 +297,11 @@ def token_logps(
   config: ModelConfig,
   tokens: Array,
   mask: Array,
-  temperature: float | Array | Callable[[Array, Array], Array] = 1.0,
+  temperature: float | Array | Callable[..., Array] = 1.0,
   *,
   positions: Array | None = None,
   segment_ids: Array | None = None,
+  context: PyTree = None,
   entropy: bool = False,
   logits: bool = False,
 ) -> TokenSignals:
@@ -324,8 +309,9 @@ def token_logps(
 
   tokens, mask  [B, T]; the first token of a row is never scored
   temperature   logits are divided by it, as the sampler does; or a function
-                (logits [..., V], tokens [...]) -> scores, -inf where a token
-                could not be drawn (`rollout.decoders.view`)
+                (logits [..., V], tokens [...], context [..., ...]) -> scores,
+                -inf where a token could not be drawn (`rollout.decoders.view`)
+  context       what that function reads besides, arrays [B, T, ...]
   positions, segment_ids  as in `apply`; give segment_ids where rows are padded
   entropy       also the entropy of each token's distribution, and is_top
   logits        also the logits [B, T, V], aligned to the token they score
@@ -344,6 +330,7 @@ def token_logps(
     tokens,
     scored,
     temperature,
+    context,
     entropy=entropy,
     logits=logits,
   )

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import guides, together
 from posttrain_jax.rollout import slots as in_slots
+from posttrain_jax.rollout import together
 from posttrain_jax.rollout.assemble import assemble, assemble_groups, place
+from posttrain_jax.rollout.guide import Guide, start_rows
 from posttrain_jax.rollout.work import Work
 from posttrain_jax.types import Array, PyTree, Rollout
 
@@ -45,7 +46,7 @@ def generate(
   pad_id: int = 0,
   prompt_ids: Array | None = None,
   slots: int = 0,
-  guide: guides.Guide | None = None,
+  guide: Guide | None = None,
   guide_state: PyTree | None = None,
 ) -> Rollout:
   """Completions of B prompts, `group_size` each.
@@ -70,7 +71,7 @@ def generate(
   if guide is None:
     guide_state = ()
   elif guide_state is None:
-    guide_state = guides.start_rows(guide, prompts, prompt_mask, group_size)
+    guide_state = start_rows(guide, prompts, prompt_mask, group_size)
   guide_state = jax.tree.map(
     lambda x: x.reshape(rows, *x.shape[2:]), guide_state
   )
@@ -82,6 +83,7 @@ def generate(
     config=config,
     prefix=prefix,
     first_logits=logits,
+    prompt_size=prompts.shape[1],
     prompt_lengths=_lengths(prompt_mask),
     keys=row_keys(key, prompt_ids, group_size),
     group_size=group_size,
@@ -89,7 +91,7 @@ def generate(
     decoder=decoder,
     eos_id=eos_id,
     pad_id=pad_id,
-    guide=guide or guides.Guide(),
+    guide=guide or Guide(),
     guide_state=guide_state,
   )
   with jax.named_scope('decode'):

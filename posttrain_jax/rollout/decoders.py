@@ -81,6 +81,7 @@ _KEEPS = {
 def _scores(
   logits: Array,
   taken: Array | None = None,
+  context: Any = None,
   *,
   name: str,
   temperature: float = 1.0,
@@ -91,6 +92,7 @@ def _scores(
   taken  [...] a token that stays in any case: where two programs round
          differently, a token on the edge must not become impossible
   """
+  del context
   scores = logits / temperature
   kept = _KEEPS[name](jax.lax.stop_gradient(scores), **hparams)
   if taken is not None:
@@ -99,15 +101,20 @@ def _scores(
   return jnp.where(kept, scores, -jnp.inf)
 
 
-def view(part: Any) -> float | Callable[[Array, Array], Array]:
+def view(
+  part: Any, guide: Any = None
+) -> float | Callable[[Array, Array, Any], Array]:
   """How a learner scores what a decoder drew; for `transformer.token_logps`.
 
   Args:
     part: {name, **hparams} of a decoder that samples.
+    guide: the `Guide` that steered the completions, or None; where it changes
+      logits, its states are the context.
 
   Returns:
-    The temperature; or, of a decoder that truncates, the function (logits
-    [..., V], taken tokens [...]) -> scores [..., V].
+    The temperature; or, where tokens may have been dropped or logits changed,
+    the function (logits [..., V], taken tokens [...], guide's states
+    [..., ...]) -> scores [..., V].
 
   Raises:
     ValueError: 'greedy', which gives every token that it takes probability 1.
@@ -115,9 +122,21 @@ def view(part: Any) -> float | Callable[[Array, Array], Array]:
   hparams = dict(part)
   if hparams['name'] == 'greedy':
     raise ValueError('decoder "greedy" draws nothing that could be scored')
-  if hparams['name'] == 'sample':
-    return hparams['temperature']
-  return functools.partial(_scores, **hparams)
+  plain = hparams['name'] == 'sample'
+  own = hparams['temperature'] if plain else functools.partial(
+    _scores, **hparams
+  )  # fmt: skip
+  if guide is None or not guide.adjusts:
+    return own
+
+  def steered(logits, taken, states):
+    adjust = guide.adjust
+    for _ in range(taken.ndim):
+      adjust = jax.vmap(adjust)
+    logits = adjust(states, logits)
+    return logits / own if plain else own(logits, taken)
+
+  return steered
 
 
 def greedy(logits: Array, keys: Array) -> Draw:

@@ -18,14 +18,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.rollout import guides
+from posttrain_jax.rollout.guide import Guide, replay, spread
 from posttrain_jax.types import Array, Example, PyTree
 
-__all__ = ['Environment', 'final', 'given', 'steering']
+__all__ = ['Environment', 'final', 'given', 'of', 'steering']
 
 
 @dataclasses.dataclass(frozen=True)
-class Environment(guides.Guide, abc.ABC):
+class Environment(Guide, abc.ABC):
   """What reacts to tokens.
 
   Its state is {'world', 'queue', 'at', 'end', 'done'}: the world, the answer
@@ -94,25 +94,28 @@ class Environment(guides.Guide, abc.ABC):
     return state['done']
 
 
+def of(task: Any) -> Environment | None:
+  """The environment of a task in turns; None of others."""
+  return getattr(task, 'guide', None)
+
+
 def steering(task: Any, examples: Example, group_size: int) -> dict[str, Any]:
   """Arguments of `rollout.generate` for problems of a task: its guide and the
   guide's states, or nothing where the task has none."""
-  guide = getattr(task, 'guide', None)
+  guide = of(task)
   if guide is None:
     return {}
   states = jax.vmap(task.episode)(examples)
-  return {'guide': guide, 'guide_state': guides.spread(states, group_size)}
+  return {'guide': guide, 'guide_state': spread(states, group_size)}
 
 
 def given(task: Any, examples: Example, tokens: Array) -> Array | None:
   """[B, C] 1.0 on tokens of completions [B, C] that the environment wrote;
   None where the task has no environment."""
-  guide = getattr(task, 'guide', None)
+  guide = of(task)
   if guide is None:
     return None
-  forced = lambda example, row: guides.replay(
-    guide, task.episode(example), row
-  )[1]
+  forced = lambda example, row: replay(guide, task.episode(example), row)[1]
   return jax.vmap(forced)(examples, tokens).astype(jnp.float32)
 
 

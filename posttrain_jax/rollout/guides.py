@@ -1,21 +1,7 @@
-"""Guides: what steers a completion besides the model.
+"""Guides by name: constraints, penalties, forced prefixes, stop sequences.
 
-A guide reads a completion token by token. Before each token it may name the one
-that must come (a forced prefix, an environment's observation) or change the
-logits to draw from (a constraint, a penalty), and after each it may say that
-the completion is complete (a stop sequence, the end of a game).
-
-Guides are frozen dataclasses (static under jit); what changes is their state, a
-pytree of arrays. Their methods see one completion and are vmapped:
-
-  start(prompt [P], prompt_mask [P]) -> state before the first token
-  forced(state) -> [] int32, the token that must come next; -1: the model's
-  adjust(state, logits [V]) -> [V], the logits to draw from, -inf: impossible
-  read(state, token) -> state after the token, forced ones included
-  ended(state) -> [] bool, nothing comes after
-
-A learner replays a guide over a finished completion (`replay`): it sees the
-same logits that were drawn from, and leaves forced tokens out of its loss.
+Each function returns a `Guide` (`rollout.guide` says what that is).
+Environments that answer the model are guides too (`rollout.environments`).
 """
 
 import dataclasses
@@ -23,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.resolve import nearest, resolve
+from posttrain_jax.resolve import arrays_of, nearest, resolve
+from posttrain_jax.rollout.guide import Guide, chain
 from posttrain_jax.types import Array, PyTree
 
 __all__ = [
@@ -39,84 +25,6 @@ __all__ = [
   'repetition_penalty',
   'stop_sequences',
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Guide:
-  """Steers nothing; what guides share.
-
-  adjusts   whether `adjust` does anything, so that a learner has to replay it
-  forces    whether `forced` does anything
-  eos_ends  whether the model's own end token ends the completion
-  """
-
-  adjusts: ClassVar[bool] = False
-  forces: ClassVar[bool] = False
-  eos_ends: ClassVar[bool] = True
-
-  def start(self, prompt: Array, prompt_mask: Array) -> PyTree:
-    del prompt, prompt_mask
-    return ()
-
-  def forced(self, state: PyTree) -> Array:
-    del state
-    return jnp.int32(-1)
-
-  def adjust(self, state: PyTree, logits: Array) -> Array:
-    del state
-    return logits
-
-  def read(self, state: PyTree, token: Array) -> PyTree:
-    del token
-    return state
-
-  def ended(self, state: PyTree) -> Array:
-    del state
-    return jnp.bool_(False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chain(Guide):
-  """Several guides at once; the state is the tuple of their states.
-
-  Logits pass through all of them in order; of the tokens that they force the
-  first guide's is taken; one of them is enough to end a completion.
-  """
-
-  parts: tuple[Guide, ...]
-
-  @property
-  def adjusts(self) -> bool:
-    return any(part.adjusts for part in self.parts)
-
-  @property
-  def forces(self) -> bool:
-    return any(part.forces for part in self.parts)
-
-  @property
-  def eos_ends(self) -> bool:
-    return all(part.eos_ends for part in self.parts)
-
-  def start(self, prompt, prompt_mask):
-    return tuple(part.start(prompt, prompt_mask) for part in self.parts)
-
-  def forced(self, state):
-    token = jnp.int32(-1)
-    for part, own in zip(self.parts, state):
-      token = jnp.where(token >= 0, token, part.forced(own))
-    return token
-
-  def adjust(self, state, logits):
-    for part, own in zip(self.parts, state):
-      logits = part.adjust(own, logits)
-    return logits
-
-  def read(self, state, token):
-    return tuple(part.read(own, token) for part, own in zip(self.parts, state))
-
-  def ended(self, state):
-    ended = [part.ended(own) for part, own in zip(self.parts, state)]
-    return jnp.any(jnp.stack(ended))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +74,7 @@ class _MinTokens(Guide):
     return state + 1
 
 
-def min_tokens(*, count: int = 1, eos_id: int = 1) -> Guide:
+def min_tokens(*, eos_id: int, count: int = 1) -> Guide:
   """The end token cannot be drawn before `count` others."""
   return _MinTokens(int(count), int(eos_id))
 
@@ -189,7 +97,7 @@ class _RepetitionPenalty(Guide):
     return state | (jnp.arange(self.vocab_size) == token)
 
 
-def repetition_penalty(*, penalty: float = 1.2, vocab_size: int = 64) -> Guide:
+def repetition_penalty(*, vocab_size: int, penalty: float = 1.2) -> Guide:
   """Makes tokens of the prompt and of the completion so far less likely.
 
   Positive logits are divided by `penalty`, negative ones multiplied.
@@ -344,59 +252,19 @@ def _ids(name: str, tokens: Sequence[int]) -> tuple[int, ...]:
   return tuple(int(token) for token in tokens)
 
 
-def make(parts: Sequence[Any]) -> Guide | None:
+def make(parts: Sequence[Any], *, eos_id: int, vocab_size: int) -> Guide | None:
   """The guide of a config's list of {name, **hparams}; None of an empty one.
 
   Raises:
     ValueError: an unknown guide or hyperparameter, with the nearest valid one.
   """
+  known = {'eos_id': eos_id, 'vocab_size': vocab_size}
   made = []
   for part in parts:
     part = dict(part)
     if 'name' not in part:
       raise ValueError(f'guide {part} has no "name".' + nearest('', __all__))
     name = part.pop('name')
-    made.append(resolve(sys.modules[__name__], name, **part)())
+    function = resolve(sys.modules[__name__], name, **part)
+    made.append(function(**{k: known[k] for k in arrays_of(function.func)}))
   return chain(*made)
-
-
-def chain(*parts: Guide | None) -> Guide | None:
-  """The guide that applies all of `parts`; None where there is none."""
-  real = tuple(part for part in parts if part is not None)
-  if len(real) < 2:
-    return real[0] if real else None
-  return Chain(real)
-
-
-def start_rows(
-  guide: Guide, prompts: Array, prompt_mask: Array, group_size: int
-) -> PyTree:
-  """States [B, G, ...] of completions that have not begun."""
-  states = jax.vmap(guide.start)(prompts, prompt_mask)
-  return spread(states, group_size)
-
-
-def spread(states: PyTree, group_size: int) -> PyTree:
-  """[B, ...] -> [B, G, ...], the same for all completions of a prompt."""
-  return jax.tree.map(
-    lambda x: jnp.broadcast_to(
-      x[:, None], (x.shape[0], group_size, *x.shape[1:])
-    ),
-    states,
-  )
-
-
-def replay(
-  guide: Guide, state: PyTree, tokens: Array
-) -> tuple[PyTree, Array, PyTree]:
-  """One completion [C] read again.
-
-  Returns the states before each token [C, ...], which tokens were forced [C]
-  bool, and the state after all of them.
-  """
-
-  def step(state, token):
-    return guide.read(state, token), (state, guide.forced(state) >= 0)
-
-  last, (states, forced) = jax.lax.scan(step, state, tokens)
-  return states, forced, last

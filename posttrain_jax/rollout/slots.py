@@ -6,8 +6,7 @@ completions, and each is the one that it would have been in any other slot.
 
 A slot's cache is the keys of its prompt, then a ring of `max_new_tokens`
 columns. All slots write the same column of the ring at a step, wherever their
-completion began; a mask says which columns are theirs. (Keys carry their
-position, so their order in the cache has no meaning.)
+completion began; each column's position says whether it is theirs.
 """
 
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
+from posttrain_jax.models.cache import load_prompt
 from posttrain_jax.rollout.work import Drawn, Work
 from posttrain_jax.types import Array
 
@@ -28,9 +28,7 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
   Returns completion, mask, logps, given [N, C] and finished [N] float32.
   """
   size, count = work.max_new_tokens, work.count
-  width = work.prefix.mask.shape[1]
   carry = {
-    'step': jnp.int32(0),
     'next': jnp.int32(0),
     'row': jnp.full((slots,), count, jnp.int32),
     't': jnp.zeros((slots,), jnp.int32),
@@ -41,7 +39,9 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
     'logps': jnp.zeros((count, size), jnp.float32),
     'given': jnp.zeros((count, size), jnp.float32),
     'finished': jnp.zeros((count,), jnp.float32),
-    'cache': transformer.init_cache(work.config, slots, width + size),
+    'cache': transformer.init_cache(
+      work.config, slots, size, fixed=work.prompt_size
+    ),
     'state': jax.tree.map(
       lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), work.guide_state
     ),
@@ -82,19 +82,7 @@ def _refill(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
   """Gives the first free slot the next completion and its first token."""
   slot, row = jnp.argmax(carry['done']), carry['next']
   prompt = row // work.group_size
-  cache, prefix = carry['cache'], work.prefix
-
-  def load(buffer, source):
-    own = jax.lax.dynamic_index_in_dim(source, prompt, keepdims=True)
-    zero = jnp.zeros_like(slot)
-    return jax.lax.dynamic_update_slice(buffer, own, (slot, zero, zero, zero))
-
-  seen = jnp.pad(prefix.mask[prompt], (0, work.max_new_tokens))
-  cache = cache.replace(
-    keys=tuple(map(load, cache.keys, prefix.keys)),
-    values=tuple(map(load, cache.values, prefix.values)),
-    mask=cache.mask.at[slot].set(seen),
-  )
+  cache = load_prompt(carry['cache'], slot, work.prefix, prompt)
   drawn = work.draw(
     work.first_logits[prompt][None],
     row[None],
@@ -120,20 +108,17 @@ def _advance(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
   """One token of every slot; those that are done write nothing."""
   t, done = carry['t'], carry['done']
   row = jnp.minimum(carry['row'], work.count - 1)
-  width = work.prefix.mask.shape[1]
-  column = width + carry['step'] % work.max_new_tokens
   logits, cache = transformer.apply(
     work.params,
     work.config,
     carry['token'][:, None],
     positions=(work.prompt_lengths[row // work.group_size] + t - 1)[:, None],
-    cache=carry['cache'].replace(length=column),
+    cache=carry['cache'],
   )
   drawn = work.draw(logits[:, 0], row, t, carry['state'])
   written = jnp.where(done, work.count, carry['row'])
   carry, ended = _record(work, carry, written, t, drawn)
   return carry | {
-    'step': carry['step'] + 1,
     't': t + 1,
     'token': drawn.token,
     'done': done | ended,

@@ -18,7 +18,6 @@ def decode(work: Work) -> dict[str, Array]:
   rows, size = work.count, work.max_new_tokens
   everyone = jnp.arange(rows)
   starts = jnp.repeat(work.prompt_lengths, work.group_size)
-  prefix = work.prefix
 
   def draw(logits, t, state):
     return work.draw(logits, everyone, jnp.full((rows,), t, jnp.int32), state)
@@ -32,7 +31,7 @@ def decode(work: Work) -> dict[str, Array]:
     'logps': jnp.zeros((rows, size), jnp.float32),
     'given': jnp.zeros((rows, size), jnp.float32),
     'state': work.guide_state,
-    'cache': _own(transformer.init_cache(work.config, rows, size)),
+    'cache': transformer.init_cache(work.config, rows, size),
   }
   first = jnp.repeat(work.first_logits, work.group_size, axis=0)
   carry = _record(work, carry, 0, draw(first, 0, work.guide_state))
@@ -40,19 +39,14 @@ def decode(work: Work) -> dict[str, Array]:
   def advance(carry):
     t = carry['t']
     # The prefix stays outside the loop's carry: it is read, never written.
-    cache = carry['cache'].replace(
-      prefix_keys=prefix.keys,
-      prefix_values=prefix.values,
-      prefix_mask=prefix.mask,
-    )
     logits, cache = transformer.apply(
       work.params,
       work.config,
       carry['token'][:, None],
       positions=(starts + t - 1)[:, None],
-      cache=cache,
+      cache=carry['cache'].replace(prefix=work.prefix),
     )
-    carry = carry | {'t': t + 1, 'cache': _own(cache)}
+    carry = carry | {'t': t + 1, 'cache': cache.own()}
     return _record(work, carry, t, draw(logits[:, 0], t, carry['state']))
 
   carry = jax.lax.while_loop(
@@ -80,7 +74,3 @@ def _record(work: Work, carry, t, drawn: Drawn):
     'given': column(carry['given'], drawn.forced & running),
     'state': drawn.state,
   }
-
-
-def _own(cache: transformer.Cache) -> transformer.Cache:
-  return cache.replace(prefix_keys=None, prefix_values=None, prefix_mask=None)

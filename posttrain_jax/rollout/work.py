@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout.guides import Guide
+from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.types import Array, PyTree
 
 __all__ = ['Drawn', 'Work']
@@ -37,6 +37,7 @@ class Work:
 
   prefix          a filled cache of the B prompts
   first_logits    [B, V] of each prompt's first new token
+  prompt_size     P, tokens that a prompt may have
   prompt_lengths  [B]
   keys            [N] one key a completion
   max_new_tokens  C
@@ -47,6 +48,7 @@ class Work:
   config: ModelConfig
   prefix: transformer.Cache
   first_logits: Array
+  prompt_size: int
   prompt_lengths: Array
   keys: Array
   group_size: int

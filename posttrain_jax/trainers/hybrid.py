@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import rollout
+from posttrain_jax.rollout import environments
 from posttrain_jax.types import Array, Batch, Rollout
 
 __all__ = [
@@ -137,11 +138,16 @@ def demonstrations(
     x, missing, constant_values=fill
   )[..., :width]  # fmt: skip
   mask = fit(mask, 0.0) * fits
+  tokens = fit(tokens, pad_id)
+  written = jax.vmap(
+    lambda some: environments.given(task, examples, some), 1, 1
+  )
   return Rollout(
-    completion=fit(tokens, pad_id),
+    completion=tokens,
     mask=mask,
     logps=jnp.zeros_like(mask),
     finished=fits[..., 0].astype(jnp.float32),
+    given=written(tokens),
   )
 
 

@@ -88,7 +88,7 @@ def score(
   params: PyTree,
   config: ModelConfig,
   batch: Batch,
-  temperature: float | Array | Callable[[Array, Array], Array] = 1.0,
+  temperature: float | Array | Callable[..., Array] = 1.0,
   *,
   shared: Shared | None = None,
   size: int | None = None,
@@ -109,6 +109,7 @@ def score(
       temperature,
       positions=batch.positions,
       segment_ids=batch.segment_ids,
+      context=batch.guide,
       **wanted,
     )
   return signals.replace(old_logps=batch.old_logps, ref_logps=batch.ref_logps)

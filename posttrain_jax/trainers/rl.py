@@ -14,18 +14,21 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import diagnostics, masked, rollout, sharding, token_weights
-from posttrain_jax.losses import flow, regularizers
+from posttrain_jax.losses import flow
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import arrays_of, lookup
 from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout.guide import Guide, context, spread
 from posttrain_jax.trainers import hybrid, rl_objective, rl_rewards
-from posttrain_jax.trainers.objective import bind, score
+from posttrain_jax.trainers.objective import bind
+from posttrain_jax.trainers.rl_scoring import make_score_rows
 from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.types import (
   Array,
   Batch,
   Example,
+  PyTree,
   Rollout,
   TrainState,
 )
@@ -43,19 +46,31 @@ def make_rollout(
   eos_id: int,
   pad_id: int,
   *,
+  guide: Guide | None = None,
   greedy: bool = False,
   exploring: bool = False,
 ) -> Callable[..., Rollout]:
   """`generate(params, prompts, prompt_mask, prompt_ids, key) -> Rollout`.
 
+  guide      what steers the answers; where it has a task's environment in it,
+             `generate` takes its states `guide_state` [B, ...] too
   greedy     one greedy answer a prompt, in place of the group
   exploring  the answers beside the group; `generate` then takes a temperature
              in place of the decoder's, and `logps` are at that temperature
   """
   decoder = decoders.greedy if greedy else bind(decoders, config.decoder)
   group_size = config.explore.per_prompt if exploring else config.group_size
+  group_size = 1 if greedy else group_size
 
-  def generate(params, prompts, prompt_mask, prompt_ids, key, temperature=None):
+  def generate(
+    params,
+    prompts,
+    prompt_mask,
+    prompt_ids,
+    key,
+    temperature=None,
+    guide_state=None,
+  ):
     draw = decoder
     if temperature is not None:
       draw = functools.partial(decoder, temperature=temperature)
@@ -65,13 +80,15 @@ def make_rollout(
       prompts,
       prompt_mask,
       key,
-      group_size=1 if greedy else group_size,
+      group_size=group_size,
       max_new_tokens=max_new_tokens,
       decoder=draw,
       eos_id=eos_id,
       pad_id=pad_id,
       prompt_ids=prompt_ids,
       slots=0 if greedy else config.slots,
+      guide=guide,
+      guide_state=spread(guide_state, group_size),
     )
 
   return generate
@@ -83,19 +100,22 @@ def make_learn(
   update: Callable,
   refresh: Callable[[TrainState], TrainState],
   shared: Shared | None = None,
+  guide: Guide | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
   """`learn(state, prompts, prompt_mask, rollout, rewards [B, G], key,
-  beside, prefix_rewards, token_rewards, **arrays)`.
+  beside, prefix_rewards, token_rewards, guide_state, **arrays)`.
 
   beside          {'expert' or 'explore': (Rollout, rewards [B, k])}
   prefix_rewards  [B, G, C] of each completion stopped before token c, for the
                   losses that ask for them
   token_rewards   [B, G, C] beside the verifier's, of `config.token_rewards`
+  guide_state     [B, ...] states of the guide, where it has an environment
   arrays          those that the advantage asks for
 
   shared  reads each prompt once for all of its rows
+  guide   what steered the rollouts: replayed where it changed logits
   """
-  score_rows = _make_score_rows(config, models, shared)
+  score_rows = make_score_rows(config, models, shared, guide)
   token_advantages = rl_rewards.make_token_advantages(config)
   add_extras = _make_extras(config, models['policy'])
   steering = rl_objective.make_controllers(config)
@@ -110,10 +130,22 @@ def make_learn(
     beside=None,
     prefix_rewards=None,
     token_rewards=None,
+    guide_state=None,
     **given,
   ):
     beside = beside or {}
     batch = rollout.assemble_groups(prompts, prompt_mask, samples)
+    if guide is not None and guide.adjusts:
+      states = (
+        jax.vmap(guide.start)(prompts, prompt_mask)
+        if guide_state is None
+        else guide_state
+      )
+      states = spread(states, samples.mask.shape[1])
+      before = context(
+        guide, states, samples, batch.starts, batch.tokens.shape[1]
+      )
+      batch = batch.replace(guide=before)
     batch = sharding.rows(batch)
     metrics = diagnostics.rollout_metrics(
       rewards, samples.mask, samples.finished
@@ -221,59 +253,6 @@ def _with_rows_beside(
   return sharding.rows(hybrid.join(own, others, prompts.shape[0])), metrics
 
 
-def _make_score_rows(
-  config: Any, models: dict[str, ModelConfig], shared: Shared | None
-) -> Callable:
-  """(state, batch) -> batch with what models say of it, old values, the KL
-  penalty [R, T] that rewards lose, metrics."""
-  model, temperature = models['policy'], decoders.view(config.decoder)
-  proximal = 'proximal_logps' in rl_objective.loss_arrays(config)
-  critic = config.advantage.name == 'gae'
-  rescored = config.old_logps == 'learner' or critic or proximal
-  in_reward = rl_objective.penalised(config, 'reward')
-  on_logits = config.kl.name in regularizers.LOGITS
-  referred = in_reward or (
-    rl_objective.penalised(config, 'loss') and not on_logits
-  )
-
-  if in_reward:
-    divergence = rl_objective.bind_kl(config.kl)
-    coef = rl_objective.coefficient(config, 'kl', config.kl.coef)
-
-  own = None if shared is None else shared.with_group(config.group_size)
-
-  def read(params, model, batch):
-    if own is None:
-      return score(params, model, batch, temperature)
-    return own.score_once(params, model, batch, temperature)
-
-  def score_rows(state: TrainState, batch: Batch):
-    old_values = penalty = None
-    metrics = {}
-    if rescored:
-      # The scoring program's own numbers: the first ratio is exactly 1.
-      signals = read(state.params, model, batch)
-      signals = jax.lax.stop_gradient(signals)
-      metrics |= diagnostics.logp_gap(
-        batch.old_logps, signals.logps, batch.mask
-      )
-      old_values = signals.values
-      if config.old_logps == 'learner':
-        batch = batch.replace(old_logps=signals.logps)
-      if proximal:
-        batch = batch.replace(extras={'proximal_logps': signals.logps})
-    if referred:
-      ref = read(state.ref_params, models['ref'], batch)
-      batch = batch.replace(ref_logps=ref.logps)
-    if in_reward:
-      estimate, _ = divergence(batch.old_logps, batch.ref_logps, batch.mask)
-      metrics['kl'] = masked.mean(estimate, batch.mask)
-      penalty = jax.lax.stop_gradient(coef(state) * estimate)
-    return batch, old_values, penalty, metrics
-
-  return score_rows
-
-
 def _make_rows_beside(
   answer: Callable,
   verify_all: Callable,
@@ -313,6 +292,7 @@ def make_step(
   temperature: Callable[[TrainState], Array] | None = None,
   reward_tokens: Callable | None = None,
   prefixes: bool = False,
+  start_guide: Callable[[Example], PyTree] | None = None,
 ) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
   """The whole step for an in-graph task: `step(state, key)`.
 
@@ -325,6 +305,7 @@ def make_step(
   reward_tokens       (params, examples, samples, key) -> rewards [B, G, C],
                       metrics
   prefixes            also judge every completion stopped at each of its tokens
+  start_guide         (examples) -> states [B, ...] of what steers the answers
   """
   # Over completions of one prompt, then over prompts.
   over_group = lambda f: jax.vmap(jax.vmap(f, (None, 0, 0)), (0, 0, 0))
@@ -332,6 +313,8 @@ def make_step(
   stopped = over_group(rl_rewards.stopped_everywhere(verify))
 
   def answer(how, state: TrainState, examples: Example, key: Array, **given):
+    if start_guide is not None:
+      given['guide_state'] = start_guide(examples)
     samples = sharding.rows(
       how(
         state.params,
@@ -353,6 +336,8 @@ def make_step(
     examples = sharding.rows(sample_examples(example_key))
     samples, components = answer(generate, state, examples, sample_key)
     given = {}
+    if start_guide is not None:
+      given['guide_state'] = start_guide(examples)
     if generate_greedy is not None:
       _, greedy = answer(generate_greedy, state, examples, sample_key)
       given['greedy_rewards'] = greedy['reward'][:, 0]

@@ -1,15 +1,23 @@
 """What an RL config asks for, and what cannot work."""
 
+from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax.losses import flow, regularizers
 from posttrain_jax.resolve import arrays_of, lookup, nearest
+from posttrain_jax.rollout import environments, guides
+from posttrain_jax.rollout.guide import Guide, chain
 from posttrain_jax.tasks.text import is_text
 from posttrain_jax.trainers import hybrid, rl_objective
+from posttrain_jax.types import Example, PyTree
 
 __all__ = [
   'check',
+  'make_guide',
+  'make_start',
   'needs_greedy',
   'needs_prefixes',
   'needs_reference',
@@ -49,6 +57,34 @@ def needs_prefixes(config: Any) -> bool:
   return 'state_log_rewards' in rl_objective.loss_arrays(config)
 
 
+def make_guide(
+  config: Any, task: Any, eos_id: int, vocab_size: int
+) -> Guide | None:
+  """What steers a run's own answers: the task's environment, then
+  `config.guides`."""
+  own = guides.make(config.guides, eos_id=eos_id, vocab_size=vocab_size)
+  return chain(environments.of(task), own)
+
+
+def make_start(
+  task: Any, guide: Guide | None
+) -> Callable[[Example], PyTree] | None:
+  """(examples) -> states [B, ...] of `make_guide`'s guide, where the task has
+  an environment; None: a guide knows how to start."""
+  environment = environments.of(task)
+  if environment is None:
+    return None
+
+  def start(examples: Example) -> PyTree:
+    episodes = jax.vmap(task.episode)(examples)
+    if guide is environment:
+      return episodes
+    _, own = guide.parts
+    return episodes, jax.vmap(own.start)(examples.prompt, examples.prompt_mask)
+
+  return start
+
+
 def check(config: Any) -> None:
   """Raises ValueError for parts of an RL config that cannot work together."""
   if config.decoder.name == 'greedy':
@@ -64,6 +100,7 @@ def check(config: Any) -> None:
   if config.slots < 0:
     raise ValueError(f'slots={config.slots} is below 0')
   hybrid.check(config)
+  _check_guides(config)
   _check_coefficients(config)
   _check_kl(config)
   _check_flow(config)
@@ -73,6 +110,27 @@ def check(config: Any) -> None:
     raise ValueError(
       f'{reason}, which host tasks such as "{config.task.name}" do not make'
     )
+
+
+def _check_guides(config: Any) -> None:
+  names = [dict(part).get('name') for part in config.guides]
+  if 'forced_prefix' in names:
+    raise ValueError(
+      'guides: "forced_prefix" needs the tokens; call rollout.generate with '
+      'guide_state from your own step'
+    )
+  if not names:
+    return
+  for key, there in (
+    ('demos_per_prompt', config.demos_per_prompt),
+    ('explore.per_prompt', config.explore.per_prompt),
+    ('token_rewards.name', config.token_rewards.name != 'none'),
+  ):
+    if there:
+      raise ValueError(
+        f'guides={names} steer the own answers only, and {key} adds or scores '
+        'others; leave one of them out'
+      )
 
 
 def _check_coefficients(config: Any) -> None:

@@ -16,6 +16,7 @@ from posttrain_jax.losses import (
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import arrays_of
 from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.trainers import hybrid
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
@@ -123,7 +124,11 @@ def _make_masks(config: Any, terms: list[str]) -> Callable:
 
 
 def _make_own_terms(
-  config: Any, models: dict[str, ModelConfig], eos_id: int, terms: list[str]
+  config: Any,
+  models: dict[str, ModelConfig],
+  eos_id: int,
+  terms: list[str],
+  guide: Guide | None,
 ) -> tuple[Callable, set[str]]:
   """(terms on the policy's own rows, signals that they read).
 
@@ -136,7 +141,7 @@ def _make_own_terms(
   if 'stop_logps' in loss_arrays(config):
     read.add('logits')
   if 'kl' in terms:
-    penalty = make_penalty(config, models)
+    penalty = make_penalty(config, models, guide)
     if config.kl.name in regularizers.LOGITS:
       read.add('logits')
   if 'value' in terms:
@@ -198,6 +203,7 @@ def make_objective(
   models: dict[str, ModelConfig],
   eos_id: int,
   shared: Shared | None = None,
+  guide: Guide | None = None,
 ) -> Objective:
   """`config.loss` and, where their coefficients are not 0, the other terms.
 
@@ -207,11 +213,13 @@ def make_objective(
   `explore`, REINFORCE with advantage 1.
 
   shared  reads each prompt once for all of its rows
+  guide   what steered the rollouts
   """
-  model, temperature = models['policy'], decoders.view(config.decoder)
+  model = models['policy']
+  temperature = decoders.view(config.decoder, guide)
   terms, average = _terms_of(config), bind(reduce, config.reduce)
   masks = _make_masks(config, terms)
-  own_terms, read = _make_own_terms(config, models, eos_id, terms)
+  own_terms, read = _make_own_terms(config, models, eos_id, terms, guide)
   expert_loss = None
   if config.expert_loss.name != 'none':
     expert_loss = bind(policy_gradient, config.expert_loss)

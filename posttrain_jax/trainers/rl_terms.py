@@ -18,6 +18,7 @@ from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import arrays_of, resolve
 from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.trainers import hybrid
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import bind, score
@@ -101,13 +102,15 @@ def make_policy_loss(config: Any, eos_id: int) -> Callable:
   return balance if config.loss.name in flow.__all__ else gradient
 
 
-def make_penalty(config: Any, models: dict[str, ModelConfig]) -> Callable:
+def make_penalty(
+  config: Any, models: dict[str, ModelConfig], guide: Guide | None = None
+) -> Callable:
   """(signals, state, batch, mask, view) -> token penalty [R, T], metrics.
 
   view  how `score` reads the batch
   """
   penalty = bind_kl(config.kl)
-  temperature = decoders.view(config.decoder)
+  temperature = decoders.view(config.decoder, guide)
   on_logits = config.kl.name in regularizers.LOGITS
   corrected = 'old_logps' in arrays_of(penalty.func)
 

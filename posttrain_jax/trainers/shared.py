@@ -20,7 +20,7 @@ __all__ = ['Shared']
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-  """How the rows of a batch share prompts.
+  """How the rows of a batch share prompts; the batch says where they end.
 
   prompt_length  P, columns that a prompt may have
   group_size     rows of one prompt, next to each other
@@ -39,13 +39,7 @@ class Shared:
 
   def _taken_apart(self, batch: Batch):
     """(prompts, their real tokens, places of the completions [R, C])."""
-    real = batch.segment_ids > 0
-    counted = batch.mask > 0
-    first = jnp.where(
-      jnp.any(counted, axis=1), jnp.argmax(counted, axis=1), jnp.sum(real, 1)
-    )
-    # A row that counts nothing does not say where its prompt ends.
-    lengths = jnp.min(first.reshape(-1, self.group_size), axis=1)
+    lengths = batch.starts[:: self.group_size]
     columns = jnp.arange(self.prompt_length)
     prompts = batch.tokens[:: self.group_size, : self.prompt_length]
     prompt_real = columns[None] < lengths[:, None]
@@ -82,7 +76,11 @@ class Shared:
     size  one of `sizes`
     """
     prompts, prompt_real, places = self._taken_apart(batch)
-    take = lambda x: jnp.take_along_axis(x, places, axis=1)
+
+    def take(x):
+      index = places.reshape(places.shape + (1,) * (x.ndim - 2))
+      return jnp.take_along_axis(x, index, axis=1)
+
     found = grouped.group_token_logps(
       params,
       config,
@@ -92,6 +90,7 @@ class Shared:
       take(batch.segment_ids),
       take(batch.mask),
       temperature,
+      jax.tree.map(take, batch.guide),
       size=size,
       **wanted,
     )
