@@ -1,4 +1,4 @@
-"""Evaluation in-graph: greedy accuracy, samples for pass@k, divergence.
+"""Evaluation in-graph: greedy accuracy, pass@k, votes, beams, divergence.
 
   python -m posttrain_jax.evaluate --checkpoint runs/rl \\
       --config.eval.num_problems=512 [--config.task.name=addition]
@@ -21,11 +21,21 @@ import ml_collections
 from posttrain_jax import diagnostics, masked, rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import decoders, environments
-from posttrain_jax.tasks import split, vocab
-from posttrain_jax.types import Array, PyTree
+from posttrain_jax.rollout import beam, decoders, environments, select
+from posttrain_jax.tasks import base, split, vocab
+from posttrain_jax.tasks.vocab import Text
+from posttrain_jax.types import Array, PyTree, Rollout
 
-__all__ = ['Evaluator', 'divergence', 'generate_and_verify']
+__all__ = [
+  'Evaluator',
+  'answers',
+  'confidence',
+  'divergence',
+  'generate_and_verify',
+  'selected',
+]
+
+MARKER = '>'  # between a chain of thought and the answer
 
 
 def generate_and_verify(
@@ -54,8 +64,59 @@ def generate_and_verify(
     prompt_ids=examples.prompt_id,
     **environments.steering(task, examples, group_size),
   )
+  return samples, _verify(task, examples, samples)
+
+
+def _verify(task: Any, examples: Any, samples: Rollout) -> Array:
+  """Rewards [B, G] of completions."""
   verify = jax.vmap(jax.vmap(task.verify, (None, 0, 0)), (0, 0, 0))
-  return samples, verify(examples, samples.completion, samples.mask)['reward']
+  return verify(examples, samples.completion, samples.mask)['reward']
+
+
+def answers(task: Any, samples: Rollout) -> Text:
+  """What each completion finally answers: tokens [B, G, C], length [B, G].
+
+  A task says it with `task.answer(completion [C], mask [C]) -> Text`; of others
+  it is the text after the last '>'.
+  """
+  answer = getattr(task, 'answer', None) or (
+    lambda completion, mask: base.final_text(completion, mask, MARKER)
+  )
+  return jax.vmap(jax.vmap(answer))(samples.completion, samples.mask)
+
+
+def selected(
+  words: Array, mask: Array, confidence: Array, rewards: Array
+) -> dict[str, Array]:
+  """What choosing among k samples without a verifier is worth.
+
+  words, mask   [N, S, A] answers, from the first slot on
+  confidence    [N, S] mean log-probability of each sample's tokens
+  rewards       [N, S]
+
+  Returns eval/maj@k, of the answer that most of k samples give, and
+  eval/best_of@k, of the sample the policy itself is surest of, for powers of
+  two 2 <= k <= S.
+  """
+  metrics = {}
+  for k in _powers(rewards.shape[1]):
+    voted = select.majority_at_k(words, mask, rewards, k)
+    best = select.best_of_k_expected(confidence, rewards, k)
+    metrics[f'eval/maj@{k}'] = jnp.mean(voted)
+    metrics[f'eval/best_of@{k}'] = jnp.mean(best)
+  return metrics
+
+
+def confidence(samples: Rollout) -> Array:
+  """Mean log-probability [B, G] of the tokens that the model chose."""
+  chosen = samples.mask
+  if samples.given is not None:
+    chosen = chosen * (1.0 - samples.given)
+  return masked.mean(samples.logps, chosen, axis=-1)
+
+
+def _powers(largest: int) -> list[int]:
+  return [2**i for i in range(1, largest.bit_length())]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +126,13 @@ class Evaluator:
   num_problems  problems, drawn from `key`
   samples       samples a problem at temperature 1, for pass@k; 0 = greedy only
   batch         problems at a time (memory)
+  beams         of a beam search for each problem; 0 = none
 
-  Metrics: eval/accuracy (greedy), eval/length, eval/truncated, and with
-  samples eval/accuracy_sampled (and its standard error over problems),
-  eval/pass@k for powers of two k <= samples, eval/distinct (different
-  completions a problem / samples).
+  Metrics: eval/accuracy (greedy), eval/length, eval/truncated; with beams
+  eval/accuracy_beam, of the best one; and with samples eval/accuracy_sampled
+  (and its standard error over problems), eval/distinct (different completions a
+  problem / samples), eval/pass@k, eval/maj@k and eval/best_of@k (`selected`)
+  for powers of two k <= samples.
   """
 
   model: ModelConfig
@@ -78,8 +141,16 @@ class Evaluator:
   samples: int
   batch: int
   heldout_fraction: float
+  beams: int = 0
 
   def __post_init__(self):
+    if self.beams < 0:
+      raise ValueError(f'eval.beams={self.beams} is negative; 0 = none')
+    if self.beams and environments.of(self.task) is not None:
+      raise ValueError(
+        f'eval.beams={self.beams}: a task in turns has no beam search; '
+        'nearest valid: 0'
+      )
     if self.num_problems < 1 or self.num_problems % self.batch:
       raise ValueError(
         f'eval.num_problems={self.num_problems} is no multiple of '
@@ -106,7 +177,26 @@ class Evaluator:
 
   def __call__(self, params: PyTree, key: Array) -> dict[str, Array]:
     examples = self._batches(self.problems(key))
-    run = lambda part, size, decoder: generate_and_verify(
+
+    def one(part):
+      samples, rewards = self._run(params, part, key, 1, decoders.greedy)
+      return rewards[:, 0], samples.mask.sum(-1)[:, 0], samples.finished[:, 0]
+
+    correct, length, finished = jax.lax.map(one, examples)
+    metrics = {
+      'eval/accuracy': jnp.mean(correct),
+      'eval/length': jnp.mean(length),
+      'eval/truncated': 1.0 - jnp.mean(finished),
+    }
+    if self.beams:
+      found = jax.lax.map(lambda part: self._beam(params, part), examples)
+      metrics['eval/accuracy_beam'] = jnp.mean(found)
+    if self.samples:
+      metrics |= self._sampled(params, key, examples)
+    return metrics
+
+  def _run(self, params, part, key, size, decoder):
+    return generate_and_verify(
       params,
       self.model,
       self.task,
@@ -116,38 +206,46 @@ class Evaluator:
       decoder=decoder,
     )
 
-    def one(part):
-      samples, rewards = run(part, 1, decoders.greedy)
-      return rewards[:, 0], samples.mask.sum(-1)[:, 0], samples.finished[:, 0]
+  def _beam(self, params: PyTree, part: Any) -> Array:
+    """Rewards [B] of the best beam of each problem."""
+    found, scores = beam.search(
+      params,
+      self.model,
+      part.prompt,
+      part.prompt_mask,
+      beams=self.beams,
+      max_new_tokens=self.task.completion_length,
+      eos_id=vocab.EOS,
+      pad_id=vocab.PAD,
+    )
+    return _verify(self.task, part, select.best_of_n(found, scores))[:, 0]
 
-    correct, length, finished = jax.lax.map(one, examples)
-    metrics = {
-      'eval/accuracy': jnp.mean(correct),
-      'eval/length': jnp.mean(length),
-      'eval/truncated': 1.0 - jnp.mean(finished),
-    }
-    if self.samples == 0:
-      return metrics
-
+  def _sampled(self, params: PyTree, key: Array, examples: Any) -> dict:
     def many(part):
-      samples, rewards = run(part, self.samples, decoders.sample)
+      samples, rewards = self._run(
+        params, part, key, self.samples, decoders.sample
+      )
       words = jax.vmap(jax.vmap(split.fingerprint))(samples.completion)
       ordered = jnp.sort(words, axis=1)
       fresh = 1 + jnp.sum(ordered[:, 1:] != ordered[:, :-1], axis=1)
-      return rewards, fresh / self.samples
+      said = answers(self.task, samples)
+      sure = confidence(samples)
+      return rewards, fresh / self.samples, said.tokens, said.mask, sure
 
-    rewards, distinct = jax.lax.map(many, examples)
-    rewards = rewards.reshape(self.num_problems, self.samples)
-    metrics['eval/accuracy_sampled'] = jnp.mean(rewards)
+    found = jax.lax.map(many, examples)
+    rewards, distinct, words, mask, sure = jax.tree.map(
+      lambda x: x.reshape(self.num_problems, *x.shape[2:]), found
+    )
     # Problems are independent, the samples of one problem are not.
     spread = jnp.std(jnp.mean(rewards, axis=1), ddof=1)
-    metrics['eval/accuracy_sampled_stderr'] = spread / self.num_problems**0.5
-    metrics['eval/distinct'] = jnp.mean(distinct)
-    k = 2
-    while k <= self.samples:
+    metrics = {
+      'eval/accuracy_sampled': jnp.mean(rewards),
+      'eval/accuracy_sampled_stderr': spread / self.num_problems**0.5,
+      'eval/distinct': jnp.mean(distinct),
+    }
+    for k in _powers(self.samples):
       metrics[f'eval/pass@{k}'] = diagnostics.pass_at_k(rewards > 0.5, k)
-      k *= 2
-    return metrics
+    return metrics | selected(words, mask, sure, rewards)
 
   def transcripts(self, params: PyTree, key: Array, count: int) -> list[dict]:
     """Greedy completions of the first `count` problems, as text (host)."""

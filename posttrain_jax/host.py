@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax import diagnostics, rollout, sharding
+from posttrain_jax import diagnostics, evaluate, rollout, sharding
 from posttrain_jax.data.tokenizers import Tokenizer
 from posttrain_jax.drivers import run_key
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import decoders
-from posttrain_jax.tasks.text import TextTask
+from posttrain_jax.rollout import beam, decoders, select
+from posttrain_jax.tasks.text import TextTask, final_answer
 from posttrain_jax.types import Array, PyTree, Rollout, TrainState
 
 __all__ = ['HostEvaluator', 'HostRL', 'HostStep', 'completion_texts']
@@ -141,6 +141,7 @@ class HostEvaluator:
   samples         a problem at temperature 1, for pass@k; 0 = greedy only
   batch           problems at a time (memory)
   max_new_tokens  of a completion
+  beams           of a beam search for each problem; 0 = none
   """
 
   model: ModelConfig
@@ -150,8 +151,11 @@ class HostEvaluator:
   samples: int
   batch: int
   max_new_tokens: int
+  beams: int = 0
 
   def __post_init__(self):
+    if self.beams < 0:
+      raise ValueError(f'eval.beams={self.beams} is negative; 0 = none')
     if self.num_problems < 1 or self.num_problems % self.batch:
       near = max(1, round(self.num_problems / self.batch)) * self.batch
       raise ValueError(
@@ -178,6 +182,23 @@ class HostEvaluator:
 
     return jax.jit(generate, static_argnames='size')
 
+  @functools.cached_property
+  def _search(self) -> Callable[..., Rollout]:
+    def search(params, prompts, prompt_mask):
+      found, scores = beam.search(
+        params,
+        self.model,
+        prompts,
+        prompt_mask,
+        beams=self.beams,
+        max_new_tokens=self.max_new_tokens,
+        eos_id=self.tokenizer.eos_id,
+        pad_id=self.tokenizer.pad_id,
+      )
+      return select.best_of_n(found, scores)
+
+    return jax.jit(search)
+
   def _run(self, params: PyTree, key: Array, size: int, start: int):
     """(samples, rewards [B, G], texts) of one batch; `size` 0: greedy."""
     indices = start + np.arange(self.batch)
@@ -192,6 +213,14 @@ class HostEvaluator:
     return samples, *_verified(
       self.task, self.tokenizer, indices, samples, True
     )
+
+  def _beam(self, params: PyTree, start: int) -> np.ndarray:
+    """Rewards [B] of the best beam of each problem of one batch."""
+    indices = start + np.arange(self.batch)
+    prompts = self.task.batch(indices, heldout=True)
+    found = self._search(params, prompts['prompt'], prompts['prompt_mask'])
+    found = jax.device_get(found)
+    return _verified(self.task, self.tokenizer, indices, found, True)[0][:, 0]
 
   def __call__(self, params: PyTree, key: Array) -> dict[str, float]:
     starts = range(0, self.num_problems, self.batch)
@@ -208,17 +237,22 @@ class HostEvaluator:
       'eval/length': np.mean(lengths),
       'eval/truncated': 1.0 - np.mean(finished),
     }
+    if self.beams:
+      found = np.concatenate([self._beam(params, start) for start in starts])
+      metrics['eval/accuracy_beam'] = np.mean(found >= 1.0)
     if self.samples:
       metrics |= self._sampled(params, key, starts)
     return {name: float(value) for name, value in metrics.items()}
 
   def _sampled(self, params: PyTree, key: Array, starts: range) -> dict:
-    correct, distinct = [], []
+    correct, distinct, answers, sure = [], [], [], []
     for start in starts:
-      _, rewards, texts = self._run(params, key, self.samples, start)
+      samples, rewards, texts = self._run(params, key, self.samples, start)
       correct.append(rewards >= 1.0)
       groups = np.reshape(np.array(texts, object), rewards.shape)
       distinct += [len(set(group)) / self.samples for group in groups]
+      answers += [final_answer(text) for text in texts]
+      sure.append(evaluate.confidence(samples))
     correct = jnp.asarray(np.concatenate(correct), jnp.float32)
     # Problems are independent, the samples of one problem are not.
     spread = jnp.std(correct.mean(axis=1), ddof=1)
@@ -231,7 +265,13 @@ class HostEvaluator:
     while k <= self.samples:
       metrics[f'eval/pass@{k}'] = diagnostics.pass_at_k(correct, k)
       k *= 2
-    return metrics
+    # One number for each different answer stands for it in the vote.
+    names, words = np.unique(np.array(answers), return_inverse=True)
+    words = jnp.asarray(words.reshape(*correct.shape, 1))
+    said = jnp.asarray(names != '')[words]
+    return metrics | evaluate.selected(
+      words, said, jnp.concatenate(sure), correct
+    )
 
   def transcripts(self, params: PyTree, key: Array, count: int) -> list[dict]:
     """Greedy completions of the first `count` <= `batch` problems, as text."""

@@ -1,5 +1,6 @@
 """Host tasks: problems, verifiers in workers, the RL loop around them, SFT."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,6 +14,8 @@ import pytest
 from posttrain_jax import build, config, host, metrics, train
 from posttrain_jax.data import task_builder, train_tokenizer
 from posttrain_jax.data.tokenizers import ByteTokenizer, load
+from posttrain_jax.models import transformer
+from posttrain_jax.models.config import make_config
 from posttrain_jax.tasks import gym, text
 from posttrain_jax.tasks.pool import Pool
 from posttrain_jax.types import Rollout
@@ -287,9 +290,11 @@ def test_evaluator_by_hand(chain_sum):
     # Sampled: 0 once of two, 1 and 2 never and always the same, 3 twice.
     rows = {0: lambda r: [r, 'x'], 3: lambda r: [r, r]}
     wrong = lambda r: ['x', 'x']
-    return write(
+    samples = write(
       [rows.get(int(i), wrong)(r) for i, r in zip(prompt_ids, right)]
-    )
+    )  # the second sample is always the likelier one
+    likely = np.array([-1.0, -0.5])[None, :, None]
+    return samples.replace(logps=samples.mask * likely)
 
   evaluator._generate = generate
   found = evaluator(None, jax.random.key(0))
@@ -297,6 +302,8 @@ def test_evaluator_by_hand(chain_sum):
   assert found['eval/truncated'] == 0.0
   assert found['eval/accuracy_sampled'] == pytest.approx(3 / 8)
   assert found['eval/pass@2'] == pytest.approx(2 / 4)
+  # Of two answers the first one wins; problem 0's is the right one.
+  assert found['eval/maj@2'] == 0.5 and found['eval/best_of@2'] == 0.25
   assert found['eval/distinct'] == pytest.approx((1 + 0.5 * 3) / 4)
   # Means of the problems 0.5, 0, 0, 1: variance 11/48, over 4 problems.
   stderr = found['eval/accuracy_sampled_stderr']
@@ -307,6 +314,30 @@ def test_evaluator_by_hand(chain_sum):
     'completion': chain_sum.solve(0, True),
     'reward': 1.0,
   }]  # fmt: skip
+
+
+def test_beams_by_hand(chain_sum):
+  evaluator = host.HostEvaluator(
+    model=make_config('depth-1', vocab_size=BYTES.vocab_size), task=chain_sum,
+    tokenizer=BYTES, num_problems=4, samples=0, batch=2, max_new_tokens=8,
+    beams=3,
+  )  # fmt: skip
+  params = jax.eval_shape(
+    lambda key: transformer.init(key, evaluator.model), jax.random.key(0)
+  )
+  prompts = chain_sum.batch([0, 1], heldout=True)
+  best = jax.eval_shape(
+    evaluator._search, params, prompts['prompt'], prompts['prompt_mask']
+  )
+  assert best.completion.shape == (2, 1, 8)
+  right = [chain_sum.solve(i, heldout=True) for i in range(4)]
+  evaluator._generate = lambda *_, **__: write([['x'], ['x']])
+  said = iter([[[right[0]], ['x']], [[right[2]], [right[3]]]])
+  evaluator._search = lambda *_: write(next(said))
+  found = evaluator(None, jax.random.key(0))
+  assert found['eval/accuracy_beam'] == 0.75 and found['eval/accuracy'] == 0.0
+  with pytest.raises(ValueError, match='eval.beams=-2'):
+    dataclasses.replace(evaluator, beams=-2)
 
 
 # --- Whole runs
