@@ -9,6 +9,13 @@ pure, unbatched and jit- and vmap-able:
   task.solve(example, key) -> Text, the oracle's completion with its EOS (with
       its chain of thought, where the task has one)
 
+A task in turns has two members more (`rollout.environments`):
+
+  task.guide             the environment that answers the model
+  task.episode(example)  its state before the first token
+
+Its completion is the whole transcript, answers included.
+
 `verify` gives 1.0 for a right completion, 0.0 for a wrong or malformed one. The
 completion may be shorter or longer than `completion_length`. All tasks speak
 the vocabulary of `tasks.vocab`.
@@ -33,6 +40,10 @@ __all__ = [
   'sokoban',
   'facts',
   'entity_tracking',
+  'calculator',
+  'dictionary',
+  'frozen_lake_game',
+  'sokoban_game',
 ]
 
 

@@ -1,7 +1,8 @@
 """Tasks with a condition in front of the prompt: '+<sep>12+34=' -> '46'.
 
 Each wraps a task and is one itself: the condition is one token and <sep>, the
-rest of the prompt, the answers and the held-out split are the inner task's.
+rest of the prompt, the answers, the held-out split and the environment of a
+task in turns are the inner task's.
 
   Feedback   says whether the answer that follows is good
   Direction  says what the reward weighs: being right, and being short
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from posttrain_jax.resolve import nearest
 from posttrain_jax.tasks import base, split, vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
+from posttrain_jax.types import Array, Example, PyTree
 
 __all__ = ['Direction', 'Feedback', 'evaluated', 'knobs', 'wrap']
 
@@ -39,6 +40,14 @@ class _Conditioned:
   @property
   def completion_length(self) -> int:
     return self.task.completion_length
+
+  @property
+  def guide(self) -> Any:
+    """The inner task's environment; None where it has none."""
+    return getattr(self.task, 'guide', None)
+
+  def episode(self, example: Example) -> PyTree:
+    return self.task.episode(self._inner(example))
 
   def _condition(self, example: Example, token: Array | int) -> Example:
     """The inner task's problem behind a condition."""

@@ -16,7 +16,8 @@ from posttrain_jax.types import Array, Example
 class Mixture:
   """Draws the task of each problem by weight.
 
-  tasks    the tasks; two of one kind with different knobs are two tasks
+  tasks    the tasks, none of them in turns; two of one kind with different
+           knobs are two tasks
   weights  one per task, not negative; only their proportions matter
 
   `Example.answer` is {'task': index, '<index>_<name>': that task's answer},
@@ -29,6 +30,12 @@ class Mixture:
 
   def __post_init__(self):
     base.check(len(self.tasks) > 0, 'mixture: tasks is empty')
+    for name, task in zip(self.names, self.tasks):
+      base.check(
+        getattr(task, 'guide', None) is None,
+        f'mixture: task "{name}" is played in turns, and the environment of a '
+        'mixture would have to be that of all its tasks; give it a run alone',
+      )
     base.check(
       len(self.weights) == len(self.tasks),
       f'mixture: {len(self.weights)} weights for {len(self.tasks)} tasks',
