@@ -1,6 +1,7 @@
 """Tasks in turns: transcripts by hand and against plain Python environments.
 
-Their rollouts are in test_turns_rollout.py.
+Their rollouts are in test_turns_rollout.py, knobs and wrappers in
+test_turns_knobs.py.
 """
 
 import functools
@@ -15,8 +16,7 @@ from test_tasks import quick_jit
 
 from posttrain_jax import tasks
 from posttrain_jax.rollout import environments
-from posttrain_jax.tasks import conditioned, grids, split, turns, vocab
-from posttrain_jax.tasks.mixture import Mixture
+from posttrain_jax.tasks import grids, split, turns, vocab
 from posttrain_jax.tasks.vocab import Text
 
 ROWS, TRIES, SIZE = 8, 18, 64
@@ -327,9 +327,9 @@ def test_slips_go_to_a_side(turn, written, expected):
 
 def test_slips_are_as_likely_as_asked():
   task = make('frozen_lake_game-dark')
-  turns = slips(task)(jnp.arange(2048, dtype=jnp.uint32))
+  sides = slips(task)(jnp.arange(2048, dtype=jnp.uint32))
   # 14336 draws: three standard deviations are about 0.013.
-  shares = np.bincount(np.ravel(turns), minlength=3) / turns.size
+  shares = np.bincount(np.ravel(sides), minlength=3) / sides.size
   np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.015)
 
 
@@ -365,60 +365,3 @@ def test_sokoban_by_hand():
   for i, expected in enumerate(cases.values()):
     values = [verdicts[name][i] for name in ('reward', 'steps', 'on_goal')]
     assert (found[i], *values) == expected
-
-
-def test_mixtures_refuse_tasks_in_turns():
-  parts = tasks.make('addition'), tasks.make('calculator')
-  with pytest.raises(ValueError, match='"1_calculator" is played in turns'):
-    Mixture(parts, (1.0, 1.0))
-
-
-@pytest.mark.parametrize('condition', conditioned.CONDITIONS)
-def test_conditions_pass_environments_on(condition):
-  plain = conditioned.wrap(tasks.make('addition'), condition)
-  assert getattr(plain, 'guide', None) is None
-  inner = tasks.make('frozen_lake_game')
-  task = conditioned.wrap(inner, condition)
-  assert task.guide == inner.guide
-
-  @quick_jit
-  def run(key):
-    example = task.sample(key)
-    text = task.solve(example, key)
-    verdict = task.verify(example, text.tokens, text.mask)
-    one = jax.tree.map(lambda x: x[None], (example, text.tokens))
-    return text, verdict, environments.given(task, *one)
-
-  text, verdict, given = run(jax.random.key(0))
-  right = verdict.get('task_reward', verdict['reward'])
-  assert right == 1.0 and verdict['steps'] == text.length // 2
-  # Moves and answers take turns; none follows the last move.
-  expected = (np.arange(text.tokens.size) % 2 == 1) & (
-    np.arange(text.tokens.size) < int(text.length) - 1
-  )
-  np.testing.assert_array_equal(given[0], expected)
-
-
-@pytest.mark.parametrize(
-  'name, knobs, message',
-  [
-    ('calculator', {'num_operands': 1}, 'num_operands=1 is not in 2..16'),
-    ('calculator', {'num_digits': 0}, 'num_digits=0 is not in 1..9'),
-    ('calculator', {'num_digits': 4}, 'values of 12 digits, more than 9'),
-    ('calculator', {'operators': '+/'}, r"operators='\+/' must be some"),
-    ('calculator', {'max_calls': 1}, 'max_calls=1 is not in num_operands-1=2'),
-    ('calculator', {'max_call': 4}, 'Did you mean "max_calls"'),
-    ('dictionary', {'word_length': 6}, 'word_length=6 is not in 1..5'),
-    ('dictionary', {'num_words': 27, 'word_length': 1}, 'is not in 1..26'),
-    ('dictionary', {'sentence_length': 0}, 'sentence_length=0 is not in'),
-    ('dictionary', {'max_calls': 2}, 'max_calls=2 is not in sentence_length=3'),
-    ('frozen_lake_game', {'observe': 'nine'}, 'Did you mean "none"'),
-    ('frozen_lake_game', {'slippery': 1.5}, 'slippery=1.5 is not in 0..1'),
-    ('frozen_lake_game', {'size': 7}, r'max_moves=12 is not in 2\*size=14'),
-    ('frozen_lake_game', {'size': 13}, 'size=13 is not in 2..12'),
-    ('sokoban_game', {'num_pushes': 17}, 'num_pushes=17 is not in 1..max_mov'),
-  ],
-)  # fmt: skip
-def test_bad_knobs_are_named(name, knobs, message):
-  with pytest.raises(ValueError, match=message):
-    tasks.make(name, **knobs)
