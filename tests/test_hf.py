@@ -18,7 +18,8 @@ from posttrain_jax.models import hf, hf_config, transformer
 from posttrain_jax.models.config import ModelConfig
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
-NAMES = ('llama3', 'qwen2', 'qwen3')
+WINDOWED = ('mistral', 'qwen2_window')
+NAMES = ('llama3', 'qwen2', 'qwen3', *WINDOWED)
 TINY = ModelConfig(
   vocab_size=7,
   num_layers=2,
@@ -74,6 +75,12 @@ def test_logits_are_those_of_transformers(name):
     ('llama3', dict(rope_scaling=None)),
     ('qwen2', dict(rope_theta=10_000.0)),
     ('qwen3', dict(norm_eps=1e-6)),
+    ('mistral', dict(rope_scaling=None)),
+    ('mistral', dict(sliding_window=8)),
+    ('mistral', dict(full_layers=(1,))),
+    ('qwen2_window', dict(sliding_window=4)),
+    ('qwen2_window', dict(full_layers=())),
+    ('qwen2_window', dict(full_layers=(1,))),
   ],
 )
 def test_goldens_tell_a_wrong_config(name, change):
@@ -82,6 +89,28 @@ def test_goldens_tell_a_wrong_config(name, change):
   wrong = dataclasses.replace(config, **change)
   gap = np.abs(_logits(wrong, params, expected['tokens']) - expected['logits'])
   assert gap.max() > 0.1
+
+
+@pytest.mark.parametrize('prompt', [3, 20])
+@pytest.mark.parametrize('name', WINDOWED)
+def test_cached_decode_of_windows_is_the_full_forward(name, prompt):
+  """Prompts shorter and longer than the window; rings go round many times."""
+  expected = np.load(GOLDENS / name / 'expected.npz')
+  tokens, logits = expected['tokens'], expected['logits']
+  config, params = hf.load(GOLDENS / name)
+  full = _logits(config, params, tokens)
+  cache = transformer.init_cache(config, len(tokens), tokens.shape[1])
+  step = jax.jit(
+    lambda tokens, cache: transformer.apply(params, config, tokens, cache=cache)
+  )
+  out, cache = step(tokens[:, :prompt], cache)
+  decoded = [out]
+  for t in range(prompt, tokens.shape[1]):
+    out, cache = step(tokens[:, t : t + 1], cache)
+    decoded.append(out)
+  decoded = np.concatenate(decoded, axis=1)
+  np.testing.assert_allclose(decoded, full, atol=1e-5, rtol=0)
+  np.testing.assert_allclose(decoded, logits, atol=1e-4, rtol=0)
 
 
 def test_weights_land_where_the_axes_say():
@@ -258,6 +287,7 @@ def test_what_save_refuses(tmp_path):
     _zeros(TINY, **odd),
     **odd,
   )
+  refused('sliding_window=4 with', sliding_window=4, full_layers=(0,))
   both = dict(qkv_bias=True, qk_norm=True)
   refused(
     'qkv_bias=True with qk_norm=True',

@@ -1,5 +1,6 @@
 """config.json both ways: what is read, refused and written."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ from posttrain_jax.models.config import ModelConfig, RopeScaling
 from posttrain_jax.models.hf_config import read_config
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
-NAMES = ('llama3', 'qwen2', 'qwen3')
+NAMES = ('llama3', 'qwen2', 'qwen3', 'mistral', 'qwen2_window')
 
 
 def _copy(tmp_path, name='qwen3'):
@@ -28,7 +29,7 @@ def _edit_config(folder, **changes):
 
 def test_configs_are_read():
   read = lambda name: read_config(GOLDENS / name)
-  llama, qwen2, qwen3 = map(read, NAMES)
+  llama, qwen2, qwen3, mistral, window = map(read, NAMES)
   assert llama.rope_theta == 500.0
   assert llama.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 32)
   assert (llama.vocab_size, llama.num_layers, llama.width) == (64, 2, 32)
@@ -38,6 +39,11 @@ def test_configs_are_read():
   assert flags(llama) == (False, False, False)
   assert flags(qwen2) == (True, True, False) and qwen2.head_dim == 8
   assert flags(qwen3) == (False, False, True) and qwen3.head_dim == 12
+  assert flags(mistral) == flags(llama) and mistral.head_dim == 12
+  assert mistral.rope_scaling == llama.rope_scaling
+  windows = lambda c: (c.sliding_window, c.full_layers)
+  assert windows(llama) == windows(qwen2) == windows(qwen3) == (0, ())
+  assert windows(mistral) == (7, ()) and windows(window) == (5, (0,))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -51,10 +57,11 @@ def test_written_config_has_what_transformers_wrote(name, tmp_path):
   rope = None if rope['rope_type'] == 'default' else rope
   assert ours['rope_scaling'] == rope
   assert ours['torch_dtype'] == theirs.pop('dtype')
-  for key in ('transformers_version', 'pretraining_tp', 'layer_types'):
+  for key in ('transformers_version', 'pretraining_tp'):
     theirs.pop(key, None)
-  for key in ('sliding_window', 'max_window_layers'):
-    theirs.pop(key, None)
+  if not config.sliding_window:
+    for key in ('layer_types', 'sliding_window', 'max_window_layers'):
+      theirs.pop(key, None)
   # transformers derives Qwen2's head_dim and does not write it.
   theirs.setdefault('head_dim', 8)
   assert {key: ours[key] for key in theirs} == theirs
@@ -98,6 +105,14 @@ def test_what_config_json_may_leave_out(tmp_path):
   assert read_config(folder) == config
 
 
+FULL, SLIDING = 'full_attention', 'sliding_attention'
+
+
+def _window(**changes):
+  base = dict(use_sliding_window=True, sliding_window=8, max_window_layers=1)
+  return {**base, 'layer_types': ..., **changes}
+
+
 def _rope(**changes):
   return dict(rope_parameters=dict(rope_theta=1e4, **changes))
 
@@ -115,10 +130,23 @@ def _rope(**changes):
     (dict(hidden_act='gelu'), "hidden_act='gelu' .*Supported: 'silu', 'swish'"),
     (dict(attention_bias=True), 'attention_bias=True .*Supported: False'),
     (dict(mlp_bias=True), 'mlp_bias=True .*Supported: False'),
-    (dict(use_sliding_window=True), 'use_sliding_window=True'),
+    (dict(use_sliding_window='no'), "'no' is not .*Supported: False, True"),
+    (_window(sliding_window=0), 'sliding_window=0 is no positive int'),
+    (_window(sliding_window='8'), "sliding_window='8' is no positive int"),
+    (_window(max_window_layers=-1), 'max_window_layers=-1 is no non-negative'),
     (
-      dict(layer_types=['full_attention', 'sliding_attention']),
-      "layer_types=.*sliding_attention.*Supported: 'full_attention'",
+      _window(layer_types=['full_attention', 'sliding_atention']),
+      'layer_types has \'sliding_atention\'.*Did you mean "sliding_attention"',
+    ),
+    (
+      dict(layer_types=['full_attention', 'chunked_attention']),
+      "layer_types has 'chunked_attention', which is not supported",
+    ),
+    (_window(layer_types=[SLIDING]), 'layer_types=.*no list of 2 names'),
+    (_window(layer_types=SLIDING), 'layer_types=.*no list of 2 names'),
+    (
+      _window(layer_types=[SLIDING] * 2, sliding_window=None),
+      'layer_types=.* needs a sliding_window',
     ),
     (
       dict(quantization_config=dict(bits=4)),
@@ -154,14 +182,137 @@ def test_configs_that_are_refused(changes, message, tmp_path):
   assert str(error.value).startswith(str(folder / 'config.json'))
 
 
+@pytest.mark.parametrize(
+  'name, changes, message',
+  [
+    (
+      'llama3',
+      dict(use_sliding_window=True),
+      'use_sliding_window=True is not supported. Supported: False$',
+    ),
+    (
+      'llama3',
+      dict(layer_types=[FULL, SLIDING]),
+      "layer_types=.* is not supported. Supported: 'full_attention'$",
+    ),
+    (
+      'mistral',
+      dict(layer_types=[FULL, SLIDING]),
+      "layer_types=.* is not supported. Supported: 'sliding_attention'$",
+    ),
+    (
+      'mistral',
+      dict(use_sliding_window=False),
+      'use_sliding_window=False is not supported. Supported: True$',
+    ),
+    (
+      'mistral',
+      dict(sliding_window=True),
+      'sliding_window=True is no positive',
+    ),
+    ('mistral', dict(num_key_value_heads=...), '"num_key_value_heads" is miss'),
+  ],
+)
+def test_windows_that_a_class_does_not_compute(
+  name, changes, message, tmp_path
+):
+  folder = _copy(tmp_path, name)
+  _edit_config(folder, **changes)
+  with pytest.raises(ValueError, match=message) as error:
+    read_config(folder)
+  assert str(error.value).startswith(str(folder / 'config.json'))
+
+
 def test_sliding_window_that_is_not_in_use(tmp_path):
   folder = _copy(tmp_path)
   config = read_config(folder)
-  _edit_config(folder, sliding_window=4096, use_sliding_window=False)
+  off = dict(
+    sliding_window=4096, max_window_layers=0, layer_types=[SLIDING] * 2
+  )
+  _edit_config(folder, use_sliding_window=False, **off)
+  assert read_config(folder) == config
+  _edit_config(folder, use_sliding_window=...)
   assert read_config(folder) == config
 
 
-def test_every_architecture_is_written_as_itself():
-  for name, known in hf_config.ARCHITECTURES.items():
-    config = ModelConfig(qkv_bias=known.qkv_bias, qk_norm=known.qk_norm)
-    assert hf_config.to_json(config, 'float32')['architectures'] == [name]
+@pytest.mark.parametrize(
+  'changes, window, full_layers',
+  [
+    (dict(), 8, (0,)),
+    (dict(max_window_layers=0), 8, ()),
+    (dict(max_window_layers=2), 0, ()),
+    (dict(max_window_layers=...), 0, ()),  # 28
+    (dict(sliding_window=None, max_window_layers=0), 0, ()),
+    (dict(sliding_window=...), 4096, (0,)),
+    # layer_types wins.
+    (dict(layer_types=[SLIDING, FULL]), 8, (1,)),
+    (dict(layer_types=[SLIDING, SLIDING]), 8, ()),
+    (dict(layer_types=[FULL, FULL], max_window_layers=0), 0, ()),
+  ],
+)
+@pytest.mark.parametrize('name', ['qwen2', 'qwen3'])
+def test_windows_of_qwen(name, changes, window, full_layers, tmp_path):
+  folder = _copy(tmp_path, name)
+  _edit_config(folder, **_window(**changes))
+  config = read_config(folder)
+  assert (config.sliding_window, config.full_layers) == (window, full_layers)
+
+
+def test_windows_of_mistral(tmp_path):
+  folder = _copy(tmp_path, 'mistral')
+  config = read_config(folder)
+  _edit_config(folder, architectures=..., use_sliding_window=True)
+  assert read_config(folder) == config
+  _edit_config(folder, head_dim=None, sliding_window=...)
+  assert read_config(folder) == dataclasses.replace(
+    config, head_dim=8, sliding_window=4096
+  )
+  _edit_config(folder, sliding_window=None, use_sliding_window=...)
+  plain = dataclasses.replace(config, head_dim=8, sliding_window=0)
+  assert read_config(folder) == plain
+  assert hf_config.architecture_of(plain) == 'LlamaForCausalLM'
+
+
+QWEN2, QWEN3 = dict(qkv_bias=True), dict(qk_norm=True)
+
+
+@pytest.mark.parametrize(
+  'fields, name, first',
+  [
+    (dict(), 'LlamaForCausalLM', None),
+    (dict(sliding_window=8), 'MistralForCausalLM', None),
+    (
+      dict(sliding_window=8, rope_scaling=RopeScaling()),
+      'MistralForCausalLM',
+      None,
+    ),
+    (dict(QWEN2), 'Qwen2ForCausalLM', None),
+    (dict(sliding_window=8, **QWEN2), 'Qwen2ForCausalLM', 0),
+    (dict(sliding_window=8, full_layers=(0,), **QWEN2), 'Qwen2ForCausalLM', 1),
+    (
+      dict(sliding_window=8, full_layers=(1,), **QWEN3),
+      'Qwen3ForCausalLM',
+      None,
+    ),
+    (dict(QWEN3), 'Qwen3ForCausalLM', None),
+  ],
+)
+def test_what_is_written_is_read(fields, name, first, tmp_path):
+  config = ModelConfig(**fields)
+  values = hf_config.to_json(config, 'float32')
+  assert values['architectures'] == [name]
+  assert values.get('max_window_layers') == first
+  (tmp_path / 'config.json').write_text(json.dumps(values))
+  assert read_config(tmp_path) == config
+
+
+def test_windows_that_no_class_has():
+  config = ModelConfig(sliding_window=8, full_layers=(1,))
+  message = (
+    r'sliding_window=8 with full_layers=\(1,\) is none of LlamaFor.*, Mis'
+  )
+  with pytest.raises(ValueError, match=message):
+    hf_config.architecture_of(config)
+  # No layer has this one: it is the same as no window.
+  config = dataclasses.replace(config, full_layers=(0, 1, 2))
+  assert hf_config.architecture_of(config) == 'LlamaForCausalLM'

@@ -3,6 +3,9 @@
 RoPE has two spellings: `rope_theta` and `rope_scaling` side by side, or both
 inside `rope_parameters` (transformers 5). Both are read; the first is written,
 because old and new versions understand it.
+
+Sliding windows have two as well: `max_window_layers`, the first windowed layer,
+and `layer_types`, a name for each layer, which wins.
 """
 
 import dataclasses
@@ -16,22 +19,35 @@ from posttrain_jax.resolve import nearest
 
 
 class Architecture(NamedTuple):
-  """What a class name in config.json says; `implied` keys may be absent."""
+  """What a class name in config.json says.
+
+  implied  keys that may be absent
+  windows  layers that may have a sliding window: 'none', 'all' at once, 'any'
+  """
 
   model_type: str
   qkv_bias: bool = False
   qk_norm: bool = False
   implied: tuple[str, ...] = ()
+  windows: str = 'none'
+
+  def computes(self, config: ModelConfig) -> bool:
+    """Whether models of this class see what `config` makes layers see."""
+    kinds = {'none': [('full',)], 'all': [('full',), ('window',)]}
+    return self.windows == 'any' or config.kinds in kinds[self.windows]
 
 
 ARCHITECTURES = {
   'LlamaForCausalLM': Architecture(
     'llama', implied=('num_key_value_heads', 'head_dim')
   ),
-  'Qwen2ForCausalLM': Architecture(
-    'qwen2', qkv_bias=True, implied=('head_dim',)
+  'MistralForCausalLM': Architecture(
+    'mistral', implied=('head_dim',), windows='all'
   ),
-  'Qwen3ForCausalLM': Architecture('qwen3', qk_norm=True),
+  'Qwen2ForCausalLM': Architecture(
+    'qwen2', qkv_bias=True, implied=('head_dim',), windows='any'
+  ),
+  'Qwen3ForCausalLM': Architecture('qwen3', qk_norm=True, windows='any'),
 }
 
 # The only values we compute correctly; an absent key or null is fine too.
@@ -39,11 +55,13 @@ SUPPORTED_VALUES: dict[str, tuple] = {
   'hidden_act': ('silu', 'swish'),
   'attention_bias': (False,),  # would add a bias to o_proj as well
   'mlp_bias': (False,),
-  'use_sliding_window': (False,),
   'partial_rotary_factor': (1.0,),
   'quantization_config': (),
 }
 ROPE_TYPES = ('default', 'llama3')
+LAYER_TYPES = {'full': 'full_attention', 'window': 'sliding_attention'}
+# What transformers takes for a key that is absent; a null window is none.
+ABSENT = {'sliding_window': 4096, 'max_window_layers': 28}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -62,15 +80,19 @@ def read_json(file: Path) -> dict[str, Any]:
   return content
 
 
-def _number(file: Path, values: dict, key: str, kind: type, default=None):
-  """`values[key]`, a positive int or float; absent or null: the default."""
+def _number(
+  file: Path, values: dict, key: str, kind: type, default=None, *, zero=False
+):
+  """`values[key]`, positive (or `zero`); absent or null: the default."""
   value = values.get(key)
   value = default if value is None else value
   if value is None:
     raise ValueError(f'{file}: key "{key}" is missing')
   accepted = (int, float) if kind is float else (int,)
-  if isinstance(value, bool) or not isinstance(value, accepted) or value <= 0:
-    raise ValueError(f'{file}: {key}={value!r} is no positive {kind.__name__}')
+  right = isinstance(value, accepted) and not isinstance(value, bool)
+  if not right or value < 0 or (value == 0 and not zero):
+    sign = 'non-negative' if zero else 'positive'
+    raise ValueError(f'{file}: {key}={value!r} is no {sign} {kind.__name__}')
   return kind(value)
 
 
@@ -99,11 +121,65 @@ def _check_values(file: Path, values: dict, rope: dict) -> None:
     for value in (values.get(key), rope.get(key)):
       if value is not None and value not in supported:
         _refuse(file, key, value, supported)
-  if set(values.get('layer_types') or ()) - {'full_attention'}:
-    _refuse(file, 'layer_types', values['layer_types'], ['full_attention'])
   for key, value in rope.items():
     if isinstance(value, dict):
       _refuse(file, f'rope_parameters.{key}', value, ())
+
+
+def _layer_types(file: Path, values: dict, num_layers: int) -> list | None:
+  types = values.get('layer_types')
+  if types is None:
+    return None
+  if not isinstance(types, list) or len(types) != num_layers:
+    raise ValueError(
+      f'{file}: layer_types={types!r} is no list of {num_layers} names, one '
+      'per layer (num_hidden_layers)'
+    )
+  known = list(LAYER_TYPES.values())
+  for name in types:
+    if name not in known:
+      raise ValueError(
+        f'{file}: layer_types has {name!r}, which is not supported.'
+        + nearest(name, known)
+      )
+  return types
+
+
+def _windows(
+  file: Path, values: dict, architecture: Architecture, num_layers: int
+) -> dict[str, Any]:
+  """ModelConfig's sliding_window and full_layers."""
+  full, sliding = LAYER_TYPES.values()
+  types = _layer_types(file, values, num_layers)
+  used = values.get('use_sliding_window')
+  if used not in (None, False, True):
+    _refuse(file, 'use_sliding_window', used, (False, True))
+  if architecture.windows == 'any' and not used:
+    return {}
+  window, key = None, 'sliding_window'
+  none = key in values and values[key] is None
+  if architecture.windows != 'none' and not none:
+    window = _number(file, values, key, int, ABSENT[key])
+  if architecture.windows == 'any':
+    if types is None:
+      key = 'max_window_layers'
+      first = _number(file, values, key, int, ABSENT[key], zero=True)
+      first = num_layers if window is None else first
+      types = [full if i < first else sliding for i in range(num_layers)]
+    elif sliding in types and window is None:
+      raise ValueError(f'{file}: layer_types={types!r} needs a sliding_window')
+  else:
+    # transformers ignores these two keys here: they may only agree with it.
+    same = [full if window is None else sliding] * num_layers
+    if types not in (None, same):
+      _refuse(file, 'layer_types', types, same[:1])
+    if used not in (None, window is not None):
+      _refuse(file, 'use_sliding_window', used, (window is not None,))
+    types = same
+  if sliding not in types:
+    return {}
+  layers = tuple(i for i, name in enumerate(types) if name == full)
+  return dict(sliding_window=window, full_layers=layers)
 
 
 def _rope(file: Path, values: dict, rope: dict) -> dict[str, Any]:
@@ -144,13 +220,14 @@ def read_config(
   implied = {'num_key_value_heads': heads, 'head_dim': width // heads}
   implied = {key: implied[key] for key in architecture.implied}
   integer = lambda key: _number(file, values, key, int, implied.get(key))
+  num_layers = integer('num_hidden_layers')
   tie = values.get('tie_word_embeddings')
   if tie not in (None, False, True):
     _refuse(file, 'tie_word_embeddings', tie, (False, True))
   try:
     return ModelConfig(
       vocab_size=integer('vocab_size'),
-      num_layers=integer('num_hidden_layers'),
+      num_layers=num_layers,
       width=width,
       num_heads=heads,
       num_kv_heads=integer('num_key_value_heads'),
@@ -164,6 +241,7 @@ def read_config(
       dtype=dtype,
       param_dtype=param_dtype,
       **_rope(file, values, rope),
+      **_windows(file, values, architecture, num_layers),
     )
   except ValueError as error:
     if str(error).startswith(str(file)):
@@ -177,17 +255,23 @@ def architecture_of(config: ModelConfig) -> str:
   Raises:
     ValueError: there is none.
   """
-  fits = [
-    name
+  fits = {
+    name: known
     for name, known in ARCHITECTURES.items()
     if (known.qkv_bias, known.qk_norm) == (config.qkv_bias, config.qk_norm)
-  ]
+  }
   if not fits:
     raise ValueError(
       f'qkv_bias={config.qkv_bias} with qk_norm={config.qk_norm} is none of '
       + ', '.join(ARCHITECTURES)
     )
-  name = fits[0]
+  name = next((x for x, known in fits.items() if known.computes(config)), None)
+  if name is None:
+    raise ValueError(
+      f'sliding_window={config.sliding_window} with full_layers='
+      f'{config.full_layers} is none of {", ".join(fits)}: without qkv_bias '
+      'or qk_norm all layers have the window, or none has'
+    )
   if name == 'LlamaForCausalLM' and config.width % config.num_heads:
     raise ValueError(
       f'width={config.width} is no multiple of num_heads={config.num_heads}: '
@@ -213,6 +297,23 @@ def _token_id(config: ModelConfig, key: str, ids) -> int | list[int] | None:
   return ids if isinstance(ids, int) else listed
 
 
+def _window_keys(config: ModelConfig) -> dict[str, Any]:
+  """What Qwen's config.json says of windows."""
+  kinds = [config.kind(layer) for layer in range(config.num_layers)]
+  if 'window' not in kinds:
+    return dict(use_sliding_window=False)
+  keys = dict(
+    use_sliding_window=True,
+    sliding_window=config.sliding_window,
+    layer_types=[LAYER_TYPES[kind] for kind in kinds],
+  )
+  first = kinds.index('window')
+  # Older transformers read this key only; it can say no other pattern.
+  if 'full' not in kinds[first:]:
+    keys['max_window_layers'] = first
+  return keys
+
+
 def to_json(
   config: ModelConfig,
   dtype: str,
@@ -222,6 +323,8 @@ def to_json(
   bos_id: int | None = None,
 ) -> dict[str, Any]:
   """What config.json says of `config` with weights stored as `dtype`.
+
+  A window that no layer has is left out.
 
   Raises:
     ValueError: no architecture fits, or an id is outside the vocabulary.
@@ -259,6 +362,8 @@ def to_json(
   )
   if name == 'LlamaForCausalLM':
     return {**values, 'attention_bias': False, 'mlp_bias': False}
+  if name == 'MistralForCausalLM':
+    return {**values, 'sliding_window': config.sliding_window}
   if name == 'Qwen3ForCausalLM':
     values['attention_bias'] = False
-  return {**values, 'use_sliding_window': False}
+  return {**values, **_window_keys(config)}

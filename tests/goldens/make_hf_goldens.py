@@ -22,22 +22,24 @@ SHARED = dict(
   eos_token_id=1,
   pad_token_id=0,
 )
+# The four pairs of channels of llama3 turn once per 6, 30, 140 and 664
+# positions: one is kept (under 32 / 4), one interpolated, two slowed down (over
+# 32 / 1).
+LLAMA3_ROPE = dict(
+  rope_type='llama3',
+  rope_theta=500.0,
+  factor=8.0,
+  low_freq_factor=1.0,
+  high_freq_factor=4.0,
+  original_max_position_embeddings=32,
+)
 CONFIGS = {
   'llama3': transformers.LlamaConfig(
     **SHARED,
     num_attention_heads=4,
     num_key_value_heads=2,
     max_position_embeddings=128,
-    # The four pairs of channels turn once per 6, 30, 140 and 664 positions: one
-    # is kept (under 32 / 4), one interpolated, two slowed down (over 32 / 1).
-    rope_parameters=dict(
-      rope_type='llama3',
-      rope_theta=500.0,
-      factor=8.0,
-      low_freq_factor=1.0,
-      high_freq_factor=4.0,
-      original_max_position_embeddings=32,
-    ),
+    rope_parameters=LLAMA3_ROPE,
   ),
   'qwen2': transformers.Qwen2Config(
     **SHARED,
@@ -54,6 +56,26 @@ CONFIGS = {
     head_dim=12,
     max_position_embeddings=128,
     rope_parameters=dict(rope_type='default', rope_theta=10_000.0),
+  ),
+  # Below, windows that are much shorter than the 48 tokens.
+  'mistral': transformers.MistralConfig(
+    **SHARED,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=12,
+    max_position_embeddings=128,
+    rope_parameters=LLAMA3_ROPE,
+    sliding_window=7,
+  ),
+  'qwen2_window': transformers.Qwen2Config(
+    **SHARED,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    rope_parameters=dict(rope_type='default', rope_theta=10_000.0),
+    use_sliding_window=True,
+    sliding_window=5,
+    max_window_layers=1,
   ),
 }
 
