@@ -100,6 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.eval.num_problems = 256  # held-out ones; 0 = no evaluation
   c.eval.samples = 8  # samples a problem for pass@k; 0 = greedy only
   c.eval.batch = 64  # problems at a time
+  c.eval.beams = 0  # of a beam search for each problem; 0 = none
 
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 100  # steps; 0 = only at the end and on interruption

@@ -138,6 +138,7 @@ def make_evaluators(
       tokenizer=tokenizer,
       num_problems=config.eval.num_problems,
       samples=config.eval.samples,
+      beams=config.eval.beams,
       batch=batch,
       max_new_tokens=sizes.max_new_tokens,
     )
@@ -147,6 +148,7 @@ def make_evaluators(
     task=conditioned.evaluated(task),
     num_problems=config.eval.num_problems,
     samples=config.eval.samples,
+    beams=config.eval.beams,
     batch=batch,
     heldout_fraction=config.heldout_fraction,
   )

@@ -65,7 +65,8 @@ def how_to_read(arms: dict[str, dict]) -> list[str]:
     'most likely answer.',
     'pass@k: the chance that at least one of k sampled answers is right. If '
     'accuracy rises and pass@k does not, training made the model pick what it '
-    'could already find; if both rise, it finds more.',
+    'could already find; if both rise, it finds more. maj@k: the most frequent '
+    'of k answers is right. best_of@k: the one that the model is surest of is.',
     'Retention: accuracy on the tasks that the base model was trained for. '
     'What falls here was forgotten.',
     'KL to base: how far the model moved, per token of its own answers. Of '

@@ -16,7 +16,7 @@ from posttrain_jax.rollout import slots as in_slots
 from posttrain_jax.rollout import together
 from posttrain_jax.rollout.assemble import assemble, assemble_groups, place
 from posttrain_jax.rollout.guide import Guide, start_rows
-from posttrain_jax.rollout.work import Work
+from posttrain_jax.rollout.work import Work, prefill
 from posttrain_jax.types import Array, PyTree, Rollout
 
 __all__ = ['assemble', 'assemble_groups', 'generate', 'place', 'row_keys']
@@ -46,6 +46,7 @@ def generate(
   pad_id: int = 0,
   prompt_ids: Array | None = None,
   slots: int = 0,
+  stages: int = 1,
   guide: Guide | None = None,
   guide_state: PyTree | None = None,
 ) -> Rollout:
@@ -59,6 +60,9 @@ def generate(
   prompt_ids   [B] identities that key the randomness; default 0 .. B - 1
   slots        completions that are decoded at a time; a finished one makes room
                for the next (`rollout.slots`). 0: all of them at once
+  stages       steps in which the cache grows to C: completions that all end
+               early then pay for a part of it (programs compile for longer).
+               Slots have a cache of C from the beginning
   guide        what steers the completions besides the model (`rollout.guides`)
   guide_state  its states [B, G, ...] before the first token; default: what it
                starts with on each prompt
@@ -77,20 +81,21 @@ def generate(
   )
   params = transformer.unstack(params, config)
   with jax.named_scope('prefill'):
-    logits, prefix = _prefill(params, config, prompts, prompt_mask)
+    logits, prefix = prefill(params, config, prompts, prompt_mask)
   work = Work(
     params=params,
     config=config,
     prefix=prefix,
     first_logits=logits,
     prompt_size=prompts.shape[1],
-    prompt_lengths=_lengths(prompt_mask),
+    prompt_lengths=prompt_mask.astype(jnp.int32).sum(axis=1),
     keys=row_keys(key, prompt_ids, group_size),
     group_size=group_size,
     max_new_tokens=max_new_tokens,
     decoder=decoder,
     eos_id=eos_id,
     pad_id=pad_id,
+    stages=stages,
     guide=guide or Guide(),
     guide_state=guide_state,
   )
@@ -107,18 +112,3 @@ def generate(
     finished=done['finished'].reshape(shape[:2]),
     given=done['given'].reshape(shape) if work.guide.forces else None,
   )
-
-
-def _lengths(mask: Array) -> Array:
-  return mask.astype(jnp.int32).sum(axis=1)
-
-
-def _prefill(params, config, prompts, prompt_mask):
-  """Reads the prompts: (logits of the first new token [B, V], cache)."""
-  prefix = transformer.init_cache(config, *prompts.shape)
-  hidden, prefix = transformer.hidden_states(
-    params, config, prompts, mask=prompt_mask, cache=prefix
-  )
-  index = _lengths(prompt_mask)[:, None, None] - 1
-  last = jnp.take_along_axis(hidden, index, axis=1)
-  return transformer.unembed(params, config, last[:, 0]), prefix

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout.guide import Guide, start_rows
+from posttrain_jax.rollout.work import prefill
 from posttrain_jax.types import Array, PyTree, Rollout
 
 __all__ = ['search']
@@ -105,7 +106,7 @@ def search(
   )
   params = transformer.unstack(params, config)
   with jax.named_scope('prefill'):
-    logits, prefix = _prefill(params, config, prompts, prompt_mask)
+    logits, prefix = prefill(params, config, prompts, prompt_mask)
   with jax.named_scope('beam_search'):
     closed = _decode(
       rules, params, config, prompts, prompt_mask, logits, prefix
@@ -134,17 +135,6 @@ def _check(beams, max_new_tokens, early_stopping, guide) -> None:
       f'beam search: guide {type(guide).__name__} forces tokens, which have no '
       'log-probability to compare beams by; use `rollout.generate`'
     )
-
-
-def _prefill(params, config, prompts, prompt_mask):
-  """Reads the prompts: (logits of the first new token [B, V], cache)."""
-  cache = transformer.init_cache(config, *prompts.shape)
-  hidden, cache = transformer.hidden_states(
-    params, config, prompts, mask=prompt_mask, cache=cache
-  )
-  index = prompt_mask.astype(jnp.int32).sum(axis=1)[:, None, None] - 1
-  last = jnp.take_along_axis(hidden, index, axis=1)
-  return transformer.unembed(params, config, last[:, 0]), cache
 
 
 def _decode(

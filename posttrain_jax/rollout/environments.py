@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from posttrain_jax.rollout.guide import Guide, replay, spread
 from posttrain_jax.types import Array, Example, PyTree
 
-__all__ = ['Environment', 'final', 'given', 'of', 'steering']
+__all__ = ['Environment', 'given', 'of', 'steering']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,22 +110,13 @@ def steering(task: Any, examples: Example, group_size: int) -> dict[str, Any]:
 
 
 def given(task: Any, examples: Example, tokens: Array) -> Array | None:
-  """[B, C] 1.0 on tokens of completions [B, C] that the environment wrote;
-  None where the task has no environment."""
+  """[B, C] 1.0 on tokens of completions [B, C] that the environment wrote.
+
+  None where the task has no environment. What comes after a completion's end is
+  of no meaning.
+  """
   guide = of(task)
   if guide is None:
     return None
   forced = lambda example, row: replay(guide, task.episode(example), row)[1]
   return jax.vmap(forced)(examples, tokens).astype(jnp.float32)
-
-
-def final(task: Any, example: Example, tokens: Array, mask: Array) -> PyTree:
-  """The environment's state after one completion [C], for `task.verify`."""
-
-  def step(state, item):
-    token, real = item
-    after = task.guide.read(state, token)
-    keep = lambda old, new: jnp.where(real > 0, new, old)
-    return jax.tree.map(keep, state, after), None
-
-  return jax.lax.scan(step, task.episode(example), (tokens, mask))[0]

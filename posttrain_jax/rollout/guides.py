@@ -192,9 +192,9 @@ def automaton(
     ValueError: rows of unequal length, a state that does not exist, or one
       without a token to go on with.
   """
-  array = np.asarray([list(map(int, row)) for row in table])
-  if array.ndim != 2:
+  if len({len(row) for row in table}) != 1:
     raise ValueError('automaton: the rows of table are not of one length')
+  array = np.asarray([list(map(int, row)) for row in table])
   if array.max() >= len(array) or not 0 <= begin < len(array):
     raise ValueError(
       f'automaton: begin={begin} and the entries of table (up to '

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
+from posttrain_jax.models.cache import grow
 from posttrain_jax.rollout.work import Drawn, Work
 from posttrain_jax.types import Array
 
@@ -14,8 +15,11 @@ def decode(work: Work) -> dict[str, Array]:
   """Returns completion, mask, logps, given [N, C] and finished [N] float32.
 
   The prompts' keys and values are read in place by all of their completions.
+  The cache grows in `work.stages` steps, each of them a loop of its own: short
+  completions do not attend to columns that only longer ones fill.
   """
   rows, size = work.count, work.max_new_tokens
+  room = _rooms(size, work.stages)
   everyone = jnp.arange(rows)
   starts = jnp.repeat(work.prompt_lengths, work.group_size)
 
@@ -31,7 +35,7 @@ def decode(work: Work) -> dict[str, Array]:
     'logps': jnp.zeros((rows, size), jnp.float32),
     'given': jnp.zeros((rows, size), jnp.float32),
     'state': work.guide_state,
-    'cache': transformer.init_cache(work.config, rows, size),
+    'cache': transformer.init_cache(work.config, rows, room[0]),
   }
   first = jnp.repeat(work.first_logits, work.group_size, axis=0)
   carry = _record(work, carry, 0, draw(first, 0, work.guide_state))
@@ -49,12 +53,21 @@ def decode(work: Work) -> dict[str, Array]:
     carry = carry | {'t': t + 1, 'cache': cache.own()}
     return _record(work, carry, t, draw(logits[:, 0], t, carry['state']))
 
-  carry = jax.lax.while_loop(
-    lambda c: (c['t'] < size) & ~jnp.all(c['done']), advance, carry
-  )
+  for slots in room:
+    carry['cache'] = grow(carry['cache'], work.config, slots)
+    # Token t - 1 is written when token t is drawn; the last never is.
+    end = min(slots + 1, size)
+    carry = jax.lax.while_loop(
+      lambda c, end=end: (c['t'] < end) & ~jnp.all(c['done']), advance, carry
+    )
   names = ('completion', 'mask', 'logps', 'given')
   finished = carry['done'].astype(jnp.float32)
   return {**{name: carry[name] for name in names}, 'finished': finished}
+
+
+def _rooms(size: int, stages: int) -> list[int]:
+  """Tokens that the cache has room for in each stage, growing to `size`."""
+  return sorted({-(-size * k // stages) for k in range(1, stages + 1)})
 
 
 def _record(work: Work, carry, t, drawn: Drawn):

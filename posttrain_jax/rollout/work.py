@@ -12,7 +12,7 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.types import Array, PyTree
 
-__all__ = ['Drawn', 'Work']
+__all__ = ['Drawn', 'Work', 'prefill']
 
 
 class Drawn(NamedTuple):
@@ -41,6 +41,7 @@ class Work:
   prompt_lengths  [B]
   keys            [N] one key a completion
   max_new_tokens  C
+  stages          steps in which the cache grows to C
   guide_state     the guide's states [N, ...] before the first token
   """
 
@@ -56,6 +57,7 @@ class Work:
   decoder: Callable
   eos_id: int
   pad_id: int
+  stages: int
   guide: Guide
   guide_state: PyTree
 
@@ -82,3 +84,16 @@ class Work:
     if jax.tree.leaves(state):
       stopped |= jax.vmap(guide.ended)(state)
     return Drawn(token, logp, forced, stopped, state)
+
+
+def prefill(
+  params: PyTree, config: ModelConfig, prompts: Array, prompt_mask: Array
+) -> tuple[Array, transformer.Cache]:
+  """Reads prompts [B, P]: (logits of the first new token [B, V], cache)."""
+  cache = transformer.init_cache(config, *prompts.shape)
+  hidden, cache = transformer.hidden_states(
+    params, config, prompts, mask=prompt_mask, cache=cache
+  )
+  index = prompt_mask.astype(jnp.int32).sum(axis=1)[:, None, None] - 1
+  last = jnp.take_along_axis(hidden, index, axis=1)
+  return transformer.unembed(params, config, last[:, 0]), cache

@@ -87,6 +87,7 @@ def make_rollout(
       pad_id=pad_id,
       prompt_ids=prompt_ids,
       slots=0 if greedy else config.slots,
+      stages=config.cache_stages,
       guide=guide,
       guide_state=spread(guide_state, group_size),
     )
@@ -135,17 +136,7 @@ def make_learn(
   ):
     beside = beside or {}
     batch = rollout.assemble_groups(prompts, prompt_mask, samples)
-    if guide is not None and guide.adjusts:
-      states = (
-        jax.vmap(guide.start)(prompts, prompt_mask)
-        if guide_state is None
-        else guide_state
-      )
-      states = spread(states, samples.mask.shape[1])
-      before = context(
-        guide, states, samples, batch.starts, batch.tokens.shape[1]
-      )
-      batch = batch.replace(guide=before)
+    batch = _replayed(batch, guide, guide_state, prompts, prompt_mask, samples)
     batch = sharding.rows(batch)
     metrics = diagnostics.rollout_metrics(
       rewards, samples.mask, samples.finished
@@ -188,6 +179,26 @@ def make_learn(
     return refresh(state.replace(control=control)), metrics
 
   return learn
+
+
+def _replayed(
+  batch: Batch,
+  guide: Guide | None,
+  states: PyTree | None,
+  prompts: Array,
+  prompt_mask: Array,
+  samples: Rollout,
+) -> Batch:
+  """The batch with the states of what steered its rows, where that matters."""
+  if guide is None or not guide.adjusts:
+    return batch
+  if states is None:
+    states = jax.vmap(guide.start)(prompts, prompt_mask)
+  states = spread(states, samples.mask.shape[1])
+  total = batch.tokens.shape[1]
+  return batch.replace(
+    guide=context(guide, states, samples, batch.starts, total)
+  )
 
 
 def _make_extras(config: Any, model: ModelConfig) -> Callable[..., Batch]:

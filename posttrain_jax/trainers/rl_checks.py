@@ -99,6 +99,13 @@ def check(config: Any) -> None:
     )
   if config.slots < 0:
     raise ValueError(f'slots={config.slots} is below 0')
+  if config.cache_stages < 1:
+    raise ValueError(f'cache_stages={config.cache_stages} is below 1')
+  if config.slots and config.cache_stages > 1:
+    raise ValueError(
+      f'cache_stages={config.cache_stages}: a slot has its whole cache from '
+      'the beginning; take cache_stages=1, or slots=0'
+    )
   hybrid.check(config)
   _check_guides(config)
   _check_coefficients(config)
