@@ -77,7 +77,7 @@ def make_start(
 
   def start(examples: Example) -> PyTree:
     episodes = jax.vmap(task.episode)(examples)
-    if guide is environment:
+    if guide == environment:
       return episodes
     _, own = guide.parts
     return episodes, jax.vmap(own.start)(examples.prompt, examples.prompt_mask)
