@@ -4,8 +4,10 @@ r"""Generation: tokens a second, against Hugging Face transformers' generate.
 
 a: 128 prompts of 32 tokens, 96 new tokens each.
 b: 16 prompts x 8 samples, the stop token comes with chance 1/64 at every step,
-   at most 96 new tokens; only tokens up to the stop count. Ours decodes all
-   128 rows at a time, and with several numbers of slots.
+   at most 96 new tokens; only tokens up to the stop count. Ours also decodes
+   with several numbers of slots.
+
+Ours decodes all rows at once with a cache that grows in several stages.
 
 Both sides have the same weights. transformers runs with SDPA and with eager
 attention on its growing cache, and compiled (torch.compile) on a static one;
@@ -28,8 +30,10 @@ TOY = {
   'a': ours.Work('toy', 4, 4, 1, 6, 0.0),
   'b': ours.Work('toy', 2, 4, 4, 6, 1 / 4),
 }
-# Rows decoded at a time; 0: all.
-SLOTS = (0, 96, 64, 48, 32, 16, 4)
+# Steps in which the cache grows, where all rows are decoded at once.
+STAGES = (1, 2, 3, 6)
+# Rows decoded at a time.
+SLOTS = (96, 64, 48, 32, 16, 4)
 PEERS = ('sdpa', 'eager', 'compiled')
 
 
@@ -143,15 +147,14 @@ def measure(name: str, session: common.Session, flags) -> None:
   params = transformer.init(jax.random.key(0), config)
   prompts = ours.random_prompts(jax.random.key(1), work)
   rows = work.prompts * work.group_size
-  slots = [0]
+  variants = [{'stages': n} for n in STAGES if n <= work.max_new_tokens]
   if name == 'b':
-    least = rows // 8
-    slots = [s for s in SLOTS if s == 0 or least <= s < rows]
+    variants += [{'slots': s} for s in SLOTS if rows // 8 <= s < rows]
   sides = {
-    f'ours slots={s}' if s else 'ours': common.timed(
-      Ours(work._replace(slots=s), params, prompts)
+    'ours ' + ''.join(f'{key}={x}' for key, x in variant.items()): common.timed(
+      Ours(work._replace(**variant), params, prompts)
     )
-    for s in slots
+    for variant in variants
   }
   found = {
     'work': work._asdict(),

@@ -44,7 +44,7 @@ TOY = {
 VARIANTS = {
   'a': (
     {},
-    {'token_buckets': 4},
+    {'stages': 3, 'token_buckets': 4},
     {'slots': 64, 'token_buckets': 4},
     {'slots': 32, 'token_buckets': 4},
   ),

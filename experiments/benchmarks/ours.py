@@ -69,6 +69,7 @@ class Work(NamedTuple):
 
   stop_chance    of the stop token at every step, exactly; 0: it never comes
   slots          completions decoded at a time; 0: all
+  stages         steps in which the cache grows, where there are no slots
   token_buckets  sizes that the update is compiled for, to skip padding
   """
 
@@ -80,6 +81,7 @@ class Work(NamedTuple):
   stop_chance: float
   slots: int = 0
   token_buckets: int = 1
+  stages: int = 1
 
 
 def model_config(size: str) -> ModelConfig:
@@ -136,6 +138,7 @@ def make_generate(
       eos_id=EOS,
       pad_id=PAD,
       slots=work.slots,
+      stages=work.stages,
     )
 
   return jax.jit(generate, compiler_options=options)
@@ -199,6 +202,8 @@ def grpo_config(work: Work) -> Settings:
       group_size=work.group_size,
       num_steps=1000,
       slots=work.slots,
+      cache_stages=work.stages,
+      guides=(),
       old_logps='sampler',
       decoder=part(decoders, 'sample'),
       advantage=part(advantages, 'group_normalized'),
@@ -296,6 +301,7 @@ def grpo(work: Work) -> Steps:
       pad_id=PAD,
       prompt_ids=prompt_ids,
       slots=work.slots,
+      stages=work.stages,
     )
 
   sample = functools.partial(_sum_examples, work=work)

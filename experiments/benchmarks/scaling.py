@@ -5,8 +5,8 @@ r"""How the cost of a generated token grows with batch, length and group.
 From a start of 32 prompts of 32 tokens, one completion of 32 new tokens each
 (1.06M parameters), one size at a time grows 16-fold: `batch`, the prompts,
 `length`, the new tokens, and `group`, the completions of each prompt (of 8
-prompts, since the prompt is shared). `cost` is seconds a
-token relative to the best point of its line: 1.0 at the best one.
+prompts, since the prompt is shared). The cache grows by 64 tokens at a time.
+`cost` is seconds a token relative to the best point of its line: 1.0 there.
 """
 
 import jax
@@ -24,6 +24,8 @@ FIELDS = {
 }
 # A group shares one prompt's cache, so it starts from few prompts.
 FEW = {'group': {'prompts': 8}}
+# Tokens of completions for each stage of the cache's growth.
+STAGE = 64
 
 
 def costs(rates: dict[int, float]) -> dict[int, float]:
@@ -48,7 +50,9 @@ def main(argv: list[str] | None = None) -> common.Session:
     field, works = FIELDS[line], {}
     for factor in FACTORS:
       size = getattr(first, field) * factor
-      works[factor] = first._replace(**{field: size})
+      work = first._replace(**{field: size})
+      stages = -(-work.max_new_tokens // STAGE)
+      works[factor] = work._replace(stages=stages)
     sides = {
       f'{line} x{factor}': common.timed(
         generate_hf.Ours(
