@@ -63,9 +63,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.contrastive = none(coef=0.0)  # embeddings of answers and demonstrations
   c.explore = ml_collections.ConfigDict(rows.EXPLORE)  # another temperature
 
+  c.prefix = ml_collections.ConfigDict(rows.PREFIX)  # begin as demonstrations
+
   # What sets a coefficient (or explore's temperature) as the run goes on
   for what in ('kl', 'entropy', 'sft', 'explore'):
     c[f'{what}_controller'] = none()
+  # and the smallest part of a demonstration that prefixes begin with
+  c.prefix_controller = ml_collections.ConfigDict(rows.PREFIX_CONTROLLER)
   recipes.apply(c, arg.recipe)
 
   c.num_steps = 200

@@ -33,11 +33,12 @@ from posttrain_jax.tasks.text import TextTask, is_text
 from posttrain_jax.trainers import (
   arrays,
   distill,
-  hybrid,
   preference,
+  prefixes,
   rl,
   rl_checks,
   rl_objective,
+  rows_beside,
   sft,
   step,
   update,
@@ -335,7 +336,7 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
   goal = rl_objective.make_objective(
     config, models, tokenizer.eos_id, shared, guide
   )
-  make_rollout = lambda **kind: rl.make_rollout(
+  make_rollout = lambda guide=guide, **kind: rl.make_rollout(
     config,
     models['policy'],
     sizes.max_new_tokens,
@@ -345,6 +346,7 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
     **kind,
   )
   token_rewards.check(config.token_rewards, task)
+  prefixes.check_task(config, task)
   generate = make_rollout()
   learn = rl.make_learn(
     config, models, make_update(goal), refresh, shared, guide
@@ -373,19 +375,9 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
     )
   if rl_checks.needs_greedy(config):
     kinds['generate_greedy'] = make_rollout(greedy=True)
-  if hybrid.with_experts(config):
-    kinds['demonstrate'] = lambda examples, key: hybrid.demonstrations(
-      task,
-      examples,
-      key,
-      config.demos_per_prompt,
-      sizes.max_new_tokens,
-      tokenizer.pad_id,
-    )
-  if hybrid.exploring(config):
-    hot = rl_objective.make_controllers(config)['explore']
-    kinds['generate_exploring'] = make_rollout(exploring=True)
-    kinds['temperature'] = lambda state: hot.value(state.control['explore'])
+  kinds['sources'] = rows_beside.make_sources(
+    config, task, make_rollout, sizes.max_new_tokens, tokenizer.pad_id
+  )
   return rl.make_step(
     sample_examples,
     task.verify,

@@ -7,7 +7,7 @@ from posttrain_jax import inputs, token_weights
 from posttrain_jax.losses import contrastive, policy_gradient
 from posttrain_jax.losses import preference as preference_room
 from posttrain_jax.losses import supervised as supervised_room
-from posttrain_jax.trainers import hybrid, rl_objective
+from posttrain_jax.trainers import hybrid, prefixes, rl_objective
 
 __all__ = ['check_micro', 'resolve', 'shares_prompts']
 
@@ -38,6 +38,13 @@ def check_micro(config: Any, sizes: Any) -> None:
     return
   named = []
   if config.paradigm == 'rl':
+    if prefixes.ranks(config):
+      raise ValueError(
+        f'microbatch_rows={sizes.microbatch_rows}: prefix.top_fraction='
+        f'{config.prefix.top_fraction} compares the given tokens of all '
+        f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0, '
+        'or set prefix.top_fraction=1'
+      )
     named.append((rl_objective.loss_room(config.loss.name), config.loss.name))
     if config.expert_loss.name != 'none':
       named.append((policy_gradient, config.expert_loss.name))

@@ -184,7 +184,9 @@ def test_every_key_is_read(name):
   ]  # fmt: skip
   allowed = {'task.name'} if name != 'mixture' else set()
   # Read only where their part is switched on.
-  switched = ('kl.', 'value_loss.', 'data.', 'log_reward.', 'sft_')
+  switched = (
+    'kl.', 'value_loss.', 'data.', 'log_reward.', 'sft_', 'prefix',
+  )  # fmt: skip
   assert [
     k for k in unread if k not in allowed and not k.startswith(switched)
   ] == []

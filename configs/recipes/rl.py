@@ -33,6 +33,11 @@ VALUE_LOSS = dict(part(value, 'clipped_value'), coef=0.1)
 # the policy's term has the rest.
 SFT_LOSS = dict(part(supervised, 'nll'), coef=0.0, mix='add')
 EXPLORE = dict(per_prompt=0, coef=0.0)
+# Answers that begin with a part of a demonstration: between what the controller
+# says and `high` of it. `top_fraction` of these tokens learn; `baseline` is
+# that of the tokens after them.
+PREFIX = dict(per_prompt=0, high=0.95, top_fraction=0.2, baseline='none')
+PREFIX_CONTROLLER = part(controllers, 'warmup_cosine', peak=0.95, valley=0.05)
 # log(max(reward, floor)) / temperature. The floor times the number of possible
 # wrong answers is the mass that they end with.
 LOG_REWARD = dict(floor=1e-6, temperature=1.0)
@@ -256,6 +261,14 @@ RL = {
     expert_advantage=part(advantages, 'group_centered'),
     sft_loss=_IMITATE(1.0, 'add'),
     sft_weights=part(token_weights, 'srft_entropy'), entropy_coef=0.001,
+  ),
+  # The beginning of a demonstration, which the policy goes on from: one in
+  # eight answers, and less of it as the run goes on.
+  'prefix_rft': _row(
+    'https://arxiv.org/abs/2507.01679', 'ppo_clip', 'group_centered',
+    'token_mean', loss_hparams=dict(dual_clip=3.0), group_size=7,
+    prefix=dict(PREFIX, per_prompt=1), prefix_controller=PREFIX_CONTROLLER,
+    entropy_coef=0.001,
   ),
   # Rewards of tokens beside that of the answer: its segments, or how much each
   # step of a thought raised the chance of the answer.

@@ -5,9 +5,11 @@
            or both (SRFT)
   explore  the policy's answers at another temperature; the right ones are
            imitated (AEPO)
+  prefix   answers that go on from the beginning of a demonstration
+           (`trainers.prefixes`)
 
 Each kind has its own terms, and each term its own count: `mask_of` tells the
-kinds apart.
+kinds apart. `trainers.rows_beside` makes the rows.
 """
 
 from typing import Any
@@ -33,7 +35,10 @@ __all__ = [
   'with_experts',
 ]
 
-KINDS = ('own', 'expert', 'explore')
+KINDS = ('own', 'expert', 'explore', 'prefix')
+
+# An answer with a reward above it is right, where a method asks.
+RIGHT = 0.5
 
 
 def imitates(config: Any) -> bool:
@@ -65,7 +70,7 @@ def exploring(config: Any) -> bool:
 def rows_beside(config: Any) -> int:
   """Rows of each problem besides its `group_size` own answers."""
   experts = config.demos_per_prompt if joins_experts(config) else 0
-  return experts + config.explore.per_prompt
+  return experts + config.explore.per_prompt + config.prefix.per_prompt
 
 
 def check(config: Any) -> None:
@@ -73,6 +78,7 @@ def check(config: Any) -> None:
   counts = {
     'demos_per_prompt': config.demos_per_prompt,
     'explore.per_prompt': config.explore.per_prompt,
+    'prefix.per_prompt': config.prefix.per_prompt,
   }
   for key, count in counts.items():
     if count < 0:
@@ -151,7 +157,9 @@ def demonstrations(
   )
 
 
-def useful(own_rewards: Array, rewards: Array, threshold: float) -> Array:
+def useful(
+  own_rewards: Array, rewards: Array, threshold: float = RIGHT
+) -> Array:
   """[B, E] 1.0 on right exploring answers to problems that are not yet safe.
 
   A problem whose answers are right at every temperature teaches nothing.
@@ -165,8 +173,12 @@ def join(own: Batch, beside: dict[str, Batch], num_prompts: int) -> Batch:
   """Groups of own rows followed by those of each kind in `beside`.
 
   own     [B * G, T]; every field that terms on own rows read
-  beside  {kind: [B * k, T]}; what they lack of own's fields is 0
+  beside  {kind: [B * k, T]}; what they lack of own's fields is 0, and so are
+          the extras that only some kinds have
   """
+  every = {}
+  for batch in (own, *beside.values()):
+    every |= batch.extras
 
   def marked(batch: Batch, kind: str) -> Batch:
     rows = batch.mask.shape[:1]
@@ -181,10 +193,10 @@ def join(own: Batch, beside: dict[str, Batch], num_prompts: int) -> Batch:
       for name, x in vars(own).items()
       if name != 'extras' and x is not None and getattr(batch, name) is None
     }
-    extras = {name: blank(x) for name, x in own.extras.items()}
+    extras = {name: blank(x) for name, x in every.items()}
     return batch.replace(**fields, extras={**extras, **batch.extras})
 
-  parts = [marked(own, 'own')]
+  parts = [marked(completed(own), 'own')]
   parts += [marked(completed(rows), kind) for kind, rows in beside.items()]
   grouped = lambda x: x.reshape(num_prompts, -1, *x.shape[1:])
 

@@ -20,7 +20,7 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import arrays_of, lookup
 from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide, context, spread
-from posttrain_jax.trainers import hybrid, rl_objective, rl_rewards
+from posttrain_jax.trainers import hybrid, rl_objective, rl_rewards, rows_beside
 from posttrain_jax.trainers.objective import bind
 from posttrain_jax.trainers.rl_scoring import make_score_rows
 from posttrain_jax.trainers.shared import Shared
@@ -35,9 +35,6 @@ from posttrain_jax.types import (
 
 __all__ = ['make_learn', 'make_rollout', 'make_step']
 
-# An answer with a reward above it is right, where a method asks.
-RIGHT = 0.5
-
 
 def make_rollout(
   config: Any,
@@ -48,19 +45,21 @@ def make_rollout(
   *,
   guide: Guide | None = None,
   greedy: bool = False,
-  exploring: bool = False,
+  beside: int = 0,
 ) -> Callable[..., Rollout]:
   """`generate(params, prompts, prompt_mask, prompt_ids, key) -> Rollout`.
 
-  guide      what steers the answers; where it has a task's environment in it,
-             `generate` takes its states `guide_state` [B, ...] too
-  greedy     one greedy answer a prompt, in place of the group
-  exploring  the answers beside the group; `generate` then takes a temperature
-             in place of the decoder's, and `logps` are at that temperature
+  guide   what steers the answers; where it cannot start from a prompt (it has a
+          task's environment in it, or forces a prefix), `generate` takes its
+          states `guide_state` [B, ...] too
+  greedy  one greedy answer a prompt, in place of the group
+  beside  answers a prompt beside the group, in place of it (0: the group)
+
+  `generate` may be given a temperature in place of the decoder's; `logps` are
+  then at that temperature.
   """
   decoder = decoders.greedy if greedy else bind(decoders, config.decoder)
-  group_size = config.explore.per_prompt if exploring else config.group_size
-  group_size = 1 if greedy else group_size
+  group_size = 1 if greedy else beside or config.group_size
 
   def generate(
     params,
@@ -106,7 +105,7 @@ def make_learn(
   """`learn(state, prompts, prompt_mask, rollout, rewards [B, G], key,
   beside, prefix_rewards, token_rewards, guide_state, **arrays)`.
 
-  beside          {'expert' or 'explore': (Rollout, rewards [B, k])}
+  beside          {kind, of `hybrid.KINDS`: (Rollout, rewards [B, k])}
   prefix_rewards  [B, G, C] of each completion stopped before token c, for the
                   losses that ask for them
   token_rewards   [B, G, C] beside the verifier's, of `config.token_rewards`
@@ -119,6 +118,7 @@ def make_learn(
   score_rows = make_score_rows(config, models, shared, guide)
   token_advantages = rl_rewards.make_token_advantages(config)
   add_extras = _make_extras(config, models['policy'])
+  with_beside = rows_beside.make_join(config, models['policy'], shared)
   steering = rl_objective.make_controllers(config)
 
   def learn(
@@ -160,8 +160,8 @@ def make_learn(
     batch = add_extras(
       state, batch, prompts, prompt_mask, rewards, beside, prefix_rewards
     )
-    batch, seen = _with_rows_beside(
-      config, batch, prompts, prompt_mask, rewards, beside, theirs
+    batch, seen = with_beside(
+      state, batch, prompts, prompt_mask, rewards, beside, theirs
     )
     before = state
     state, updated = update(state, batch, key)
@@ -220,7 +220,7 @@ def _make_extras(config: Any, model: ModelConfig) -> Callable[..., Batch]:
     extras = dict(batch.extras)
     flat, group_size = rewards.reshape(-1), rewards.shape[1]
     if verdicts:
-      extras['correct'] = (flat > RIGHT).astype(jnp.float32)
+      extras['correct'] = (flat > hybrid.RIGHT).astype(jnp.float32)
     if config.loss.name in flow.__all__:
       extras['log_rewards'] = rl_rewards.log_reward(config.log_reward, flat)
     if prefix_rewards is not None:
@@ -239,56 +239,26 @@ def _make_extras(config: Any, model: ModelConfig) -> Callable[..., Batch]:
   return add
 
 
-def _with_rows_beside(
-  config, own, prompts, prompt_mask, rewards, beside, expert_advantages
-) -> tuple[Batch, dict[str, Array]]:
-  """Groups with demonstrations and exploring answers, where there are any."""
-  if not hybrid.rows_beside(config):
-    return own, {}
-  others, metrics = {}, {}
-  if hybrid.joins_experts(config):
-    samples, given = beside['expert']
-    rows = rollout.assemble_groups(prompts, prompt_mask, samples)
-    if expert_advantages is not None:
-      spread = expert_advantages.reshape(-1)[:, None] * rows.mask
-      rows = rows.replace(advantages=spread)
-    others['expert'] = rows
-    metrics['rewards/expert/mean'] = jnp.mean(given)
-  if hybrid.exploring(config):
-    samples, given = beside['explore']
-    kept = hybrid.useful(rewards, given, RIGHT)
-    samples = samples.replace(mask=samples.mask * kept[..., None])
-    others['explore'] = rollout.assemble_groups(prompts, prompt_mask, samples)
-    metrics['rewards/explore/mean'] = jnp.mean(given)
-    metrics['explore/frac_rows_kept'] = jnp.mean(kept)
-  return sharding.rows(hybrid.join(own, others, prompts.shape[0])), metrics
+def _make_ask(
+  start_guide: Callable[[Example], PyTree] | None,
+) -> Callable[..., Rollout]:
+  """(generate, state, examples, key, **given) -> the policy's answers."""
 
-
-def _make_rows_beside(
-  answer: Callable,
-  verify_all: Callable,
-  demonstrate: Callable | None,
-  generate_exploring: Callable | None,
-  temperature: Callable | None,
-) -> Callable[..., dict[str, tuple[Rollout, Array]]]:
-  """(state, examples, key) -> {kind: (answers, rewards [B, k])}."""
-
-  def rows_beside(state: TrainState, examples: Example, key: Array):
-    demo_key, explore_key = jax.random.split(key)
-    beside = {}
-    if demonstrate is not None:
-      gold = sharding.rows(demonstrate(examples, demo_key))
-      judged = verify_all(examples, gold.completion, gold.mask)
-      beside['expert'] = gold, judged['reward']
-    if generate_exploring is not None:
-      at = {'temperature': temperature(state)}
-      more, judged = answer(
-        generate_exploring, state, examples, explore_key, **at
+  def ask(generate, state: TrainState, examples: Example, key: Array, **given):
+    if start_guide is not None:
+      given['guide_state'] = start_guide(examples)
+    return sharding.rows(
+      generate(
+        state.params,
+        examples.prompt,
+        examples.prompt_mask,
+        examples.prompt_id,
+        key,
+        **given,
       )
-      beside['explore'] = more, judged['reward']
-    return beside
+    )
 
-  return rows_beside
+  return ask
 
 
 def make_step(
@@ -298,9 +268,7 @@ def make_step(
   learn: Callable,
   *,
   generate_greedy: Callable[..., Rollout] | None = None,
-  generate_exploring: Callable[..., Rollout] | None = None,
-  demonstrate: Callable[[Example, Array], Rollout] | None = None,
-  temperature: Callable[[TrainState], Array] | None = None,
+  sources: dict[str, Callable[..., Rollout]] | None = None,
   reward_tokens: Callable | None = None,
   prefixes: bool = False,
   start_guide: Callable[[Example], PyTree] | None = None,
@@ -311,8 +279,7 @@ def make_step(
   verify              a task's, unbatched: its 'reward' trains, the other
                       components are logged
   generate_greedy     the greedy answers, where the advantage compares with them
-  generate_exploring  answers beside the group, at `temperature(state)`
-  demonstrate         (examples, key) -> the oracle's answers [B, D, C]
+  sources             of the rows beside the group (`rows_beside`)
   reward_tokens       (params, examples, samples, key) -> rewards [B, G, C],
                       metrics
   prefixes            also judge every completion stopped at each of its tokens
@@ -323,36 +290,30 @@ def make_step(
   verify_all = over_group(verify)
   stopped = over_group(rl_rewards.stopped_everywhere(verify))
 
-  def answer(how, state: TrainState, examples: Example, key: Array, **given):
-    if start_guide is not None:
-      given['guide_state'] = start_guide(examples)
-    samples = sharding.rows(
-      how(
-        state.params,
-        examples.prompt,
-        examples.prompt_mask,
-        examples.prompt_id,
-        key,
-        **given,
-      )
-    )
-    return samples, verify_all(examples, samples.completion, samples.mask)
-
-  rows_beside = _make_rows_beside(
-    answer, verify_all, demonstrate, generate_exploring, temperature
+  judge = lambda examples, samples: verify_all(
+    examples, samples.completion, samples.mask
   )
+  ask = _make_ask(start_guide)
+
+  def draw_beside(state: TrainState, examples: Example, key: Array):
+    made = {}
+    for kind, source in (sources or {}).items():
+      samples = sharding.rows(source(ask, state, examples, key))
+      made[kind] = samples, judge(examples, samples)['reward']
+    return made
 
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
     examples = sharding.rows(sample_examples(example_key))
-    samples, components = answer(generate, state, examples, sample_key)
+    samples = ask(generate, state, examples, sample_key)
+    components = judge(examples, samples)
     given = {}
     if start_guide is not None:
       given['guide_state'] = start_guide(examples)
     if generate_greedy is not None:
-      _, greedy = answer(generate_greedy, state, examples, sample_key)
-      given['greedy_rewards'] = greedy['reward'][:, 0]
-    beside = rows_beside(state, examples, jax.random.fold_in(sample_key, 1))
+      greedy = ask(generate_greedy, state, examples, sample_key)
+      given['greedy_rewards'] = judge(examples, greedy)['reward'][:, 0]
+    beside = draw_beside(state, examples, jax.random.fold_in(sample_key, 1))
     if beside:
       given['beside'] = beside
     if prefixes:

@@ -11,7 +11,7 @@ from posttrain_jax.resolve import arrays_of, lookup, nearest
 from posttrain_jax.rollout import environments, guides
 from posttrain_jax.rollout.guide import Guide, chain
 from posttrain_jax.tasks.text import is_text
-from posttrain_jax.trainers import hybrid, rl_objective
+from posttrain_jax.trainers import hybrid, prefixes, rl_objective
 from posttrain_jax.types import Example, PyTree
 
 __all__ = [
@@ -45,6 +45,8 @@ def _needs_graph(config: Any) -> str:
     return f'demos_per_prompt={config.demos_per_prompt} needs demonstrations'
   if hybrid.exploring(config):
     return f'explore.per_prompt={config.explore.per_prompt} needs more answers'
+  if prefixes.used(config):
+    return f'prefix.per_prompt={config.prefix.per_prompt} needs demonstrations'
   if config.token_rewards.name != 'none':
     return f'token_rewards "{config.token_rewards.name}" needs the oracle'
   if needs_prefixes(config):
@@ -107,6 +109,7 @@ def check(config: Any) -> None:
       'the beginning; take cache_stages=1, or slots=0'
     )
   hybrid.check(config)
+  _check_prefix(config)
   _check_guides(config)
   _check_coefficients(config)
   _check_kl(config)
@@ -123,14 +126,16 @@ def _check_guides(config: Any) -> None:
   names = [dict(part).get('name') for part in config.guides]
   if 'forced_prefix' in names:
     raise ValueError(
-      'guides: "forced_prefix" needs the tokens; call rollout.generate with '
-      'guide_state from your own step'
+      'guides: "forced_prefix" needs the tokens; set prefix.per_prompt for '
+      'beginnings of demonstrations, or call rollout.generate with guide_state '
+      'from your own step'
     )
   if not names:
     return
   for key, there in (
     ('demos_per_prompt', config.demos_per_prompt),
     ('explore.per_prompt', config.explore.per_prompt),
+    ('prefix.per_prompt', config.prefix.per_prompt),
     ('token_rewards.name', config.token_rewards.name != 'none'),
   ):
     if there:
@@ -138,6 +143,25 @@ def _check_guides(config: Any) -> None:
         f'guides={names} steer the own answers only, and {key} adds or scores '
         'others; leave one of them out'
       )
+
+
+def _check_prefix(config: Any) -> None:
+  prefixes.check(config)
+  if not prefixes.used(config):
+    return
+  count = config.prefix.per_prompt
+  if config.loss.name in flow.__all__:
+    raise ValueError(
+      f'prefix.per_prompt={count}: loss "{config.loss.name}" reads no '
+      'advantage; take prefix.per_prompt=0, or a policy-gradient loss'
+    )
+  wanted = rl_objective.loss_arrays(config)
+  if wanted:
+    raise ValueError(
+      f'prefix.per_prompt={count}: loss "{config.loss.name}" reads '
+      f'"{wanted[0]}", which rows beside the own ones do not have; take '
+      'prefix.per_prompt=0, or "ppo_clip"'
+    )
 
 
 def _check_coefficients(config: Any) -> None:

@@ -17,7 +17,7 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import arrays_of
 from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide
-from posttrain_jax.trainers import hybrid
+from posttrain_jax.trainers import hybrid, prefixes
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
 from posttrain_jax.trainers.rl_terms import (
@@ -49,11 +49,13 @@ __all__ = [
 WEIGHTS = ('correct',)
 
 # What each controller sets.
-STEERS = ('kl', 'entropy', 'sft', 'explore')
+STEERS = ('kl', 'entropy', 'sft', 'explore', 'prefix')
 
 
 def steered(config: Any, what: str) -> bool:
-  """Whether a controller sets the coefficient (or temperature) `what`."""
+  """Whether a controller sets the coefficient (or another number) `what`."""
+  if what == 'prefix':
+    return prefixes.used(config)
   return config[f'{what}_controller'].name != 'none'
 
 
@@ -106,18 +108,32 @@ def _coefs(config: Any, terms: list[str]) -> dict[str, Callable]:
   return {term: coefs[term] for term in terms}
 
 
-def _make_masks(config: Any, terms: list[str]) -> Callable:
-  """(batch) -> {'own', 'expert' and each term: the tokens it averages over}."""
-  experts_too = config.expert_loss.name != 'none'
+def _make_guests(config: Any, eos_id: int) -> dict[str, Callable]:
+  """Rows beside that are averaged together with the own ones.
+
+  {kind: (signals, batch, mask) -> token loss [R, T], metrics}
+  """
+  guests = {}
+  if config.expert_loss.name != 'none':
+    expert_loss = bind(policy_gradient, config.expert_loss)
+    guests['expert'] = lambda signals, batch, mask: expert_loss(
+      signals.logps, batch.old_logps, batch.advantages, mask
+    )
+  if prefixes.used(config):
+    policy_loss = make_policy_loss(config, eos_id)
+    guests['prefix'] = prefixes.make_loss(config, policy_loss)
+  return guests
+
+
+def _make_masks(terms: list[str], guests: dict[str, Callable]) -> Callable:
+  """(batch) -> {each kind and each term: the tokens it averages over}."""
 
   def masks(batch: Batch) -> dict[str, Array]:
-    own = hybrid.mask_of(batch, 'own')
-    expert = hybrid.mask_of(batch, 'expert')
-    found = {'own': own, 'expert': expert, **dict.fromkeys(terms, own)}
-    if experts_too:
-      found['policy'] = own + expert
-    found['sft'] = expert
-    found['explore'] = hybrid.mask_of(batch, 'explore')
+    kinds = {kind: hybrid.mask_of(batch, kind) for kind in hybrid.KINDS}
+    own = kinds['own']
+    found = {**dict.fromkeys(terms, own), **kinds}
+    found['policy'] = own + sum(kinds[guest] for guest in guests)
+    found['sft'] = kinds['expert']
     return found
 
   return masks
@@ -210,7 +226,8 @@ def make_objective(
   On the policy's own rows: `kl` to the reference, `entropy`, `value`,
   `contrastive`. On demonstrations: `expert_loss`, averaged together with the
   own rows, and `sft`, averaged by their own tokens. On exploring rows:
-  `explore`, REINFORCE with advantage 1.
+  `explore`, REINFORCE with advantage 1. On rows that go on from a prefix:
+  `config.loss`, averaged together with the own rows.
 
   shared  reads each prompt once for all of its rows
   guide   what steered the rollouts
@@ -218,11 +235,9 @@ def make_objective(
   model = models['policy']
   temperature = decoders.view(config.decoder, guide)
   terms, average = _terms_of(config), bind(reduce, config.reduce)
-  masks = _make_masks(config, terms)
+  guests = _make_guests(config, eos_id)
+  masks = _make_masks(terms, guests)
   own_terms, read = _make_own_terms(config, models, eos_id, terms, guide)
-  expert_loss = None
-  if config.expert_loss.name != 'none':
-    expert_loss = bind(policy_gradient, config.expert_loss)
   if 'sft' in terms:
     imitate, imitate_reads = make_imitation(config)
     read |= imitate_reads
@@ -241,13 +256,11 @@ def make_objective(
     own, expert = mask['own'], mask['expert']
     losses, metrics = own_terms(signals, state, batch, own, view)
     marked = with_mask(metrics, own)
-    if expert_loss is not None:
-      theirs, seen = expert_loss(
-        signals.logps, batch.old_logps, batch.advantages, expert
-      )
-      # Both are 0 on each other's rows.
+    for kind, loss_of in guests.items():
+      theirs, seen = loss_of(signals, batch, mask[kind])
+      # Each is 0 on the others' rows.
       losses['policy'] = losses['policy'] + theirs
-      marked |= _prefixed('expert', seen, expert)
+      marked |= _prefixed(kind, seen, mask[kind])
     if 'explore' in terms:
       losses['explore'], _ = policy_gradient.reinforce(
         signals.logps, signals.logps, jnp.ones_like(own), mask['explore']
