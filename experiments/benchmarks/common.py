@@ -137,6 +137,10 @@ def compare(turns: Turns, unit: str) -> dict[str, Any]:
   out['best_ours'] = best(turns, ours)
   out['best_peer'] = best(turns, peers) if peers else None
   out['ours_over_peer'] = None
+  if len(peers) > 1:
+    out['ours_over_each_peer'] = {
+      peer: ratio(turns, out['best_ours'], peer) for peer in peers
+    }
   if peers:
     out['ours_over_peer'] = ratio(turns, out['best_ours'], out['best_peer'])
   return out

@@ -341,7 +341,7 @@ def grpo_on_task(
   return _grpo(work, task.prompt_length, generate, sample_examples, verify)
 
 
-def supervised_steps(size: str) -> Steps:
+def supervised_steps(size: str, lr: float = LEARNING_RATE) -> Steps:
   """An SFT step `(state, batch, key)` on given rows."""
   model = model_config(size)
   config = settings(
@@ -349,7 +349,7 @@ def supervised_steps(size: str) -> Steps:
       loss=part(supervised, 'nll'),
       weights=part(token_weights, 'uniform'),
       reduce=part(reduce, 'token_mean'),
-      optimizer=OPTIMIZER,
+      optimizer=dict(OPTIMIZER, lr=lr),
     )
   )
   sizes = settings(

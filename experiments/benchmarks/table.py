@@ -35,7 +35,11 @@ def compared(found: dict[str, Any], unit: str) -> str:
     return out + ', no peer'
   peer = found['best_peer']
   out = f'**{spread(found["ours_over_peer"])}**: {out}'
-  return f'{out}; `{peer}` {spread(rate(peer), digits)}'
+  out = f'{out}; `{peer}` {spread(rate(peer), digits)}'
+  for other, over in found.get('ours_over_each_peer', {}).items():
+    if other != peer:
+      out += f'; over `{other}` {spread(over)}'
+  return out
 
 
 def rows(folder: Path) -> list[tuple[str, str, str]]:
@@ -60,6 +64,11 @@ def rows(folder: Path) -> list[tuple[str, str, str]]:
         f'x{factor}: {cost:.2f}' for factor, cost in found['cost'].items()
       )
       out.append((f'scaling, {line}: cost of a token', text + ')', 'scaling'))
+  if 'logp_gap' in there:
+    for name, found in load('logp_gap')['results'].items():
+      text = ', '.join(f'{k} {found[k]:.1e}' for k in ('mean', 'p99', 'max'))
+      title = f'|logp(sampler) - logp(learner)|, {name}'
+      out.append((title, f'{text} ({found["tokens"]} tokens)', 'logp_gap'))
   if 'compiler' in there:
     for work, found in load('compiler')['results'].items():
       for setting, over in found['over_default'].items():
