@@ -21,6 +21,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 
 import jax
 import pytest
+from long_variants import LONG_VARIANTS
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -44,6 +45,8 @@ def pytest_collection_modifyitems(items):
   for item in items:
     name = item.module.__name__
     item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, name)))
+    if f'{name}::{item.name}'.startswith(LONG_VARIANTS):
+      item.add_marker(pytest.mark.slow)
   rank = lambda item: (
     LONG.index(item.module.__name__)
     if item.module.__name__ in LONG

@@ -89,9 +89,10 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   ):
     theirs = None
     if dense is not None:
-      lengths = jnp.sum((batch.segment_ids > 0) & (batch.mask == 0), axis=1)
       flat = lambda x: x.reshape(-1, x.shape[-1])
-      at_tokens = lambda x: rollout.place(flat(x), lengths, batch.mask.shape[1])
+      at_tokens = lambda x: rollout.place(
+        flat(x), batch.starts, batch.mask.shape[1]
+      )
     if not critic:
       if penalty is not None:
         rewards = rewards - jnp.sum(penalty, axis=1).reshape(rewards.shape)
