@@ -149,14 +149,19 @@ def test_our_side_of_generation_at_toy_size():
   flags = SimpleNamespace(toy=True, peers=(), repetitions=2, warmup=1)
   generate_hf.measure('b', session, flags)
   found = session.results['b']
-  assert set(found['sides']) == {'ours', 'ours slots=4'}
+  assert set(found['sides']) == {
+    'ours stages=1',
+    'ours stages=2',
+    'ours slots=4',
+  }
   turns = {name: side['turns'] for name, side in found['sides'].items()}
-  # The same keys give the same completions, however many slots decode them.
+  # The same keys give the same completions, however they are decoded.
   units = {
     name: sorted(turn['units'] for turn in some) for name, some in turns.items()
   }
-  assert units['ours'] == units['ours slots=4']
-  assert all(0 < count <= 2 * 4 * 6 for count in units['ours'])
+  expected = units.pop('ours stages=1')
+  assert all(found == expected for found in units.values())
+  assert all(0 < count <= 2 * 4 * 6 for count in expected)
 
 
 HLO = """HloModule m
