@@ -57,8 +57,10 @@ def get_config() -> ml_collections.ConfigDict:
 
   c.model = ml_collections.ConfigDict()
   c.model.preset = 'nano'  # or 'depth-N'; not read when init_from is set
+  c.model.sliding_window = 0  # tokens seen, 0 = all; read where preset is
   c.model.dtype = 'float32'  # of activations; 'bfloat16' on TPU and GPU
   c.model.param_dtype = 'float32'
+  c.model.cache_dtype = ''  # while decoding: 'bfloat16', 'int8'; '' = dtype
   c.model.remat = False  # recompute layers in the backward pass
   c.model.scan_layers = False  # one compiled layer, for deep models
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all

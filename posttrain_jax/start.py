@@ -23,6 +23,9 @@ __all__ = ['Start', 'make_model', 'make_models', 'model_fields', 'start_from']
 # {role: parameters}; 'policy' is always there
 Start = dict[str, PyTree]
 
+# What a model that is read from disk says itself.
+SHAPE = ('preset', 'sliding_window')
+
 
 def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
   """ModelConfig fields of a JSON dict."""
@@ -57,9 +60,9 @@ def make_model(
       tokens than the model.
   """
   wanted = {**dict(config.model), 'value_head': value_head}
-  preset = wanted.pop('preset')
+  made = {key: wanted.pop(key) for key in SHAPE}
   if not config.init_from:
-    return make_config(preset, vocab_size=vocab_size, **wanted)
+    return make_config(vocab_size=vocab_size, **made, **wanted)
   found = dataclasses.replace(_read_model(config.init_from), **wanted)
   if vocab_size > found.vocab_size:
     raise ValueError(
@@ -84,7 +87,8 @@ def make_models(
     ValueError: no model at a role's path.
   """
   wanted = dict(config.model)
-  wanted.pop('preset')
+  for key in SHAPE:
+    wanted.pop(key)
   models = {'policy': policy}
   for role in sorted(roles | {'ref'}):
     path = _path(config, role)

@@ -22,6 +22,7 @@ from posttrain_jax.trainers import (
   rl_checks,
   rl_objective,
   rows_beside,
+  update,
 )
 
 PREFIX = ('prefix.per_prompt', '2')
@@ -59,6 +60,8 @@ def outcome(*items):
   goal = rl_objective.make_objective(run.config, run.models, vocab.EOS)
   sums, seen = quick_jit(goal.evaluate)(params, state, batch)
   return types.SimpleNamespace(
+    goal=goal,
+    state=state,
     batch=batch,
     mask=np.asarray(batch.mask),
     forced=np.asarray(batch.extras['forced']),
@@ -293,6 +296,18 @@ def test_the_objective_by_hand(share):
   hand.close((values * mask)[x.forced > 0], 1.0)
 
 
+def test_micro_batches_change_nothing_where_all_forced_tokens_count():
+  x = outcome(('prefix.top_fraction', '1.0'))
+  found = [
+    quick_jit(update.make_gradient(x.goal, size))(
+      x.state.params, x.state, x.batch
+    )
+    for size in (0, GROUP)
+  ]
+  jax.tree.map(hand.close, *found)
+  assert np.abs(found[0][0]['embed']['tokens']).max() > 1e-3
+
+
 def test_forced_tokens_that_are_not_kept_have_no_gradient():
   entropy = jnp.array([[0.1, 0.9, 0.5], [0.4, 0.2, 2.0]])
   forced = jnp.array([[1.0, 1, 0], [1, 1, 0]])
@@ -315,6 +330,31 @@ def test_forced_tokens_that_are_not_kept_have_no_gradient():
   loss(signals, batch, jnp.ones((2, 3)))
   # Two of four forced tokens, over both rows; what comes after keeps it.
   np.testing.assert_array_equal(seen['advantages'], [[0.0, 3, 3], [3, 0, 3]])
+
+
+# ---- A run.
+
+
+@pytest.mark.slow
+def test_a_policy_that_is_never_right_learns_from_beginnings():
+  # From random parameters: its own answers are right by accident only, and
+  # those that begin as the demonstration does more often.
+  items = [
+    ('optimizer.lr', '3e-3'),
+    ('num_steps', '40'),
+    ('prefix.top_fraction', '1.0'),
+  ]
+  run = build.build(recipe_runs.load('rl', 'prefix_rft', *items))
+  params = build.transformer.init(jax.random.key(1), run.model)
+  keys = jax.random.split(jax.random.key(2), 40)
+  train = jax.jit(lambda state: jax.lax.scan(run.step, state, keys))
+  _, metrics = train(run.init({'policy': params}))
+  low = np.asarray(metrics['control/prefix'])
+  half = 0.05 + 0.9 * 0.5 * (1 + np.cos(np.pi * 0.5))
+  hand.close([low[0], low[20]], [0.95, half])
+  reward = np.asarray(metrics['reward'])
+  print(reward, np.asarray(metrics['rewards/prefix/mean']))
+  assert reward[-10:].mean() > reward[:10].mean() + 0.03, reward
 
 
 # ---- What cannot work.
