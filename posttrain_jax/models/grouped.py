@@ -138,22 +138,14 @@ def _run(params, xs, tables, layout, allowed, config):
   if config.remat:
     function = jax.checkpoint(function)
   if config.scan_layers and not isinstance(params['layers'], tuple):
-    near = jnp.array(
-      [config.kind(i) != 'full' for i in range(config.num_layers)]
-    )
 
     def step(xs, item):
-      layer, windowed = item
-      chosen = next(iter(allowed.values()))
-      if len(allowed) > 1:
-        chosen = jax.tree.map(
-          lambda a, b: jnp.where(windowed, a, b),
-          allowed['window'],
-          allowed['full'],
-        )
+      layer, near = item
+      chosen = transformer.of_kind(allowed, near)
       return function(layer, xs, chosen), None
 
-    return jax.lax.scan(step, xs, (params['layers'], near))[0]
+    stacked = params['layers'], transformer.windowed(config)
+    return jax.lax.scan(step, xs, stacked)[0]
   for index, layer in enumerate(transformer.unstack(params, config)['layers']):
     xs = function(layer, xs, allowed[config.kind(index)])
   return xs

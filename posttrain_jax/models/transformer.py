@@ -149,6 +149,20 @@ def windows(allowed: Array, config: ModelConfig) -> dict[str, Array]:
   return {kind: masks[kind] for kind in config.kinds}
 
 
+def windowed(config: ModelConfig) -> Array:
+  """[L] bool, layers with a sliding window; for a scan over layers."""
+  kinds = [config.kind(layer) for layer in range(config.num_layers)]
+  return jnp.array([kind == 'window' for kind in kinds])
+
+
+def of_kind(by_kind: dict[str, PyTree], near: Array) -> PyTree:
+  """The entry of `by_kind` for a layer that has a window where `near`."""
+  if len(by_kind) == 1:
+    return next(iter(by_kind.values()))
+  choose = lambda a, b: jnp.where(near, a, b)
+  return jax.tree.map(choose, by_kind['window'], by_kind['full'])
+
+
 def _run_layers(params, x, tables, allowed, config, keep):
   """All layers over whole sequences; `keep` also returns keys and values.
 
@@ -158,19 +172,14 @@ def _run_layers(params, x, tables, allowed, config, keep):
   if config.remat:
     function = jax.checkpoint(_full_layer, static_argnums=(4,))
   if config.scan_layers and not isinstance(params['layers'], tuple):
-    near = jnp.array(
-      [config.kind(i) != 'full' for i in range(config.num_layers)]
-    )
 
     def body(x, item):
-      layer, windowed = item
-      mask = next(iter(allowed.values()))
-      if len(allowed) > 1:
-        mask = jnp.where(windowed, allowed['window'], allowed['full'])
+      layer, near = item
+      mask = of_kind(allowed, near)
       x, kept = function(layer, x, tables, mask, config)
       return x, kept if keep else None
 
-    x, kept = jax.lax.scan(body, x, (params['layers'], near))
+    x, kept = jax.lax.scan(body, x, (params['layers'], windowed(config)))
     if keep:
       kept = tuple((kept[0][i], kept[1][i]) for i in range(config.num_layers))
     return x, kept
