@@ -215,6 +215,7 @@ def grpo_config(work: Work) -> Settings:
       sft_loss=dict(part(supervised, 'nll'), coef=0.0, mix='add'),
       sft_weights=part(token_weights, 'uniform'),
       explore=dict(per_prompt=0, coef=0.0),
+      prefix=dict(per_prompt=0),
       log_reward=dict(floor=1e-6, temperature=1.0),
       entropy_coef=0.0,
       demos_per_prompt=0,
@@ -225,7 +226,7 @@ def grpo_config(work: Work) -> Settings:
       optimizer=OPTIMIZER,
       **{
         f'{what}_controller': _none()
-        for what in ('kl', 'entropy', 'sft', 'explore')
+        for what in ('kl', 'entropy', 'sft', 'explore', 'prefix')
       },
     )
   )
