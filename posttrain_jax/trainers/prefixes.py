@@ -216,7 +216,7 @@ def make_loss(config: Any, policy_loss: Callable) -> Callable:
 
   The policy's loss, where of all forced tokens of the call those of highest
   entropy keep their advantage, `config.prefix.top_fraction` of them. The others
-  go on being counted.
+  go on being counted. `config.weights` are of own rows, not of these.
   """
 
   def loss(signals: TokenSignals, batch: Batch, mask: Array):
