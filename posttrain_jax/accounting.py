@@ -64,7 +64,8 @@ def _given_flops(
 def _rollout_flops(config: Any, model: ModelConfig, sizes: Any) -> float:
   """FLOPs of a group's answers; their prompt is read once."""
   total = forward_flops(model, sizes.prompts_per_step, sizes.prompt_length)
-  answers = config.group_size + config.explore.per_prompt
+  answers = config.group_size
+  answers += config.explore.per_prompt + config.prefix.per_prompt
   rows = sizes.prompts_per_step * answers
   whole = forward_flops(model, rows, sizes.row_tokens)
   return total + whole - forward_flops(model, rows, sizes.prompt_length)
