@@ -18,7 +18,7 @@ from flax import struct
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.types import Array
 
-__all__ = ['Cache', 'Quantized', 'init_cache', 'take_rows']
+__all__ = ['Cache', 'Quantized', 'init_cache']
 
 
 @struct.dataclass
@@ -236,16 +236,6 @@ def grow(cache: Cache, config: ModelConfig, slots: int) -> Cache:
     keys=tuple(wider(i, x) for i, x in enumerate(cache.keys)),
     values=tuple(wider(i, x) for i, x in enumerate(cache.values)),
     positions={k: pad(x, k, 1, -1) for k, x in cache.positions.items()},
-  )
-
-
-def take_rows(cache: Cache, rows: Array) -> Cache:
-  """The cache of rows [R'] of it; not of its prefix."""
-  take = lambda x: jnp.take(x, rows, axis=0)
-  return cache.replace(
-    keys=jax.tree.map(take, cache.keys),
-    values=jax.tree.map(take, cache.values),
-    positions=jax.tree.map(take, cache.positions),
   )
 
 
