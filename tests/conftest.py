@@ -2,6 +2,7 @@
 
 import gc
 import os
+import zlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Compiled programs are kept between runs of the suite and between workers.
@@ -21,7 +22,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 
 import jax
 import pytest
-from long_variants import LONG_VARIANTS
+from long_variants import HALVED, LONG_VARIANTS
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -45,7 +46,9 @@ def pytest_collection_modifyitems(items):
   for item in items:
     name = item.module.__name__
     item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, name)))
-    if f'{name}::{item.name}'.startswith(LONG_VARIANTS):
+    variant = f'{name}::{item.name}'
+    other_half = name in HALVED and zlib.crc32(variant.encode()) % 2
+    if variant.startswith(LONG_VARIANTS) or ('[' in variant and other_half):
       item.add_marker(pytest.mark.slow)
   rank = lambda item: (
     LONG.index(item.module.__name__)

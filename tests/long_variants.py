@@ -1,12 +1,26 @@
 """Variants of tests that the quick suite leaves to `make test-slow`.
 
-The quick suite (`make test`) has at least one variant of every test here, and
-each of them is minutes of compiling for a case that differs in one setting.
-Entries are the beginnings of 'module::test[variant]'.
+Each compiles programs of its own for a case that another test, or another
+variant of the same one, has in the quick suite (`make test`) in a simpler form.
+Entries are the beginnings of 'module::test[variant]'. Of the modules in HALVED,
+whose tests are generated for every method, half of the variants are quick.
 """
 
 LONG_VARIANTS = (
+  'test_beam::test_enough_beams_find_everything[1.0',
+  'test_beam::test_scores_are_the_learners[cache0',
+  'test_beam::test_scores_are_the_learners[cache2',
+  'test_cache::test_stages_change_nothing[11',
+  'test_cache::test_stages_change_nothing[40',
+  "test_cache::test_the_sampler_is_the_learner[{'slots': 2}-itself",
+  "test_cache::test_the_sampler_is_the_learner[{'slots': 2}-longer",
+  "test_cache::test_the_sampler_is_the_learner[{'stages': 3}-all",
+  "test_cache::test_the_sampler_is_the_learner[{'stages': 3}-itself",
+  "test_cache::test_the_sampler_is_the_learner[{'stages': 3}-longer",
+  'test_cache::test_the_sampler_is_the_learner[{}-itself',
+  'test_cache::test_the_sampler_is_the_learner[{}-longer',
   'test_collect_models::test_counterfactual_marks_by_a_slow_loop',
+  'test_conditioned::test_the_reward_is_along_the_direction[-30',
   'test_conditioned::test_the_reward_is_along_the_direction[-45',
   'test_decoder_view::test_a_truncated_run_has_a_first_ratio_of_one',
   'test_decoder_view::test_the_learner_replays_what_was_drawn[min_p',
@@ -15,6 +29,10 @@ LONG_VARIANTS = (
   'test_decoder_view::test_the_learner_replays_what_was_drawn[typical',
   'test_frozen_lake::test_extreme_lakes',
   'test_frozen_lake::test_heldout_lakes_are_other_lakes',
+  'test_guides::test_slots_and_rows_change_nothing[1]',
+  'test_guides::test_the_learner_replays_what_was_drawn_from[None-sample',
+  'test_guides::test_the_learner_replays_what_was_drawn_from['
+  'Shared(prompt_length=5, group_size=3, parts=1)',
   'test_metamorphic_numerics::test_bfloat16_inputs_give_nearly_the_same['
   'contrastive',
   'test_metamorphic_numerics::test_bfloat16_inputs_give_nearly_the_same['
@@ -28,13 +46,23 @@ LONG_VARIANTS = (
   'test_metamorphic_numerics::test_no_compilation_gives_the_same[flow',
   'test_metamorphic_numerics::test_no_compilation_gives_the_same[preference',
   'test_metamorphic_numerics::test_no_compilation_gives_the_same[supervised',
-  'test_metamorphic_numerics::test_no_compilation_gives_the_same[token_weights',
+  'test_metamorphic_numerics::test_no_compilation_gives_the_same['
+  'token_weights',
+  'test_model::test_chunked_scoring_is_unchunked[llama',
+  'test_model::test_chunked_scoring_is_unchunked[qwen2',
+  'test_model::test_unrolled_and_rematerialised_are_the_scan[llama',
+  'test_model::test_unrolled_and_rematerialised_are_the_scan[qwen2',
+  'test_prefix_rft::test_advantages_of_rows[none',
+  'test_puzzles::test_verdicts_agree_with_python[sokoban-knobs6',
   'test_recipes_preference::test_own_answers_get_better[online_dpo',
+  'test_recipes_preference::test_the_loss_falls[kto',
   'test_recipes_preference::test_the_loss_falls[online_dpo',
   'test_recipes_preference::test_the_student_comes_closer_to_its_teacher[gkd',
   'test_recipes_rl::test_the_reward_rises[ppo',
   'test_recipes_rl::test_the_reward_rises[rloo',
+  'test_recipes_sft::test_the_loss_falls[psft',
   'test_recipes_sft::test_the_loss_falls[una',
+  'test_rl_hybrid::test_splits_and_order_change_nothing[luffy',
   'test_rl_learn::test_the_controller_sets_the_temperature_of_exploring',
   'test_rollout::test_a_completion_depends_on_its_identity_alone[rows0',
   'test_rollout::test_a_completion_depends_on_its_identity_alone[rows2',
@@ -53,10 +81,24 @@ LONG_VARIANTS = (
   'test_task_answers::test_answers_follow_from_the_prompt[modular',
   'test_task_answers::test_answers_follow_from_the_prompt[multiplication',
   'test_task_answers::test_answers_follow_from_the_prompt[sorting',
+  'test_tasks::test_jit_without_vmap',
+  'test_tasks::test_oracle_is_right[calculator-knobs',
+  'test_tasks::test_oracle_is_right[countdown-thought',
+  'test_tasks::test_oracle_is_right[dictionary-knobs',
+  'test_tasks::test_oracle_is_right[make24-thought',
   'test_text_tasks::test_rl_two_steps_and_two_more_are_four',
   'test_text_tasks::test_sft_on_answers_learns[bpe',
   'test_train::test_eight_devices_train_as_one[sft',
   'test_train::test_starting_from_another_run',
   'test_train::test_two_steps_and_two_more_are_four[ppo',
   'test_train::test_two_steps_and_two_more_are_four[sft',
+  'test_train_paradigms::test_eight_devices_train_as_one',
+  'test_trainer_preference::test_microbatches_change_nothing[bco',
+  'test_trainer_preference::test_microbatches_change_nothing[orpo',
+  'test_turns::test_random_play_is_that_of_the_reference['
+  'frozen_lake_game-dark',
+  'test_turns::test_random_play_is_that_of_the_reference[sokoban_game',
+  'test_turns_rollout::test_rollouts_are_answered[dictionary',
 )
+
+HALVED = ('test_metamorphic', 'test_metamorphic_numerics')

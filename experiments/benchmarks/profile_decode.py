@@ -36,7 +36,7 @@ KINDS = {
   'rope': 'norms and rotations',
   'rope_tables': 'norms and rotations',
   'rms_norm': 'norms and rotations',
-  'einsum': 'products with weights',
+  'product': 'products with weights',
   'unembed': 'products with weights',
   'mlp': 'activations',
   'qkv': 'biases and layout',

@@ -4,6 +4,8 @@ Suffix letters: B rows, T query positions, S key positions, D width, H heads,
 N key/value heads, R = H / N, K head size, F MLP size.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +18,16 @@ from posttrain_jax.types import Array, PyTree
 MASKED = -1e30
 
 
-def einsum(spec: str, x: Array, weight: Array) -> Array:
-  """Matrix product of activations with a weight, in the activations' dtype."""
-  return jnp.einsum(spec, x, weight.astype(x.dtype))
+def product(x: Array, weight: Array, axes: int = 1) -> Array:
+  """Matrix product of activations with a weight, in the activations' dtype.
+
+  The last `axes` axes of x meet the first ones of the weight. Rows and tokens
+  are one axis meanwhile: the weight's gradient is then one matrix product on
+  every backend (XLA's CPU compiler is half as fast over two axes).
+  """
+  size = math.prod(weight.shape[:axes])
+  flat = x.reshape(-1, size) @ weight.astype(x.dtype).reshape(size, -1)
+  return flat.reshape(*x.shape[: x.ndim - axes], *weight.shape[axes:])
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -71,9 +80,9 @@ def qkv(
   layer: PyTree, x_BTD: Array, tables, config: ModelConfig
 ) -> tuple[Array, Array, Array]:
   """Rotated queries [B, N, R, T, K], rotated keys and values [B, N, T, K]."""
-  q = einsum('btd,dhk->bthk', x_BTD, layer['query'])
-  k = einsum('btd,dnk->btnk', x_BTD, layer['key'])
-  v = einsum('btd,dnk->btnk', x_BTD, layer['value'])
+  q = product(x_BTD, layer['query'])
+  k = product(x_BTD, layer['key'])
+  v = product(x_BTD, layer['value'])
   if config.qkv_bias:
     q = q + layer['query_bias'].astype(q.dtype)[None, None]
     k = k + layer['key_bias'].astype(k.dtype)[None, None]
@@ -176,11 +185,11 @@ def attention_output(layer: PyTree, out: Array, config: ModelConfig) -> Array:
   """Heads [B, N, R, T, K] back to the residual stream [B, T, D]."""
   b, _, _, t, size = out.shape
   out = out.transpose(0, 3, 1, 2, 4).reshape(b, t, config.num_heads, size)
-  return einsum('bthk,hkd->btd', out, layer['output'])
+  return product(out, layer['output'], axes=2)
 
 
 def mlp(layer: PyTree, x_BTD: Array) -> Array:
   """SiLU-gated feed-forward."""
-  gate = einsum('btd,df->btf', x_BTD, layer['gate'])
-  up = einsum('btd,df->btf', x_BTD, layer['up'])
-  return einsum('btf,fd->btd', jax.nn.silu(gate) * up, layer['down'])
+  gate = product(x_BTD, layer['gate'])
+  up = product(x_BTD, layer['up'])
+  return product(jax.nn.silu(gate) * up, layer['down'])
