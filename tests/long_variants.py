@@ -46,8 +46,7 @@ LONG_VARIANTS = (
   'test_metamorphic_numerics::test_no_compilation_gives_the_same[flow',
   'test_metamorphic_numerics::test_no_compilation_gives_the_same[preference',
   'test_metamorphic_numerics::test_no_compilation_gives_the_same[supervised',
-  'test_metamorphic_numerics::test_no_compilation_gives_the_same['
-  'token_weights',
+  'test_metamorphic_numerics::test_no_compilation_gives_the_same[token_weights',
   'test_model::test_chunked_scoring_is_unchunked[llama',
   'test_model::test_chunked_scoring_is_unchunked[qwen2',
   'test_model::test_unrolled_and_rematerialised_are_the_scan[llama',
@@ -95,8 +94,7 @@ LONG_VARIANTS = (
   'test_train_paradigms::test_eight_devices_train_as_one',
   'test_trainer_preference::test_microbatches_change_nothing[bco',
   'test_trainer_preference::test_microbatches_change_nothing[orpo',
-  'test_turns::test_random_play_is_that_of_the_reference['
-  'frozen_lake_game-dark',
+  'test_turns::test_random_play_is_that_of_the_reference[frozen_lake_game-dark',
   'test_turns::test_random_play_is_that_of_the_reference[sokoban_game',
   'test_turns_rollout::test_rollouts_are_answered[dictionary',
 )
