@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.rollout.guide import Guide, replay, spread
+from posttrain_jax.rollout.guide import Guide, next_of, replay, spread
 from posttrain_jax.types import Array, Example, PyTree
 
 __all__ = ['Environment', 'given', 'of', 'steering']
@@ -67,8 +67,7 @@ class Environment(Guide, abc.ABC):
     )
 
   def forced(self, state):
-    index = jnp.minimum(state['at'], self.observation_length - 1)
-    return jnp.where(state['at'] < state['end'], state['queue'][index], -1)
+    return next_of(state['queue'], state['at'], state['end'])
 
   def read(self, state, token):
     answering = state['at'] < state['end']

@@ -32,6 +32,7 @@ __all__ = [
   'Guide',
   'chain',
   'context',
+  'next_of',
   'replay',
   'spread',
   'start_rows',
@@ -122,6 +123,12 @@ def chain(*parts: Guide | None) -> Guide | None:
   if len(real) < 2:
     return real[0] if real else None
   return Chain(real)
+
+
+def next_of(tokens: Array, at: Array, end: Array) -> Array:
+  """Token `at` of tokens [F], of which `end` count; -1: there are no more."""
+  index = jnp.minimum(at, tokens.shape[-1] - 1)
+  return jnp.where(at < end, tokens[index], -1)
 
 
 def start_rows(

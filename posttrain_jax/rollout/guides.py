@@ -5,15 +5,16 @@ Environments that answer the model are guides too (`rollout.environments`).
 """
 
 import dataclasses
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax.resolve import arrays_of, nearest, resolve
-from posttrain_jax.rollout.guide import Guide, chain
+from posttrain_jax.rollout.guide import Guide, chain, next_of
 from posttrain_jax.types import Array, PyTree
 
 __all__ = [
@@ -218,9 +219,7 @@ class _ForcedPrefix(Guide):
     )
 
   def forced(self, state):
-    size = state['tokens'].shape[-1]
-    token = state['tokens'][jnp.minimum(state['at'], size - 1)]
-    return jnp.where(state['at'] < state['length'], token, -1)
+    return next_of(state['tokens'], state['at'], state['length'])
 
   def read(self, state, token):
     return state | {'at': state['at'] + 1}
@@ -252,6 +251,22 @@ def _ids(name: str, tokens: Sequence[int]) -> tuple[int, ...]:
   return tuple(int(token) for token in tokens)
 
 
+def _check_vocabulary(name: str, part: dict[str, Any], size: int) -> None:
+  """Refuses what speaks of other tokens than the model's."""
+  sequences = [part.get('tokens', ()), *part.get('sequences', ())]
+  for token in itertools.chain(*sequences):
+    if token >= size:
+      raise ValueError(
+        f'guides: {name}: the model has no token {token}, only 0..{size - 1}'
+      )
+  for row in part.get('table', ()):
+    if len(row) != size:
+      raise ValueError(
+        f'guides: {name}: rows of table have {len(row)} entries, the model has '
+        f'{size} tokens'
+      )
+
+
 def make(parts: Sequence[Any], *, eos_id: int, vocab_size: int) -> Guide | None:
   """The guide of a config's list of {name, **hparams}; None of an empty one.
 
@@ -261,10 +276,15 @@ def make(parts: Sequence[Any], *, eos_id: int, vocab_size: int) -> Guide | None:
   known = {'eos_id': eos_id, 'vocab_size': vocab_size}
   made = []
   for part in parts:
+    if not isinstance(part, Mapping):
+      raise ValueError(
+        f'guides: {part!r} is no {{"name": ...}}.' + nearest(part, __all__)
+      )
     part = dict(part)
     if 'name' not in part:
       raise ValueError(f'guide {part} has no "name".' + nearest('', __all__))
     name = part.pop('name')
     function = resolve(sys.modules[__name__], name, **part)
     made.append(function(**{k: known[k] for k in arrays_of(function.func)}))
+    _check_vocabulary(name, part, vocab_size)
   return chain(*made)

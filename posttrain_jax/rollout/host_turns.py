@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.rollout.guide import Guide
+from posttrain_jax.rollout.guide import Guide, next_of
+from posttrain_jax.rollout.guides import prefix_state
 from posttrain_jax.types import PyTree, Rollout
 
 __all__ = ['Reaction', 'Turn', 'play', 'turn']
@@ -47,9 +48,7 @@ class _Turn(Guide):
     raise ValueError('a turn starts from a transcript: call host_turns.play')
 
   def forced(self, state):
-    size = state['tokens'].shape[-1]
-    token = state['tokens'][jnp.minimum(state['at'], size - 1)]
-    return jnp.where(state['at'] < state['length'], token, -1)
+    return next_of(state['tokens'], state['at'], state['length'])
 
   def read(self, state, token):
     own = state['at'] >= state['length']
@@ -108,10 +107,8 @@ def play(
   columns = np.arange(size)
   while not over.all():
     state = {
-      'tokens': jnp.asarray(tokens),
-      'length': jnp.asarray(length),
+      **prefix_state(jnp.asarray(tokens), jnp.asarray(length)),
       'over': jnp.asarray(over),
-      'at': jnp.zeros((b, g), jnp.int32),
       'ended': jnp.zeros((b, g), bool),
     }
     samples = jax.device_get(generate(state))

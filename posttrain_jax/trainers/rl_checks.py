@@ -1,6 +1,6 @@
 """What an RL config asks for, and what cannot work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -123,7 +123,8 @@ def check(config: Any) -> None:
 
 
 def _check_guides(config: Any) -> None:
-  names = [dict(part).get('name') for part in config.guides]
+  named = [part for part in config.guides if isinstance(part, Mapping)]
+  names = [part.get('name') for part in named]
   if 'forced_prefix' in names:
     raise ValueError(
       'guides: "forced_prefix" needs the tokens; set prefix.per_prompt for '
