@@ -6,9 +6,12 @@
   page.write(workdir / 'report.html')
 
 `python -m posttrain_jax.report WORKDIR` makes the comparison page of a workdir
-again from its summary.json and metrics files.
+again from its summary.json and metrics files; of a study's folder, its page
+from results.json (`study.write`). With `--index` it makes the page over all
+studies of a folder (`study_index.write`).
 """
 
+from posttrain_jax.report import study, study_index
 from posttrain_jax.report.comparison import (
   read_curves,
   regenerate,
@@ -30,5 +33,7 @@ __all__ = [
   'read_curves',
   'regenerate',
   'scatter_frontier',
+  'study',
+  'study_index',
   'write_comparison',
 ]

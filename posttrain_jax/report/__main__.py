@@ -1,8 +1,14 @@
-"""python -m posttrain_jax.report WORKDIR: make the page of a workdir again."""
+"""python -m posttrain_jax.report FOLDER: make the page of a folder again.
+
+FOLDER is a study (results.json), a comparison's workdir (summary.json) or,
+with --index, the folder of all studies.
+"""
 
 import argparse
 import sys
+from pathlib import Path
 
+from posttrain_jax.report import study, study_index
 from posttrain_jax.report.comparison import regenerate
 
 
@@ -10,10 +16,23 @@ def main(arguments: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog='python -m posttrain_jax.report', description=__doc__
   )
-  parser.add_argument('workdir', help='folder with summary.json and the runs')
-  workdir = parser.parse_args(arguments).workdir
+  parser.add_argument(
+    'folder', help='with results.json (a study) or summary.json and its runs'
+  )
+  parser.add_argument(
+    '--index',
+    action='store_true',
+    help='make the index over the studies in the folder',
+  )
+  chosen = parser.parse_args(arguments)
+  if chosen.index:
+    make = study_index.write
+  elif (Path(chosen.folder) / 'results.json').is_file():
+    make = study.regenerate
+  else:
+    make = regenerate
   try:
-    print(regenerate(workdir))
+    print(make(chosen.folder))
   except (OSError, ValueError) as error:
     sys.exit(f'error: {error}')
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from posttrain_jax.progress import short
 from posttrain_jax.report import plots
@@ -30,10 +31,12 @@ class Report:
   Args:
     title: the page's heading.
     subtitle: one line under it.
+    css_class: of the body, for what the style sheet says of such pages.
   """
 
-  def __init__(self, title: str, subtitle: str = ''):
+  def __init__(self, title: str, subtitle: str = '', css_class: str = ''):
     self._title = title
+    self._class = f' class="{_text(css_class)}"' if css_class else ''
     self._parts = [f'<h1>{_text(title)}</h1>']
     if subtitle:
       self._parts.append(f'<p class="subtitle">{_text(subtitle)}</p>')
@@ -47,6 +50,10 @@ class Report:
     """A paragraph; `lede` sets the one that says what was found larger."""
     css_class = ' class="lede"' if lede else ''
     self._parts.append(f'<p{css_class}>{_text(text)}</p>')
+
+  def html(self, fragment: str) -> None:
+    """HTML as it is: the caller has escaped what is text in it."""
+    self._parts.append(fragment)
 
   def bullets(self, items: Sequence[str]) -> None:
     """A list of sentences."""
@@ -109,13 +116,25 @@ class Report:
       f'<tbody>{body}</tbody></table></div>{_caption(caption)}</figure>'
     )
 
-  def figure(self, figure: Figure, name: str, caption: str = '') -> None:
+  def figure(
+    self,
+    figure: Figure,
+    name: str,
+    caption: str = '',
+    *,
+    dark: Figure | None = None,
+    min_width: int = 0,
+  ) -> None:
     """A picture, embedded for light and dark screens.
 
     Args:
-      figure: its colours from `report.plots` are redrawn for dark screens.
+      figure: for light screens.
       name: `write` saves the light one as plots/<name>.png beside the page.
       caption: what it shows.
+      dark: the same for dark screens; if None, `figure` with its colours from
+        `report.plots` redrawn.
+      min_width: in CSS pixels; narrower screens scroll it sideways, wide ones
+        show it half as large again.
 
     Raises:
       ValueError: the name was used before.
@@ -123,14 +142,24 @@ class Report:
     if name in self._images:
       raise ValueError(f'two figures are called "{name}"')
     self._images[name] = light = _png(figure)
-    plots.to_dark(figure)
-    self._parts.append(
-      '<figure><picture>'
-      '<source media="(prefers-color-scheme: dark)" '
-      f'srcset="{_data_uri(_png(figure))}">'
-      f'<img src="{_data_uri(light)}" alt="{_text(caption or name)}">'
-      f'</picture>{_caption(caption)}</figure>'
+    if dark is None:
+      plots.to_dark(figure)
+      dark = figure
+    style = (
+      f' style="min-width: {min_width}px; max-width: {1.46 * min_width:.0f}px"'
+      if min_width
+      else ''
     )
+    picture = (
+      '<picture>'
+      '<source media="(prefers-color-scheme: dark)" '
+      f'srcset="{_data_uri(_png(dark))}">'
+      f'<img src="{_data_uri(light)}" alt="{_text(caption or name)}"{style}>'
+      '</picture>'
+    )
+    if min_width:
+      picture = f'<div class="scroll">{picture}</div>'
+    self._parts.append(f'<figure>{picture}{_caption(caption)}</figure>')
 
   def example(
     self, prompt: str, answers: Sequence[tuple[str, str, float]]
@@ -176,7 +205,7 @@ class Report:
       '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
       f'<title>{_text(self._title)}</title>\n'
       f'<style>\n{style.read_text(encoding="utf-8")}</style>\n'
-      f'</head>\n<body>\n{body}\n</body>\n</html>\n',
+      f'</head>\n<body{self._class}>\n{body}\n</body>\n</html>\n',
       encoding='utf-8',
     )
     return path
@@ -199,7 +228,11 @@ def _group_figures(parts: list[str]) -> list[str]:
 def _png(figure: Figure) -> bytes:
   buffer = io.BytesIO()
   figure.savefig(buffer, format='png', dpi=DPI, bbox_inches='tight')
-  return buffer.getvalue()
+  # A palette takes a third of the room, and plots have few colours.
+  image = Image.open(buffer).convert('RGB').quantize(256)
+  small = io.BytesIO()
+  image.save(small, format='png', optimize=True)
+  return small.getvalue()
 
 
 def _data_uri(png: bytes) -> str:

@@ -47,6 +47,14 @@ _STYLE = {
 Runs = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
+def style(dark: bool = False) -> dict:
+  """matplotlib settings of this report, in the inks of one kind of screen."""
+  return {
+    key: _DARK.get(value, value) if dark and isinstance(value, str) else value
+    for key, value in _STYLE.items()
+  }
+
+
 def colors_of(labels: Sequence[str]) -> dict[str, str]:
   """One colour a label, by its place; 'base' is grey."""
   others = [label for label in labels if label != 'base']
