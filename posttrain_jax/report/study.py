@@ -106,14 +106,16 @@ def _subtitle(results: Mapping[str, Any]) -> str:
 
 
 def _figure(page: Report, results: Mapping, figure: Mapping) -> None:
+  missing = study_plots.left_out(results, figure)
+  if len(missing) == len(results['arms']):
+    page.text(f'{figure["title"]}: no arm has a value to show.')
+    return
   light, dark = (
     study_plots.draw(results, figure, dark) for dark in (False, True)
   )
   notes = [figure.get('caption', '')]
-  if figure['kind'] in ('frontier', 'bars', 'curves'):
-    missing = study_plots.left_out(results, figure)
-    if missing:
-      notes.append(f'Not shown, for want of a value: {", ".join(missing)}.')
+  if missing:
+    notes.append(f'Not shown, for want of a value: {", ".join(missing)}.')
   width = light.get_size_inches()[0] * 72
   page.figure(
     light, figure['name'], ' '.join(filter(None, notes)), dark=dark,

@@ -87,7 +87,8 @@ def _panel(canvas, box, tops, labels, values, styles, measure, look) -> None:
   found = [summarize(of_arm) for of_arm in values]
   texts = [number(f[0] if f else None, measure['digits']) for f in found]
   column = 6 + max(
-    study_labels.text_size(text, frame.FONT, True)[0] for text in texts
+    (study_labels.text_size(text, frame.FONT, True)[0] for text in texts),
+    default=0.0,
   )
   full_width, full_height = canvas.get_size_inches() * 72
   axes = canvas.add_axes(

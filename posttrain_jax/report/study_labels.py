@@ -136,7 +136,8 @@ def place(
 
   Returns:
     Centres of the labels, in the order of `points`; None if some label found
-    no place free of other labels, marks and their leader lines.
+    no place free of other labels and marks. Leader lines cross a label only
+    where points coincide or no other place is left.
   """
   if not len(points):
     return []
@@ -172,11 +173,10 @@ def _place_in(order, points, sizes, bounds, avoid, radius):
     apart = np.abs(points - points[i]).max(axis=1) > 2 * radius
     others = np.concatenate([marks[apart], taken])
     crossed = _hits(dots, others).any(axis=1).reshape(len(boxes), -1)
-    cost = np.where(crossed.any(axis=1), np.inf, cost)
+    # A far place is better than a crossed one, a crossed one than none.
+    cost = cost + 60.0 * crossed.any(axis=1)
     choice = int(np.argmin(cost))
     total += cost[choice]
-    if not np.isfinite(total):
-      return None, np.inf
     centers[i] = tuple(float(x) for x in options[choice])
     leader = path[choice]
     taken = np.concatenate(

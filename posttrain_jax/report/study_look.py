@@ -87,7 +87,8 @@ def _style(colors: Sequence[str], place: int, dark: bool) -> Style:
   return Style(
     color=readable(color, paper, ink, 3.2 if dark else 2.2),
     text=readable(color, paper, ink, 4.5),
-    mark=_MARKS[place % len(_MARKS)],
+    # Where the colours begin again, the marks are shifted by one.
+    mark=_MARKS[(place + place // len(colors)) % len(_MARKS)],
     dash=_DASHES[place // len(colors) % len(_DASHES)],
   )
 

@@ -62,7 +62,7 @@ def arm_styles(results: Mapping[str, Any], dark: bool) -> dict[str, Style]:
 
 
 def left_out(results: Mapping[str, Any], figure: Mapping[str, Any]) -> list:
-  """Labels of the arms that a figure over arms cannot show: no value."""
+  """Labels of the arms that a figure over arms has no value of."""
   kind, missing = figure['kind'], []
   for arm in results['arms'].values():
     values = arm['values']
