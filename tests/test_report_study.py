@@ -137,13 +137,23 @@ def test_placed_labels_cover_neither_each_other_nor_a_mark(scale):
   rng = np.random.default_rng(0)
   points = 150 + scale * (rng.random((11, 2)) - 0.5)
   sizes = rng.uniform((20, 14), (100, 42), (11, 2))
-  centers = study_labels.place(points, sizes, (0, 0, 300, 400))
+  centers = study_labels.place(points, sizes, (0, 0, 300, 400), cross=True)
   boxes = [(*(c - s / 2), *(c + s / 2)) for c, s in zip(centers, sizes)]
   for a, b in itertools.combinations(boxes, 2):
     assert not overlap(a, b)
   for box, (x, y) in itertools.product(boxes, points):
     assert not overlap(box, (x - 5, y - 5, x + 5, y + 5))
   assert np.min(boxes) >= 0 and np.max(boxes, axis=0)[3] <= 400
+
+
+def test_leaders_cross_only_if_they_may():
+  # Wide labels: the second point, in the first's mark, has no way out.
+  points, sizes = [(100, 50), (100, 50)], [(196, 38), (196, 38)]
+  bounds = (0, 0, 200, 100)
+  assert study_labels.place(points, sizes, bounds) is not None
+  points, sizes = [(100, 50)] * 3, [(196, 20)] * 3
+  assert study_labels.place(points, sizes, bounds) is None
+  assert len(study_labels.place(points, sizes, bounds, cross=True)) == 3
 
 
 def test_a_label_stands_right_of_a_lone_point_and_none_is_squeezed_in():

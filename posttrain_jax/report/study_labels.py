@@ -124,6 +124,7 @@ def place(
   *,
   avoid: Sequence[Box] = (),
   radius: float = 5.0,
+  cross: bool = False,
 ) -> list[tuple[float, float]] | None:
   """Puts each label at the free place nearest to its point.
 
@@ -133,11 +134,11 @@ def place(
     bounds: every label lies within.
     avoid: what labels had better not cover, but may.
     radius: of the points' marks, which no label covers.
+    cross: leader lines may cross labels and marks where there is no other way.
 
   Returns:
     Centres of the labels, in the order of `points`; None if some label found
-    no place free of other labels and marks. Leader lines cross a label only
-    where points coincide or no other place is left.
+    no place free of other labels, marks and their leader lines.
   """
   if not len(points):
     return []
@@ -149,13 +150,15 @@ def place(
   # A greedy choice depends on its order: the cheapest of a few is taken.
   for key in (crowd, points[:, 0], -points[:, 0], points[:, 1], -points[:, 1]):
     order = np.argsort(key, kind='stable')
-    centers, cost = _place_in(order, points, sizes, bounds, avoid, radius)
+    centers, cost = _place_in(
+      order, points, sizes, bounds, avoid, radius, cross
+    )
     if cost < best_cost:
       best, best_cost = centers, cost
   return best
 
 
-def _place_in(order, points, sizes, bounds, avoid, radius):
+def _place_in(order, points, sizes, bounds, avoid, radius, cross):
   """Places labels one after the other: centres and their summed cost."""
   marks = np.concatenate([points - radius, points + radius], axis=1)
   soft = np.asarray(avoid, float).reshape(-1, 4)
@@ -173,10 +176,12 @@ def _place_in(order, points, sizes, bounds, avoid, radius):
     apart = np.abs(points - points[i]).max(axis=1) > 2 * radius
     others = np.concatenate([marks[apart], taken])
     crossed = _hits(dots, others).any(axis=1).reshape(len(boxes), -1)
-    # A far place is better than a crossed one, a crossed one than none.
-    cost = cost + 60.0 * crossed.any(axis=1)
+    penalty = 400.0 if cross else np.inf
+    cost = np.where(crossed.any(axis=1), cost + penalty, cost)
     choice = int(np.argmin(cost))
     total += cost[choice]
+    if not np.isfinite(total):
+      return None, np.inf
     centers[i] = tuple(float(x) for x in options[choice])
     leader = path[choice]
     taken = np.concatenate(
@@ -195,7 +200,7 @@ def _free(options, bias, size, point, hard, soft):
   length = np.linalg.norm(ends - point, axis=1)
   cost = length + bias + 6.0 * _hits(boxes, soft).sum(axis=1)
   cheap = np.argsort(cost, kind='stable')[:200]
-  steps = np.linspace(0, 1, 9)[None, 1:, None]
+  steps = np.linspace(0, 1, 17)[None, 1:, None]
   path = point + steps * (ends[cheap] - point)[:, None]
   return options[cheap], boxes[cheap], cost[cheap], path
 

@@ -97,18 +97,20 @@ def frontier(
     for name in points
   ]
   height = 240.0 + 8.0 * max(0, len(points) - 4)
-  for _ in range(12):
-    canvas, centers = _frontier(
-      results, figure, dark, points, seeds, names, height
+  # Names that do not fit get a taller figure; where points coincide no height
+  # helps, and their leader lines may cross.
+  for cross in (False, False, False, False, True, True, True, True):
+    canvas, fits = _frontier(
+      results, figure, dark, points, seeds, names, height, cross
     )
-    if centers is not None:
+    if fits:
       break
     height *= 1.2
   return canvas
 
 
-def _frontier(results, figure, dark, points, seeds, names, height):
-  """One try at this height; centres are None if the names do not fit."""
+def _frontier(results, figure, dark, points, seeds, names, height, cross):
+  """One try at this height, and whether the names fit."""
   look, styles = inks(dark), arm_styles(results, dark)
   measures = [results['measures'][figure[key]] for key in 'xy']
   canvas, axes = _canvas(
@@ -137,8 +139,7 @@ def _frontier(results, figure, dark, points, seeds, names, height):
       linewidth=1.2, zorder=1,
     )  # fmt: skip
   frame.fit(canvas, axes, 0, 0, frame.WIDTH - 4, _top(canvas, figure, measures))
-  centers = _name_points(axes, points, seeds, names, styles, look)
-  return canvas, centers
+  return canvas, _name_points(axes, points, seeds, names, styles, look, cross)
 
 
 def pareto(
@@ -167,7 +168,7 @@ def pareto(
   return sorted(front, key=lambda name: points[name])
 
 
-def _name_points(axes, points, seeds, names, styles, look):
+def _name_points(axes, points, seeds, names, styles, look, cross):
   """Writes each name at the nearest free place, with a leader if it is far."""
   at = axes.transData.transform
   marks = [tuple(at((x[0], y[0]))) for x, y in points.values()]
@@ -188,9 +189,11 @@ def _name_points(axes, points, seeds, names, styles, look):
     for text in names
   ]
   bounds = axes.get_window_extent().extents + (4, 4, 0, 0)
-  centers = study_labels.place(marks, sizes, tuple(bounds), avoid=avoid)
+  centers = study_labels.place(
+    marks, sizes, tuple(bounds), avoid=avoid, cross=cross
+  )
   if centers is None:
-    return None
+    return False
   halo = [patheffects.withStroke(linewidth=3, foreground=look.paper)]
   for name, text, mark, size, center in zip(
     points, names, marks, sizes, centers
@@ -209,7 +212,7 @@ def _name_points(axes, points, seeds, names, styles, look):
       axes.figure, x, high[1], text, ha=side, color=styles[name].text,
       weight='bold', path_effects=halo,
     )  # fmt: skip
-  return centers
+  return True
 
 
 def _leader(axes: Axes, start, end, color: str) -> None:
