@@ -5,13 +5,29 @@ parameter and token of a forward pass, twice that again for the backward pass,
 and the attention scores. Padding counts: it is computed.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from posttrain_jax.losses import preference
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.trainers import hybrid
 
-__all__ = ['forward_flops', 'step_flops']
+__all__ = ['ITEMS', 'account', 'forward_flops', 'step_flops']
+
+# What arms of a comparison are accounted in.
+ITEMS = (
+  'optimizer_steps',
+  'tokens_trained',
+  'tokens_generated',
+  'verifier_calls',
+  'demonstrations',
+  'preference_labels',
+  'flops',
+  'seconds',
+)
 
 
 def forward_flops(model: ModelConfig, rows: int, length: int) -> float:
@@ -99,3 +115,44 @@ def step_flops(
   if hybrid.contrasts(config):
     total += forward_flops(model, sizes.prompts_per_step, sizes.row_tokens)
   return total
+
+
+def account(
+  config: Any,
+  sizes: Any,
+  flops: float,
+  rows: Sequence[Mapping[str, float]],
+) -> dict[str, float]:
+  """What a run took, by `ITEMS`; of its own training, not of its start.
+
+  sizes  `run.sizes`
+  flops  of a step, `step_flops`
+  rows   the training rows of its metrics, one a step
+
+  tokens_trained     tokens in the loss, once for every pass over them
+  tokens_generated   that the policy or a frozen model wrote
+  verifier_calls     answers judged
+  demonstrations     answers of the oracle or of a file, counted again when
+                     they are shown again
+  preference_labels  pairs, or single labelled answers, compared
+  seconds            steps times their median, so that compiling is left out
+  """
+  steps = len(rows)
+  total = lambda name: float(sum(row.get(name, 0.0) for row in rows))
+  shown = total('num_demonstrations')
+  if config.paradigm in ('sft', 'distill') and config.data.source != 'task':
+    shown = float(steps * sizes.rows)
+  labels = 0.0
+  if config.paradigm == 'preference':
+    single = config.loss.name in preference.UNPAIRED
+    labels = float(steps * (sizes.rows if single else sizes.rows // 2))
+  return {
+    'optimizer_steps': float(steps * sizes.updates_per_step),
+    'tokens_trained': total('num_tokens') * sizes.updates_per_rollout,
+    'tokens_generated': total('num_generated'),
+    'verifier_calls': total('num_verified'),
+    'demonstrations': shown,
+    'preference_labels': labels,
+    'flops': steps * flops,
+    'seconds': steps * float(np.median([r['time/step'] for r in rows] or [0])),
+  }

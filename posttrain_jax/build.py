@@ -45,7 +45,7 @@ from posttrain_jax.trainers import (
 )
 from posttrain_jax.trainers.objective import bind
 from posttrain_jax.trainers.shared import Shared
-from posttrain_jax.types import Array, TrainState
+from posttrain_jax.types import TrainState
 
 PARADIGMS = ('sft', 'preference', 'rl', 'distill')
 
@@ -200,10 +200,11 @@ def _roles(config: Any, needs: frozenset[str]) -> set[str]:
   return roles
 
 
-def build(config: Any, learning_rate: Array | float | None = None) -> Run:
+def build(config: Any) -> Run:
   """The run that a config describes.
 
-  learning_rate  overrides `config.optimizer.lr`; may be traced (sweeps)
+  Floats of a config may be traced arrays (`sweep.py`), where the parts that
+  read them allow it.
 
   Raises:
     ValueError: whatever in the config cannot work, before any compilation.
@@ -228,7 +229,7 @@ def build(config: Any, learning_rate: Array | float | None = None) -> Run:
   sizes = run_sizes.resolve(config, task)
   run_sizes.check_micro(config, sizes)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
-  make_update, optimizer = _updater(config, policy, sizes, learning_rate)
+  make_update, optimizer = _updater(config, policy, sizes)
   refresh = step.make_refresh(config.ref.refresh_every, config.ref.mixup)
   source = learn = None
   if config.paradigm == 'rl':
@@ -284,13 +285,10 @@ def _objective(config, models):
   return sft.make_objective(config, models, _provided(config))
 
 
-def _updater(config, model, sizes, learning_rate):
+def _updater(config, model, sizes):
   """(goal -> update with the learning rate among its metrics, optimizer)."""
   shapes = jax.eval_shape(lambda: transformer.init(jax.random.key(0), model))
-  optimizer = optim.make_optimizer(
-    config.optimizer, shapes, sizes.num_updates, learning_rate
-  )
-  peak = config.optimizer.lr if learning_rate is None else learning_rate
+  optimizer = optim.make_optimizer(config.optimizer, shapes, sizes.num_updates)
   schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
 
   def make_update(goal):
@@ -298,7 +296,7 @@ def _updater(config, model, sizes, learning_rate):
 
     def logged(state, batch, key):
       # The rate of the step's first minibatch.
-      rate = peak * schedule(state.step * sizes.updates_per_step)
+      rate = config.optimizer.lr * schedule(state.step * sizes.updates_per_step)
       state, metrics = change(state, batch, key)
       rate = jnp.asarray(rate, jnp.float32)
       return state, {**metrics, 'learning_rate': rate}
@@ -323,7 +321,13 @@ def _source(config, models, task, tokenizer, sizes):
   )
   part = dict(config.collect)
   function = resolve(collect, part.pop('name'), **part)
-  return lambda state, key: function(world, state, key)
+
+  def source(state, key):
+    own = dataclasses.replace(world, spent=collect.Spent())
+    batch, metrics = function(own, state, key)
+    return batch, {**metrics, **own.spent.metrics()}
+
+  return source
 
 
 def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):

@@ -154,6 +154,26 @@ def _parse(key: str, text: str, old: Any) -> Any:
   return text
 
 
+def with_values(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:
+  """A copy with dotted keys set to values of any kind, traced ones too.
+
+  Raises:
+    ValueError: an unknown key, with the nearest valid one.
+  """
+  config = config.copy_and_resolve_references()
+  known = keys(config)
+  for key, value_ in values.items():
+    if key not in known:
+      raise ValueError(f'unknown config key "{key}".{nearest(key, known)}')
+    *path, leaf = key.split('.')
+    node = config
+    for name in path:
+      node = node[name]
+    with node.ignore_type():
+      node[leaf] = value_
+  return config
+
+
 def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
   """Applies ('loss.clip_high', '0.28') pairs, names of parts first.
 

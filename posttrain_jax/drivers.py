@@ -21,38 +21,50 @@ from posttrain_jax.types import Array, TrainState
 Metrics = dict[str, Array]
 
 
+# What is folded into the key of a run's seed: for its steps, for its start and
+# for the problems of its evaluations.
+STEPS, START, EVALUATION = 0, 1, 2
+
+
 def run_key(seed: int) -> Array:
-  """The key of a run; step s uses `fold_in(run_key, s)`."""
-  return jax.random.fold_in(jax.random.key(seed), 0)
+  """The key of a run's steps; step s uses `fold_in(run_key, s)`."""
+  return jax.random.fold_in(jax.random.key(seed), STEPS)
+
+
+def make_chunk(step: Callable, size: int) -> Callable:
+  """`chunk(state, key, count) -> (state, metrics [size])`, jit-able.
+
+  `count` <= size steps of `step(state, key)`, each with its own key of the
+  run's; the number is a traced bound, so one program serves any distance to the
+  next evaluation or checkpoint, and a resumed run executes the same one.
+  """
+
+  def chunk(state: TrainState, key: Array, count: Array):
+    shapes = jax.eval_shape(step, state, key)[1]
+    buffers = jax.tree.map(
+      lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes
+    )
+
+    def body(index, carry):
+      state, buffers = carry
+      state, metrics = step(state, jax.random.fold_in(key, state.step))
+      write = lambda buffer, x: buffer.at[index].set(x)
+      return state, jax.tree.map(write, buffers, metrics)
+
+    return jax.lax.fori_loop(0, count, body, (state, buffers))
+
+  return chunk
 
 
 class InGraph:
-  """`step(state, key)` many times in one compiled program, no host in between.
-
-  The number of steps is a traced bound, so one program serves any distance to
-  the next evaluation or checkpoint, and a resumed run executes the same one.
-  """
+  """`step(state, key)` many times in one compiled program (`make_chunk`)."""
 
   def __init__(self, step: Callable, seed: Any, steps_per_call: int):
     self._size = steps_per_call
-    self._seed = seed
-
-    def chunk(state: TrainState, count: Array):
-      shapes = jax.eval_shape(step, state, run_key(seed))[1]
-      buffers = jax.tree.map(
-        lambda x: jnp.zeros((steps_per_call, *x.shape), x.dtype), shapes
-      )
-
-      def body(index, carry):
-        state, buffers = carry
-        key = jax.random.fold_in(run_key(seed), state.step)
-        state, metrics = step(state, key)
-        write = lambda buffer, x: buffer.at[index].set(x)
-        return state, jax.tree.map(write, buffers, metrics)
-
-      return jax.lax.fori_loop(0, count, body, (state, buffers))
-
-    self._chunk = jax.jit(chunk, donate_argnums=0)
+    chunk = make_chunk(step, steps_per_call)
+    self._chunk = jax.jit(
+      lambda state, count: chunk(state, run_key(seed), count), donate_argnums=0
+    )
 
   def advance(self, state: TrainState, first_step: int, count: int):
     del first_step  # the state knows

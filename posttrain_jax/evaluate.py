@@ -109,10 +109,7 @@ def selected(
 
 def confidence(samples: Rollout) -> Array:
   """Mean log-probability [B, G] of the tokens that the model chose."""
-  chosen = samples.mask
-  if samples.given is not None:
-    chosen = chosen * (1.0 - samples.given)
-  return masked.mean(samples.logps, chosen, axis=-1)
+  return masked.mean(samples.logps, samples.chosen, axis=-1)
 
 
 def _powers(largest: int) -> list[int]:

@@ -17,6 +17,7 @@ from posttrain_jax.drivers import run_key
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, select
 from posttrain_jax.tasks.text import TextTask, final_answer
+from posttrain_jax.trainers import rl_rewards
 from posttrain_jax.types import Array, PyTree, Rollout, TrainState
 
 __all__ = ['HostEvaluator', 'HostRL', 'HostStep', 'completion_texts']
@@ -84,7 +85,14 @@ class HostRL:
       )
 
     self._generate = jax.jit(generate)
-    self._learn = jax.jit(step.learn, donate_argnums=0)
+
+    def learn(state, prompts, prompt_mask, samples, rewards, key):
+      state, metrics = step.learn(
+        state, prompts, prompt_mask, samples, rewards, key
+      )
+      return state, metrics | rl_rewards.spent([samples])
+
+    self._learn = jax.jit(learn, donate_argnums=0)
 
   def advance(self, state: TrainState, first_step: int, count: int):
     """One step; `count` is at least that."""

@@ -7,8 +7,8 @@ from typing import Any
 import optax
 
 from posttrain_jax import trees
-from posttrain_jax.resolve import nearest
-from posttrain_jax.types import Array, PyTree
+from posttrain_jax.resolve import active, nearest
+from posttrain_jax.types import PyTree
 
 SCHEDULES = ('constant', 'linear', 'cosine')
 OPTIMIZERS = ('adamw', 'sgd', 'lion')
@@ -52,14 +52,13 @@ def make_optimizer(
   config: Any,
   params: PyTree,
   num_updates: int,
-  learning_rate: Array | float | None = None,
 ) -> optax.GradientTransformation:
   """Clipping, optimizer, weight decay, schedule and frozen parameters.
 
-  config         the `optimizer` part of a run's config
-  params         the parameters (or their shapes), for the regex masks
-  num_updates    optimizer updates of the whole run
-  learning_rate  overrides `config.lr`; may be traced (sweeps)
+  config       the `optimizer` part of a run's config; `lr`, `weight_decay`,
+               `b1`, `b2`, `eps` and `final_fraction` may be traced (sweeps)
+  params       the parameters (or their shapes), for the regex masks
+  num_updates  optimizer updates of the whole run
 
   Raises:
     ValueError: unknown name, or a freeze pattern that matches nothing.
@@ -69,7 +68,6 @@ def make_optimizer(
       f'unknown optimizer.name "{config.name}".'
       + nearest(config.name, OPTIMIZERS)
     )
-  lr = config.lr if learning_rate is None else learning_rate
   schedule = make_schedule(config, num_updates)
   decayed = trees.map_by_path(
     lambda name, _: not re.search(NO_DECAY, name), params
@@ -83,9 +81,11 @@ def make_optimizer(
   if config.max_grad_norm > 0 and math.isfinite(config.max_grad_norm):
     steps.append(optax.clip_by_global_norm(config.max_grad_norm))
   steps.append(direction)
-  if config.weight_decay:
+  if active(config.weight_decay):
     steps.append(optax.add_decayed_weights(config.weight_decay, decayed))
-  steps.append(optax.scale_by_schedule(lambda count: -lr * schedule(count)))
+  steps.append(
+    optax.scale_by_schedule(lambda count: -config.lr * schedule(count))
+  )
   optimizer = optax.chain(*steps)
   if not config.freeze:
     return optimizer

@@ -92,11 +92,11 @@ def state_shardings(state: PyTree, specs: PyTree, mesh: Mesh) -> PyTree:
 def rows(tree: PyTree) -> PyTree:
   """Constrains every array's leading axis to be split over data and fsdp.
 
-  Reads the mesh from the context (`jax.set_mesh`); without one, or under
-  `vmap` over seeds, arrays stay as they are.
+  Reads the mesh from the context (`jax.set_mesh`); without one, or where the
+  devices have a run each (`sweep`), arrays stay as they are.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
+  if mesh.empty or 'data' not in mesh.shape:
     return tree
   size = mesh.shape['data'] * mesh.shape['fsdp']
   split = lambda x: (

@@ -18,7 +18,14 @@ from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
 from posttrain_jax.models.hf_config import read_config
 from posttrain_jax.types import Array, PyTree
 
-__all__ = ['Start', 'make_model', 'make_models', 'model_fields', 'start_from']
+__all__ = [
+  'Start',
+  'complete',
+  'make_model',
+  'make_models',
+  'model_fields',
+  'read',
+]
 
 # {role: parameters}; 'policy' is always there
 Start = dict[str, PyTree]
@@ -73,6 +80,8 @@ def make_model(
 
 
 def _path(config: Any, role: str) -> str:
+  if role == 'policy':
+    return config.init_from
   if role == 'ref':
     return config.ref.path
   return dict(config.get('others', {})).get(role, '')
@@ -105,27 +114,31 @@ def _read_params(path: str, model: ModelConfig) -> PyTree:
   return checkpoint.load_params(path)
 
 
-def _params(path: str, model: ModelConfig, key: Array) -> PyTree:
-  """Fresh parameters, overlaid with those at `path`.
-
-  A value head that the loaded model does not have starts fresh (zeros).
-  """
-  params = transformer.init(key, model)
-  loaded = _read_params(path, model) if path else {}
-  return {**params, **{k: v for k, v in loaded.items() if k in params}}
-
-
-def start_from(
-  config: Any, models: dict[str, ModelConfig], key: Array
-) -> Start:
-  """Initial parameters of the policy, and of each role that has a path.
+def read(config: Any, models: dict[str, ModelConfig]) -> Start:
+  """What is on disk: parameters of each role that has a path.
 
   models  the roles that the run holds, 'policy' among them
   """
-  start = {'policy': _params(config.init_from, models['policy'], key)}
-  for role in models:
-    if role != 'policy' and _path(config, role):
-      start[role] = _params(_path(config, role), models[role], key)
+  paths = {role: _path(config, role) for role in models}
+  return {
+    role: _read_params(path, models[role])
+    for role, path in paths.items()
+    if path
+  }
+
+
+def complete(
+  loaded: Start, models: dict[str, ModelConfig], key: Array
+) -> Start:
+  """Fresh parameters of the policy and of each role in `loaded`, overlaid.
+
+  A value head that a loaded model does not have starts fresh (zeros).
+  """
+  start = {}
+  for role in {'policy': None, **loaded}:
+    params = transformer.init(key, models[role])
+    there = loaded.get(role, {})
+    start[role] = {**params, **{k: there[k] for k in there if k in params}}
   return start
 
 

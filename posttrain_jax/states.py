@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax import sharding, start, trees
+from posttrain_jax import drivers, sharding, start, trees
 from posttrain_jax.build import Run
 from posttrain_jax.models import transformer
 from posttrain_jax.types import TrainState
@@ -14,8 +14,9 @@ __all__ = ['abstract_state', 'initial_state', 'state_shardings']
 
 def initial_state(run: Run, mesh, config: Any) -> TrainState:
   """The state before step 0, laid out over the mesh."""
-  key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  models = start.start_from(config, run.models, key)
+  key = jax.random.fold_in(jax.random.key(config.seed), drivers.START)
+  loaded = start.read(config, run.models)
+  models = start.complete(loaded, run.models, key)
   place = state_shardings(run, mesh)
   return jax.jit(run.init, out_shardings=place)(models)
 

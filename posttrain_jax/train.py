@@ -72,13 +72,13 @@ class Interrupted(Exception):
     self.number = number
 
 
-class _Stop:
+class Stop:
   """Turns Ctrl-C and SIGTERM into a flag that the loop looks at."""
 
   def __init__(self):
     self.number = 0
 
-  def __enter__(self) -> '_Stop':
+  def __enter__(self) -> 'Stop':
     self._old = {}
     # Only the main thread may set handlers; elsewhere signals stay as they are.
     with contextlib.suppress(ValueError):
@@ -124,27 +124,39 @@ def compiled(evaluator: Evaluator):
 
 def evaluation_key(seed: int) -> jax.Array:
   """The key of a run's evaluation problems: the same at every step."""
-  return jax.random.fold_in(jax.random.key(seed), 2)
+  return jax.random.fold_in(jax.random.key(seed), drivers.EVALUATION)
 
 
 def evaluate(run: build.Run, params: PyTree, seed: int) -> dict[str, float]:
   """Every evaluator's metrics, and their mean accuracy over a mixture."""
   key = evaluation_key(seed)
-  out = {}
+  found = {}
   for name, evaluator in run.evaluators.items():
     # A host evaluator compiles its own parts.
     on_host = isinstance(evaluator, host.HostEvaluator)
     call = evaluator if on_host else compiled(evaluator)
-    found = call(params, key)
+    found[name] = call(params, key)
+  return {name: float(x) for name, x in gathered(found).items()}
+
+
+def gathered(found: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+  """Metrics of all evaluators as one dict, and their mean accuracy.
+
+  found  {evaluator: {metric: scalar, or [S] of several runs}}
+  """
+  out = {}
+  for name, metrics in found.items():
     prefix = f'eval/{name}/' if name else 'eval/'
-    out |= {k.replace('eval/', prefix, 1): float(v) for k, v in found.items()}
-  if '' not in run.evaluators and run.evaluators:
-    scores = [out[f'eval/{name}/accuracy'] for name in run.evaluators]
-    out['eval/accuracy'] = float(np.mean(scores))
+    out |= {
+      k.replace('eval/', prefix, 1): np.asarray(v) for k, v in metrics.items()
+    }
+  if '' not in found and found:
+    scores = [out[f'eval/{name}/accuracy'] for name in found]
+    out['eval/accuracy'] = np.mean(scores, axis=0)
   return out
 
 
-def _boundary(step: int, config: Any) -> int:
+def next_stop(step: int, config: Any) -> int:
   """The next step at which something happens on the host."""
   stops = [config.num_steps]
   for every in (config.eval.every, config.checkpoint.every):
@@ -153,7 +165,7 @@ def _boundary(step: int, config: Any) -> int:
   return min(stops)
 
 
-def _check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
+def check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
   losses = np.asarray(metrics['loss'])
   if not np.all(np.isfinite(losses)):
     bad = first_step + int(np.argmax(~np.isfinite(losses)))
@@ -189,7 +201,7 @@ class _Host:
     now = time.monotonic()
     seconds = (now - self.mark) / done
     self.mark = now
-    _check_finite(metrics, first_step)
+    check_finite(metrics, first_step)
     metrics['time/step'] = np.full(done, seconds)
     metrics['perf/tokens_per_second'] = metrics['num_tokens'] / seconds
     self.writer.write_stacked(first_step, metrics)
@@ -237,7 +249,7 @@ def train(
     saver = stack.enter_context(
       checkpoint.Checkpointer(workdir, config.checkpoint.keep)
     )
-    stop = stack.enter_context(_Stop())
+    stop = stack.enter_context(Stop())
     driver = make_driver(run, config)
     resumed = saver.latest
     if resumed is None:
@@ -276,19 +288,19 @@ def train(
     host.mark = time.monotonic()
     while step < config.num_steps:
       state, metrics, done = driver.advance(
-        state, step, _boundary(step, config) - step
+        state, step, next_stop(step, config) - step
       )
       host.push(step + 1, metrics, done)
       step += done
       last = step == config.num_steps
-      if last or _every(config.eval.every, step):
+      if last or is_due(config.eval.every, step):
         host.drain()
         scores = evaluate(run, state.params, config.seed)
         if scores:
           writer.write(step, scores, split='eval')
           host.show(step, scores)
         host.mark = time.monotonic()
-      if last or stop.number or _every(config.checkpoint.every, step):
+      if last or stop.number or is_due(config.checkpoint.every, step):
         host.drain()
         writer.flush()
         saver.save(step, state, driver.position())
@@ -299,7 +311,7 @@ def train(
   return run, state, scores
 
 
-def _every(every: int, step: int) -> bool:
+def is_due(every: int, step: int) -> bool:
   return every > 0 and step % every == 0
 
 

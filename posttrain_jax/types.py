@@ -54,6 +54,17 @@ class Rollout:
   finished: Array
   given: Array | None = None
 
+  @property
+  def chosen(self) -> Array:
+    """[B, G, C] float32, 1.0 on the tokens that the model wrote itself."""
+    if self.given is None:
+      return self.mask
+    return self.mask * (1.0 - self.given)
+
+  def num_generated(self) -> Array:
+    """How many tokens the model wrote."""
+    return self.chosen.sum()
+
 
 @struct.dataclass
 class Batch:

@@ -34,6 +34,7 @@ from posttrain_jax.collect.single import (
   oracle,
   self_rehearsal,
 )
+from posttrain_jax.collect.world import Spent as Spent
 from posttrain_jax.collect.world import World as World
 from posttrain_jax.losses import preference
 from posttrain_jax.resolve import nearest, resolve

@@ -1,10 +1,13 @@
 """Demonstrations or own answers with marks on the tokens that matter."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from posttrain_jax import rollout
 from posttrain_jax.collect.world import (
+  Spent,
   World,
   demonstrations,
   keep_rows,
@@ -179,8 +182,9 @@ def counterfactual(
   length = own.completion.shape[-1]
   lengths = examples.prompt_mask.astype(jnp.int32).sum(axis=1)
 
-  def ends_wrong(t: Array, which: int) -> Array:
-    """[B] whether forcing alternative `which` at completion token t fails."""
+  def ends_wrong(t: Array, which: int) -> tuple[Array, Array]:
+    """[B] whether forcing alternative `which` at completion token t fails, and
+    how many tokens that took."""
     column = lengths + t
     at = jnp.minimum(column, total - 1)[:, None]
     forced = jnp.take_along_axis(other[..., which], at, axis=1)
@@ -200,12 +204,19 @@ def counterfactual(
       pad_id=world.pad_id,
     )
     answer, mask = _after(prompt, rest, lengths, t, world.eos_id)
-    return world.verify(examples, answer[:, None], mask[:, None])[:, 0] < 1.0
+    rewards = aside.verify(examples, answer[:, None], mask[:, None])
+    return rewards[:, 0] < 1.0, rest.num_generated()
 
-  def critical_at(t: Array) -> Array:
-    return ends_wrong(t, 0) & ends_wrong(t, 1)
+  def critical_at(t: Array) -> tuple[Array, Array]:
+    second, written = ends_wrong(t, 0)
+    third, also = ends_wrong(t, 1)
+    return second & third, written + also
 
-  found = jax.lax.map(critical_at, jnp.arange(length))  # [C, B]
+  # The loop's body is traced once: what it takes is added up here.
+  aside = dataclasses.replace(world, spent=Spent())
+  found, written = jax.lax.map(critical_at, jnp.arange(length))  # [C, B]
+  world.spent.generated += jnp.sum(written)
+  world.spent.verified += length * aside.spent.verified
   critical = found.T.astype(jnp.float32) * own.mask[:, 0]
   marks = rollout.place(critical, lengths, total) * batch.mask
   metrics = reward_metrics(rewards, right)

@@ -15,6 +15,27 @@ from posttrain_jax.tasks import split
 from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
 
 
+@dataclasses.dataclass
+class Spent:
+  """What making the rows of a step took, added up as they are made.
+
+  generated       tokens that models wrote
+  verified        answers that the verifier judged
+  demonstrations  answers of the oracle
+  """
+
+  generated: Array | float = 0.0
+  verified: int = 0
+  demonstrations: int = 0
+
+  def metrics(self) -> dict[str, Array]:
+    """The metrics of a step that `accounting` reads."""
+    return {
+      f'num_{name}': jnp.asarray(value, jnp.float32)
+      for name, value in dataclasses.asdict(self).items()
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class World:
   """The task and the models of a run, as a source of rows sees them.
@@ -28,6 +49,7 @@ class World:
   max_new_tokens    of a sampled completion
   decoder           draws tokens: (logits, keys) -> (tokens, logps)
   eos_id, pad_id    of the tokenizer
+  spent             adds up what one step's rows take
   """
 
   task: Any
@@ -39,6 +61,7 @@ class World:
   decoder: Callable
   eos_id: int
   pad_id: int
+  spent: Spent = dataclasses.field(default_factory=Spent, compare=False)
 
   @property
   def width(self) -> int:
@@ -59,6 +82,7 @@ class World:
 
   def solve(self, examples: Example, key: Array) -> tuple[Array, Array]:
     """The oracle's completions and their mask, [B, C] each."""
+    self.spent.demonstrations += examples.prompt_id.shape[0]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, examples.prompt_id)
     solutions = jax.vmap(self.task.solve)(examples, keys)
     tokens = _widen(solutions.tokens, self.width, self.pad_id)
@@ -102,6 +126,7 @@ class World:
       prompt_ids=examples.prompt_id,
       **environments.steering(self.task, examples, group_size),
     )
+    self.spent.generated += samples.num_generated()
     if samples.given is not None:
       given = _widen(samples.given, self.width, 0.0)
       samples = samples.replace(given=given)
@@ -120,6 +145,7 @@ class World:
 
   def verify(self, examples: Example, tokens: Array, mask: Array) -> Array:
     """Rewards [B, G] of completions [B, G, C]."""
+    self.spent.verified += mask.shape[0] * mask.shape[1]
     over_group = jax.vmap(self.task.verify, (None, 0, 0))
     return jax.vmap(over_group)(examples, tokens, mask)['reward']
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import rollout
+from posttrain_jax.resolve import active
 from posttrain_jax.rollout import environments
 from posttrain_jax.types import Array, Batch, Rollout
 
@@ -44,7 +45,7 @@ RIGHT = 0.5
 def imitates(config: Any) -> bool:
   """Whether a supervised term is added on demonstrations."""
   steered = config.sft_controller.name != 'none'
-  return bool(config.sft_loss.coef) or steered
+  return active(config.sft_loss.coef) or steered
 
 
 def contrasts(config: Any) -> bool:
@@ -103,7 +104,7 @@ def check(config: Any) -> None:
       f'sft_loss.coef={config.sft_loss.coef} is a share (sft_loss.mix='
       '"convex") and must be in 0..1'
     )
-  if contrasts(config) and not config.contrastive.coef:
+  if contrasts(config) and not active(config.contrastive.coef):
     raise ValueError(
       f'contrastive.name="{config.contrastive.name}" with contrastive.coef=0 '
       'has no effect'
@@ -113,7 +114,7 @@ def check(config: Any) -> None:
       f'demos_per_prompt={config.demos_per_prompt}: contrastive '
       f'"{config.contrastive.name}" takes one demonstration a problem'
     )
-  if exploring(config) != bool(config.explore.coef):
+  if exploring(config) != active(config.explore.coef):
     raise ValueError(
       f'explore.per_prompt={config.explore.per_prompt} and explore.coef='
       f'{config.explore.coef}: set both, or neither'

@@ -16,7 +16,7 @@ from posttrain_jax import masked
 from posttrain_jax.losses import preference, reward_model
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of, lookup
+from posttrain_jax.resolve import active, arrays_of, lookup
 from posttrain_jax.trainers import arrays
 from posttrain_jax.trainers.objective import (
   Objective,
@@ -160,7 +160,7 @@ def _make_pairs(config: Any, model: ModelConfig) -> Objective:
     }
     sums = {'preference': jnp.sum(jnp.where(live > 0, pair_loss, 0.0))}
     chosen = batch.mask.at[1::2].set(0.0)
-    if config.nll_coef:
+    if active(config.nll_coef):
       sums['nll'] = -masked.sum(signals.logps, chosen)
     tokens = {
       'entropy': signals.entropy, 'mean_token_accuracy': signals.is_top
@@ -172,7 +172,7 @@ def _make_pairs(config: Any, model: ModelConfig) -> Objective:
     return {'preference': jnp.sum(_live(batch)), 'nll': jnp.sum(chosen)}
 
   coefs = {'preference': 1.0}
-  if config.nll_coef:
+  if active(config.nll_coef):
     coefs['nll'] = config.nll_coef
   return Objective(evaluate, count, coefs)
 
@@ -262,7 +262,7 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
     ValueError: unknown loss or hyperparameter, or an array that is not there.
   """
   kind = kind_of(config.loss.name)
-  if kind != 'pair' and config.nll_coef:
+  if kind != 'pair' and active(config.nll_coef):
     raise ValueError(
       f'nll_coef={config.nll_coef} is for losses on pairs, not '
       f'"{config.loss.name}"'

@@ -308,11 +308,13 @@ def make_step(
     samples = ask(generate, state, examples, sample_key)
     components = judge(examples, samples)
     given = {}
+    drawn = [samples]
     if start_guide is not None:
       given['guide_state'] = start_guide(examples)
     if generate_greedy is not None:
       greedy = ask(generate_greedy, state, examples, sample_key)
       given['greedy_rewards'] = judge(examples, greedy)['reward'][:, 0]
+      drawn.append(greedy)
     beside = draw_beside(state, examples, jax.random.fold_in(sample_key, 1))
     if beside:
       given['beside'] = beside
@@ -336,6 +338,7 @@ def make_step(
       **given,
     )
     metrics |= {f'token_rewards/{name}': x for name, x in seen.items()}
+    metrics |= rl_rewards.spent(drawn, beside, 'prefix_rewards' in given)
     for name, component in components.items():
       if name != 'reward':
         metrics[f'rewards/{name}/mean'] = jnp.mean(component)

@@ -7,7 +7,7 @@ import jax
 
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax.losses import flow, regularizers
-from posttrain_jax.resolve import arrays_of, lookup, nearest
+from posttrain_jax.resolve import active, arrays_of, lookup, nearest
 from posttrain_jax.rollout import environments, guides
 from posttrain_jax.rollout.guide import Guide, chain
 from posttrain_jax.tasks.text import is_text
@@ -171,7 +171,7 @@ def _check_coefficients(config: Any) -> None:
     ('entropy', config.entropy_coef),
     ('sft', config.sft_loss.coef),
   ):
-    if coef and rl_objective.steered(config, what):
+    if active(coef) and rl_objective.steered(config, what):
       raise ValueError(
         f'{what}_controller.name="{config[what + "_controller"].name}" sets '
         f'the coefficient of {what}: leave its fixed one, {coef}, at 0'

@@ -14,7 +14,7 @@ from posttrain_jax.losses import (
   value,
 )
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of
+from posttrain_jax.resolve import active, arrays_of
 from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.trainers import hybrid, prefixes
@@ -70,7 +70,7 @@ def make_controllers(config: Any) -> dict[str, controllers.Controller]:
 
 def penalised(config: Any, place: str) -> bool:
   """Whether the KL to the reference is in the 'loss', or in the 'reward'."""
-  wanted = bool(config.kl.coef) or steered(config, 'kl')
+  wanted = active(config.kl.coef) or steered(config, 'kl')
   return wanted and config.kl.place == place
 
 
@@ -200,7 +200,7 @@ def _terms_of(config: Any) -> list[str]:
   present = {
     'policy': True,
     'kl': penalised(config, 'loss'),
-    'entropy': bool(config.entropy_coef) or steered(config, 'entropy'),
+    'entropy': active(config.entropy_coef) or steered(config, 'entropy'),
     'value': config.advantage.name == 'gae',
     'sft': hybrid.imitates(config),
     'explore': hybrid.exploring(config),

@@ -1,7 +1,7 @@
 """From the verifier's rewards to what each token of a batch is told."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax import masked, rollout, token_rewards
 from posttrain_jax.trainers.objective import bind
-from posttrain_jax.types import Array, Batch
+from posttrain_jax.types import Array, Batch, Rollout
 
 __all__ = [
   'log_reward',
   'make_token_advantages',
   'prefix_log_rewards',
+  'spent',
   'stopped_everywhere',
 ]
 
@@ -134,3 +135,33 @@ def stopped_everywhere(verify: Callable) -> Callable[..., Array]:
     return judged['reward']
 
   return rewards
+
+
+def spent(
+  drawn: Sequence[Rollout],
+  beside: dict[str, tuple[Rollout, Array]] | None = None,
+  prefixes: bool = False,
+) -> dict[str, Array]:
+  """What a step's answers took, for `accounting`.
+
+  drawn     answers [B, G, C] of the policy: the group's, greedy ones
+  beside    {kind of `hybrid.KINDS`: (answers [B, k, C], rewards)}
+  prefixes  each answer of the group was judged at each of its tokens too
+
+  Demonstrations count as such, and the tokens of one that an answer begins with
+  are not the policy's.
+  """
+  beside = beside or {}
+  written = [
+    *drawn,
+    *(x for kind, (x, _) in beside.items() if kind != 'expert'),
+  ]
+  judged = [*drawn, *(x for x, _ in beside.values())]
+  shown = [x for kind, (x, _) in beside.items() if kind in ('expert', 'prefix')]
+  answers = lambda rows: sum(x.mask.shape[0] * x.mask.shape[1] for x in rows)
+  verified = answers(judged) + (drawn[0].mask.size if prefixes else 0)
+  return {
+    'num_generated': sum(x.num_generated() for x in written),
+    'num_verified': jnp.float32(verified),
+    'num_demonstrations': jnp.float32(answers(shown)),
+  }

@@ -1,0 +1,194 @@
+r"""Trains a config with many seeds and overrides; grids, lists, random draws.
+
+  python -m posttrain_jax.sweep --config configs/sft.py:task=addition \\
+      --sweep config.optimizer.lr=1e-4,3e-4,1e-3 \\
+      --sweep config.prompts_per_step=32,128 --seeds 8 --workdir runs/grid
+  python -m posttrain_jax.sweep --config configs/rl.py:task=addition \\
+      --sweep 'config.optimizer.lr=log(1e-5,1e-2)' --random 16 --workdir runs/r
+  python -m posttrain_jax.sweep --config configs/sft.py --list settings.jsonl \\
+      --config.num_steps=200 --workdir runs/list
+
+Runs that differ in seed and in numbers that a compiled program can take as
+inputs train together, in one program; others in turn. Every run has a folder
+of its own under WORKDIR/runs; results.jsonl has a line for each, results.csv a
+line for each setting. A stopped sweep goes on where it was.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posttrain_jax import accounting, build, runtime, train
+from posttrain_jax import config as config_lib
+from posttrain_jax import metrics as metrics_lib
+from posttrain_jax import progress as progress_lib
+from posttrain_jax.resolve import nearest
+from posttrain_jax.sweep import runner, settings
+
+FLAGS = ('--config', '--sweep', '--list', '--random', '--seeds', '--first_seed',
+         '--together', '--workdir', '--dry_run')  # fmt: skip
+
+
+def parse(
+  argv: Sequence[str],
+) -> tuple[list[settings.Member], argparse.Namespace]:
+  """(runs, flags) of a command line.
+
+  Raises:
+    ValueError: a flag, key or value that cannot work; it is named.
+  """
+  items, rest = config_lib.split_flags(argv)
+  parser = argparse.ArgumentParser(
+    prog='python -m posttrain_jax.sweep',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--config', required=True, help='configs/FILE.py[:ARGS]')
+  parser.add_argument(
+    '--sweep', action='append', default=[], help='config.KEY=VALUE,VALUE'
+  )
+  parser.add_argument('--list', help='a JSONL file, one object of keys a line')
+  parser.add_argument(
+    '--random', type=int, default=0, help='draw this many settings of --sweep'
+  )
+  parser.add_argument('--seeds', type=int, default=1, help='of each setting')
+  parser.add_argument('--first_seed', type=int, default=0)
+  parser.add_argument(
+    '--together', type=int, default=0, help='runs in a program; 0 = what fits'
+  )
+  parser.add_argument('--workdir', help='the folder of the sweep')
+  parser.add_argument(
+    '--dry_run', action='store_true', help='print the runs, and stop'
+  )
+  flags, unknown = parser.parse_known_args(rest)
+  if unknown:
+    raise ValueError(
+      f'unknown flag "{unknown[0]}".{nearest(unknown[0], FLAGS)}'
+    )
+  for name in ('seeds', 'together', 'random'):
+    least = 1 if name == 'seeds' else 0
+    if getattr(flags, name) < least:
+      raise ValueError(f'--{name} {getattr(flags, name)} is below {least}')
+  if not flags.workdir and not flags.dry_run:
+    raise ValueError('--workdir is missing: the folder of the sweep')
+  if flags.list and (flags.sweep or flags.random):
+    raise ValueError(
+      '--list has whole settings; leave --sweep and --random out'
+    )
+  if flags.list:
+    chosen = settings.listed(flags.list)
+  elif flags.random:
+    chosen = settings.sampled(flags.sweep, flags.random, flags.first_seed)
+  else:
+    chosen = settings.grid(flags.sweep)
+  seeds = range(flags.first_seed, flags.first_seed + flags.seeds)
+  found = settings.members(flags.config, items, chosen, seeds)
+  for member in found:
+    if member.seed == flags.first_seed:
+      _check(member)
+  return found, flags
+
+
+def _check(member: settings.Member) -> None:
+  try:
+    build.build(member.config)
+  except ValueError as error:
+    raise ValueError(f'{member.name}: {error}') from error
+
+
+def result(member: settings.Member, path: Path) -> dict[str, Any]:
+  """A finished run's line of results.jsonl."""
+  _, rows = metrics_lib.read(path)
+  trained = [row for row in rows if row['split'] == 'train']
+  judged = [row for row in rows if row['split'] == 'eval']
+  run = build.build(member.config)
+  flops = accounting.step_flops(member.config, run.model, run.sizes, run.models)
+  losses = np.array([row['loss'] for row in trained])
+  finished = len(trained) == member.config.num_steps
+  sound = finished and bool(np.all(np.isfinite(losses)))
+  hidden = ('step', 'split', 'time')
+  last = lambda found: {
+    k: v for k, v in (found[-1] if found else {}).items() if k not in hidden
+  }
+  return {
+    'name': member.name,
+    'setting': dict(member.overrides),
+    'seed': member.seed,
+    'status': 'finished' if sound else 'diverged',
+    'scores': last(judged),
+    'train': last(trained),
+    'account': accounting.account(member.config, run.sizes, flops, trained),
+  }
+
+
+def summary(results: Sequence[dict]) -> tuple[list[str], list[list[Any]]]:
+  """(columns, a row for each setting): means over seeds, and their spread."""
+  by_setting: dict[str, list[dict]] = {}
+  for row in results:
+    by_setting.setdefault(json.dumps(row['setting']), []).append(row)
+  swept = list(dict.fromkeys(k for row in results for k in row['setting']))
+  # A run without an evaluation is judged by its last step.
+  part = 'scores' if any(row['scores'] for row in results) else 'train'
+  wanted = ('eval/accuracy', 'eval/accuracy_sampled', 'reward', 'loss')
+  shown = [name for name in wanted if any(name in row[part] for row in results)]
+  columns = [*swept, 'seeds', 'diverged']
+  columns += [f'{name}{what}' for name in shown for what in ('', ' (std)')]
+  table = []
+  for rows in by_setting.values():
+    sound = [row for row in rows if row['status'] == 'finished']
+    line = [rows[0]['setting'].get(key, '') for key in swept]
+    line += [len(rows), len(rows) - len(sound)]
+    for name in shown:
+      values = [row[part][name] for row in sound if name in row[part]]
+      line.append(float(np.mean(values)) if values else None)
+      line.append(float(np.std(values, ddof=1)) if len(values) > 1 else None)
+    table.append(line)
+  return columns, table
+
+
+def write(results: Sequence[dict], workdir: Path) -> None:
+  """results.jsonl and results.csv."""
+  lines = [json.dumps(metrics_lib.strict(row)) + '\n' for row in results]
+  (workdir / 'results.jsonl').write_text(''.join(lines))
+  columns, table = summary(results)
+  with (workdir / 'results.csv').open('w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    writer.writerows(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command line; returns the exit status."""
+  try:
+    members, flags = parse(sys.argv[1:] if argv is None else argv)
+    if flags.dry_run:
+      print('\n'.join(member.name for member in members))
+      return 0
+    runtime.use_compilation_cache()
+    workdir = Path(flags.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with progress_lib.Progress() as bar:
+      for group in runner.groups(members, workdir, flags.together):
+        runner.run_group(group, workdir, bar)
+    results = [result(m, runner.folder(workdir, m)) for m in members]
+  except ValueError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  except train.Interrupted as stopped:
+    print(f'{stopped}; the same command goes on from there')
+    return 128 + stopped.number
+  write(results, workdir)
+  columns, table = summary(results)
+  progress_lib.table(f'{len(results)} runs', columns, table)
+  print(f'look at {workdir / "results.csv"}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

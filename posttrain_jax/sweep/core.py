@@ -1,0 +1,179 @@
+"""A whole run as a function of its key and hyperparameters."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
+
+from posttrain_jax import build, drivers, start
+from posttrain_jax import config as config_lib
+from posttrain_jax.types import Array, PyTree, TrainState
+
+__all__ = ['Program', 'make_train', 'seed_mesh', 'traceable']
+
+AXIS = 'seed'
+Metrics = dict[str, Array]
+
+
+def in_graph(run: build.Run) -> bool:
+  """Whether a run's steps need nothing from the host."""
+  return run.batches is None and callable(run.step)
+
+
+def make_train(
+  config: Any,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+  """`train(key, hparams={}, params=None) -> (TrainState, metrics [num_steps])`.
+
+  The whole run of an in-graph task, from problems to the last update, jit-able;
+  `jax.vmap(train)` trains many seeds and hyperparameters in one program, and
+  row i of it is `train` of row i alone up to rounding.
+
+    key      `jax.random.key(seed)` gives the run of `config.seed=seed`
+    hparams  {dotted config key: number, may be traced}, as
+             {'optimizer.lr': 1e-3}
+    params   {role: parameters} to start from, 'policy' among them; by default
+             what the config says: fresh ones, or those of `init_from`
+
+  Raises:
+    ValueError: a config that cannot work, or whose steps need the host.
+  """
+  run = build.build(config)
+  if not in_graph(run):
+    raise ValueError(
+      f'task.name="{config.task.name}", data.source: this run reads from the '
+      'host at every step; take an in-graph task, or posttrain_jax.train'
+    )
+  loaded = start.read(config, run.models)
+
+  def train(key: Array, hparams: Mapping | None = None, params: PyTree = None):
+    run = build.build(config_lib.with_values(config, dict(hparams or {})))
+    if params is None:
+      at_start = jax.random.fold_in(key, drivers.START)
+      params = start.complete(loaded, run.models, at_start)
+    chunk = drivers.make_chunk(run.step, config.num_steps)
+    steps_key = jax.random.fold_in(key, drivers.STEPS)
+    return chunk(run.init(params), steps_key, jnp.int32(config.num_steps))
+
+  return train
+
+
+def traceable(config: Any, keys: Sequence[str]) -> tuple[str, ...]:
+  """Those of `keys` that one program can serve all values of.
+
+  A key cannot be traced where its value decides what is computed (a size, a
+  name, a switch), or where the host needs it. Found by tracing a step, which
+  computes nothing.
+  """
+  run = build.build(config)
+  if not in_graph(run):
+    return ()
+  state = jax.eval_shape(
+    lambda key: run.init(start.complete({}, run.models, key)),
+    jax.random.key(0),
+  )
+
+  def works(names: Sequence[str]) -> bool:
+    def step(state, key, values):
+      traced = config_lib.with_values(config, dict(zip(names, values)))
+      return build.build(traced).step(state, key)
+
+    numbers = [jnp.float32(0.5)] * len(names)
+    try:
+      jax.eval_shape(step, state, jax.random.key(0), numbers)
+    except (jax.errors.JAXTypeError, TypeError):
+      return False
+    return True
+
+  flat = config_lib.flatten(config.to_dict())
+  numbers = [key for key in keys if type(flat.get(key)) is float]
+  alone = [key for key in numbers if works([key])]
+  return tuple(alone) if works(alone) else tuple(alone[:1])
+
+
+def seed_mesh(count: int) -> Mesh | None:
+  """A mesh that gives every device an equal share of `count` runs, or None."""
+  devices = jax.device_count()
+  if devices == 1 or count % devices:
+    return None
+  return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+class Program:
+  """Runs of one config that differ in seed and in some numbers, together.
+
+  Args:
+    config: what they share; its in-graph steps are compiled once.
+    names: dotted config keys whose values differ, of `traceable`.
+    mesh: from `seed_mesh`; the devices then train their runs independently.
+
+  Every array of states, keys and values has a leading axis of runs [S].
+  """
+
+  def __init__(
+    self, config: Any, names: Sequence[str] = (), mesh: Mesh | None = None
+  ):
+    self.config = config
+    self.run = build.build(config)
+    self._names = tuple(names)
+    self._loaded = start.read(config, self.run.models)
+    spread = lambda body, shared: jax.vmap(body, (0, 0, 0, *shared))
+    if mesh is not None:
+      rows, everywhere = P(AXIS), P()
+      spread = lambda body, shared: jax.shard_map(
+        jax.vmap(body, (0, 0, 0, *shared)),
+        mesh=mesh,
+        in_specs=(rows, rows, rows, *[everywhere for _ in shared]),
+        out_specs=rows,
+        check_vma=False,
+      )
+    self._start = jax.jit(spread(self._one_start, (None,)))
+    self._chunk = jax.jit(spread(self._one_chunk, (None,)), donate_argnums=0)
+    self._evaluate = jax.jit(spread(self._one_evaluation, ()))
+
+  def _built(self, values: Sequence[Array]) -> build.Run:
+    given = dict(zip(self._names, values))
+    return build.build(config_lib.with_values(self.config, given))
+
+  def _one_start(self, params, key, values, loaded):
+    if params is None:
+      at_start = jax.random.fold_in(key, drivers.START)
+      params = start.complete(loaded, self.run.models, at_start)
+    return self._built(values).init(params)
+
+  def _one_chunk(self, state, key, values, count):
+    step = self._built(values).step
+    chunk = drivers.make_chunk(step, self.config.steps_per_call)
+    return chunk(state, jax.random.fold_in(key, drivers.STEPS), count)
+
+  def _one_evaluation(self, params, key, values):
+    del values  # an evaluator reads no hyperparameter
+    key = jax.random.fold_in(key, drivers.EVALUATION)
+    return {
+      name: evaluator(params, key)
+      for name, evaluator in self.run.evaluators.items()
+    }
+
+  def start(
+    self, keys: Array, values: Sequence[Array], params: PyTree = None
+  ) -> TrainState:
+    """States [S] before step 0; params {role: [S, ...]} as in `make_train`."""
+    return self._start(params, keys, tuple(values), self._loaded)
+
+  def advance(
+    self, states: TrainState, keys: Array, values: Sequence[Array], count: int
+  ) -> tuple[TrainState, Metrics, int]:
+    """(states, metrics {name: [S, done]}, done <= count steps); the given
+    states are used up."""
+    count = min(count, self.config.steps_per_call)
+    states, metrics = self._chunk(states, keys, tuple(values), jnp.int32(count))
+    return states, {name: x[:, :count] for name, x in metrics.items()}, count
+
+  def evaluate(
+    self, params: PyTree, keys: Array, values: Sequence[Array]
+  ) -> dict[str, Metrics]:
+    """{evaluator: {metric: [S]}} on each run's own held-out problems."""
+    return self._evaluate(params, keys, tuple(values))

@@ -1,0 +1,265 @@
+"""Trains the runs of a sweep: together where they fit, else in turn.
+
+A run's folder is what `posttrain_jax.train` makes: config.json, metrics.jsonl,
+checkpoints. Any of them can be evaluated, exported or gone on with alone, and a
+sweep that was stopped goes on with each run from its own last checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posttrain_jax import (
+  build,
+  checkpoint,
+  run_sizes,
+  states,
+  train,
+)
+from posttrain_jax import config as config_lib
+from posttrain_jax import metrics as metrics_lib
+from posttrain_jax import progress as progress_lib
+from posttrain_jax.sweep.core import Program, in_graph, seed_mesh, traceable
+from posttrain_jax.sweep.settings import Member
+
+__all__ = ['Group', 'folder', 'groups', 'run_group']
+
+# Share of a device's memory, or of this much of a host's, that runs may take.
+SHARE = 0.6
+HOST_BYTES = 4 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Runs that one program can serve.
+
+  names    config keys whose numbers differ, traced
+  step     of their newest checkpoints; 0 = none
+  """
+
+  members: tuple[Member, ...]
+  names: tuple[str, ...]
+  step: int
+
+  @property
+  def config(self) -> Any:
+    return self.members[0].config
+
+
+def folder(workdir: Path, member: Member) -> Path:
+  """Where a run of a sweep lives."""
+  return workdir / 'runs' / member.name
+
+
+def _values(member: Member, skip: Sequence[str] = ()) -> tuple:
+  flat = config_lib.flatten(json.loads(json.dumps(member.config.to_dict())))
+  skip = {'seed', *skip}
+  return tuple(sorted((k, repr(v)) for k, v in flat.items() if k not in skip))
+
+
+def _newest(path: Path) -> int:
+  try:
+    return checkpoint.find(path)[1]
+  except ValueError:
+    return 0
+
+
+def fits_together(config: Any) -> int:
+  """Runs that a device's memory holds at once, by a rough upper bound."""
+  run = build.build(config)
+  state = states.abstract_state(run)
+  held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+  sizes = run_sizes.resolve(config, run.task)
+  # Gradients beside the state; activations of the forward pass, with logits.
+  model = run.model
+  wide = model.num_layers * (8 * model.width + 3 * model.mlp_dim)
+  rows = sizes.microbatch_rows * sizes.row_tokens
+  live = 4 * rows * (wide + 3 * model.vocab_size)
+  live += (
+    4
+    * sizes.microbatch_rows
+    * model.num_heads
+    * (model.num_layers * sizes.row_tokens**2)
+  )
+  stats = jax.devices()[0].memory_stats() or {}
+  there = stats.get('bytes_limit', HOST_BYTES)
+  return max(1, int(SHARE * there / (2 * held + live)))
+
+
+def groups(
+  members: Sequence[Member], workdir: Path, together: int = 0
+) -> Iterator[Group]:
+  """The unfinished runs, in groups of at most `together` (0: what fits).
+
+  Runs go together whose configs differ in seed and in numbers that can be
+  traced, and which stand at the same step.
+  """
+  at = {m: _newest(folder(workdir, m)) for m in members}
+  left = [m for m in members if at[m] < m.config.num_steps]
+  swept = sorted({key for m in members for key, _ in m.overrides})
+  coarse: dict[tuple, list[Member]] = {}
+  for member in left:
+    coarse.setdefault(_values(member, swept), []).append(member)
+  for alike in coarse.values():
+    differing = [
+      key
+      for key in swept
+      if len({dict(_values(m)).get(key) for m in alike}) > 1
+    ]
+    names = traceable(alike[0].config, differing)
+    fine: dict[tuple, list[Member]] = {}
+    for member in alike:
+      fine.setdefault((at[member], _values(member, names)), []).append(member)
+    for (step, _), group in fine.items():
+      yield from _cut(group, names, step, together)
+
+
+def _cut(group, names, step, together) -> Iterator[Group]:
+  size = together or fits_together(group[0].config) * jax.device_count()
+  config = group[0].config
+  mesh = dict(config.mesh)
+  alone = any(mesh[axis] != 1 for axis in mesh)
+  if alone or not in_graph(build.build(config)):
+    size = 1
+  for first in range(0, len(group), size):
+    yield Group(tuple(group[first : first + size]), names, step)
+
+
+def run_group(group: Group, workdir: Path, bar: progress_lib.Progress) -> None:
+  """Trains a group's runs to their end.
+
+  Raises:
+    train.Interrupted: a signal came; every run's state is saved.
+  """
+  if len(group.members) == 1:
+    member = group.members[0]
+    with contextlib.suppress(FloatingPointError):  # its metrics say so
+      train.train(
+        member.config, folder(workdir, member), bar=bar, name=member.name
+      )
+    return
+  with contextlib.ExitStack() as stack:
+    _Together(group, workdir, bar, stack).train()
+
+
+class _Together:
+  """The loop of train.py over many runs in one program."""
+
+  def __init__(self, group: Group, workdir: Path, bar, stack):
+    self._members = group.members
+    self._config = config = group.config
+    self._folders = [folder(workdir, m) for m in group.members]
+    for member, path in zip(group.members, self._folders):
+      train.check_continues(member.config, path)
+    mesh = seed_mesh(len(group.members))
+    self._program = Program(config, group.names, mesh)
+    self._keys = jnp.stack([jax.random.key(m.seed) for m in group.members])
+    self._values = [
+      jnp.asarray([_number(m.config, name) for m in group.members], jnp.float32)
+      for name in group.names
+    ]
+    self._stop = stack.enter_context(train.Stop())
+    self._savers = [
+      stack.enter_context(checkpoint.Checkpointer(path, config.checkpoint.keep))
+      for path in self._folders
+    ]
+    self._step = group.step
+    self._state = self._restored() if group.step else self._fresh()
+    self._writers = [
+      stack.enter_context(
+        metrics_lib.Writer(
+          path,
+          metrics_lib.make_header(m.config.to_dict()),
+          resume_step=group.step or None,
+          tensorboard=config.log.tensorboard,
+          wandb_project=config.log.wandb_project,
+        )
+      )
+      for m, path in zip(group.members, self._folders)
+    ]
+    first, count = group.members[0].name, len(group.members)
+    self._bar, self._handle = (
+      bar,
+      bar.task(f'{first} and {count - 1} more', config.num_steps),
+    )
+
+  def _fresh(self):
+    for member, path in zip(self._members, self._folders):
+      train.save_run_config(path, member.config, self._program.run)
+    return self._program.start(self._keys, self._values)
+
+  def _restored(self):
+    shapes = states.abstract_state(self._program.run)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes
+    )
+    found = [saver.restore(shapes)[0] for saver in self._savers]
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *found)
+
+  def train(self) -> None:
+    config, stop = self._config, self._stop
+    if self._step == 0 and config.eval.every > 0:
+      self._evaluate()
+    while self._step < config.num_steps:
+      until = train.next_stop(self._step, config) - self._step
+      began = time.monotonic()
+      self._state, metrics, done = self._program.advance(
+        self._state, self._keys, self._values, until
+      )
+      metrics = {name: np.asarray(x) for name, x in metrics.items()}
+      self._write(metrics, time.monotonic() - began, done)
+      self._step += done
+      last = self._step == config.num_steps
+      if last or train.is_due(config.eval.every, self._step):
+        self._evaluate()
+      if (
+        last or stop.number or train.is_due(config.checkpoint.every, self._step)
+      ):
+        self._save()
+      if stop.number and not last:
+        raise train.Interrupted(stop.number, self._step)
+
+  def _write(self, metrics: dict, seconds: float, done: int) -> None:
+    runs = len(self._members)
+    # A run's share of the time that all took together.
+    each = seconds / done / runs
+    for index, writer in enumerate(self._writers):
+      own = {name: x[index] for name, x in metrics.items()}
+      own['time/step'] = np.full(done, each)
+      own['perf/tokens_per_second'] = own['num_tokens'] / each
+      writer.write_stacked(self._step + 1, own)
+    means = {
+      name: float(np.mean(x[:, -1]))
+      for name, x in metrics.items()
+      if name in train.SHOWN
+    }
+    self._bar.update(self._handle, self._step + done, means)
+
+  def _evaluate(self) -> None:
+    found = self._program.evaluate(self._state.params, self._keys, self._values)
+    scores = train.gathered(found)
+    for index, writer in enumerate(self._writers):
+      own = {name: float(x[index]) for name, x in scores.items()}
+      if own:
+        writer.write(self._step, own, split='eval')
+
+  def _save(self) -> None:
+    for index, (writer, saver) in enumerate(zip(self._writers, self._savers)):
+      writer.flush()
+      one = jax.tree.map(lambda x, i=index: x[i], self._state)
+      saver.save(self._step, one)
+    for saver in self._savers:
+      saver.wait()
+
+
+def _number(config: Any, name: str) -> float:
+  return config_lib.flatten(config.to_dict())[name]

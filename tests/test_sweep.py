@@ -1,0 +1,231 @@
+"""Sweeps: run i of many is run i alone; grids, lists, draws; resuming."""
+
+import functools
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posttrain_jax import accounting, build, config, metrics, sweep, train
+from posttrain_jax.sweep import __main__ as command
+from posttrain_jax.sweep import runner
+
+SMOKE = (
+  '--config', 'configs/sft.py:smoke', '--config.model.preset=depth-2',
+  '--config.task.num_digits=1', '--config.log.tensorboard=false',
+  '--config.eval.every=0', '--config.eval.samples=0',
+  '--config.optimizer.schedule=constant', '--config.optimizer.warmup_updates=0',
+)  # fmt: skip
+
+
+def load(spec, *items):
+  tiny = [
+    ('model.preset', 'depth-2'), ('task.num_digits', '1'),
+    ('eval.num_problems', '0'), ('num_steps', '3'),
+  ]  # fmt: skip
+  return config.load(spec, [*tiny, *items])
+
+
+def differ(a, b):
+  gaps = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), a, b)
+  return max(jax.tree.leaves(gaps))
+
+
+@functools.cache
+def rl_run():
+  """A tiny RL run as a function, compiled; plain gradient steps, since Adam
+  divides by the gradient's size and so makes rounding visible."""
+  c = load('configs/rl.py:smoke', ('optimizer.name', 'sgd'))
+  return c, jax.jit(sweep.make_train(c))
+
+
+def test_run_i_of_many_is_run_i_alone(tmp_path):
+  c, run = rl_run()
+  keys = jnp.stack([jax.random.key(i) for i in range(3)])
+  rates = jnp.array([1e-3, 1e-2, 1e-1])
+  together = jax.jit(jax.vmap(lambda k, lr: run(k, {'optimizer.lr': lr})))
+  states, curves = together(keys, rates)
+  assert curves['loss'].shape == (3, 3)
+  state, curve = run(keys[1], {'optimizer.lr': rates[1]})
+  one = jax.tree.map(lambda x: x[1], states.params)
+  assert differ(one, state.params) < 1e-5
+  np.testing.assert_allclose(curves['entropy'][1], curve['entropy'], atol=1e-5)
+  # Others are others.
+  assert differ(jax.tree.map(lambda x: x[2], states.params), one) > 1e-4
+  # And it is the run that train.py makes of that seed and rate.
+  alone = c.copy_and_resolve_references()
+  alone.seed, alone.optimizer.lr = 1, float(rates[1])
+  _, trained, _ = train.train(alone, tmp_path / 'alone')
+  assert differ(state.params, trained.params) < 1e-5
+
+
+def test_starts_from_given_parameters():
+  c, run = rl_run()
+  model = build.build(c).model
+  given = build.transformer.init(jax.random.key(9), model)
+  still = {'optimizer.lr': jnp.float32(0.0)}
+  state, _ = run(jax.random.key(0), still, {'policy': given})
+  assert differ(state.params, given) == 0.0
+
+
+def test_traced_numbers_reach_the_program():
+  c = load('configs/rl.py:smoke,recipe=grpo_kl')
+  names = sweep.traceable(
+    c, ['kl.coef', 'decoder.temperature', 'loss.clip_high', 'optimizer.b2']
+  )
+  assert len(names) == 4
+  run = build.build(c)
+  start = {'policy': build.transformer.init(jax.random.key(0), run.model)}
+
+  def step(values):
+    traced = config.with_values(c, dict(zip(names, values)))
+    return build.build(traced).step(run.init(start), jax.random.key(1))
+
+  jaxpr = jax.make_jaxpr(step)([jnp.float32(0.1)] * len(names)).jaxpr
+  used = {x for e in jaxpr.eqns for x in e.invars if not hasattr(x, 'val')}
+  for name, variable in zip(names, jaxpr.invars):
+    assert variable in used, f'{name} is read and changes nothing'
+
+
+def test_traceable_names_numbers_that_one_program_serves():
+  c = load('configs/rl.py:smoke,recipe=grpo_kl')
+  asked = ('optimizer.lr', 'kl.coef', 'group_size', 'loss.name', 'entropy_coef')
+  found = sweep.traceable(c, asked)
+  assert found == ('optimizer.lr', 'kl.coef', 'entropy_coef')
+  # A switch in the optimizer's chain goes in turn.
+  assert sweep.traceable(c, ['optimizer.max_grad_norm']) == ()
+
+
+def test_host_runs_have_no_train_function():
+  c = config.load('configs/rl.py:smoke,task=text:chain_sum')
+  with pytest.raises(ValueError, match='reads from the host'):
+    sweep.make_train(c)
+  with pytest.raises(ValueError, match='Did you mean "optimizer.lr"'):
+    sweep.make_train(load('configs/sft.py:smoke'))(
+      jax.random.key(0), {'optimizer.lrr': 1.0}
+    )
+
+
+def test_grid_is_the_product_and_names_are_folders():
+  found = sweep.grid(
+    ['config.optimizer.lr=1e-4,3e-4', 'config.prompts_per_step=4,8']
+  )
+  assert len(found) == 4 and found[0] == (
+    ('optimizer.lr', '1e-4'), ('prompts_per_step', '4'),
+  )  # fmt: skip
+  made = sweep.members('configs/sft.py:smoke', [], found, range(2))
+  names = [m.name for m in made]
+  assert len(set(names)) == 8
+  assert all(re.fullmatch(r'[\w=.,+-]+/seed[01]', name) for name in names)
+  assert made[3].config.seed == 1 and made[3].config.prompts_per_step == 8
+  assert sweep.grid([]) == [()]
+  assert sweep.grid(['config.optimizer.freeze=[(a,b),c]']) == [
+    (('optimizer.freeze', '(a,b)'),), (('optimizer.freeze', 'c'),),
+  ]  # fmt: skip
+
+
+def test_random_draws_follow_their_law():
+  axes = ['config.optimizer.lr=log(1e-5,1e-1)', 'config.seed2=a,b']
+  drawn = sweep.sampled(axes, 400, seed=0)
+  assert drawn == sweep.sampled(axes, 400, seed=0)
+  assert drawn != sweep.sampled(axes, 400, seed=1)
+  rates = np.log10([float(dict(x)['optimizer.lr']) for x in drawn])
+  assert rates.min() >= -5 and rates.max() <= -1
+  assert abs(np.mean(rates) + 3) < 0.2, 'even in the logarithm'
+  chosen = [dict(x)['seed2'] for x in drawn]
+  assert 150 < chosen.count('a') < 250
+
+
+@pytest.mark.parametrize(
+  'axes, told',
+  [
+    (['optimizer.lr=1'], 'write config.KEY'),
+    (['config.optimizer.lr='], 'write config.KEY'),
+    (['config.optimizer.lr=1,,2'], 'an empty value'),
+    (['config.optimizer.lr=1,1'], 'a value twice'),
+    (['config.optimizer.lr=log(1,2)'], '--random'),
+    (['config.optimizer.lr=log(0,2)'], '0 < LOW < HIGH'),
+    (['config.optimizer.lr=uniform(3,2)'], 'LOW < HIGH'),
+    (['config.seed=1,2'], '--seeds'),
+    (['config.a=1', 'config.a=2'], 'given twice'),
+  ],
+)
+def test_bad_axes_are_named(axes, told):
+  with pytest.raises(ValueError, match=re.escape(told)):
+    sweep.grid(axes)
+
+
+def test_bad_settings_are_named(tmp_path, capsys):
+  path = tmp_path / 'settings.jsonl'
+  path.write_text('{"optimizer.lr": 1e-3}\n[1]\n')
+  with pytest.raises(ValueError, match='settings.jsonl:2: not an object'):
+    sweep.listed(path)
+  path.write_text('{"optimizer.lr": 1e-3,}\n')
+  with pytest.raises(ValueError, match='settings.jsonl:1'):
+    sweep.listed(path)
+  path.write_text('\n{"optimizer.lr": 1e-3, "task.reverse": true}\n')
+  assert sweep.listed(path) == [
+    (('optimizer.lr', '0.001'), ('task.reverse', 'true'))
+  ]
+  bad = [*SMOKE, '--workdir', str(tmp_path), '--sweep']
+  assert command.main([*bad, 'config.optimiser.lr=1']) == 2
+  assert 'optimizer.lr' in capsys.readouterr().err
+  assert command.main([*bad, 'config.minibatch_rows=3']) == 2
+  assert 'minibatch_rows=3-' in capsys.readouterr().err
+  assert command.main([*SMOKE, '--seed', '3']) == 2
+  assert command.main([*SMOKE, '--seeds', '0', '--dry_run']) == 2
+  assert '--seeds 0 is below 1' in capsys.readouterr().err
+  assert not list(tmp_path.glob('runs/*')), 'nothing was started'
+
+
+def test_a_stopped_sweep_goes_on_and_ends_alike(tmp_path, capsys):
+  swept = [*SMOKE, '--sweep', 'config.optimizer.lr=1e-3,1e-2']
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  assert command.main([*swept, '--workdir', str(whole)]) == 0
+  rows = [json.loads(x) for x in (whole / 'results.jsonl').open()]
+  assert [row['setting']['optimizer.lr'] for row in rows] == ['1e-3', '1e-2']
+  assert all(row['status'] == 'finished' for row in rows)
+  assert 'eval/accuracy' in rows[0]['scores']
+  assert rows[0]['account']['optimizer_steps'] == 4
+  assert rows[0]['account']['demonstrations'] == 32
+  assert 'optimizer.lr' in capsys.readouterr().out
+  # One program for both: their values are inputs.
+  members, _ = command.parse([*swept, '--workdir', str(parts)])
+  (group,) = runner.groups(members, parts)
+  assert len(group.members) == 2 and group.names == ('optimizer.lr',)
+  # Stopped half-way, then again.
+  half = [*swept, '--config.num_steps=2', '--workdir', str(parts)]
+  assert command.main(half) == 0
+  (group,) = runner.groups(members, parts)
+  assert group.step == 2
+  assert command.main([*swept, '--workdir', str(parts)]) == 0
+  again = [json.loads(x) for x in (parts / 'results.jsonl').open()]
+  for a, b in zip(rows, again):
+    assert a['name'] == b['name']
+    np.testing.assert_allclose(
+      a['train']['loss'], b['train']['loss'], atol=1e-5
+    )
+  before = (parts / 'runs' / again[0]['name'] / 'metrics.jsonl').read_text()
+  assert command.main([*swept, '--workdir', str(parts)]) == 0
+  after = (parts / 'runs' / again[0]['name'] / 'metrics.jsonl').read_text()
+  assert before == after, 'finished runs are left alone'
+
+
+def test_account_adds_up(tmp_path):
+  c = load('configs/rl.py:smoke', ('updates_per_rollout', '2'))
+  run, _, _ = train.train(c, tmp_path)
+  _, rows = metrics.read(tmp_path)
+  flops = accounting.step_flops(c, run.model, run.sizes)
+  found = accounting.account(c, run.sizes, flops, rows)
+  answers = 3 * c.prompts_per_step * c.group_size
+  assert found['optimizer_steps'] == 6
+  assert found['verifier_calls'] == answers
+  # Every token that was written is trained on, twice.
+  assert found['tokens_trained'] == 2 * found['tokens_generated']
+  lengths = sum(row['completions/mean_length'] for row in rows) / 3
+  assert found['tokens_generated'] == pytest.approx(answers * lengths)
+  assert found['demonstrations'] == found['preference_labels'] == 0
+  assert found['flops'] == 3 * flops
