@@ -26,6 +26,7 @@ from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import vocab
+from posttrain_jax.types import Rollout
 
 
 def run(function, *arrays, **static):
@@ -365,11 +366,13 @@ def test_a_single_sample_has_no_self_bleu():
 def pair():
   """(params, base): a layered matrix, attention's output, vectors."""
   rng = np.random.default_rng(0)
+  heads = jnp.asarray(rng.uniform(1, 2, size=(2, 2, 4)), jnp.float32)
   base = {
     'embed': {'tokens': jnp.eye(8)},
     'layers': {
       'gate': jnp.asarray(rng.normal(size=(2, 8, 16)), jnp.float32),
-      'output': jnp.ones((2, 2, 4, 8)),
+      # Rank one with the heads' outputs as rows; not with the heads as rows.
+      'output': jnp.einsum('lhk,d->lhkd', heads, 1.0 + jnp.arange(8)),
       'query_bias': jnp.ones((2, 2, 4)),
       'mlp_norm': jnp.ones((2, 8)),
     },
@@ -402,6 +405,9 @@ def test_spectra_by_hand():
     np.testing.assert_allclose(output[name], 1.0, rtol=1e-4, err_msg=name)
   np.testing.assert_allclose(output['relative_norm'], 0.5, rtol=1e-5)
   assert found['embed/tokens']['stable_rank'][0] == pytest.approx(1.0)
+  # One direction lies where the base's does, however many are looked at.
+  more = run(spectra.per_layer, params, base, top=4)['layers/output']
+  np.testing.assert_allclose(more['overlap_left'], 1.0, rtol=1e-4)
 
 
 def test_spectra_of_a_whole_model():
@@ -411,7 +417,8 @@ def test_spectra_of_a_whole_model():
   moved = 8 + 2 * 64 + 1 + 1
   total = sum(x.size for x in jax.tree.leaves(base))
   assert whole['changed'] == pytest.approx(moved / total)
-  squares = 8 * 0.25 + 128 * 0.25 + 4 + 1
+  output = float(jnp.sum(base['layers']['output'] ** 2))
+  squares = 8 * 0.25 + output * 0.25 + 4 + 1
   size = sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(base))
   assert whole['relative_norm'] == pytest.approx((squares / size) ** 0.5)
   # Five matrices: gate 0 and 8, output 1 and 1, embeddings 1.
@@ -419,7 +426,8 @@ def test_spectra_of_a_whole_model():
   still = run(spectra.spectra, base, base)
   assert all(value == 0.0 for value in still.values())
   coarse = run(spectra.spectra, params, base, tolerance=1.5)
-  assert coarse['changed'] == pytest.approx(1 / total)
+  far = 1 + int(jnp.sum(base['layers']['output'] * 0.5 > 1.5))
+  assert coarse['changed'] == pytest.approx(far / total)
 
 
 def test_overlap_of_disjoint_and_of_random_subspaces():
@@ -628,6 +636,20 @@ def test_probe_counts_what_was_drawn(found, drawn):
   # The samples do differ, and do repeat.
   assert 0.3 < expected['distinct'] < 1.0
   assert 0.2 < expected['accuracy'] < expected['pass@4']
+
+
+def test_what_an_environment_says_is_no_text_of_the_policy():
+  samples = Rollout(
+    completion=jnp.array([[[7, 1, 8, 9], [7, 2, 8, 9]]]),
+    mask=jnp.array([[[1.0, 1, 1, 1], [1, 1, 1, 0]]]),
+    logps=jnp.zeros((1, 2, 4)),
+    finished=jnp.ones((1, 2)),
+  )
+  np.testing.assert_array_equal(probe._chosen(samples), samples.mask)
+  given = jnp.array([[[1.0, 0, 1, 0], [1, 0, 1, 0]]])
+  np.testing.assert_array_equal(
+    probe._chosen(samples.replace(given=given)), [[[0, 1, 0, 1], [0, 1, 0, 0]]]
+  )
 
 
 def test_probe_of_the_base_itself_is_no_divergence(found):

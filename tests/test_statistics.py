@@ -246,6 +246,15 @@ def test_one_of_five_seeds_disagrees():
   assert outcome([*d, 0.2]) == 'reproduced'
 
 
+def test_a_small_p_is_not_enough():
+  # One seed is far below; the interval, not the p-value of 9/256, sees it.
+  d = [-1.5, 1.0, 1.3, 1.0, 1.4, 0.9, 0.8, 1.0]
+  verdict = judge(claim(), np.array(d) + 1, np.ones(8))
+  assert verdict.comparison.p_greater == 9 / 256
+  assert verdict.comparison.difference.low < 0
+  assert verdict.outcome == 'undecided'
+
+
 def test_four_seeds_decide_nothing():
   for direction in ('greater', 'less', 'equal'):
     assert outcome([0.1] * 4, direction, 0.05) == 'undecided'

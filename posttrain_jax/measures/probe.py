@@ -62,7 +62,7 @@ class Probe:
   measures          names of `MEASURES`; what is not asked for is not computed
   confidence        'likelihood' or 'consistency' (`measures.calibration`)
 
-  Of the samples:
+  Of the samples (of texts: the tokens that the policy chose):
     accuracy, pass@k (k = 2, 4, ... <= S), length (tokens), truncated (share
     without an end); distinct (different completions / S), solutions (different
     correct completions a problem), distinct_solutions (their share of the
@@ -176,7 +176,7 @@ class Probe:
     """What is said of the policy's own samples."""
     asked = set(self.measures)
     samples, rewards = self._draw(params, part, key, 1, self.samples)
-    text = samples.completion, samples.mask
+    text = samples.completion, _chosen(samples)
     found = {'rewards': rewards, 'totals': {}}
     if 'length' in asked:
       found['length'] = jnp.sum(samples.mask, axis=-1)
@@ -281,3 +281,11 @@ class Probe:
       measure = getattr(calibration, name)
       metrics[name] = measure(found['confidence'], found['rewards'] > 0.5)
     return metrics
+
+
+def _chosen(samples: Rollout) -> Array:
+  """[B, G, C] 1.0 on tokens of the policy: what an environment says is always
+  alike, and no diversity of the policy's."""
+  if samples.given is None:
+    return samples.mask
+  return samples.mask * (1.0 - samples.given)
