@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import checkpoint
+from posttrain_jax import checkpoint, trees
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
 from posttrain_jax.models.hf_config import read_config
@@ -132,14 +132,34 @@ def complete(
 ) -> Start:
   """Fresh parameters of the policy and of each role in `loaded`, overlaid.
 
-  A value head that a loaded model does not have starts fresh (zeros).
+  A value head that a loaded model does not have starts fresh (zeros); roles
+  that the run does not hold are left out.
+
+  Raises:
+    ValueError: a loaded array has another shape than the model's.
   """
   start = {}
   for role in {'policy': None, **loaded}:
+    if role not in models:
+      continue
     params = transformer.init(key, models[role])
-    there = loaded.get(role, {})
-    start[role] = {**params, **{k: there[k] for k in there if k in params}}
+    there = {k: x for k, x in loaded.get(role, {}).items() if k in params}
+    start[role] = {**params, **there}
+    ours = jax.tree.map(jnp.shape, params)
+    for (path, shape), found in zip(
+      jax.tree_util.tree_leaves_with_path(ours, is_leaf=_is_shape),
+      jax.tree.leaves(jax.tree.map(jnp.shape, start[role]), is_leaf=_is_shape),
+    ):
+      if shape != found:
+        raise ValueError(
+          f'"{role}" has {trees.path_name(path)} of shape {found}, the model '
+          f'of this run needs {shape}'
+        )
   return start
+
+
+def _is_shape(x: Any) -> bool:
+  return isinstance(x, tuple)
 
 
 def role_params(start: Start, role: str) -> PyTree:

@@ -35,8 +35,8 @@ def make_train(
     key      `jax.random.key(seed)` gives the run of `config.seed=seed`
     hparams  {dotted config key: number, may be traced}, as
              {'optimizer.lr': 1e-3}
-    params   {role: parameters} to start from, 'policy' among them; by default
-             what the config says: fresh ones, or those of `init_from`
+    params   {role: parameters} to start from; by default what the config says:
+             fresh ones, or those of `init_from`
 
   Raises:
     ValueError: a config that cannot work, or whose steps need the host.
@@ -51,9 +51,9 @@ def make_train(
 
   def train(key: Array, hparams: Mapping | None = None, params: PyTree = None):
     run = build.build(config_lib.with_values(config, dict(hparams or {})))
-    if params is None:
-      at_start = jax.random.fold_in(key, drivers.START)
-      params = start.complete(loaded, run.models, at_start)
+    at_start = jax.random.fold_in(key, drivers.START)
+    given = loaded if params is None else params
+    params = start.complete(given, run.models, at_start)
     chunk = drivers.make_chunk(run.step, config.num_steps)
     steps_key = jax.random.fold_in(key, drivers.STEPS)
     return chunk(run.init(params), steps_key, jnp.int32(config.num_steps))
@@ -139,9 +139,9 @@ class Program:
     return build.build(config_lib.with_values(self.config, given))
 
   def _one_start(self, params, key, values, loaded):
-    if params is None:
-      at_start = jax.random.fold_in(key, drivers.START)
-      params = start.complete(loaded, self.run.models, at_start)
+    at_start = jax.random.fold_in(key, drivers.START)
+    given = loaded if params is None else params
+    params = start.complete(given, self.run.models, at_start)
     return self._built(values).init(params)
 
   def _one_chunk(self, state, key, values, count):

@@ -1,0 +1,81 @@
+"""The command line that every study's run.py has."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain_jax import progress, runtime
+from posttrain_jax.lab import results
+from posttrain_jax.lab.stages import Lab
+
+__all__ = ['main']
+
+# (lab, scale) -> (study, arms, figures, reading)
+Run = Callable[[Lab, Any], tuple]
+
+
+def main(
+  file: str,
+  run: Run,
+  scales: dict[str, Any],
+  argv: Sequence[str] | None = None,
+) -> int:
+  """Runs a study and writes its results; returns the exit status.
+
+  file    the study's run.py
+  run     (lab, scale) -> (Study, {key: Arm}, figures, sentences of reading)
+  scales  {'full': ..., 'reduced': ...}: the sizes that `run` reads; each has a
+          field `seeds`, how many there are
+
+  The full mode writes into the study's folder, the reduced one beside the
+  stages, so that it never replaces committed results.
+  """
+  folder = Path(file).resolve().parent
+  module = sys.modules['__main__'].__doc__ or ''
+  parser = argparse.ArgumentParser(
+    prog=f'python -m experiments.{folder.name}.run',
+    description=module,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    '--reduced', action='store_true', help='fewer arms, steps and seeds'
+  )
+  parser.add_argument(
+    '--seeds', type=int, default=0, help='0 = as the mode has'
+  )
+  parser.add_argument(
+    '--workdir', default='', help='of the stages; default runs/STUDY-MODE'
+  )
+  parser.add_argument('--out', default='', help='folder of results and page')
+  flags = parser.parse_args(argv)
+  mode = 'reduced' if flags.reduced else 'full'
+  scale = scales[mode]
+  if flags.seeds < 0:
+    parser.error(f'--seeds {flags.seeds} is below 0')
+  workdir = Path(flags.workdir or f'runs/{folder.name}-{mode}')
+  out = Path(flags.out) if flags.out else folder
+  if flags.reduced and not flags.out:
+    out = workdir / 'results'
+  runtime.use_compilation_cache()
+  given = sys.argv[1:] if argv is None else argv
+  command = ' '.join([f'python -m experiments.{folder.name}.run', *given])
+  with progress.Progress() as bar:
+    lab = Lab(workdir, range(flags.seeds or scale.seeds), bar)
+    study, arms, figures, reading = run(lab, scale)
+  found = results.results(
+    study,
+    arms,
+    figures,
+    lab,
+    mode=mode,
+    command=command,
+    seconds=lab.seconds,
+    reading=reading,
+  )
+  page = results.write(found, out)
+  for claim in found['claims']:
+    print(f'{claim["outcome"]:12} {claim["statement"]}')
+  print(f'look at {page}')
+  return 0

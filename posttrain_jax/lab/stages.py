@@ -1,0 +1,295 @@
+"""Stages of training with many seeds, kept on disk, measured alike.
+
+  lab = Lab('runs/forgetting', seeds=range(5))
+  base = lab.train('base', config)
+  arm = lab.train('sft', other, start=base, hparams={'optimizer.lr': 1e-3})
+  found = lab.measure(arm, probe, base)        # {measure: [one for each seed]}
+
+All seeds of a stage train in one program. A stage that is on disk, with equal
+config, start, hyperparameters and seeds, is read in place of trained: a study
+that was stopped goes on where it was.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from safetensors import flax as safetensors
+
+from posttrain_jax import accounting, drivers, metrics, progress, sweep
+from posttrain_jax import config as config_lib
+from posttrain_jax.types import PyTree
+
+__all__ = ['Lab', 'Trained']
+
+# What is folded into a seed's key for the problems of a measurement. Choices
+# are made on other problems than those that are reported.
+SPLITS = {'test': drivers.EVALUATION, 'validation': drivers.EVALUATION + 1}
+# Config keys that change nothing of what is learnt.
+_ASIDE = ('checkpoint.', 'eval.', 'log.', 'mesh.', 'seed', 'steps_per_call',
+          'init_from')  # fmt: skip
+
+
+FILE = 'stage.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A stage's result, with a leading axis of seeds [S].
+
+  account  one dict of `accounting.ITEMS` a seed, of this stage alone
+  curves   {metric: [S, steps]}
+  digest   of all that it came from
+  commit   of the code that trained it
+  wall_seconds  that training all seeds took, compiling included
+  path     of the parameters
+  snapshots  {step: Trained} on the way there, accounted up to that step
+  """
+
+  name: str
+  config: Any
+  hparams: Mapping[str, float]
+  account: tuple[Mapping[str, float], ...]
+  curves: Mapping[str, np.ndarray]
+  digest: str
+  commit: str
+  wall_seconds: float
+  path: Path
+  snapshots: Mapping[int, 'Trained']
+
+  @property
+  def params(self) -> PyTree:
+    """The policy's parameters, arrays [S, ...]; read when asked for."""
+    flat = safetensors.load_file(self.path)
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def digest_of(*parts: Any) -> str:
+  """A short name for anything that JSON or repr can hold."""
+  text = json.dumps(parts, sort_keys=True, default=repr)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _learns(config: Any) -> dict[str, Any]:
+  """The keys of a config that what is learnt depends on."""
+  flat = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
+  return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}
+
+
+class Lab:
+  """Trains and measures the stages of a study.
+
+  Args:
+    workdir: where stages are kept.
+    seeds: of the runs; seed i of a stage starts from seed i of its start.
+    bar: shows the stages as they train.
+  """
+
+  def __init__(
+    self,
+    workdir: str | Path,
+    seeds: Sequence[int],
+    bar: progress.Progress | None = None,
+  ):
+    self.workdir = Path(workdir)
+    self.seeds = tuple(seeds)
+    self.commits: set[str] = set()
+    self._bar = bar
+    self._took: dict[Path, float] = {}
+    self._keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
+    self._programs: dict[str, sweep.Program] = {}
+    self._probes: dict[Any, Callable] = {}
+
+  @property
+  def seconds(self) -> float:
+    """Wall time, compiling included, of all that was trained and measured
+    here, by this process or by those before it."""
+    return sum(self._took.values())
+
+  def train(
+    self,
+    name: str,
+    config: Any,
+    start: Trained | None = None,
+    hparams: Mapping[str, float] | None = None,
+    roles: Mapping[str, Trained] | None = None,
+    snapshots: Sequence[int] = (),
+  ) -> Trained:
+    """Trains `config` with every seed, or reads it where that was done.
+
+    start    its policy is where each seed begins; None: fresh parameters
+    hparams  {dotted config key: number} that one program takes as inputs, so
+             that a grid of them compiles once
+    roles    {'ref' or another of `config.others`: whose policy it is}; a role
+             that is not named is the policy as the stage starts
+    snapshots  steps at which the policy is kept too (`Trained.snapshots`)
+
+    Raises:
+      ValueError: a config that cannot work, or that needs the host; a snapshot
+        that is no step of it.
+    """
+    for step in snapshots:
+      if not 0 < step < config.num_steps:
+        raise ValueError(
+          f'stage "{name}": snapshots has {step}, which is not in '
+          f'1..{config.num_steps - 1}'
+        )
+    hparams = dict(hparams or {})
+    given = {'policy': start, **(roles or {})}
+    given = {role: x for role, x in given.items() if x is not None}
+    came_from = {role: x.digest for role, x in given.items()}
+    snapshots = sorted(snapshots)
+    digest = digest_of(
+      _learns(config), hparams, came_from, self.seeds, snapshots
+    )
+    folder = self.workdir / 'stages' / f'{name}-{digest}'
+    if not (folder / FILE).exists():  # it is written last
+      self._run(name, config, hparams, given, folder, snapshots)
+    made = self._read(name, config, hparams, folder, digest)
+    self.commits.add(made.commit)
+    self._took[folder] = made.wall_seconds
+    return made
+
+  def _read(self, name, config, hparams, folder, digest) -> Trained:
+    saved = json.loads((folder / FILE).read_text())
+    curves = dict(np.load(folder / 'curves.npz'))
+
+    def trained(path: Path, **more) -> Trained:
+      return Trained(
+        name=name,
+        config=config,
+        hparams=hparams,
+        commit=saved['commit'],
+        wall_seconds=saved['wall_seconds'],
+        path=path,
+        **more,
+      )
+
+    snapshots = {}
+    for path in folder.glob('params-*.safetensors'):
+      step = int(path.stem.removeprefix('params-'))
+      snapshots[step] = trained(
+        path,
+        account=tuple(saved['snapshots'][str(step)]),
+        curves={k: x[:, :step] for k, x in curves.items()},
+        digest=f'{digest}-{step}',
+        snapshots={},
+      )
+    return trained(
+      folder / 'params.safetensors',
+      account=tuple(saved['account']),
+      curves=curves,
+      digest=digest,
+      snapshots=dict(sorted(snapshots.items())),
+    )
+
+  def _run(self, name, config, hparams, given, folder, snapshots) -> None:
+    first = time.monotonic()
+    key = digest_of(_learns(config), sorted(hparams))
+    if key not in self._programs:
+      self._programs[key] = sweep.Program(config, sorted(hparams))
+    program = self._programs[key]
+    count = len(self.seeds)
+    values = [jnp.full(count, hparams[k], jnp.float32) for k in sorted(hparams)]
+    params = None
+    if given:
+      params = {role: x.params for role, x in given.items()}
+    state = program.start(self._keys, values, params)
+    handle = self._bar.task(name, config.num_steps) if self._bar else None
+    step, rows = 0, []
+    folder.mkdir(parents=True, exist_ok=True)
+    while step < config.num_steps:
+      until = min(x for x in (*snapshots, config.num_steps) if x > step)
+      began = time.monotonic()
+      state, found, done = program.advance(
+        state, self._keys, values, until - step
+      )
+      found = {k: np.asarray(x) for k, x in found.items()}
+      found['time/step'] = np.full(
+        (count, done), (time.monotonic() - began) / done / count
+      )
+      rows.append(found)
+      step += done
+      if step in snapshots:
+        _save(folder / f'params-{step}.safetensors', state.params)
+      if self._bar:
+        shown = {
+          k: float(np.mean(x[:, -1]))
+          for k, x in found.items()
+          if k in ('loss', 'reward', 'entropy')
+        }
+        self._bar.update(handle, step, shown)
+    curves = {
+      k: np.concatenate([found[k] for found in rows], axis=1) for k in rows[0]
+    }
+    took = time.monotonic() - first
+    _save(folder / 'params.safetensors', state.params)
+    self._write(folder, config, program.run, curves, took, snapshots)
+
+  def _write(self, folder, config, run, curves, took, snapshots) -> None:
+    np.savez(folder / 'curves.npz', **curves)
+    flops = accounting.step_flops(config, run.model, run.sizes, run.models)
+
+    def account(until: int) -> list[dict[str, float]]:
+      found = []
+      for index in range(len(self.seeds)):
+        own = {name: x[index, :until] for name, x in curves.items()}
+        steps = [dict(zip(own, row)) for row in zip(*own.values())]
+        found.append(accounting.account(config, run.sizes, flops, steps))
+      return found
+
+    header = metrics.make_header(config.to_dict())
+    git = header['git'] or {'commit': 'unknown', 'dirty': False}
+    commit = git['commit'][:7] + ('+' if git['dirty'] else '')
+    saved = {
+      'account': account(config.num_steps),
+      'snapshots': {step: account(step) for step in snapshots},
+      'commit': commit,
+      'wall_seconds': took,
+      'header': header,
+    }
+    text = json.dumps(metrics.strict(saved), indent=1)
+    (folder / FILE).write_text(text + '\n')
+
+  def measure(
+    self,
+    trained: Trained,
+    probe: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]],
+    base: Trained | None = None,
+    split: str = 'test',
+  ) -> dict[str, list[float]]:
+    """{measure: one number a seed}; `probe(params, base_params, key)`, as
+    `measures.Probe`. Kept beside the stage, by what the probe prints as."""
+    what = digest_of(repr(probe), base.digest if base else '', split)
+    kept = trained.path.with_name(f'{trained.path.stem}-{what}.json')
+    if not kept.exists():
+      began = time.monotonic()
+      found = self._probed(trained, probe, base, split)
+      saved = {'values': found, 'wall_seconds': time.monotonic() - began}
+      kept.write_text(json.dumps(metrics.strict(saved)) + '\n')
+    saved = json.loads(kept.read_text())
+    self._took[kept] = saved['wall_seconds']
+    # JSON has no nan: it is kept as text.
+    return {k: [float(x) for x in xs] for k, xs in saved['values'].items()}
+
+  def _probed(self, trained, probe, base, split) -> dict[str, list[float]]:
+    if probe not in self._probes:
+      self._probes[probe] = jax.jit(
+        jax.vmap(probe, (0, 0 if base else None, 0))
+      )
+    keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, SPLITS[split])
+    theirs = base.params if base else None
+    found = self._probes[probe](trained.params, theirs, keys)
+    return {name: np.asarray(x, float).tolist() for name, x in found.items()}
+
+
+def _save(path: Path, params: PyTree) -> None:
+  safetensors.save_file(traverse_util.flatten_dict(params, sep='/'), path)

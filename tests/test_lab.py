@@ -1,0 +1,184 @@
+"""The lab: stages are kept, started from, measured; results are as seen."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from posttrain_jax import accounting, config, lab, measures, sweep
+from posttrain_jax.lab import results
+from posttrain_jax.statistics import Claim
+
+
+def tiny(*items):
+  return config.load(
+    'configs/sft.py:smoke',
+    [
+      ('model.preset', 'depth-1'), ('task.num_digits', '1'),
+      ('optimizer.schedule', 'constant'), ('optimizer.warmup_updates', '0'),
+      ('num_steps', '4'), ('steps_per_call', '4'), ('prompts_per_step', '4'),
+      *items,
+    ],
+  )  # fmt: skip
+
+
+def same(a, b):
+  close = jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-6), a, b)
+  return all(jax.tree.leaves(close))
+
+
+def test_stages_are_kept_and_go_on_from_each_other(tmp_path, monkeypatch):
+  rates = {'optimizer.lr': 1e-2}
+  runs = lab.Lab(tmp_path, range(2))
+  base = runs.train('base', tiny(), hparams=rates, snapshots=(2,))
+  assert base.curves['loss'].shape == (2, 4)
+  assert base.account[1]['demonstrations'] == 16
+  assert base.account[1]['optimizer_steps'] == 4
+  half = base.snapshots[2]
+  assert half.account[0]['optimizer_steps'] == 2
+  assert half.curves['loss'].shape == (2, 2)
+  assert not same(half.params, base.params)
+  # The first half of a run is the run of half as many steps.
+  short = runs.train('short', tiny(('num_steps', '2')), hparams=rates)
+  assert same(short.params, half.params)
+  assert short.digest != half.digest
+  # Seed i goes on from seed i.
+  still = runs.train('still', tiny(), base, {'optimizer.lr': 0.0})
+  assert same(still.params, base.params)
+  took = runs.seconds
+  assert took == pytest.approx(
+    sum(x.wall_seconds for x in (base, short, still))
+  )
+
+  # All of it is read again, by whoever asks for the same.
+  def refuse(*args, **kwargs):
+    raise AssertionError('it was trained again')
+
+  monkeypatch.setattr(sweep.Program, 'start', refuse)
+  again = lab.Lab(tmp_path, range(2))
+  read = again.train('base', tiny(), hparams=rates, snapshots=(2,))
+  assert read.digest == base.digest and same(read.params, base.params)
+  assert list(read.snapshots) == [2]
+  again.train('still', tiny(), read, {'optimizer.lr': 0.0})
+  # What is looked at or saved along the way changes nothing of it.
+  again.train(
+    'base', tiny(('eval.every', '1'), ('log.tensorboard', 'false')),
+    hparams=rates, snapshots=(2,),
+  )  # fmt: skip
+  for other in (
+    lambda: again.train('base', tiny(), hparams={'optimizer.lr': 2e-2}),
+    lambda: again.train('base', tiny(('optimizer.b2', '0.9')), hparams=rates),
+    lambda: again.train('base', tiny(), read, rates),
+    lambda: lab.Lab(tmp_path, range(1, 3)).train('base', tiny(), None, rates),
+  ):
+    with pytest.raises(AssertionError, match='trained again'):
+      other()
+
+
+def test_measurements_are_kept_by_what_was_asked(tmp_path):
+  runs = lab.Lab(tmp_path, range(2))
+  base = runs.train('base', tiny())
+  run = sweep.Program(tiny()).run
+  probe = measures.Probe(
+    run.model, run.task, 8, 1, 8, 0.125, measures=('kl_reverse',)
+  )
+  found = runs.measure(base, probe, base)
+  assert found == {'kl_reverse': pytest.approx([0.0, 0.0], abs=1e-6)}
+  files = list(base.path.parent.glob('params-*.json'))
+  assert len(files) == 1
+  files[0].write_text(
+    '{"values": {"kl_reverse": ["nan", 7]}, "wall_seconds": 1}'
+  )
+  again = lab.Lab(tmp_path, range(2))
+  read = again.measure(again.train('base', tiny()), probe, base)['kl_reverse']
+  assert np.isnan(read[0]) and read[1] == 7
+  # Other problems are another measurement.
+  other = again.measure(base, probe, base, split='validation')
+  assert other['kl_reverse'] == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def test_a_bad_snapshot_is_named(tmp_path):
+  with pytest.raises(ValueError, match='stage "x": snapshots has 4'):
+    lab.Lab(tmp_path, [0]).train('x', tiny(), snapshots=(4,))
+
+
+def study(**keys):
+  given = dict(
+    name='toy', title='Toy', question='Is a above b?', paper_claims=('It is.',),
+    setup=('Two arms.',), equal='all', tuning='nothing',
+    measures={'accuracy': lab.Measure('Accuracy', '%', 'higher', 1)},
+    claims=(Claim('c', '000', 'a beats b', 'accuracy', 'a', 'b', 'greater'),),
+  )  # fmt: skip
+  return lab.Study(**{**given, **keys})
+
+
+def arm(values, name='accuracy'):
+  account = [dict.fromkeys(accounting.ITEMS, float(i)) for i in range(5)]
+  given = dict(
+    label='An arm', family='sft', config='configs/sft.py', overrides={},
+    values={name: values}, account=account,
+  )  # fmt: skip
+  return lab.Arm(**given)
+
+
+def made(arms, tmp_path, **keys):
+  runs = lab.Lab(tmp_path, range(5))
+  return results.results(
+    study(**keys),
+    arms,
+    [],
+    runs,
+    mode='full',
+    command='python -m x',
+    seconds=60,
+  )
+
+
+def test_results_judge_and_fill_the_readme(tmp_path):
+  high, low = [80.0, 81, 82, 83, 84], [50.0, 52, 51, 50, 53]
+  found = made({'a': arm(high), 'b': arm(low)}, tmp_path)
+  (claim,) = found['claims']
+  assert claim['outcome'] == 'reproduced'
+  assert claim['p_value'] == pytest.approx(1 / 32)
+  assert claim['difference'] == pytest.approx(30.8)
+  assert found['arms']['a']['account']['flops'] == 2.0
+  readme = tmp_path / 'README.md'
+  readme.write_text('# Toy\n<!-- results -->\nold\n<!-- /results -->\nend\n')
+  page = results.write(found, tmp_path)
+  assert page.exists() and 'a beats b' in page.read_text()
+  text = readme.read_text()
+  assert 'old' not in text and text.endswith('end\n')
+  assert '| a beats b | **reproduced** | +30.8 [' in text
+  assert '| An arm | 82.0 [' in text
+  saved = json.loads((tmp_path / 'results.json').read_text())
+  assert saved['arms']['b']['values']['accuracy'] == low
+
+
+def test_a_missing_number_decides_nothing(tmp_path):
+  gap = [80.0, 81, 82, 83, float('nan')]
+  found = made({'a': arm(gap), 'b': arm([1.0] * 5)}, tmp_path)
+  assert found['claims'][0]['outcome'] == 'undecided'
+  results.write(found, tmp_path)
+  saved = json.loads((tmp_path / 'results.json').read_text())
+  assert saved['arms']['a']['values']['accuracy'][4] is None
+
+
+def test_names_that_are_not_there_are_named(tmp_path):
+  with pytest.raises(ValueError, match='claim "c": no arm "b"'):
+    made({'a': arm([1.0] * 5)}, tmp_path)
+  bad = arm([1.0] * 5, 'acuracy')
+  with pytest.raises(ValueError, match='Did you mean "accuracy"'):
+    made({'a': bad, 'b': bad}, tmp_path)
+  (tmp_path / 'README.md').write_text('no marks')
+  fine = made({'a': arm([1.0] * 5), 'b': arm([1.0] * 5)}, tmp_path)
+  with pytest.raises(ValueError, match='README.md: needs one'):
+    results.write(fine, tmp_path)
+
+
+def test_accounts_of_stages_add_up():
+  class Stage:
+    account = [dict.fromkeys(accounting.ITEMS, 2.0)] * 3
+
+  total = lab.total_account([Stage, Stage])
+  assert len(total) == 3 and total[0]['tokens_trained'] == 4.0
