@@ -1,4 +1,5 @@
 # make quickstart   train, compare and look at the result (CPU, minutes)
+# make experiments  every study in its reduced mode (minutes each)
 # make test         ruff and the whole test suite
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,10 @@ QUICKSTART_FLAGS ?=
 # tests/conftest.py).
 PYTEST_FLAGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow lint format clean
+# Every folder of experiments/ with a run.py is a study.
+STUDIES = $(patsubst experiments/%/run.py,%,$(wildcard experiments/*/run.py))
+
+.PHONY: quickstart experiments test test-slow lint format clean
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "posttrain_jax needs Python 3.11+, this is %s" % sys.version.split()[0]'
@@ -22,6 +26,11 @@ $(STAMP): requirements.txt pyproject.toml
 
 quickstart: $(STAMP)
 	$(PY) -m posttrain_jax.quickstart --config configs/quickstart.py --workdir runs/quickstart $(QUICKSTART_FLAGS)
+
+# In reduced mode: small, few seeds, beside the committed results, not over them.
+experiments: $(STAMP)
+	set -e; for study in $(STUDIES); do \
+	  echo "== $$study"; $(PY) -m experiments.$$study.run --reduced; done
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

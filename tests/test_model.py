@@ -235,3 +235,34 @@ def test_rope_scaling_slows_long_wavelengths_only():
   np.testing.assert_array_equal(scaled[short], plain[short])
   np.testing.assert_allclose(scaled[long], plain[long] / 8, rtol=1e-6)
   assert short.any() and long.any()
+
+
+def test_gradient_of_attention_probabilities():
+  """As automatic differentiation has it; a row that sees nothing gives 0."""
+  scores = 3 * jax.random.normal(jax.random.key(0), (2, 5, 7))
+  allowed = jax.random.bernoulli(jax.random.key(1), 0.6, scores.shape)
+  allowed = allowed.at[0, 0].set(False)
+  weigh = jax.random.normal(jax.random.key(2), scores.shape)
+
+  def plain(scores):
+    return jax.nn.softmax(jnp.where(allowed, scores, layers.MASKED), axis=-1)
+
+  grad = lambda f: jax.grad(lambda x: jnp.sum(weigh * f(x)))(scores)
+  mine = grad(lambda x: layers.softmax(x, allowed))
+  np.testing.assert_allclose(mine, grad(plain), atol=1e-6)
+  assert not np.any(mine[0, 0])
+  assert np.any(mine)
+
+
+@pytest.mark.parametrize('head_dim', [2, 6, 8])
+def test_rope_tables(head_dim):
+  """cos and sin of position * theta^(-2i / K), also for odd halves."""
+  config = dataclasses.replace(
+    TINY, head_dim=head_dim, rope_theta=100.0, rope_scaling=None
+  )
+  positions = jnp.array([[0, 3], [7, 1]])
+  cos, sin = layers.rope_tables(positions, config)
+  frequency = 100.0 ** (-np.arange(0, head_dim, 2) / head_dim)
+  angle = np.array(positions)[..., None] * frequency[None, None]
+  np.testing.assert_allclose(cos, np.cos(angle), atol=1e-5)
+  np.testing.assert_allclose(sin, np.sin(angle), atol=1e-5)
