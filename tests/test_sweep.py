@@ -229,3 +229,25 @@ def test_account_adds_up(tmp_path):
   assert found['tokens_generated'] == pytest.approx(answers * lengths)
   assert found['demonstrations'] == found['preference_labels'] == 0
   assert found['flops'] == 3 * flops
+
+
+def test_devices_share_the_runs():
+  c = load(
+    'configs/sft.py:smoke',
+    ('optimizer.name', 'sgd'),
+    ('model.preset', 'depth-1'),
+  )
+  assert sweep.seed_mesh(7) is None, 'seven runs on eight devices'
+  keys = jnp.stack([jax.random.key(i) for i in range(8)])
+  rates = [jnp.linspace(1e-3, 1e-1, 8)]
+  ends = []
+  for mesh in (None, sweep.seed_mesh(8)):
+    program = sweep.Program(c, ('optimizer.lr',), mesh)
+    states = program.start(keys, rates)
+    states, curves, done = program.advance(states, keys, rates, 2)
+    assert done == 2 and curves['loss'].shape == (8, 2)
+    ends.append(states.params)
+  leaf = jax.tree.leaves(ends[1])[0]
+  assert len(leaf.sharding.device_set) == 8
+  assert leaf.addressable_shards[0].data.shape[0] == 1, 'a run each'
+  assert differ(*(jax.device_get(end) for end in ends)) < 1e-5
