@@ -257,9 +257,7 @@ def test_gradient_of_attention_probabilities():
 @pytest.mark.parametrize('head_dim', [2, 6, 8])
 def test_rope_tables(head_dim):
   """cos and sin of position * theta^(-2i / K), also for odd halves."""
-  config = dataclasses.replace(
-    TINY, head_dim=head_dim, rope_theta=100.0, rope_scaling=None
-  )
+  config = tiny(head_dim=head_dim, rope_theta=100.0)
   positions = jnp.array([[0, 3], [7, 1]])
   cos, sin = layers.rope_tables(positions, config)
   frequency = 100.0 ** (-np.arange(0, head_dim, 2) / head_dim)

@@ -130,8 +130,8 @@ _softmax.defvjp(_softmax_forward, _softmax_back)
 def softmax(scores: Array, allowed: Array) -> Array:
   """Attention probabilities in float32; `allowed` is broadcast.
 
-  Its gradient is written from the probabilities: differentiating mask, maximum
-  and quotient makes attention's backward pass a third slower on CPU.
+  Its gradient is written from the probabilities: differentiated as it stands,
+  a training step is 5% slower on CPU.
   """
   scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
   return _softmax(scores, allowed)
