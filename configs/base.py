@@ -96,6 +96,11 @@ def get_config() -> ml_collections.ConfigDict:
   c.mesh.fsdp = 1  # shards of rows and parameters
   c.mesh.tensor = 1  # shards of heads and MLP columns
 
+  # A limited data set of in-graph problems, each with one demonstration.
+  c.problems = ml_collections.ConfigDict()
+  c.problems.count = 0  # different training problems; 0 = no end of them
+  c.problems.seed = 0  # which ones, where there is a count
+
   c.heldout_fraction = 0.125  # share of all problems kept for evaluation
   c.eval = ml_collections.ConfigDict()
   c.eval.every = 50  # steps; 0 = only at the end

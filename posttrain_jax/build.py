@@ -17,7 +17,6 @@ from posttrain_jax import (
   optim,
   run_sizes,
   start,
-  tasks,
   token_rewards,
 )
 from posttrain_jax.data import pipeline, tokenizers
@@ -26,9 +25,13 @@ from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import nearest, resolve
 from posttrain_jax.rollout import decoders
+from posttrain_jax.run_tasks import (
+  make_evaluators,
+  make_task,
+  training_task,
+)
 from posttrain_jax.start import Start
 from posttrain_jax.tasks import conditioned, split
-from posttrain_jax.tasks.mixture import Mixture
 from posttrain_jax.tasks.text import TextTask, is_text
 from posttrain_jax.trainers import (
   arrays,
@@ -85,20 +88,6 @@ class Run:
     return self.models['policy']
 
 
-def make_task(entry: Any) -> Any:
-  """The task of a config entry {name, **knobs}, or a mixture of such."""
-  entry = dict(entry)
-  name = entry.pop('name')
-  if name != 'mixture':
-    return tasks.make(name, **entry)
-  parts, weights = [], []
-  for part in dict(entry['parts']).values():
-    part = dict(part)
-    weights.append(float(part.pop('weight')))
-    parts.append(tasks.make(part.pop('name'), **part))
-  return Mixture(tasks=tuple(parts), weights=tuple(weights))
-
-
 def _check(config: Any) -> None:
   if config.paradigm not in PARADIGMS:
     raise ValueError(
@@ -121,46 +110,6 @@ def _check(config: Any) -> None:
       sft.check_packing(config)
     return
   rl_checks.check(config)
-
-
-def make_evaluators(
-  config: Any, model: ModelConfig, task: Any, tokenizer: Any, sizes: Any
-) -> dict:
-  """An evaluator of the run's task, and of each part of a mixture."""
-  if task is None:
-    return {}
-  if config.eval.num_problems == 0:
-    return {}
-  batch = min(config.eval.batch, config.eval.num_problems)
-  if isinstance(task, TextTask):
-    evaluator = host.HostEvaluator(
-      model=model,
-      task=task,
-      tokenizer=tokenizer,
-      num_problems=config.eval.num_problems,
-      samples=config.eval.samples,
-      beams=config.eval.beams,
-      batch=batch,
-      max_new_tokens=sizes.max_new_tokens,
-    )
-    return {'': evaluator}
-  make = lambda task: Evaluator(
-    model=model,
-    task=conditioned.evaluated(task),
-    num_problems=config.eval.num_problems,
-    samples=config.eval.samples,
-    beams=config.eval.beams,
-    batch=batch,
-    heldout_fraction=config.heldout_fraction,
-  )
-  if config.task.name == 'mixture':
-    condition = dict(config.condition)
-    parts = make_task(config.task).tasks
-    return {
-      name: make(conditioned.wrap(part, **condition))
-      for name, part in zip(dict(config.task.parts), parts)
-    }
-  return {'': make(task)}
 
 
 def _provided(config: Any) -> tuple[str, ...]:
@@ -226,6 +175,7 @@ def build(config: Any) -> Run:
     task = inputs.make_text_task(config, tokenizer)
   elif config.tokenizer == 'task':
     task = conditioned.wrap(make_task(config.task), **dict(config.condition))
+  shown = training_task(config, task)
   sizes = run_sizes.resolve(config, task)
   run_sizes.check_micro(config, sizes)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
@@ -234,11 +184,11 @@ def build(config: Any) -> Run:
   source = learn = None
   if config.paradigm == 'rl':
     run_step = _rl_step(
-      config, models, task, tokenizer, make_update, refresh, sizes
+      config, models, shown, tokenizer, make_update, refresh, sizes
     )
   else:
     if batches is None:
-      source = _source(config, models, task, tokenizer, sizes)
+      source = _source(config, models, shown, tokenizer, sizes)
     learn = step.make_learn(
       make_update(_objective(config, models)),
       arrays.make_prepare(needs, _provided(config), models),

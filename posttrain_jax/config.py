@@ -154,6 +154,30 @@ def _parse(key: str, text: str, old: Any) -> Any:
   return text
 
 
+def completed(saved: dict[str, Any]) -> ConfigDict:
+  """The config of a saved run, with the defaults of keys that are newer.
+
+  Keys of a part that names a function are that function's own and stay as they
+  are; so do keys that no config file has any more, which `build` refuses.
+  """
+  config = ConfigDict(saved)
+  paradigm = config.get('paradigm', '')
+  try:
+    defaults = load(f'configs/{paradigm}.py')
+  except ValueError:
+    return config  # of a config file that is not shipped
+  _fill(config, defaults)
+  return config
+
+
+def _fill(config: ConfigDict, defaults: ConfigDict) -> None:
+  for key, item in defaults.items():
+    if key not in config:
+      config[key] = item
+    elif isinstance(item, ConfigDict) and 'name' not in item:
+      _fill(config[key], item)
+
+
 def with_values(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:
   """A copy with dotted keys set to values of any kind, traced ones too.
 

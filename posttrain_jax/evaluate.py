@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from posttrain_jax import diagnostics, masked, rollout
 from posttrain_jax.models import transformer
@@ -341,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     saved = checkpoint.load_config(workdir)
     if saved is None:
       raise ValueError(f'{workdir} has no {checkpoint.CONFIG}')
-    config = ml_collections.ConfigDict(saved['config'])
+    config = config_lib.completed(saved['config'])
     config.init_from = flags.checkpoint
     # Frozen models of the training run are not evaluated, nor looked for.
     config.ref.path = ''

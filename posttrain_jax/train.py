@@ -102,7 +102,8 @@ def check_continues(config: Any, workdir: Path) -> None:
   saved = checkpoint.load_config(workdir)
   if saved is None:
     return
-  old = config_lib.flatten(saved['config'])
+  old = config_lib.completed(saved['config']).to_dict()
+  old = config_lib.flatten(json.loads(json.dumps(old)))
   new = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
   changed = [
     f'{key}: {old.get(key)!r} -> {new.get(key)!r}'

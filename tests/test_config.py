@@ -1,5 +1,6 @@
 """Configs: overrides, their errors, batch arithmetic, and no dead keys."""
 
+import json
 import re
 from pathlib import Path
 
@@ -186,6 +187,7 @@ def test_every_key_is_read(name):
   # Read only where their part is switched on.
   switched = (
     'kl.', 'value_loss.', 'data.', 'log_reward.', 'sft_', 'prefix',
+        'problems.seed',
   )  # fmt: skip
   assert [
     k for k in unread if k not in allowed and not k.startswith(switched)
@@ -264,3 +266,18 @@ def test_parse_arg_types():
   assert arg.smoke is True and arg.task == 'x' and arg.count == 3
   with pytest.raises(ValueError, match='count="x" is no int'):
     base.parse_arg('count=x', count=3)
+
+
+def test_saved_runs_get_the_keys_that_are_newer():
+  c = config.load('configs/rl.py:recipe=ppo', [('optimizer.lr', '7e-4')])
+  saved = json.loads(json.dumps(c.to_dict()))
+  del saved['guides'], saved['eval']['beams'], saved['problems']
+  del saved['loss']['clip_low']
+  found = config.completed(saved)
+  assert found.problems.count == 0 and found.eval.beams == 0
+  assert found.optimizer.lr == 7e-4 and found.advantage.name == 'gae'
+  # What belongs to a function is that function's default.
+  assert 'clip_low' not in found.loss
+  assert config.completed({'paradigm': 'odd', 'x': 1}).to_dict() == {
+    'paradigm': 'odd', 'x': 1,
+  }  # fmt: skip
