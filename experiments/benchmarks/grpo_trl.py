@@ -40,15 +40,16 @@ TOY = {
   'b': ours.Work('toy', 2, 6, 4, 3, 0.0),
 }
 # Settings of our side, by work: all rows at a time on padded rectangles, and
-# fewer rows at a time on streams of tokens.
+# fewer rows at a time on streams of tokens; in micro-batches.
 VARIANTS = {
   'a': (
     {},
     {'stages': 3, 'token_buckets': 4},
     {'slots': 64, 'token_buckets': 4},
     {'slots': 32, 'token_buckets': 4},
+    {'slots': 32, 'token_buckets': 4, 'micro': 16},
   ),
-  'b': ({},),
+  'b': ({}, {'micro': 64}),
 }
 
 

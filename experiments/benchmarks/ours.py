@@ -71,6 +71,7 @@ class Work(NamedTuple):
   slots          completions decoded at a time; 0: all
   stages         steps in which the cache grows, where there are no slots
   token_buckets  sizes that the update is compiled for, to skip padding
+  micro          rows of one forward and backward pass; 0: all
   """
 
   size: str
@@ -82,6 +83,7 @@ class Work(NamedTuple):
   slots: int = 0
   token_buckets: int = 1
   stages: int = 1
+  micro: int = 0
 
 
 def model_config(size: str) -> ModelConfig:
@@ -268,7 +270,7 @@ def _grpo(
   sizes = settings(
     dict(
       minibatch_rows=0,
-      microbatch_rows=0,
+      microbatch_rows=work.micro,
       updates_per_rollout=1,
       group_size=work.group_size,
     )
@@ -342,8 +344,13 @@ def grpo_on_task(
   return _grpo(work, task.prompt_length, generate, sample_examples, verify)
 
 
-def supervised_steps(size: str, lr: float = LEARNING_RATE) -> Steps:
-  """An SFT step `(state, batch, key)` on given rows."""
+def supervised_steps(
+  size: str, lr: float = LEARNING_RATE, micro: int = 0
+) -> Steps:
+  """An SFT step `(state, batch, key)` on given rows.
+
+  micro  rows of one forward and backward pass; 0: all
+  """
   model = model_config(size)
   config = settings(
     dict(
@@ -355,7 +362,10 @@ def supervised_steps(size: str, lr: float = LEARNING_RATE) -> Steps:
   )
   sizes = settings(
     dict(
-      minibatch_rows=0, microbatch_rows=0, updates_per_rollout=1, group_size=1
+      minibatch_rows=0,
+      microbatch_rows=micro,
+      updates_per_rollout=1,
+      group_size=1,
     )
   )
   goal = sft.make_objective(config, {'policy': model}, ())
