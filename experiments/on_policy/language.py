@@ -1,0 +1,132 @@
+"""The language part: addition from a base that is right in about a third.
+
+Configs of the arms, `Shift`, which sees where the base's answers went, and the
+probes that every arm is measured with.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from configs import sft
+from posttrain_jax import build, evaluate, lab, masked, measures, rollout, tasks
+from posttrain_jax import config as config_lib
+from posttrain_jax.models import transformer
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import decoders
+from posttrain_jax.types import Array, PyTree
+
+TASK = dict(name='addition', num_digits=2)
+PROBLEMS = 256  # held-out ones that are measured
+SAMPLES = 8
+
+
+def base_config(steps: int) -> Any:
+  """SFT on demonstrations, stopped early."""
+  config = sft.get_config()
+  config.num_steps = steps
+  config.prompts_per_step = 128
+  config.optimizer.lr = 3e-3
+  config = _shared(config)
+  # Bases of all seeds end alike, and what follows is not just less noise.
+  config.optimizer.schedule = 'cosine'
+  return config
+
+
+def arm_config(spec: str, items: tuple, steps: int) -> Any:
+  """A recipe with an arm's overrides."""
+  config = config_lib.load(spec)
+  config.num_steps = steps
+  config_lib.override(config, items)
+  return _shared(config)
+
+
+def _shared(config: Any) -> Any:
+  config.task = ml_collections.ConfigDict(tasks.defaults(**TASK))
+  config.model.preset = 'pico'
+  config.optimizer.schedule = 'constant'
+  config.optimizer.warmup_updates = 10
+  config.steps_per_call = 40
+  config.eval.num_problems = 0
+  return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+  """Probe: how a policy sees answers that the base has sampled.
+
+  right, wrong  mean change of the log-probability of a whole answer, in nats
+  """
+
+  model: ModelConfig
+  heldout_fraction: float
+
+  def __call__(
+    self, params: PyTree, base_params: PyTree, key: Array
+  ) -> dict[str, Array]:
+    task = tasks.make(**TASK)
+    problems = evaluate.Evaluator(
+      model=self.model, task=task, num_problems=PROBLEMS, samples=1,
+      batch=PROBLEMS, heldout_fraction=self.heldout_fraction,
+    ).problems(key)  # fmt: skip
+    samples, rewards = evaluate.generate_and_verify(
+      base_params, self.model, task, problems, jax.random.fold_in(key, 3),
+      group_size=SAMPLES, decoder=decoders.sample,
+    )  # fmt: skip
+    rows = rollout.assemble_groups(
+      problems.prompt, problems.prompt_mask, samples
+    )
+
+    def logps(own: PyTree) -> Array:
+      found = transformer.token_logps(
+        own, self.model, rows.tokens, rows.mask,
+        segment_ids=rows.segment_ids, positions=rows.positions,
+      )  # fmt: skip
+      return jnp.sum(found.logps, axis=1)
+
+    change = logps(params) - logps(base_params)
+    right = (rewards.reshape(-1) > 0.5).astype(jnp.float32)
+    return {
+      'right': masked.mean(change, right),
+      'wrong': masked.mean(change, 1.0 - right),
+    }
+
+
+class Judge:
+  """Measures stages of a study against their base."""
+
+  def __init__(self, runs: lab.Lab, base: lab.Trained):
+    self._lab, self._base = runs, base
+    model = build.build(base.config).model
+    fraction = base.config.heldout_fraction
+    probe = lambda *wanted: measures.Probe(
+      model=model, task=tasks.make(**TASK), num_problems=PROBLEMS,
+      samples=SAMPLES, batch=PROBLEMS, heldout_fraction=fraction,
+      measures=wanted,
+    )  # fmt: skip
+    self._quick = probe('accuracy')
+    self._full = probe('accuracy_greedy', 'pass@k', 'entropy', 'kl_reverse')
+    self._shift = Shift(model, fraction)
+
+  def accuracy(self, stage: lab.Trained, split: str = 'test') -> np.ndarray:
+    """Of samples, in %, of each seed."""
+    found = self._lab.measure(stage, self._quick, split=split)
+    return 100.0 * np.asarray(found['accuracy'])
+
+  def values(self, stage: lab.Trained) -> dict[str, np.ndarray]:
+    """The study's measures of a stage, one number a seed each."""
+    found = self._lab.measure(stage, self._full, self._base)
+    moved = self._lab.measure(stage, self._shift, self._base)
+    return {
+      'accuracy': self.accuracy(stage),
+      'greedy': 100.0 * np.asarray(found['accuracy_greedy']),
+      'pass8': 100.0 * np.asarray(found[f'pass@{SAMPLES}']),
+      'entropy': np.asarray(found['entropy']),
+      'kl': np.asarray(found['kl_reverse']),
+      'right': np.asarray(moved['right']),
+      'wrong': np.asarray(moved['wrong']),
+    }
