@@ -17,173 +17,26 @@ import ml_collections
 import numpy as np
 
 from configs import sft
+from experiments.model_strength import figures
+from experiments.model_strength.design import (
+  BASES,
+  NOISE,
+  OBJECTIVES,
+  RELATED,
+  ROWS,
+  SAMPLES,
+  SCALES,
+  STUDY,
+  TARGET,
+  Scale,
+)
 from posttrain_jax import build, collect, lab, masked, measures, tasks
 from posttrain_jax import config as config_lib
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
-from posttrain_jax.statistics import Claim
 from posttrain_jax.tasks import vocab
 from posttrain_jax.types import Array, PyTree
-
-# The family of tasks is one; which functions a base has seen is its strength.
-RELATED = dict(name='list_functions', depth=1, length=4, functions='adrst')
-TARGET = dict(name='list_functions', depth=1, length=4, functions='bnwfupeo')
-# Share of demonstrations that carry the answer of another problem.
-NOISE = 0.2
-ROWS = 64
-RATES = (3e-4, 1e-3, 3e-3)
-SAMPLES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-  """A member of the family: its recipe, and what it changes there."""
-
-  label: str
-  recipe: str
-  hparams: tuple[tuple[str, float], ...]
-
-
-def power(label: str, alpha: float) -> Objective:
-  return Objective(label, 'prob_alpha', (('loss.alpha', alpha),))
-
-
-OBJECTIVES = {
-  'nll': power('-log p (alpha 0)', 0.0),
-  'half': power('-p^0.5', 0.5),
-  'p': power('-p (alpha 1, DFT)', 1.0),
-  'square': power('-p^2', 2.0),
-  'tenth': power('-p^10', 10.0),
-  'top': Objective(
-    '-log p where p >= 0.2', 'prob_threshold',
-    (('loss.alpha', 0.0), ('loss.low', 0.2)),
-  ),
-}  # fmt: skip
-ALPHAS = ('nll', 'half', 'p', 'square', 'tenth')
-
-BASES = {
-  'unseen': 'Never seen',
-  'few': 'A little',
-  'some': 'Some',
-  'strong': 'Strong',
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-  """Sizes of a mode.
-
-  seen  steps of pretraining, half of whose rows are of the target, after
-        which the bases 'few', 'some' and 'strong' are taken
-  clean  bases that are tuned on demonstrations without noise, too
-  """
-
-  seeds: int
-  related_steps: int
-  seen: tuple[int, int, int]
-  steps: int
-  rates: tuple[float, ...]
-  objectives: tuple[str, ...]
-  clean: tuple[str, ...]
-  problems: int
-
-
-SCALES = {
-  'full': Scale(
-    seeds=5, related_steps=500, seen=(40, 100, 400), steps=80, rates=RATES,
-    objectives=tuple(OBJECTIVES), clean=('unseen', 'strong'),
-    problems=256,
-  ),
-  'reduced': Scale(
-    seeds=2, related_steps=60, seen=(10, 20, 60), steps=20, rates=(1e-3,),
-    objectives=('nll', 'p'), clean=(), problems=64,
-  ),
-}  # fmt: skip
-
-STUDY = lab.Study(
-  name='model_strength',
-  title='Objectives of SFT along the strength of the base',
-  question=(
-    'Does a base that knows the task gain more from objectives that trust its '
-    'prior (-p^alpha, thresholds), and one that does not know it from -log p?'
-  ),
-  paper_claims=(
-    'Beyond Log Likelihood (128, 2510.00526): -p, -p^10 and thresholds beat '
-    '-log p on strong bases (Qwen2.5-Math-1.5B on mathematics, sampled at '
-    'temperature 1: base 15.0, -log p 17.0, -p 32.8, -log p where p >= 0.2 '
-    '32.0), -log p is clearly best on weak ones (figlet puzzles), and none is '
-    'in between (medicine: 47.2 against 45.9).',
-    'DFT (2508.05629): weighing each token by its probability, the gradient of '
-    '-p, generalizes better than SFT; its gains are on mathematics.',
-  ),
-  setup=(
-    'Base: pico (0.2M parameters), 500 steps of 64 rows on five list functions '
-    'of four digits (+1, doubling, reversing, sorting, dropping the first). '
-    'This is the base that has never seen the target.',
-    'Target: eight other functions. The bases "a little", "some" and "strong" '
-    'went on for 40, 100 and 400 steps with half of the rows of the target.',
-    'Every base is tuned for 80 steps of 64 demonstrations of the target; one '
-    'in five carries the answer of another problem. One in eight problems is '
-    'never trained on.',
-    'Sampled accuracy is at temperature 1, as in the paper (4 samples of each '
-    'of 256 held-out problems). Greedy accuracy is beside it: it tells what a '
-    'model has learnt from how sharp its distribution has become.',
-    'Arms without noise on the strongest and on the weakest base tell what the '
-    'noise does.',
-  ),
-  equal='optimizer steps and rows per step (80 x 64), the same demonstrations',
-  tuning=(
-    'three learning rates (0.0003, 0.001, 0.003) for each objective on each '
-    'base; the best on validation problems, for sampled and for greedy '
-    'accuracy by itself'
-  ),
-  measures={
-    'base_p': lab.Measure(
-      'Probability of demonstration tokens under the base', '', '', 2
-    ),
-    'base_p_clean': lab.Measure('The same without noise', '', '', 2),
-    'sampled': lab.Measure('Accuracy, temperature 1', '%', 'higher', 1),
-    'greedy': lab.Measure('Accuracy, greedy', '%', 'higher', 1),
-    'gain_sampled': lab.Measure(
-      'Gain over the base, temperature 1', '%', 'higher', 1
-    ),
-    'gain_greedy': lab.Measure('Gain over the base, greedy', '%', 'higher', 1),
-  },
-  claims=(
-    Claim('strong_sampled', '128', 'on the strong base -p beats -log p '
-          '(temperature 1)', 'sampled', 'strong-p', 'strong-nll', 'greater',
-          5.0),
-    Claim('strong_greedy', '128', 'on the strong base -p beats -log p '
-          '(greedy)', 'greedy', 'strong-p', 'strong-nll', 'greater', 2.0),
-    Claim('strong_tenth', '128', 'on the strong base -p^10 beats -log p '
-          '(temperature 1)', 'sampled', 'strong-tenth', 'strong-nll',
-          'greater', 5.0),
-    Claim('strong_top', '128', 'on the strong base the threshold beats -log p '
-          '(temperature 1)', 'sampled', 'strong-top', 'strong-nll', 'greater',
-          5.0),
-    Claim('weak_sampled', '128', 'on the base that never saw the task -log p '
-          'beats -p (temperature 1)', 'sampled', 'unseen-nll', 'unseen-p',
-          'greater', 2.0),
-    Claim('weak_greedy', '128', 'on the base that never saw the task -log p '
-          'beats -p (greedy)', 'greedy', 'unseen-nll', 'unseen-p', 'greater',
-          2.0),
-    Claim('weak_clean', '128', 'and so it does there without noise, as in the '
-          "paper's puzzles (temperature 1)", 'sampled', 'unseen-nll-clean',
-          'unseen-p-clean', 'greater', 2.0),
-    Claim('middle_sampled', '128', 'on the base that saw some -p and -log p '
-          'are as good (temperature 1)', 'sampled', 'some-p', 'some-nll',
-          'equal', 5.0),
-    Claim('middle_greedy', '128', 'on the base that saw some -p and -log p are '
-          'as good (greedy)', 'greedy', 'some-p', 'some-nll', 'equal', 5.0),
-  ),
-  not_reproduced=(
-    'The paper goes along the continuum with other domains and other models; '
-    'here it is one task and how much of it the base has seen.',
-    'Its demonstrations are long chains of thought, with a noise of their own; '
-    'here it is one answer in five that belongs to another problem.',
-  ),
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,88 +212,6 @@ def tuned_arm(
   )
 
 
-TITLES = {'sampled': 'sampled at temperature 1', 'greedy': 'greedy'}
-
-
-def by_alpha(
-  arms: dict[str, lab.Arm], scale: Scale, measure: str
-) -> dict[str, Any]:
-  """Gain against alpha, a line for each base."""
-  there = [name for name in ALPHAS if name in scale.objectives]
-  alphas = [dict(OBJECTIVES[name].hparams)['loss.alpha'] for name in there]
-  return {
-    'kind': 'lines', 'name': f'gain_by_alpha_{measure}',
-    'title': f'Gain over the base by alpha, {TITLES[measure]}',
-    'xlabel': 'alpha / (alpha + 1), for alpha = 0, 0.5, 1, 2, 10',
-    'ylabel': 'gain (points)', 'logx': False,
-    'series': {
-      BASES[base]: {
-        'x': [alpha / (alpha + 1) for alpha in alphas],
-        'y': [
-          list(arms[f'{base}-{name}'].values[f'gain_{measure}'])
-          for name in there
-        ],
-      }
-      for base in BASES
-    },
-    'caption': 'Left is -log p, the middle -p, right -p^10: a token of '
-               'probability alpha / (alpha + 1) pulls hardest on its logit. '
-               'Mean and 95% interval over seeds.',
-  }  # fmt: skip
-
-
-def grid(
-  arms: dict[str, lab.Arm], scale: Scale, measure: str
-) -> dict[str, Any]:
-  """Gain of every objective on every base."""
-  values = [
-    [
-      round(float(np.mean(arms[f'{base}-{x}'].values[f'gain_{measure}'])), 1)
-      for x in scale.objectives
-    ]
-    for base in BASES
-  ]
-  return {
-    'kind': 'heatmap', 'name': f'grid_{measure}',
-    'title': f'Gain over the base, {TITLES[measure]}',
-    'rows': list(BASES.values()),
-    'columns': [OBJECTIVES[name].label for name in scale.objectives],
-    'values': values, 'unit': 'points', 'xlabel': 'objective',
-    'ylabel': 'what the base has seen of the task',
-    'caption': 'Mean over seeds, each at its own best learning rate.',
-  }  # fmt: skip
-
-
-def crossover(arms: dict[str, lab.Arm]) -> dict[str, Any]:
-  """-p minus -log p against the strength of the base."""
-  strength = [float(np.mean(arms[base].values['base_p'])) for base in BASES]
-
-  def gap(measure: str) -> list[list[float]]:
-    return [
-      [
-        float(a - b)
-        for a, b in zip(
-          arms[f'{base}-p'].values[measure], arms[f'{base}-nll'].values[measure]
-        )
-      ]
-      for base in BASES
-    ]
-
-  return {
-    'kind': 'lines', 'name': 'crossover',
-    'title': 'Where -p overtakes -log p',
-    'xlabel': 'mean probability of the demonstration tokens under the base',
-    'ylabel': '-p minus -log p (points)', 'logx': False,
-    'series': {
-      TITLES[measure]: {'x': strength, 'y': gap(measure)}
-      for measure in TITLES
-    },
-    'caption': 'Above 0 the objective that trusts the prior wins. From left to '
-               f'right: {", ".join(BASES.values()).lower()}. Paired by seed, '
-               'mean and 95% interval.',
-  }  # fmt: skip
-
-
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
   bases = make_bases(runs, scale)
@@ -457,10 +228,8 @@ def run(runs: lab.Lab, scale: Scale):
         runs, judge, scale, name, bases[name], objective, noise=0.0
       )
   there = [x for x in STUDY.claims if {x.arm, x.against} <= set(arms)]
-  figures = [crossover(arms)]
-  for measure in TITLES:
-    figures += [by_alpha(arms, scale, measure), grid(arms, scale, measure)]
-  return dataclasses.replace(STUDY, claims=there), arms, figures, []
+  shown = figures.make(arms, scale)
+  return dataclasses.replace(STUDY, claims=there), arms, shown, []
 
 
 if __name__ == '__main__':
