@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from posttrain_jax import accounting, build, config, metrics, sweep, train
+from posttrain_jax.rollout import runs
 from posttrain_jax.sweep import __main__ as command
 from posttrain_jax.sweep import runner
 
@@ -46,7 +47,9 @@ def test_run_i_of_many_is_run_i_alone(tmp_path):
   c, run = rl_run()
   keys = jnp.stack([jax.random.key(i) for i in range(3)])
   rates = jnp.array([1e-3, 1e-2, 1e-1])
-  together = jax.jit(jax.vmap(lambda k, lr: run(k, {'optimizer.lr': lr})))
+  one_of = lambda k, lr: run(k, {'optimizer.lr': lr})
+  # Named or not, the runs are the same; named, their loops share a counter.
+  together = jax.jit(jax.vmap(one_of, axis_name=runs.AXIS))
   states, curves = together(keys, rates)
   assert curves['loss'].shape == (3, 3)
   state, curve = run(keys[1], {'optimizer.lr': rates[1]})

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.benchmarks import common, ours
 from posttrain_jax.models import transformer
+from posttrain_jax.rollout import runs
 from posttrain_jax.types import Array, TrainState
 
 # name -> (width, layers, heads, MLP size), as the presets of models.config.
@@ -55,7 +56,10 @@ class Seeds:
     self.keys = jax.random.split(key, self.seeds)
     params = lambda k: transformer.init(k, steps.model)
     self.states = jax.jit(jax.vmap(lambda k: steps.init(params(k))))(self.keys)
-    self._one, self._all = jax.jit(self._run), jax.jit(jax.vmap(self._run))
+    self._one, self._all = (
+      jax.jit(self._run),
+      jax.jit(jax.vmap(self._run, axis_name=runs.AXIS)),
+    )
 
   def in_turn(self) -> float:
     """Steps done, one seed after the other."""
@@ -100,17 +104,17 @@ def main(argv: list[str] | None = None) -> common.Session:
       prompts, group = (2, 2) if flags.toy else BATCHES[batch]
       name = 'toy' if flags.toy else size
       work = ours.Work(name, prompts, 0, group, 0, 0.0)
-      runs = Seeds(work, flags.seeds, flags.steps)
+      both = Seeds(work, flags.seeds, flags.steps)
       print(f'{size} {batch}')
       sides = {
-        'vmapped': common.timed(runs.vmapped),
-        'in turn': common.timed(runs.in_turn),
+        'vmapped': common.timed(both.vmapped),
+        'in turn': common.timed(both.in_turn),
       }
       turns = common.alternate(sides, flags.repetitions, flags.warmup)
       session.results[f'{size} {batch}'] = {
         'sides': common.report(turns, 'steps'),
         'vmapped_over_in_turn': common.ratio(turns, 'vmapped', 'in turn'),
-        'params_differ_by': runs.largest_difference(),
+        'params_differ_by': both.largest_difference(),
       }
   session.write()
   return session

@@ -26,6 +26,7 @@ from safetensors import flax as safetensors
 
 from posttrain_jax import accounting, drivers, metrics, progress, sweep
 from posttrain_jax import config as config_lib
+from posttrain_jax.rollout import runs
 from posttrain_jax.types import PyTree
 
 __all__ = ['Lab', 'Trained']
@@ -283,7 +284,7 @@ class Lab:
   def _probed(self, trained, probe, base, split) -> dict[str, list[float]]:
     if probe not in self._probes:
       self._probes[probe] = jax.jit(
-        jax.vmap(probe, (0, 0 if base else None, 0))
+        jax.vmap(probe, (0, 0 if base else None, 0), axis_name=runs.AXIS)
       )
     keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, SPLITS[split])
     theirs = base.params if base else None

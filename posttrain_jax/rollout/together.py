@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import grow
+from posttrain_jax.rollout.runs import any_run
 from posttrain_jax.rollout.work import Drawn, Work
 from posttrain_jax.types import Array
 
@@ -57,9 +58,8 @@ def decode(work: Work) -> dict[str, Array]:
     carry['cache'] = grow(carry['cache'], work.config, slots)
     # Token t - 1 is written when token t is drawn; the last never is.
     end = min(slots + 1, size)
-    carry = jax.lax.while_loop(
-      lambda c, end=end: (c['t'] < end) & ~jnp.all(c['done']), advance, carry
-    )
+    going = lambda c, end=end: (c['t'] < end) & any_run(~jnp.all(c['done']))
+    carry = jax.lax.while_loop(going, advance, carry)
   names = ('completion', 'mask', 'logps', 'given')
   finished = carry['done'].astype(jnp.float32)
   return {**{name: carry[name] for name in names}, 'finished': finished}

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from posttrain_jax import build, drivers, start
 from posttrain_jax import config as config_lib
+from posttrain_jax.rollout import runs
 from posttrain_jax.types import Array, PyTree, TrainState
 
 __all__ = ['Program', 'make_train', 'seed_mesh', 'traceable']
@@ -30,7 +31,8 @@ def make_train(
 
   The whole run of an in-graph task, from problems to the last update, jit-able;
   `jax.vmap(train)` trains many seeds and hyperparameters in one program, and
-  row i of it is `train` of row i alone up to rounding.
+  row i of it is `train` of row i alone up to rounding. RL decodes faster with
+  `axis_name=rollout.runs.AXIS`.
 
     key      `jax.random.key(seed)` gives the run of `config.seed=seed`
     hparams  {dotted config key: number, may be traced}, as
@@ -120,11 +122,13 @@ class Program:
     self.run = build.build(config)
     self._names = tuple(names)
     self._loaded = start.read(config, self.run.models)
-    spread = lambda body, shared: jax.vmap(body, (0, 0, 0, *shared))
+    spread = lambda body, shared: jax.vmap(
+      body, (0, 0, 0, *shared), axis_name=runs.AXIS
+    )
     if mesh is not None:
       rows, everywhere = P(AXIS), P()
       spread = lambda body, shared: jax.shard_map(
-        jax.vmap(body, (0, 0, 0, *shared)),
+        jax.vmap(body, (0, 0, 0, *shared), axis_name=runs.AXIS),
         mesh=mesh,
         in_specs=(rows, rows, rows, *[everywhere for _ in shared]),
         out_specs=rows,
