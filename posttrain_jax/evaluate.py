@@ -350,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = build.build(config)
     if not run.evaluators:
       raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
-    runtime.use_compilation_cache()
+    runtime.prepare()
     params = checkpoint.load_params(flags.checkpoint)
     scores = train.evaluate(run, params, config.seed)
   except ValueError as error:

@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.dry_run:
       print(config)
       return 0
-    runtime.use_compilation_cache()
+    runtime.prepare()
     command = 'python -m posttrain_jax.quickstart ' + ' '.join(argv)
     summary = run(config, flags.workdir, command)
   except ValueError as error:

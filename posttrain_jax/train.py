@@ -375,7 +375,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.dry_run:
       print(describe(config))
       return 0
-    runtime.use_compilation_cache()
+    runtime.prepare()
     _, _, scores = train(config, flags.workdir)
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)

@@ -58,7 +58,7 @@ def main(
   out = Path(flags.out) if flags.out else folder
   if flags.reduced and not flags.out:
     out = workdir / 'results'
-  runtime.use_compilation_cache()
+  runtime.prepare()
   given = sys.argv[1:] if argv is None else argv
   command = ' '.join([f'python -m experiments.{folder.name}.run', *given])
   with progress.Progress() as bar:

@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.dry_run:
       print('\n'.join(member.name for member in members))
       return 0
-    runtime.use_compilation_cache()
+    runtime.prepare()
     workdir = Path(flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     with progress_lib.Progress() as bar:
