@@ -1,4 +1,4 @@
-"""The language part: addition from a base that is right in about a third.
+"""The language part: addition, from a base that is sometimes right.
 
 Configs of the arms, `Shift`, which sees where the base's answers went, and the
 probes that every arm is measured with.

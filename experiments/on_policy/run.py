@@ -4,8 +4,8 @@ r"""On-policy samples and negative gradients: do they matter, and when?
   python -m experiments.on_policy.run --reduced   # minutes
 
 The same contrasts twice: in a bandit whose optimum is far from the reference
-or near it (bandit.py), and on addition with a base that is right in about a
-third of its samples. README.md has the question and the reading.
+or near it (bandit.py), and on addition with a base that is sometimes right
+(language.py). README.md has the question and the reading.
 """
 
 import dataclasses
@@ -131,7 +131,7 @@ STUDY = lab.Study(
     'Adam steps, the same number of samples for all; the loss functions are '
     "the library's. Offline: all samples are the reference's, each used once.",
     'Language: addition of up to two digits, pico (0.2M parameters), a base '
-    'stopped at about a third of right samples; 100 steps. Every step of every '
+    'stopped early, right in a fifth of its samples; 100 steps. Every step of every '
     'arm judges 32 problems x 8 samples (SFT: 256 demonstrations); offline '
     'samples are drawn anew from the base, so that no arm repeats data.',
     'DPO takes the best and the worst of 8; ML on the right is rejection '
@@ -211,9 +211,13 @@ STUDY = lab.Study(
           'ml_online', 'greater', 0.0),
   ),
   not_reproduced=(
-    "081's language models, reward models and the length tasks of its small "
-    'transformer; 16 updates on each batch, as 078 takes them: here it is one, '
-    'so that ratios are 1.',
+    "081's language models, its reward models and the length tasks of its "
+    'small transformer.',
+    "081's small offline set (100 states in its bandit): here offline samples "
+    'come from the reference, but none is used twice, so what offline arms '
+    'lack is the policy in their samples and not data.',
+    '16 updates on each batch, as 078 takes them: here it is one, so that '
+    'ratios to the sampler are 1.',
   ),
 )  # fmt: skip
 
