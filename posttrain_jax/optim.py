@@ -7,7 +7,8 @@ from typing import Any
 import optax
 
 from posttrain_jax import trees
-from posttrain_jax.resolve import active, nearest
+from posttrain_jax.resolve import nearest
+from posttrain_jax.traced import active
 from posttrain_jax.types import PyTree
 
 SCHEDULES = ('constant', 'linear', 'cosine')

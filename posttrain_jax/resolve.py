@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-import jax
-
 
 def nearest(name: str, choices: Iterable[str]) -> str:
   """' Did you mean "x"? Valid: a, b, x' for an error message."""
@@ -65,14 +63,6 @@ def resolve(room: ModuleType, name: str, **hparams) -> Callable:
         f'"{name}" takes no hyperparameter "{key}".{nearest(key, known)}'
       )
   return functools.partial(function, **hparams)
-
-
-def active(coefficient: Any) -> bool:
-  """Whether a coefficient takes part: all but zero, and every traced one.
-
-  A sweep traces it, and then one program serves its values, zero among them.
-  """
-  return isinstance(coefficient, jax.core.Tracer) or bool(coefficient)
 
 
 def part(room: ModuleType, name: str, **overrides) -> dict[str, Any]:

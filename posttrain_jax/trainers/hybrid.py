@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import rollout
-from posttrain_jax.resolve import active
 from posttrain_jax.rollout import environments
+from posttrain_jax.traced import active
 from posttrain_jax.types import Array, Batch, Rollout
 
 __all__ = [

@@ -16,7 +16,8 @@ from posttrain_jax import masked
 from posttrain_jax.losses import preference, reward_model
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import active, arrays_of, lookup
+from posttrain_jax.resolve import arrays_of, lookup
+from posttrain_jax.traced import active
 from posttrain_jax.trainers import arrays
 from posttrain_jax.trainers.objective import (
   Objective,

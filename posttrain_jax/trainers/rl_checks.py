@@ -7,10 +7,11 @@ import jax
 
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax.losses import flow, regularizers
-from posttrain_jax.resolve import active, arrays_of, lookup, nearest
+from posttrain_jax.resolve import arrays_of, lookup, nearest
 from posttrain_jax.rollout import environments, guides
 from posttrain_jax.rollout.guide import Guide, chain
 from posttrain_jax.tasks.text import is_text
+from posttrain_jax.traced import active
 from posttrain_jax.trainers import hybrid, prefixes, rl_objective
 from posttrain_jax.types import Example, PyTree
 

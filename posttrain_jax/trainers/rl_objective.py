@@ -14,9 +14,10 @@ from posttrain_jax.losses import (
   value,
 )
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import active, arrays_of
+from posttrain_jax.resolve import arrays_of
 from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide
+from posttrain_jax.traced import active
 from posttrain_jax.trainers import hybrid, prefixes
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
