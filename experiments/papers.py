@@ -25,13 +25,14 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from posttrain_jax.blocks import filled
+
 __all__ = ['Paper', 'find', 'main', 'read', 'render', 'stages', 'summary']
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / 'papers.csv'
 PAGE = HERE / 'papers.md'
 INDEX = HERE / 'README.md'
-OPEN, CLOSE = '<!-- papers -->', '<!-- /papers -->'
 COMMAND = 'python experiments/papers.py --write'
 
 STATUSES = {
@@ -263,11 +264,7 @@ def _with_summary(index: str, papers: list[Paper]) -> str:
   Raises:
     ValueError: it has no markers, or several.
   """
-  if index.count(OPEN) != 1 or index.count(CLOSE) != 1:
-    raise ValueError(f'{INDEX}: needs one {OPEN} and one {CLOSE}')
-  before, _, rest = index.partition(OPEN)
-  _, _, after = rest.partition(CLOSE)
-  return f'{before}{OPEN}\n\n{summary(papers)}\n\n{CLOSE}{after}'
+  return filled(index, 'papers', summary(papers), str(INDEX))
 
 
 def _files(papers: list[Paper]) -> dict[Path, str]:

@@ -96,15 +96,15 @@ def test_stale_files_are_named(papers, rows, tmp_path, monkeypatch, capsys):
   page, index = tmp_path / 'papers.md', tmp_path / 'README.md'
   monkeypatch.setattr(papers, 'PAGE', page)
   monkeypatch.setattr(papers, 'INDEX', index)
-  index.write_text(f'before\n{papers.OPEN}\nold\n{papers.CLOSE}\nafter\n')
+  index.write_text('before\n<!-- papers -->\nold\n<!-- /papers -->\nafter\n')
   assert papers.main(['--check']) == 1
   out = capsys.readouterr().out
   assert str(page) in out and str(index) in out
   assert papers.main(['--write']) == 0
   assert papers.main(['--check']) == 0
   text = index.read_text()
-  assert text.startswith(f'before\n{papers.OPEN}\n')
-  assert text.endswith(f'{papers.CLOSE}\nafter\n') and 'old' not in text
+  assert text.startswith('before\n<!-- papers -->\n')
+  assert text.endswith('<!-- /papers -->\nafter\n') and 'old' not in text
   index.write_text('no markers')
   with pytest.raises(ValueError, match='needs one <!-- papers -->'):
     papers.main(['--check'])

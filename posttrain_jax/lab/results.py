@@ -5,7 +5,6 @@ import json
 import math
 import os
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from posttrain_jax import accounting, metrics, report, statistics
+from posttrain_jax.blocks import filled
 from posttrain_jax.lab.stages import Lab, Trained
 from posttrain_jax.resolve import nearest
 from posttrain_jax.statistics import Claim
 
 __all__ = ['Arm', 'Measure', 'Study', 'total_account', 'write']
 
-MARKS = '<!-- results -->', '<!-- /results -->'
 FILE = 'results.json'
 
 
@@ -209,7 +208,9 @@ def write(found: dict[str, Any], folder: Path) -> Path:
   page = report.study.write(found, folder)
   readme = folder / 'README.md'
   if readme.exists():
-    _fill(readme, tables(found))
+    old = readme.read_text(encoding='utf-8')
+    new = filled(old, 'results', tables(found), str(readme))
+    readme.write_text(new, encoding='utf-8')
   return page
 
 
@@ -221,16 +222,6 @@ def _without_nan(value: Any) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value.item() if isinstance(value, np.generic) else value
-
-
-def _fill(readme: Path, text: str) -> None:
-  old = readme.read_text(encoding='utf-8')
-  first, last = MARKS
-  if old.count(first) != 1 or old.count(last) != 1:
-    raise ValueError(f'{readme}: needs one {first} and one {last} after it')
-  pattern = re.escape(first) + '.*' + re.escape(last)
-  new = re.sub(pattern, lambda _: f'{first}\n{text}\n{last}', old, flags=re.S)
-  readme.write_text(new, encoding='utf-8')
 
 
 def tables(found: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from posttrain_jax.blocks import filled
 from posttrain_jax.report import study_data
 from posttrain_jax.report.page import Report
 from posttrain_jax.report.study import counted
@@ -23,6 +24,8 @@ _FURTHER = {
 
 def write(root: str | os.PathLike) -> Path:
   """Writes `root/index.html`: a card for each study folder.
+
+  Where `root/README.md` has the marks of `studies`, their table goes there.
 
   A study is a folder with results.json, or with run.py alone: such a one is
   listed as not yet run.
@@ -73,7 +76,29 @@ def write(root: str | os.PathLike) -> Path:
   if further:
     page.heading('Further reading')
     page.html(f'<ul>{"".join(further)}</ul>')
+  readme = root / 'README.md'
+  if readme.is_file() and '<!-- studies -->' in readme.read_text('utf-8'):
+    old = readme.read_text(encoding='utf-8')
+    made = table(done, waiting)
+    readme.write_text(
+      filled(old, 'studies', made, str(readme)), encoding='utf-8'
+    )
   return page.write(root / 'index.html')
+
+
+def table(done: dict[Path, dict[str, Any]], waiting: list[Path]) -> str:
+  """The studies and what became of their claims, as Markdown."""
+  lines = ['| study | question | claims |', '| --- | --- | --- |']
+  for folder, study in done.items():
+    outcomes = [claim['outcome'] for claim in study['claims']]
+    counts = [f'{outcomes.count(x)} {x}' for x in study_data.OUTCOMES
+              if x in outcomes]  # fmt: skip
+    name = f'[{folder.name}]({folder.name}/README.md)'
+    lines.append(f'| {name} | {study["question"]} | {", ".join(counts)} |')
+  for folder in waiting:
+    name = f'[{folder.name}]({folder.name}/README.md)'
+    lines.append(f'| {name} | {_title(folder)} | not run yet |')
+  return '\n'.join(lines)
 
 
 def counted_studies(number: int) -> str:
@@ -126,12 +151,18 @@ def _card(folder: Path, study: dict[str, Any]) -> str:
 
 def _waiting(folder: Path) -> str:
   """A line on a study without results: the heading of its README, if any."""
-  readme = folder / 'README.md'
-  title, link = folder.name, ''
-  if readme.is_file():
+  title, link = _title(folder), ''
+  if (folder / 'README.md').is_file():
     link = f'{quote(folder.name)}/README.md'
-    content = readme.read_text(encoding='utf-8')
-    found = re.search(r'^#\s+(.+)$', content, re.MULTILINE)
-    title = found[1].strip() if found else title
   name = f'<a href="{link}">{text(title)}</a>' if link else text(title)
   return f'<li>{name} <code>{text(folder.name)}/run.py</code></li>'
+
+
+def _title(folder: Path) -> str:
+  """The heading of a study's README, else the folder's name."""
+  readme = folder / 'README.md'
+  if not readme.is_file():
+    return folder.name
+  content = readme.read_text(encoding='utf-8')
+  found = re.search(r'^#\s+(.+)$', content, re.MULTILINE)
+  return found[1].strip() if found else folder.name
