@@ -131,9 +131,10 @@ STUDY = lab.Study(
     'Adam steps, the same number of samples for all; the loss functions are '
     "the library's. Offline: all samples are the reference's, each used once.",
     'Language: addition of up to two digits, pico (0.2M parameters), a base '
-    'stopped early, right in a fifth of its samples; 100 steps. Every step of every '
-    'arm judges 32 problems x 8 samples (SFT: 256 demonstrations); offline '
-    'samples are drawn anew from the base, so that no arm repeats data.',
+    'stopped early, right in a fifth of its samples; 100 steps. Every step of '
+    'every arm judges 32 problems x 8 samples (SFT: 256 demonstrations); '
+    'offline samples are drawn anew from the base, so that no arm repeats '
+    'data.',
     'DPO takes the best and the worst of 8; ML on the right is rejection '
     'sampling (in the bandit: the best of 10). Policy gradient, positive only: '
     "in the bandit a state's least score counts 0; on language NFT without "
