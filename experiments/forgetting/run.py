@@ -106,8 +106,8 @@ WAYS = {
 
 SCALES = {
   'full': Scale(
-    seeds=5, preset='pico', base_steps=2000, steps=120,
-    snapshots=(10, 30, 60), rates=(0.3, 1.0, 3.0), arms=tuple(WAYS),
+    seeds=5, preset='pico', base_steps=2000, steps=60,
+    snapshots=(10, 30), rates=(0.3, 1.0, 3.0), arms=tuple(WAYS),
     problems=256,
   ),
   'reduced': Scale(
@@ -149,7 +149,7 @@ STUDY = lab.Study(
     'Arms "replay" (a fifth of the rows from the base tasks) and "all tasks at '
     'once" are there to compare with: they see data that the others do not.',
   ),
-  equal='optimizer steps and rows per step (120 x 256 for each task)',
+  equal='optimizer steps and rows per step',  # `run` says how many
   tuning=(
     'three learning rates for each arm (0.3, 1 and 3 times the middle one), '
     'on the first new task; the best by its accuracy on validation problems '
@@ -454,7 +454,11 @@ def run(runs: lab.Lab, scale: Scale):
     for claim in STUDY.claims
     if claim.arm in arms and claim.against in arms
   ]
-  study = dataclasses.replace(STUDY, claims=there)
+  study = dataclasses.replace(
+    STUDY,
+    claims=there,
+    equal=f'{STUDY.equal} ({scale.steps} x 256 for each task)',
+  )
   return study, arms, figures(arms, begun, tables), []
 
 

@@ -58,7 +58,8 @@ def _verdict(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     what = f'{measure["label"]}: {what}' if what else measure['label']
   value = _difference(claim, measure)
   bounds = interval(claim, measure)
-  notes = [what, claim['paper'], p_value(claim['p_value'], 'p ')]
+  paper = f'paper {claim["paper"]}' if claim['paper'] else ''
+  notes = [what, paper, p_value(claim['p_value'], 'p ')]
   return (
     f'<article class="verdict {claim["outcome"]}">{badge(claim["outcome"])}'
     f'<p class="statement">{text(claim["statement"])}</p>'
