@@ -145,21 +145,14 @@ def complete(
     params = transformer.init(key, models[role])
     there = {k: x for k, x in loaded.get(role, {}).items() if k in params}
     start[role] = {**params, **there}
-    ours = jax.tree.map(jnp.shape, params)
-    for (path, shape), found in zip(
-      jax.tree_util.tree_leaves_with_path(ours, is_leaf=_is_shape),
-      jax.tree.leaves(jax.tree.map(jnp.shape, start[role]), is_leaf=_is_shape),
-    ):
-      if shape != found:
+    wanted = jax.tree_util.tree_leaves_with_path(params)
+    for (path, ours), theirs in zip(wanted, jax.tree.leaves(start[role])):
+      if ours.shape != theirs.shape:
         raise ValueError(
-          f'"{role}" has {trees.path_name(path)} of shape {found}, the model '
-          f'of this run needs {shape}'
+          f'"{role}" has {trees.path_name(path)} of shape {theirs.shape}, the '
+          f'model of this run needs {ours.shape}'
         )
   return start
-
-
-def _is_shape(x: Any) -> bool:
-  return isinstance(x, tuple)
 
 
 def role_params(start: Start, role: str) -> PyTree:

@@ -56,10 +56,8 @@ class Seeds:
     self.keys = jax.random.split(key, self.seeds)
     params = lambda k: transformer.init(k, steps.model)
     self.states = jax.jit(jax.vmap(lambda k: steps.init(params(k))))(self.keys)
-    self._one, self._all = (
-      jax.jit(self._run),
-      jax.jit(jax.vmap(self._run, axis_name=runs.AXIS)),
-    )
+    self._one = jax.jit(self._run)
+    self._all = jax.jit(jax.vmap(self._run, axis_name=runs.AXIS))
 
   def in_turn(self) -> float:
     """Steps done, one seed after the other."""

@@ -131,7 +131,7 @@ def softmax(scores: Array, allowed: Array) -> Array:
   """Attention probabilities in float32; `allowed` is broadcast.
 
   Its gradient is written from the probabilities: differentiated as it stands,
-  a training step is 5% slower on CPU.
+  a training step is slower on CPU.
   """
   scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
   return _softmax(scores, allowed)

@@ -20,7 +20,6 @@ import numpy as np
 from posttrain_jax import (
   build,
   checkpoint,
-  run_sizes,
   states,
   train,
 )
@@ -72,14 +71,12 @@ def _newest(path: Path) -> int:
     return 0
 
 
-def fits_together(config: Any) -> int:
+def fits_together(run: build.Run) -> int:
   """Runs that a device's memory holds at once, by a rough upper bound."""
-  run = build.build(config)
   state = states.abstract_state(run)
   held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-  sizes = run_sizes.resolve(config, run.task)
   # Gradients beside the state; activations of the forward pass, with logits.
-  model = run.model
+  model, sizes = run.model, run.sizes
   wide = model.num_layers * (8 * model.width + 3 * model.mlp_dim)
   rows = sizes.microbatch_rows * sizes.row_tokens
   live = 4 * rows * (wide + 3 * model.vocab_size)
@@ -109,11 +106,8 @@ def groups(
   for member in left:
     coarse.setdefault(_values(member, swept), []).append(member)
   for alike in coarse.values():
-    differing = [
-      key
-      for key in swept
-      if len({dict(_values(m)).get(key) for m in alike}) > 1
-    ]
+    values = [dict(_values(m)) for m in alike]
+    differing = [key for key in swept if len({v.get(key) for v in values}) > 1]
     names = traceable(alike[0].config, differing)
     fine: dict[tuple, list[Member]] = {}
     for member in alike:
@@ -123,12 +117,12 @@ def groups(
 
 
 def _cut(group, names, step, together) -> Iterator[Group]:
-  size = together or fits_together(group[0].config) * jax.device_count()
-  config = group[0].config
-  mesh = dict(config.mesh)
-  alone = any(mesh[axis] != 1 for axis in mesh)
-  if alone or not in_graph(build.build(config)):
+  run = build.build(group[0].config)
+  sharded = any(size != 1 for size in dict(run.config.mesh).values())
+  if sharded or not in_graph(run):
     size = 1
+  else:
+    size = together or fits_together(run) * jax.device_count()
   for first in range(0, len(group), size):
     yield Group(tuple(group[first : first + size]), names, step)
 
