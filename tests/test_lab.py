@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from posttrain_jax import accounting, config, lab, measures, sweep
-from posttrain_jax.lab import results
+from posttrain_jax.lab import results, stages
 from posttrain_jax.statistics import Claim
 
 
@@ -74,6 +74,12 @@ def test_stages_are_kept_and_go_on_from_each_other(tmp_path, monkeypatch):
   ):
     with pytest.raises(AssertionError, match='trained again'):
       other()
+
+
+def test_a_stage_is_told_by_the_model_that_it_starts_from():
+  learns = lambda *items: stages._learns(tiny(*items))
+  assert learns(('init_from', 'runs/a')) != learns(('init_from', 'runs/b'))
+  assert learns(('steps_per_call', '2')) == learns()
 
 
 def test_measurements_are_kept_by_what_was_asked(tmp_path):

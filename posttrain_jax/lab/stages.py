@@ -35,10 +35,7 @@ __all__ = ['Lab', 'Trained']
 # are made on other problems than those that are reported.
 SPLITS = {'test': drivers.EVALUATION, 'validation': drivers.EVALUATION + 1}
 # Config keys that change nothing of what is learnt.
-_ASIDE = ('checkpoint.', 'eval.', 'log.', 'mesh.', 'seed', 'steps_per_call',
-          'init_from')  # fmt: skip
-
-
+_ASIDE = ('checkpoint.', 'eval.', 'log.', 'mesh.', 'seed', 'steps_per_call')
 FILE = 'stage.json'
 
 
