@@ -170,6 +170,20 @@ def test_a_missing_number_decides_nothing(tmp_path):
   assert saved['arms']['a']['values']['accuracy'][4] is None
 
 
+def test_equal_is_judged_where_both_arms_moved(tmp_path):
+  same = dict(name='c', paper='000', statement='a is b', measure='accuracy',
+              arm='a', against='b', direction='equal', margin=1.0)  # fmt: skip
+  arms = {'a': arm([8.0] * 5), 'b': arm([8.0] * 5)}
+  for least, outcome in ((8.0, 'reproduced'), (8.5, 'undecided')):
+    asked = Claim(**same, moved='accuracy', at_least=least)
+    found = made(arms, tmp_path, claims=(asked,))
+    assert found['claims'][0]['outcome'] == outcome
+    results.write(found, tmp_path / outcome)
+  wrong = Claim(**same, moved='gain', at_least=1.0)
+  with pytest.raises(ValueError, match='arm "a" has no measure "gain"'):
+    made(arms, tmp_path, claims=(wrong,))
+
+
 def test_names_that_are_not_there_are_named(tmp_path):
   with pytest.raises(ValueError, match='claim "c": no arm "b"'):
     made({'a': arm([1.0] * 5)}, tmp_path)

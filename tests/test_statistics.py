@@ -1,5 +1,6 @@
 """Intervals, tests and the rule for claims: by hand and at its boundaries."""
 
+import dataclasses
 import itertools
 import math
 
@@ -307,6 +308,26 @@ def test_less_is_greater_of_the_swapped_arms():
     seen.add(less.outcome)
     assert less.comparison == paired(a, b)
   assert seen == {'reproduced', 'contradicted', 'undecided'}
+
+
+def test_arms_that_stood_still_are_not_called_equal():
+  asked = dataclasses.replace(claim('equal', 1.0), moved='gain', at_least=5.0)
+  a, b = [1.0, 1.1, 0.9, 1.0, 1.0], [1.0] * 5
+  verdict = judge(asked, a, b, [[5.0] * 5, [0.1] * 5])
+  assert verdict.outcome == 'undecided'
+  assert '"gain" is 5 and 0.1 on average; both arms need 5' in verdict.rule
+  assert judge(asked, a, b, [[5.0] * 5, [6.0] * 5]).outcome == 'reproduced'
+  # A missing number is no sign of having moved.
+  gone = [[5.0] * 5, [math.nan] + [6.0] * 4]
+  assert judge(asked, a, b, gone).outcome == 'undecided'
+  with pytest.raises(ValueError, match='moved has 0 lists'):
+    judge(asked, a, b)
+
+
+@pytest.mark.parametrize('moved, least', [('gain', 0.0), ('', 1.0)])
+def test_how_far_and_of_what_go_together(moved, least):
+  with pytest.raises(ValueError, match='give a measure and a finite number'):
+    dataclasses.replace(claim(), moved=moved, at_least=least)
 
 
 def test_a_verdict_says_why():

@@ -123,13 +123,24 @@ def _judged(claim: Claim, arms: Mapping[str, Arm]) -> dict[str, Any]:
       raise ValueError(
         f'claim "{claim.name}": no arm "{key}".' + nearest(key, arms)
       )
-  a, b = (arms[key].values[claim.measure] for key in (claim.arm, claim.against))
+
+  def of(measure: str) -> list[Sequence[float]]:
+    for key in (claim.arm, claim.against):
+      if measure not in arms[key].values:
+        raise ValueError(
+          f'claim "{claim.name}": arm "{key}" has no measure "{measure}".'
+          + nearest(measure, arms[key].values)
+        )
+    return [arms[key].values[measure] for key in (claim.arm, claim.against)]
+
+  a, b = of(claim.measure)
+  moved = of(claim.moved) if claim.moved else []
   out = dataclasses.asdict(claim)
   if not np.all(np.isfinite([*a, *b])):
     gap = dict.fromkeys(('difference', 'low', 'high', 'p_value'))
     rule = 'a seed has no number for this measure'
     return {**out, **gap, 'outcome': 'undecided', 'rule': rule}
-  verdict = statistics.judge(claim, a, b)
+  verdict = statistics.judge(claim, a, b, moved)
   found = verdict.comparison
   one_sided = {'greater': found.p_greater, 'less': found.p_less}
   return out | {

@@ -122,7 +122,7 @@ def _check(results: Mapping[str, Any]) -> dict[str, Any]:
     names.add(figure['name'])
   for index, claim in enumerate(_list('claims', results['claims'])):
     where = f'claims[{index}]'
-    _keys(where, claim, _CLAIM)
+    _keys(where, claim, _CLAIM, ('moved', 'at_least'))
     _string(f'{where}.statement', claim['statement'])
     _choice(f'{where}.outcome', claim['outcome'], OUTCOMES)
     _pair(where, claim, results)

@@ -16,7 +16,8 @@ test (Monte Carlo above 14 seeds). Ends count as inside.
   equal
     reproduced    the interval lies within [-margin, margin]
     contradicted  the interval lies outside of it
-  undecided       all other cases, and whenever there are fewer than 5 seeds
+  undecided       all other cases, whenever there are fewer than 5 seeds, and
+                  where an arm did not move (`Claim.moved`)
 
 With 5 seeds the smallest one-sided p is 1/32: a claim of a direction is then
 reproduced only if all seeds agree. A bootstrap interval of 5 seeds is too
@@ -27,6 +28,9 @@ several claims, `holm` adjusts their p-values.
 
 import dataclasses
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from posttrain_jax.resolve import nearest
 from posttrain_jax.statistics.comparisons import (
@@ -53,9 +57,14 @@ class Claim:
   against    the arm that it is compared with
   direction  'greater', 'less' or 'equal': of arm's measure to against's
   margin     smallest difference that counts, in the unit of the measure
+  moved      a measure of how far an arm came, whose mean has to be `at_least`
+             in both arms: two arms that learned nothing are equal too, and
+             that says nothing about a paper
+  at_least   in the unit of `moved`
 
   Raises:
-    ValueError: unknown direction, a negative margin, 'equal' without one.
+    ValueError: unknown direction, a negative margin, 'equal' without one;
+      `moved` without a finite `at_least` above 0, or this without it.
   """
 
   name: str
@@ -66,6 +75,8 @@ class Claim:
   against: str
   direction: str
   margin: float = 0.0
+  moved: str = ''
+  at_least: float = 0.0
 
   def __post_init__(self):
     if self.direction not in DIRECTIONS:
@@ -82,6 +93,12 @@ class Claim:
         f'claim "{self.name}": margin=0, but no two arms are exactly equal; '
         'give the largest difference that does not count'
       )
+    asked = math.isfinite(self.at_least) and self.at_least > 0
+    if bool(self.moved) != asked:
+      raise ValueError(
+        f'claim "{self.name}": moved="{self.moved}", at_least={self.at_least}: '
+        'give a measure and a finite number above 0, or neither'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,25 +110,42 @@ class Verdict:
   rule: str
 
 
-def judge(claim: Claim, a: Values, b: Values) -> Verdict:
+def judge(
+  claim: Claim, a: Values, b: Values, moved: Sequence[Sequence[float]] = ()
+) -> Verdict:
   """The verdict on a claim by the rule at the top of this file.
 
   Args:
     claim: what is claimed.
     a: the measure of `claim.arm`, as in `paired`.
     b: the measure of `claim.against`, of the same seeds.
+    moved: the measure `claim.moved` of both arms, one number a seed; needed
+      where the claim names it.
 
   Returns:
     The verdict; its comparison is a against b, whatever the direction.
 
   Raises:
-    ValueError: as `paired`.
+    ValueError: as `paired`; no two lists in `moved` where the claim asks.
   """
   comparison = paired(a, b)
   found = comparison.difference
   if comparison.count < MIN_SEEDS:
     rule = f'{comparison.count} seeds; fewer than {MIN_SEEDS} decide nothing'
     return Verdict('undecided', comparison, rule)
+  if claim.moved:
+    if len(moved) != 2:
+      raise ValueError(
+        f'claim "{claim.name}" asks how far both arms moved '
+        f'("{claim.moved}"); moved has {len(moved)} lists, not 2'
+      )
+    came = [float(np.mean(list(values))) for values in moved]
+    if not all(mean >= claim.at_least for mean in came):
+      rule = (
+        f'"{claim.moved}" is {came[0]:.4g} and {came[1]:.4g} on average; both '
+        f'arms need {claim.at_least:g} for the comparison to say anything'
+      )
+      return Verdict('undecided', comparison, rule)
   # The margin is a decimal and so are the values: 0.6 - 0.5 has to reach 0.1.
   slack = 1e-9 * claim.margin
   if claim.direction == 'equal':
