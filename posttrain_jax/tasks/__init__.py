@@ -29,6 +29,7 @@ from posttrain_jax.resolve import nearest
 
 __all__ = [
   'addition',
+  'formats',
   'multiplication',
   'modular',
   'sorting',

@@ -1,0 +1,225 @@
+"""Addition answered in one of several formats, each behind its own letter.
+
+'27+5=' may be answered as 'd32', 'r23', 'c750:12,201:3,>32' or 'p27 5+'.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.tasks import base, lists, vocab
+from posttrain_jax.tasks.vocab import Text
+from posttrain_jax.types import Array, Example
+
+# The knob with a format's weight -> the letter that its answers begin with.
+LETTERS = {'direct': 'd', 'reverse': 'r', 'columns': 'c', 'program': 'p'}
+COLUMN = 7  # tokens that a column takes at most, as in '991:19,'
+LIMIT = 10**8  # values of a program stay below it
+STACK = 4  # numbers that a program may hold at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """Sum of two numbers of up to `num_digits` digits, in a format of one's own.
+
+  num_digits  digits of the larger operands
+  direct      weight of demonstrations 'd32', the sum
+  reverse     of 'r23', the sum from its lowest digit on
+  columns     of 'c750:12,201:3,>32', two digits, carry and their sum of each
+              column, the lowest first, then the sum
+  program     of 'p27 5+', in postfix notation; the verifier runs it
+
+  The oracle draws the format of each demonstration; only the proportions of
+  the weights matter. Any of the formats is right that says the sum: the columns
+  themselves are not judged. `verify` also says which format it was.
+  """
+
+  num_digits: int = 3
+  direct: float = 1.0
+  reverse: float = 1.0
+  columns: float = 1.0
+  program: float = 1.0
+
+  def __post_init__(self):
+    base.check(
+      1 <= self.num_digits <= 7,
+      f'formats: num_digits={self.num_digits} is not in 1..7 (int32 sums)',
+    )
+    weights = self._weights
+    base.check(
+      all(math.isfinite(w) and w >= 0 for w in weights) and sum(weights) > 0,
+      f'formats: the weights {dict(zip(LETTERS, weights))} must be finite and '
+      'not negative, and at least one positive',
+    )
+
+  @property
+  def _weights(self) -> tuple[float, ...]:
+    return tuple(getattr(self, name) for name in LETTERS)
+
+  @property
+  def prompt_length(self) -> int:
+    return 2 * self.num_digits + 2
+
+  @property
+  def completion_length(self) -> int:
+    return 1 + COLUMN * self.num_digits + 1 + self.num_digits + 1 + 1
+
+  def sample(self, key: Array) -> Example:
+    # Uniform over lengths first, so that short operands are not rare.
+    length_key, digit_key = jax.random.split(key)
+    digits = jax.random.randint(length_key, (2,), 1, self.num_digits + 1)
+    terms = jax.random.randint(digit_key, (2,), 0, 10**digits)
+    prompt = vocab.join(
+      vocab.number(terms[0], self.num_digits),
+      vocab.literal('+'),
+      vocab.number(terms[1], self.num_digits),
+      vocab.literal('='),
+    )
+    return base.example(prompt, {'terms': terms}, self.prompt_length)
+
+  def identity(self, example: Example) -> Array:
+    """The two numbers, whichever comes first."""
+    return jnp.sort(example.answer['terms'])
+
+  def _said(self, completion: Array, mask: Array) -> tuple[Array, Array, Array]:
+    """(format's index, or -1; the value that is said; whether one is)."""
+    whole = base.final_text(completion, mask)
+    letters = jnp.asarray(vocab.encode(''.join(LETTERS.values())))
+    begins = (whole.tokens[0] == letters) & (whole.length > 0)
+    index = jnp.where(jnp.any(begins), jnp.argmax(begins), -1)
+    text = Text(
+      jnp.roll(whole.tokens, -1).at[-1].set(vocab.PAD),
+      jnp.maximum(whole.length - 1, 0),
+    )
+    marker = vocab.token('>')
+    last = vocab.compact(
+      text.tokens, vocab.after_last(text.tokens, text.mask, marker)
+    )
+    marked = jnp.any((text.tokens == marker) & (text.mask > 0))
+    after, fine = vocab.parse_number(last)
+    found = (
+      vocab.parse_number(text),
+      vocab.parse_number(_reversed(text)),
+      (after, fine & marked),
+      run_program(text),
+    )
+    value, ok = (jnp.stack(x) for x in zip(*found))
+    return index, value[index], ok[index] & (index >= 0)
+
+  def verify(
+    self, example: Example, completion: Array, mask: Array
+  ) -> dict[str, Array]:
+    """Right or not; 1.0 under the name of the format that it begins as."""
+    index, value, ok = self._said(completion, mask)
+    right = ok & (value == example.answer['terms'].sum())
+    return {'reward': right.astype(jnp.float32)} | {
+      name: (index == i).astype(jnp.float32) for i, name in enumerate(LETTERS)
+    }
+
+  def answer(self, completion: Array, mask: Array) -> Text:
+    """The value that is said, in decimal, so that formats can be counted
+    together; empty where none is."""
+    _, value, ok = self._said(completion, mask)
+    text = vocab.number(value, 9)
+    return Text(text.tokens, text.length * ok)
+
+  def solve(self, example: Example, key: Array) -> Text:
+    """The sum in a format that is drawn from the weights."""
+    first, second = example.answer['terms']
+    total = vocab.number(first + second, self.num_digits + 1)
+    program = vocab.join(
+      vocab.number(first, self.num_digits),
+      vocab.literal(' '),
+      vocab.number(second, self.num_digits),
+      vocab.literal('+'),
+    )
+    columns = vocab.join(
+      self._columns(first, second), vocab.literal('>'), total
+    )
+    index = jax.random.categorical(key, jnp.log(jnp.array(self._weights)))
+    size = self.completion_length
+    found = [
+      vocab.fit(
+        base.finish(vocab.join(vocab.literal(letter), text), size), size
+      )
+      for letter, text in zip(
+        LETTERS.values(), (total, _reversed(total), columns, program)
+      )
+    ]
+    return jax.tree.map(lambda *texts: jnp.stack(texts)[index], *found)
+
+  def _columns(self, first: Array, second: Array) -> Text:
+    def column(place):
+      power = 10**place
+      a, b = first // power % 10, second // power % 10
+      carry = (first % power + second % power) // power
+      text = vocab.join(
+        vocab.number(a, 1),
+        vocab.number(b, 1),
+        vocab.number(carry, 1),
+        vocab.literal(':'),
+        vocab.number(a + b + carry, 2),
+        vocab.literal(','),
+      )
+      used = (place == 0) | (jnp.maximum(first, second) >= power)
+      return Text(text.tokens, text.length * used)
+
+    return lists.concat(jax.vmap(column)(jnp.arange(self.num_digits)))
+
+
+def _reversed(text: Text) -> Text:
+  index = text.length - 1 - jnp.arange(text.tokens.shape[0])
+  flipped = jnp.where(index >= 0, text.tokens[index], vocab.PAD)
+  return Text(flipped, text.length)
+
+
+def run_program(text: Text) -> tuple[Array, Array]:
+  """(value, ok) of a sum in postfix notation, as '27 5+' or '1 2+3+'.
+
+  Numbers of up to 8 digits, at most `STACK` at a time, are ended by a ' ' or by
+  the '+' that takes the last two. It is not ok if it does not parse, has no
+  '+', or does not end with one number.
+  """
+
+  def step(carry, token):
+    stack, depth, number, digits, sums, ok = carry
+    digit = vocab.is_digit(token)
+    plus = token == vocab.token('+')
+    ends = (plus | (token == vocab.token(' '))) & (digits > 0)
+    ok &= digit | plus | ends
+    number = jnp.where(digit, number * 10 + token - vocab.ZERO, number)
+    digits = digits + digit
+    ok &= digits <= 8
+    slot = jnp.arange(STACK)
+    ok &= ~ends | (depth < STACK)
+    stack = jnp.where(ends & (slot == depth), number, stack)
+    depth = depth + ends
+    ok &= ~plus | (depth >= 2)
+    top = stack[jnp.clip(depth - 1, 0, STACK - 1)]
+    stack = jnp.where(plus & (slot == depth - 2), stack + top, stack)
+    ok &= jnp.all(stack < LIMIT)
+    # What is wrong is of no more interest; it must not overflow.
+    fresh = ends | ~ok
+    state = (
+      jnp.where(ok, stack, 0),
+      depth - plus,
+      jnp.where(fresh, 0, number),
+      jnp.where(fresh, 0, digits),
+      sums + plus,
+      ok,
+    )
+    return state, None
+
+  def counted(carry, item):
+    token, keep = item
+    after, _ = step(carry, token)
+    return jax.tree.map(lambda a, b: jnp.where(keep, a, b), after, carry), None
+
+  zero = jnp.int32(0)
+  start = (jnp.zeros(STACK, jnp.int32), zero, zero, zero, zero, jnp.bool_(True))
+  (stack, depth, _, digits, sums, ok), _ = jax.lax.scan(
+    counted, start, (text.tokens, text.mask > 0)
+  )
+  return stack[0], ok & (depth == 1) & (digits == 0) & (sums > 0)
