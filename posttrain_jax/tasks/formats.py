@@ -1,6 +1,6 @@
 """Addition answered in one of several formats, each behind its own letter.
 
-'27+5=' may be answered as 'd32', 'r23', 'c750:12,201:3,>32' or 'p27 5+'.
+'27+5=' may be answered as 'd32', 'r23', 'c12,3>32' or 'p27 5+'.
 """
 
 import dataclasses
@@ -15,7 +15,6 @@ from posttrain_jax.types import Array, Example
 
 # The knob with a format's weight -> the letter that its answers begin with.
 LETTERS = {'direct': 'd', 'reverse': 'r', 'columns': 'c', 'program': 'p'}
-COLUMN = 7  # tokens that a column takes at most, as in '991:19,'
 LIMIT = 10**8  # values of a program stay below it
 STACK = 4  # numbers that a program may hold at a time
 
@@ -27,8 +26,8 @@ class Task:
   num_digits  digits of the larger operands
   direct      weight of demonstrations 'd32', the sum
   reverse     of 'r23', the sum from its lowest digit on
-  columns     of 'c750:12,201:3,>32', two digits, carry and their sum of each
-              column, the lowest first, then the sum
+  columns     of 'c12,3>32', the sum of each column with what is carried into
+              it, the lowest first, then the sum
   program     of 'p27 5+', in postfix notation; the verifier runs it
 
   The oracle draws the format of each demonstration; only the proportions of
@@ -64,7 +63,11 @@ class Task:
 
   @property
   def completion_length(self) -> int:
-    return 1 + COLUMN * self.num_digits + 1 + self.num_digits + 1 + 1
+    n = self.num_digits
+    total = n + 1
+    lengths = (total, total, 3 * n + total, 2 * n + 2)
+    asked = [x for x, w in zip(lengths, self._weights) if w > 0]
+    return 1 + max(asked) + 1  # with the letter and the EOS
 
   def sample(self, key: Array) -> Example:
     # Uniform over lengths first, so that short operands are not rare.
@@ -135,9 +138,7 @@ class Task:
       vocab.number(second, self.num_digits),
       vocab.literal('+'),
     )
-    columns = vocab.join(
-      self._columns(first, second), vocab.literal('>'), total
-    )
+    columns = vocab.join(self._columns(first, second), total)
     index = jax.random.categorical(key, jnp.log(jnp.array(self._weights)))
     size = self.completion_length
     found = [
@@ -151,19 +152,17 @@ class Task:
     return jax.tree.map(lambda *texts: jnp.stack(texts)[index], *found)
 
   def _columns(self, first: Array, second: Array) -> Text:
+    """'12,3>': sums of columns, each with a sign behind it."""
+    most = jnp.maximum(first, second)
+
     def column(place):
       power = 10**place
-      a, b = first // power % 10, second // power % 10
-      carry = (first % power + second % power) // power
-      text = vocab.join(
-        vocab.number(a, 1),
-        vocab.number(b, 1),
-        vocab.number(carry, 1),
-        vocab.literal(':'),
-        vocab.number(a + b + carry, 2),
-        vocab.literal(','),
-      )
-      used = (place == 0) | (jnp.maximum(first, second) >= power)
+      below = (first % power + second % power) // power
+      total = first // power % 10 + second // power % 10 + below
+      is_last = most < power * 10
+      sign = jnp.where(is_last, vocab.token('>'), vocab.token(','))
+      text = vocab.join(vocab.number(total, 2), vocab.char(sign))
+      used = (place == 0) | (most >= power)
       return Text(text.tokens, text.length * used)
 
     return lists.concat(jax.vmap(column)(jnp.arange(self.num_digits)))
