@@ -22,7 +22,7 @@ from reference_puzzles import (
 from test_tasks import quick_jit
 
 from posttrain_jax import tasks
-from posttrain_jax.tasks import grids, make24, sudoku, vocab
+from posttrain_jax.tasks import card_hands, grids, sudoku, vocab
 from posttrain_jax.types import Example
 
 NUM_PROBLEMS = 256
@@ -118,10 +118,10 @@ def test_verdicts_agree_with_python(name, knobs, alphabet):
 def test_make24_solves_every_solvable_hand():
   # 1362 and 566 of the hands of ranks 1..13 and 1..10 reach 24.
   for values, count in ((range(1, 14), 1362), (range(1, 11), 566)):
-    hands, *_ = make24._hands(4, tuple(values), 24, False)
+    hands, *_ = card_hands.hands(4, tuple(values), 24, False)
     assert len(hands) == count
   # Three cards, by trying everything.
-  hands, *_ = make24._hands(3, tuple(range(1, 14)), 24, False)
+  hands, *_ = card_hands.hands(3, tuple(range(1, 14)), 24, False)
   found = set(map(tuple, hands.tolist()))
   shapes = ['({}{}{}){}{}', '{}{}({}{}{})']
   everything = itertools.combinations_with_replacement(range(1, 14), 3)
@@ -146,7 +146,7 @@ def test_make24_thoughts_are_true():
     for left, right in lines:
       assert make24_value(left)[0] == Fraction(right)
       seen_fraction |= '/' in right
-  hands = make24._hands(4, (1, 2, 3, 4, 5, 6, 7, 8), 24, True)
+  hands = card_hands.hands(4, (1, 2, 3, 4, 5, 6, 7, 8), 24, True)
   shown = dict(zip(map(tuple, hands[0].tolist()), zip(*hands[1:])))
   tokens, length = shown[3, 3, 8, 8]
   text = vocab.decode(tokens[:length])
@@ -155,9 +155,9 @@ def test_make24_thoughts_are_true():
 
 def test_make24_five_cards_with_a_zero_inside():
   # (3 - 3) * ..., as 7 and 11 cannot make 0.
-  tree = make24._solve((3, 3, 7, 11), 0, True)
-  assert make24_value(make24._write(tree)) == (0, [3, 3, 7, 11])
-  hands, tokens, lengths = make24._hands(5, (1, 2, 3), 20, False)
+  tree = card_hands.solve((3, 3, 7, 11), 0, True)
+  assert make24_value(card_hands.write(tree)) == (0, [3, 3, 7, 11])
+  hands, tokens, lengths = card_hands.hands(5, (1, 2, 3), 20, False)
   for hand, row, length in zip(hands, tokens, lengths):
     value = make24_value(vocab.decode(row[:length]))
     assert value == (20, sorted(hand.tolist()))

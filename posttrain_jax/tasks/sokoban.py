@@ -1,8 +1,9 @@
 r"""Sokoban: '%____\n_pb_\n__._\n____:' -> 'urd', pushing boxes onto goals.
 
 '_' floor, '#' wall, 'b' box, '.' goal, '*' box on a goal, 'p' player, '+'
-player on a goal; the grid is walled in. Moves are 'u', 'd', 'l', 'r'; a box is
-pushed, never pulled, and a move that cannot be made does nothing.
+player on a goal; the grid is walled in. Moves are 'u', 'd', 'l', 'r', or what
+the prompt calls them; a box is pushed, never pulled, and a move that cannot be
+made does nothing.
 
 Levels are made by playing backwards from the solved state, pulling boxes, after
 Taylor and Parberry (2011), Procedural Generation of Sokoban Levels.
@@ -41,6 +42,16 @@ class Task:
   wall_density  probability of a wall, per cell
   num_pushes    pushes of the oracle, at most
   max_moves     moves of the oracle, at most
+  moves         what up, down, left and right are called: four different letters
+                or digits; of several names, 'udlr|wsad', each problem has one,
+                all equally often
+  show_moves    the prompt begins with them: '%wsad;____...'
+  chain_of_thought  before its answer the oracle writes, for each move, the row
+                and column of the player and the move by its letter of 'udlr':
+                '11u01r>wd', with the answer after '>'
+  other_moves   names as in moves; the verdict's 'other_moves' is 1.0 for an
+                answer that is right if it is read with these, where the problem
+                has others
 
   Any moves that end with every box on a goal are right. The oracle plays what
   the level was made from. One box it pushes as few times as possible, but its
@@ -53,6 +64,10 @@ class Task:
   wall_density: float = 0.15
   num_pushes: int = 4
   max_moves: int = 16
+  moves: str = grids.MOVES
+  show_moves: bool = False
+  chain_of_thought: bool = False
+  other_moves: str = ''
 
   def __post_init__(self):
     base.check(
@@ -71,14 +86,26 @@ class Task:
       f'sokoban: num_pushes={self.num_pushes} is not in '
       f'1..max_moves={self.max_moves}',
     )
+    for names in self.moves.split('|'):
+      _check_names('moves', names)
+    if self.other_moves:
+      _check_names('other_moves', self.other_moves)
 
   @property
   def prompt_length(self) -> int:
-    return self.size * (self.size + 1) + 1
+    shown = 5 if self.show_moves else 0
+    return shown + self.size * (self.size + 1) + 1
 
   @property
   def completion_length(self) -> int:
-    return self.max_moves + 1
+    thought = 3 * self.max_moves + 1 if self.chain_of_thought else 0
+    return thought + self.max_moves + 1
+
+  @property
+  def _names(self) -> Array:
+    """Tokens of the four moves, by each of their names [N, 4]."""
+    names = [vocab.encode(names) for names in self.moves.split('|')]
+    return jnp.array(names, jnp.int32)
 
   @property
   def _reach(self) -> int:
@@ -98,7 +125,10 @@ class Task:
     # Backwards: what was played last comes first.
     pieces = jax.tree.map(lambda x: x[::-1], pieces)
     moves = vocab.join(first, lists.concat(pieces), size=self.max_moves)
-    return self.level(floor, goals, state.places, player, moves)
+    names = self._names
+    chosen = jax.random.fold_in(key, 1)
+    chosen = jax.random.randint(chosen, (), 0, names.shape[0])
+    return self.level(floor, goals, state.places, player, moves, names[chosen])
 
   def level(
     self,
@@ -107,14 +137,18 @@ class Task:
     boxes: Array,
     player: Array,
     solution: Text,
+    names: Array | None = None,
   ) -> Example:
     """The problem of a given level.
 
     floor         [(size + 2) ** 2] bool, with a border as in `grids`
     goals, boxes  [num_boxes] cells
     player        [] cell
-    solution      moves that solve it, in a buffer of max_moves
+    solution      moves that solve it, in letters of 'udlr', in a buffer of
+                  max_moves
+    names         [4] tokens of the moves; None: the first of the task's
     """
+    names = self._names[0] if names is None else names
     index = jnp.arange(floor.shape[0])
     on = lambda cells: jnp.any(index[:, None] == cells[None, :], axis=1)
     is_goal, is_box, is_player = on(goals), on(boxes), index == player
@@ -131,7 +165,14 @@ class Task:
       'solution': solution.tokens,
       'length': solution.length,
     }
+    if self.moves != grids.MOVES:
+      answer['names'] = names
     prompt = grids.prompt('%', tokens, self.size)
+    if self.show_moves:
+      first, rest = prompt.tokens[:1], prompt.tokens[1:]
+      end = vocab.literal(';').tokens
+      shown = jnp.concatenate([first, names, end, rest])
+      prompt = Text(shown, prompt.length + 5)
     return base.example(prompt, answer, self.prompt_length)
 
   def _board(self, key: Array) -> tuple[Array, Array]:
@@ -213,11 +254,29 @@ class Task:
   ) -> dict[str, Array]:
     """Right or not; 'format', number of 'steps', share of boxes 'on_goal'.
 
-    Both are 0.0 for a malformed completion.
+    Both are 0.0 for a malformed completion. With `other_moves` also that.
     """
     answer = example.answer
     text = base.final_text(completion, mask, '>')
-    moves, ok = grids.read_moves(text)
+    moves, ok = _read(text, _names_of(answer))
+    home = self._played(answer, moves)
+    right = ok & jnp.all(home)
+    verdict = {
+      'reward': right.astype(jnp.float32),
+      'format': ok.astype(jnp.float32),
+      'steps': jnp.where(ok, text.length, 0).astype(jnp.float32),
+      'on_goal': jnp.where(ok, jnp.mean(home.astype(jnp.float32)), 0.0),
+    }
+    if self.other_moves:
+      others = jnp.asarray(vocab.encode(self.other_moves))
+      moves, ok = _read(text, others)
+      right = ok & jnp.all(self._played(answer, moves))
+      right &= jnp.any(others != _names_of(answer))
+      verdict['other_moves'] = right.astype(jnp.float32)
+    return verdict
+
+  def _played(self, answer: dict[str, Array], moves: Array) -> Array:
+    """Which boxes are on goals after `moves`, [num_boxes] bool."""
     offsets = jnp.asarray(grids.offsets(self.size))
     floor = answer['floor']
 
@@ -233,16 +292,64 @@ class Task:
 
     start = (answer['player'], answer['boxes'])
     (_, boxes), _ = jax.lax.scan(step, start, moves)
-    home = jnp.any(boxes[:, None] == answer['goals'][None, :], axis=1)
-    right = ok & jnp.all(home)
-    return {
-      'reward': right.astype(jnp.float32),
-      'format': ok.astype(jnp.float32),
-      'steps': jnp.where(ok, text.length, 0).astype(jnp.float32),
-      'on_goal': jnp.where(ok, jnp.mean(home.astype(jnp.float32)), 0.0),
-    }
+    return jnp.any(boxes[:, None] == answer['goals'][None, :], axis=1)
+
+  def identity(self, example: Example) -> Array:
+    """The level, whatever its moves are called."""
+    counts = example.prompt_mask > 0
+    if self.show_moves:
+      index = jnp.arange(counts.shape[0])
+      counts = counts & ((index == 0) | (index > 5))
+    return jnp.where(counts, example.prompt, -1)
 
   def solve(self, example: Example, key: Array) -> Text:
     del key  # the game that made the level, forwards
-    solution = Text(example.answer['solution'], example.answer['length'])
-    return base.finish(solution, self.completion_length)
+    answer = example.answer
+    moves = _indices(answer['solution'], grids.move_tokens())
+    counts = jnp.arange(moves.shape[0]) < answer['length']
+    written = jnp.where(counts, _names_of(answer)[moves], vocab.PAD)
+    text = Text(written, answer['length'])
+    if self.chain_of_thought:
+      text = vocab.join(self._thought(answer, moves), vocab.literal('>'), text)
+    return base.finish(text, self.completion_length)
+
+  def _thought(self, answer: dict[str, Array], moves: Array) -> Text:
+    """Row and column of the player before each move, and the move."""
+    steps = jnp.asarray(grids.offsets(self.size))[moves]
+    cells = answer['player'] + jnp.cumsum(steps) - steps
+    rows, columns = jnp.divmod(cells, self.size + 2)
+    digits = jnp.stack([rows, columns], axis=1) - 1 + vocab.ZERO
+    letters = grids.move_tokens()[moves]
+    tokens = jnp.concatenate([digits, letters[:, None]], axis=1).reshape(-1)
+    length = 3 * answer['length']
+    counts = jnp.arange(tokens.shape[0]) < length
+    return Text(jnp.where(counts, tokens, vocab.PAD), length)
+
+
+def _check_names(knob: str, names: str) -> None:
+  base.check(
+    len(names) == 4
+    and len(set(names)) == 4
+    and all(c in vocab.CHARACTERS and c.isalnum() for c in names),
+    f'sokoban: {knob} has {names!r}, which is not four different letters or '
+    'digits, as "udlr"; several names are divided by "|"',
+  )
+
+
+def _names_of(answer: dict[str, Array]) -> Array:
+  """Tokens of a problem's moves, [4]."""
+  return answer.get('names', grids.move_tokens())
+
+
+def _indices(tokens: Array, names: Array) -> Array:
+  """Which of `names` [4] each token is; 0 where none."""
+  return jnp.argmax(tokens[:, None] == names[None, :], axis=1)
+
+
+def _read(text: Text, names: Array) -> tuple[Array, Array]:
+  """(moves [L], well-formed []) of moves with these names [4]."""
+  hit = text.tokens[:, None] == names[None, :]
+  letters = jnp.where(
+    jnp.any(hit, axis=1), grids.move_tokens()[_indices(text.tokens, names)], 0
+  )
+  return grids.read_moves(Text(letters, text.length))
