@@ -7,17 +7,49 @@ from pathlib import Path
 
 import jax
 
-__all__ = ['keep_freed_memory', 'prepare', 'use_compilation_cache']
+__all__ = [
+  'divide_cpu',
+  'keep_freed_memory',
+  'prepare',
+  'use_compilation_cache',
+]
 
 # glibc's mallopt parameters (malloc.h)
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 LEAST_MEMORY = 8 * 2**30
+# That a CPU is divided into; each has threads of its own.
+MOST_DEVICES = 8
+FORCED = 'xla_force_host_platform_device_count'
 
 
-def prepare() -> None:
-  """What every command that trains or evaluates sets before its first array."""
+def prepare(runs: int = 1) -> None:
+  """What every command that trains or evaluates sets before its first array.
+
+  runs  how many it will train side by side
+  """
   use_compilation_cache()
   keep_freed_memory()
+  if runs > 1:
+    divide_cpu(runs)
+
+
+def divide_cpu(runs: int) -> bool:
+  """Makes the CPU as many devices as can share `runs` equally, up to 8.
+
+  Small runs train faster next to each other, a device each, than with every
+  operation of all of them split over the cores. Does nothing, and returns
+  False, where the user has set the number of devices, or JAX is in use already;
+  other backends keep their devices.
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  if jax.config.jax_num_cpu_devices > 0 or FORCED in flags:
+    return False
+  count = max(n for n in range(1, MOST_DEVICES + 1) if runs % n == 0)
+  try:
+    jax.config.update('jax_num_cpu_devices', count)
+  except RuntimeError:  # its devices are there
+    return False
+  return True
 
 
 def use_compilation_cache() -> None:

@@ -1,5 +1,6 @@
 """Settings of the process: what the commands ask of the C library."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -47,3 +48,33 @@ def test_small_machines_are_left_alone(monkeypatch):
   monkeypatch.delenv('MALLOC_ARENA_MAX', raising=False)
   monkeypatch.setattr(runtime.os, 'sysconf', lambda name: 4096)
   assert runtime.keep_freed_memory() is False
+
+
+DEVICES = """
+import sys
+from posttrain_jax import runtime
+import jax
+if sys.argv[1] == 'used':
+  jax.devices()
+print(runtime.divide_cpu(int(sys.argv[2])), jax.device_count())
+"""
+
+
+@pytest.mark.parametrize(
+  'how, runs, said',
+  [
+    ('first', 5, 'True 5'),
+    ('first', 12, 'True 6'),
+    ('used', 5, 'False 1'),
+    ('told', 5, 'False 3'),
+  ],
+)
+def test_the_cpu_is_divided_among_runs(how, runs, said):
+  env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  if how == 'told':
+    env['XLA_FLAGS'] = '--xla_force_host_platform_device_count=3'
+  out = subprocess.run(
+    [sys.executable, '-c', DEVICES, how, str(runs)],
+    capture_output=True, text=True, check=True, env=env,
+  )  # fmt: skip
+  assert out.stdout.strip() == said

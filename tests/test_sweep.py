@@ -240,7 +240,9 @@ def test_devices_share_the_runs():
     ('optimizer.name', 'sgd'),
     ('model.preset', 'depth-1'),
   )
-  assert sweep.seed_mesh(7) is None, 'seven runs on eight devices'
+  assert sweep.seed_mesh(11) is None, 'eleven runs on eight devices'
+  sizes = {n: sweep.seed_mesh(n).size for n in (2, 5, 7, 8, 12, 16)}
+  assert sizes == {2: 2, 5: 5, 7: 7, 8: 8, 12: 6, 16: 8}
   keys = jnp.stack([jax.random.key(i) for i in range(8)])
   rates = [jnp.linspace(1e-3, 1e-1, 8)]
   ends = []

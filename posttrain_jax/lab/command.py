@@ -58,11 +58,12 @@ def main(
   out = Path(flags.out) if flags.out else folder
   if flags.reduced and not flags.out:
     out = workdir / 'results'
-  runtime.prepare()
+  seeds = flags.seeds or scale.seeds
+  runtime.prepare(runs=seeds)
   given = sys.argv[1:] if argv is None else argv
   command = ' '.join([f'python -m experiments.{folder.name}.run', *given])
   with progress.Progress() as bar:
-    lab = Lab(workdir, range(flags.seeds or scale.seeds), bar)
+    lab = Lab(workdir, range(seeds), bar)
     study, arms, figures, reading = run(lab, scale)
   found = results.results(
     study,

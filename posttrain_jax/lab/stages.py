@@ -26,7 +26,6 @@ from safetensors import flax as safetensors
 
 from posttrain_jax import accounting, drivers, metrics, progress, sweep
 from posttrain_jax import config as config_lib
-from posttrain_jax.rollout import runs
 from posttrain_jax.types import PyTree
 
 __all__ = ['Lab', 'Trained']
@@ -105,6 +104,7 @@ class Lab:
     self._keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
     self._programs: dict[str, sweep.Program] = {}
     self._probes: dict[Any, Callable] = {}
+    self._mesh = sweep.seed_mesh(len(self.seeds))
 
   @property
   def seconds(self) -> float:
@@ -193,7 +193,7 @@ class Lab:
     first = time.monotonic()
     key = digest_of(_learns(config), sorted(hparams))
     if key not in self._programs:
-      self._programs[key] = sweep.Program(config, sorted(hparams))
+      self._programs[key] = sweep.Program(config, sorted(hparams), self._mesh)
     program = self._programs[key]
     count = len(self.seeds)
     values = [jnp.full(count, hparams[k], jnp.float32) for k in sorted(hparams)]
@@ -281,7 +281,7 @@ class Lab:
   def _probed(self, trained, probe, base, split) -> dict[str, list[float]]:
     if probe not in self._probes:
       self._probes[probe] = jax.jit(
-        jax.vmap(probe, (0, 0 if base else None, 0), axis_name=runs.AXIS)
+        sweep.spread(probe, (0, 0 if base else None, 0), self._mesh)
       )
     keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, SPLITS[split])
     theirs = base.params if base else None

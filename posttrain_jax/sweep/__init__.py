@@ -11,6 +11,7 @@ from posttrain_jax.sweep.core import (
   Program,
   make_train,
   seed_mesh,
+  spread,
   traceable,
 )
 from posttrain_jax.sweep.runner import Group, folder, groups, run_group
@@ -35,5 +36,6 @@ __all__ = [
   'run_group',
   'sampled',
   'seed_mesh',
+  'spread',
   'traceable',
 ]

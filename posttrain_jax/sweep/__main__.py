@@ -163,6 +163,12 @@ def write(results: Sequence[dict], workdir: Path) -> None:
     writer.writerows(table)
 
 
+def _alone(members: Sequence[settings.Member]) -> int:
+  """How many runs need no more than a device each; 1 if any is sharded."""
+  sizes = {size for m in members for size in dict(m.config.mesh).values()}
+  return len(members) if sizes <= {1} else 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:
@@ -170,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.dry_run:
       print('\n'.join(member.name for member in members))
       return 0
-    runtime.prepare()
+    runtime.prepare(runs=_alone(members))
     workdir = Path(flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     with progress_lib.Progress() as bar:

@@ -1,5 +1,6 @@
 """A whole run as a function of its key and hyperparameters."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from posttrain_jax import config as config_lib
 from posttrain_jax.rollout import runs
 from posttrain_jax.types import Array, PyTree, TrainState
 
-__all__ = ['Program', 'make_train', 'seed_mesh', 'traceable']
+__all__ = ['Program', 'make_train', 'seed_mesh', 'spread', 'traceable']
 
 AXIS = 'seed'
 Metrics = dict[str, Array]
@@ -97,11 +98,42 @@ def traceable(config: Any, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def seed_mesh(count: int) -> Mesh | None:
-  """A mesh that gives every device an equal share of `count` runs, or None."""
-  devices = jax.device_count()
-  if devices == 1 or count % devices:
+  """A mesh of as many devices as can share `count` runs equally.
+
+  None where that is one device alone.
+  """
+  there = min(count, jax.device_count())
+  size = next(size for size in range(there, 0, -1) if count % size == 0)
+  if size == 1:
     return None
-  return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
+  return jax.make_mesh(
+    (size,),
+    (AXIS,),
+    axis_types=(AxisType.Auto,),
+    devices=jax.devices()[:size],
+  )
+
+
+def spread(
+  body: Callable, in_axes: Sequence[int | None], mesh: Mesh | None = None
+) -> Callable:
+  """`body` of one run for many at once: `jax.vmap`, and over a mesh's devices.
+
+  body     decode loops in it are those of `rollout.runs`
+  in_axes  of its arguments: 0, one a run, or None, the same for all
+  mesh     from `seed_mesh`; a device computes its own runs and waits for no
+           other
+  """
+  together = jax.vmap(body, tuple(in_axes), axis_name=runs.AXIS)
+  if mesh is None:
+    return together
+  return jax.shard_map(
+    together,
+    mesh=mesh,
+    in_specs=tuple(P() if axis is None else P(AXIS) for axis in in_axes),
+    out_specs=P(AXIS),
+    check_vma=False,
+  )
 
 
 class Program:
@@ -122,21 +154,12 @@ class Program:
     self.run = build.build(config)
     self._names = tuple(names)
     self._loaded = start.read(config, self.run.models)
-    spread = lambda body, shared: jax.vmap(
-      body, (0, 0, 0, *shared), axis_name=runs.AXIS
+    of_all = functools.partial(spread, mesh=mesh)
+    self._start = jax.jit(of_all(self._one_start, (0, 0, 0, None)))
+    self._chunk = jax.jit(
+      of_all(self._one_chunk, (0, 0, 0, None)), donate_argnums=0
     )
-    if mesh is not None:
-      rows, everywhere = P(AXIS), P()
-      spread = lambda body, shared: jax.shard_map(
-        jax.vmap(body, (0, 0, 0, *shared), axis_name=runs.AXIS),
-        mesh=mesh,
-        in_specs=(rows, rows, rows, *[everywhere for _ in shared]),
-        out_specs=rows,
-        check_vma=False,
-      )
-    self._start = jax.jit(spread(self._one_start, (None,)))
-    self._chunk = jax.jit(spread(self._one_chunk, (None,)), donate_argnums=0)
-    self._evaluate = jax.jit(spread(self._one_evaluation, ()))
+    self._evaluate = jax.jit(of_all(self._one_evaluation, (0, 0, 0)))
 
   def _built(self, values: Sequence[Array]) -> build.Run:
     given = dict(zip(self._names, values))

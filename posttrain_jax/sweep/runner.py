@@ -91,6 +91,11 @@ def fits_together(run: build.Run) -> int:
   return max(1, int(SHARE * there / (2 * held + live)))
 
 
+def _memories() -> int:
+  """Devices with a memory of their own; those of a CPU share one."""
+  return 1 if jax.default_backend() == 'cpu' else jax.device_count()
+
+
 def groups(
   members: Sequence[Member], workdir: Path, together: int = 0
 ) -> Iterator[Group]:
@@ -122,7 +127,7 @@ def _cut(group, names, step, together) -> Iterator[Group]:
   if sharded or not in_graph(run):
     size = 1
   else:
-    size = together or fits_together(run) * jax.device_count()
+    size = together or fits_together(run) * _memories()
   for first in range(0, len(group), size):
     yield Group(tuple(group[first : first + size]), names, step)
 
@@ -197,7 +202,8 @@ class _Together:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes
     )
     found = [saver.restore(shapes)[0] for saver in self._savers]
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *found)
+    # On the host: the program puts every run where it is trained.
+    return jax.tree.map(lambda *xs: np.stack(jax.device_get(xs)), *found)
 
   def train(self) -> None:
     config, stop = self._config, self._stop
