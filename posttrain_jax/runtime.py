@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 __all__ = [
+  'devices_for',
   'divide_cpu',
   'keep_freed_memory',
   'prepare',
@@ -17,7 +18,7 @@ __all__ = [
 # glibc's mallopt parameters (malloc.h)
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 LEAST_MEMORY = 8 * 2**30
-# That a CPU is divided into; each has threads of its own.
+# That a CPU with fewer cores is divided into.
 MOST_DEVICES = 8
 FORCED = 'xla_force_host_platform_device_count'
 
@@ -33,18 +34,34 @@ def prepare(runs: int = 1) -> None:
     divide_cpu(runs)
 
 
-def divide_cpu(runs: int) -> bool:
-  """Makes the CPU as many devices as can share `runs` equally, up to 8.
+def _cores() -> int:
+  """Those that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
-  Small runs train faster next to each other, a device each, than with every
-  operation of all of them split over the cores. Does nothing, and returns
+
+def devices_for(runs: int, cores: int) -> int:
+  """Devices that share `runs` equally: at least `cores`, but few; else as many
+  as there can be up to MOST_DEVICES."""
+  most = max(cores, MOST_DEVICES)
+  sizes = [n for n in range(1, most + 1) if runs % n == 0]
+  return next((n for n in sizes if n >= cores), sizes[-1])
+
+
+def divide_cpu(runs: int) -> bool:
+  """Makes the CPU as many devices as cores, or more where `runs` need it to be
+  shared equally.
+
+  Small runs train faster next to each other on devices of their own than with
+  every operation of all of them split over the cores. Does nothing, and returns
   False, where the user has set the number of devices, or JAX is in use already;
   other backends keep their devices.
   """
   flags = os.environ.get('XLA_FLAGS', '')
   if jax.config.jax_num_cpu_devices > 0 or FORCED in flags:
     return False
-  count = max(n for n in range(1, MOST_DEVICES + 1) if runs % n == 0)
+  count = devices_for(runs, _cores())
   try:
     jax.config.update('jax_num_cpu_devices', count)
   except RuntimeError:  # its devices are there

@@ -50,6 +50,7 @@ def test_small_machines_are_left_alone(monkeypatch):
   assert runtime.keep_freed_memory() is False
 
 
+CORES = len(os.sched_getaffinity(0))
 DEVICES = """
 import sys
 from posttrain_jax import runtime
@@ -63,8 +64,7 @@ print(runtime.divide_cpu(int(sys.argv[2])), jax.device_count())
 @pytest.mark.parametrize(
   'how, runs, said',
   [
-    ('first', 5, 'True 5'),
-    ('first', 12, 'True 6'),
+    ('first', 5, f'True {runtime.devices_for(5, CORES)}'),
     ('used', 5, 'False 1'),
     ('told', 5, 'False 3'),
   ],
@@ -78,3 +78,11 @@ def test_the_cpu_is_divided_among_runs(how, runs, said):
     capture_output=True, text=True, check=True, env=env,
   )  # fmt: skip
   assert out.stdout.strip() == said
+
+
+@pytest.mark.parametrize(
+  'runs, cores, devices',
+  [(8, 2, 2), (5, 2, 5), (12, 8, 6), (8, 16, 8), (11, 2, 1), (16, 16, 16)],
+)
+def test_devices_share_runs_equally(runs, cores, devices):
+  assert runtime.devices_for(runs, cores) == devices

@@ -3,10 +3,12 @@ r"""Whole RL runs: eight seeds in one program, against eight runs in turn.
   python -m experiments.benchmarks.seeds --repetitions 7
 
 A run is `--steps` whole GRPO steps (problems, rollout, verifier, advantage,
-update) on 2-digit addition inside one compiled loop. 'vmapped' is that loop
-under `jax.vmap` over the states and keys of all seeds; 'in turn' calls the same
-loop once a seed. Steps a second count all seeds. Nothing is compared with a
-peer: no peer has it.
+update) on 2-digit addition inside one compiled loop. 'spread' is what sweeps
+and studies do: one program in which the seeds are vmapped and shared among the
+devices, into which `runtime.divide_cpu` makes the CPU (two here; a GPU is one).
+'vmapped' is the same on one device; 'in turn' calls the loop once a seed, each
+of its operations split over all cores. Steps a second count all seeds. Nothing
+is compared with a peer: no peer has it.
 """
 
 import dataclasses
@@ -15,8 +17,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from experiments.benchmarks import common, ours
+from posttrain_jax import runtime
 from posttrain_jax.models import transformer
 from posttrain_jax.rollout import runs
 from posttrain_jax.types import Array, TrainState
@@ -57,7 +61,13 @@ class Seeds:
     params = lambda k: transformer.init(k, steps.model)
     self.states = jax.jit(jax.vmap(lambda k: steps.init(params(k))))(self.keys)
     self._one = jax.jit(self._run)
-    self._all = jax.jit(jax.vmap(self._run, axis_name=runs.AXIS))
+    self._all = jax.jit(runs.spread(self._run, (0, 0)))
+    self.mesh = runs.seed_mesh(self.seeds)
+    self._shared = jax.jit(runs.spread(self._run, (0, 0), self.mesh))
+    self._there = self.states, self.keys
+    if self.mesh is not None:
+      rows = jax.sharding.NamedSharding(self.mesh, P(runs.SEED))
+      self._there = jax.device_put(self._there, rows)
 
   def in_turn(self) -> float:
     """Steps done, one seed after the other."""
@@ -69,8 +79,13 @@ class Seeds:
     return self.seeds * self.count
 
   def vmapped(self) -> float:
-    """Steps done, all seeds at once."""
-    self.together = jax.block_until_ready(self._all(self.states, self.keys))
+    """Steps done, all seeds at once on one device."""
+    jax.block_until_ready(self._all(self.states, self.keys))
+    return self.seeds * self.count
+
+  def spread(self) -> float:
+    """Steps done, all seeds at once on all devices."""
+    self.together = jax.block_until_ready(self._shared(*self._there))
     return self.seeds * self.count
 
   def largest_difference(self) -> float:
@@ -97,6 +112,7 @@ def main(argv: list[str] | None = None) -> common.Session:
   )
   flags = parser.parse_args(argv)
   session = common.Session('seeds', flags)
+  runtime.divide_cpu(flags.seeds)
   for size in flags.sizes:
     for batch in flags.batches:
       prompts, group = (2, 2) if flags.toy else BATCHES[batch]
@@ -105,12 +121,15 @@ def main(argv: list[str] | None = None) -> common.Session:
       both = Seeds(work, flags.seeds, flags.steps)
       print(f'{size} {batch}')
       sides = {
+        'spread': common.timed(both.spread),
         'vmapped': common.timed(both.vmapped),
         'in turn': common.timed(both.in_turn),
       }
       turns = common.alternate(sides, flags.repetitions, flags.warmup)
       session.results[f'{size} {batch}'] = {
         'sides': common.report(turns, 'steps'),
+        'devices': both.mesh.size if both.mesh else 1,
+        'spread_over_in_turn': common.ratio(turns, 'spread', 'in turn'),
         'vmapped_over_in_turn': common.ratio(turns, 'vmapped', 'in turn'),
         'params_differ_by': both.largest_difference(),
       }

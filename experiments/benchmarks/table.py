@@ -56,8 +56,9 @@ def rows(folder: Path) -> list[tuple[str, str, str]]:
     out.append(('SFT, ours / torch', compared(found, 'tokens'), 'sft_torch'))
   if 'seeds' in there:
     for work, found in load('seeds')['results'].items():
-      text = f'**{spread(found["vmapped_over_in_turn"])}**'
-      out.append((f'seeds, {work}: vmapped / in turn', text, 'seeds'))
+      for how in ('spread', 'vmapped'):
+        text = f'**{spread(found[f"{how}_over_in_turn"])}**'
+        out.append((f'seeds, {work}: {how} / in turn', text, 'seeds'))
   if 'scaling' in there:
     for line, found in load('scaling')['results'].items():
       text = f'**{found["worst_cost"]:.2f}** (' + ', '.join(

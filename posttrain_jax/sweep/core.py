@@ -6,17 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from posttrain_jax import build, drivers, start
 from posttrain_jax import config as config_lib
-from posttrain_jax.rollout import runs
+from posttrain_jax.rollout.runs import seed_mesh, spread
 from posttrain_jax.types import Array, PyTree, TrainState
 
 __all__ = ['Program', 'make_train', 'seed_mesh', 'spread', 'traceable']
 
-AXIS = 'seed'
 Metrics = dict[str, Array]
 
 
@@ -95,45 +93,6 @@ def traceable(config: Any, keys: Sequence[str]) -> tuple[str, ...]:
   numbers = [key for key in keys if type(flat.get(key)) is float]
   alone = [key for key in numbers if works([key])]
   return tuple(alone) if works(alone) else tuple(alone[:1])
-
-
-def seed_mesh(count: int) -> Mesh | None:
-  """A mesh of as many devices as can share `count` runs equally.
-
-  None where that is one device alone.
-  """
-  there = min(count, jax.device_count())
-  size = next(size for size in range(there, 0, -1) if count % size == 0)
-  if size == 1:
-    return None
-  return jax.make_mesh(
-    (size,),
-    (AXIS,),
-    axis_types=(AxisType.Auto,),
-    devices=jax.devices()[:size],
-  )
-
-
-def spread(
-  body: Callable, in_axes: Sequence[int | None], mesh: Mesh | None = None
-) -> Callable:
-  """`body` of one run for many at once: `jax.vmap`, and over a mesh's devices.
-
-  body     decode loops in it are those of `rollout.runs`
-  in_axes  of its arguments: 0, one a run, or None, the same for all
-  mesh     from `seed_mesh`; a device computes its own runs and waits for no
-           other
-  """
-  together = jax.vmap(body, tuple(in_axes), axis_name=runs.AXIS)
-  if mesh is None:
-    return together
-  return jax.shard_map(
-    together,
-    mesh=mesh,
-    in_specs=tuple(P() if axis is None else P(AXIS) for axis in in_axes),
-    out_specs=P(AXIS),
-    check_vma=False,
-  )
 
 
 class Program:
