@@ -35,6 +35,7 @@ __all__ = [
   'sorting',
   'countdown',
   'make24',
+  'digit_sums',
   'sudoku',
   'list_functions',
   'frozen_lake',
