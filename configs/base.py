@@ -55,6 +55,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.condition = ml_collections.ConfigDict()
   c.condition.name = 'none'
 
+  # What steers own completions, here and in evaluation: of rollout.guides, as
+  # [{'name': 'min_tokens', 'count': 3}].
+  c.guides = ()
+
   c.model = ml_collections.ConfigDict()
   c.model.preset = 'nano'  # or 'depth-N'; not read when init_from is set
   c.model.sliding_window = 0  # tokens seen, 0 = all; read where preset is

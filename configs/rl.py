@@ -37,7 +37,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.group_size = 8
   c.max_new_tokens = 0  # 0 = the longest completion the task's oracle needs
   c.decoder = ml_collections.ConfigDict(part(decoders, 'sample'))
-  c.guides = ()  # of rollout.guides, as [{'name': 'min_tokens', 'count': 3}]
   c.cache_stages = 1  # steps in which the cache grows; more compile for longer
   c.slots = 0  # completions decoded at a time; 0 = all
   c.old_logps = 'sampler'  # or 'learner': rescored, so the first ratio is 1

@@ -24,7 +24,7 @@ from posttrain_jax.evaluate import Evaluator
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import nearest, resolve
-from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout import decoders, guides
 from posttrain_jax.run_tasks import (
   make_evaluators,
   make_task,
@@ -89,6 +89,7 @@ class Run:
 
 
 def _check(config: Any) -> None:
+  guides.names(config.guides)
   if config.paradigm not in PARADIGMS:
     raise ValueError(
       f'unknown paradigm "{config.paradigm}".'
@@ -268,6 +269,11 @@ def _source(config, models, task, tokenizer, sizes):
     decoder=bind(decoders, config.decoder),
     eos_id=tokenizer.eos_id,
     pad_id=tokenizer.pad_id,
+    guide=guides.make(
+      config.guides,
+      eos_id=tokenizer.eos_id,
+      vocab_size=models['policy'].vocab_size,
+    ),
   )
   part = dict(config.collect)
   function = resolve(collect, part.pop('name'), **part)

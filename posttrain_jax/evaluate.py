@@ -21,6 +21,7 @@ from posttrain_jax import diagnostics, masked, rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, environments, select
+from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.tasks import base, split, vocab
 from posttrain_jax.tasks.vocab import Text
 from posttrain_jax.types import Array, PyTree, Rollout
@@ -47,8 +48,12 @@ def generate_and_verify(
   group_size: int,
   decoder: Callable,
   max_new_tokens: int = 0,
+  guide: Guide | None = None,
 ):
-  """(rollout, rewards [B, G]) of completions of a batch of problems."""
+  """(rollout, rewards [B, G]) of completions of a batch of problems.
+
+  guide  steers them besides the task's environment
+  """
   samples = rollout.generate(
     params,
     model,
@@ -61,7 +66,7 @@ def generate_and_verify(
     eos_id=vocab.EOS,
     pad_id=vocab.PAD,
     prompt_ids=examples.prompt_id,
-    **environments.steering(task, examples, group_size),
+    **environments.steering(task, examples, group_size, guide),
   )
   return samples, _verify(task, examples, samples)
 
@@ -123,6 +128,7 @@ class Evaluator:
   samples       samples a problem at temperature 1, for pass@k; 0 = greedy only
   batch         problems at a time (memory)
   beams         of a beam search for each problem; 0 = none
+  guide         steers all completions besides the task's environment
 
   Metrics: eval/accuracy (greedy), eval/length, eval/truncated; with beams
   eval/accuracy_beam, of the best one; and with samples eval/accuracy_sampled
@@ -138,6 +144,7 @@ class Evaluator:
   batch: int
   heldout_fraction: float
   beams: int = 0
+  guide: Guide | None = None
 
   def __post_init__(self):
     if self.beams < 0:
@@ -200,6 +207,7 @@ class Evaluator:
       jax.random.fold_in(key, 1),
       group_size=size,
       decoder=decoder,
+      guide=self.guide,
     )
 
   def _beam(self, params: PyTree, part: Any) -> Array:
@@ -213,6 +221,7 @@ class Evaluator:
       max_new_tokens=self.task.completion_length,
       eos_id=vocab.EOS,
       pad_id=vocab.PAD,
+      guide=self.guide,
     )
     return _verify(self.task, part, select.best_of_n(found, scores))[:, 0]
 
@@ -272,6 +281,7 @@ def _first(evaluator: Evaluator, count: int) -> Callable:
       jax.random.fold_in(key, 1),
       group_size=1,
       decoder=decoders.greedy,
+      guide=evaluator.guide,
     )
     return examples, samples, rewards
 
@@ -300,6 +310,7 @@ def divergence(
       jax.random.fold_in(key, 2),
       group_size=1,
       decoder=decoders.sample,
+      guide=evaluator.guide,
     )
     batch = rollout.assemble_groups(part.prompt, part.prompt_mask, samples)
     log_probs = lambda p: jax.nn.log_softmax(

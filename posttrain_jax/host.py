@@ -16,6 +16,7 @@ from posttrain_jax.data.tokenizers import Tokenizer
 from posttrain_jax.drivers import run_key
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, select
+from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.tasks.text import TextTask, final_answer
 from posttrain_jax.trainers import rl_rewards
 from posttrain_jax.types import Array, PyTree, Rollout, TrainState
@@ -150,6 +151,7 @@ class HostEvaluator:
   batch           problems at a time (memory)
   max_new_tokens  of a completion
   beams           of a beam search for each problem; 0 = none
+  guide           steers all completions
   """
 
   model: ModelConfig
@@ -160,6 +162,7 @@ class HostEvaluator:
   batch: int
   max_new_tokens: int
   beams: int = 0
+  guide: Guide | None = None
 
   def __post_init__(self):
     if self.beams < 0:
@@ -186,6 +189,7 @@ class HostEvaluator:
         eos_id=self.tokenizer.eos_id,
         pad_id=self.tokenizer.pad_id,
         prompt_ids=prompt_ids,
+        guide=self.guide,
       )
 
     return jax.jit(generate, static_argnames='size')
@@ -202,6 +206,7 @@ class HostEvaluator:
         max_new_tokens=self.max_new_tokens,
         eos_id=self.tokenizer.eos_id,
         pad_id=self.tokenizer.pad_id,
+        guide=self.guide,
       )
       return select.best_of_n(found, scores)
 

@@ -5,6 +5,7 @@ from typing import Any
 from posttrain_jax import host, inputs, tasks
 from posttrain_jax.evaluate import Evaluator
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import guides
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.tasks.mixture import Mixture
 from posttrain_jax.tasks.subset import Subset
@@ -51,6 +52,9 @@ def make_evaluators(
   if config.eval.num_problems == 0:
     return {}
   batch = min(config.eval.batch, config.eval.num_problems)
+  guide = guides.make(
+    config.guides, eos_id=tokenizer.eos_id, vocab_size=model.vocab_size
+  )
   if isinstance(task, TextTask):
     evaluator = host.HostEvaluator(
       model=model,
@@ -61,6 +65,7 @@ def make_evaluators(
       beams=config.eval.beams,
       batch=batch,
       max_new_tokens=sizes.max_new_tokens,
+      guide=guide,
     )
     return {'': evaluator}
   make = lambda task: Evaluator(
@@ -71,6 +76,7 @@ def make_evaluators(
     beams=config.eval.beams,
     batch=batch,
     heldout_fraction=config.heldout_fraction,
+    guide=guide,
   )
   if config.task.name == 'mixture':
     condition = dict(config.condition)

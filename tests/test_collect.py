@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ from test_tasks import quick_jit
 
 from posttrain_jax import collect, tasks
 from posttrain_jax.collect.world import World
+from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout import decoders, guides
 from posttrain_jax.tasks import base, vocab
 from posttrain_jax.types import Rollout
 
@@ -377,3 +379,22 @@ def test_oracle_noise_is_the_answer_before():
     assert own.mean() == share
   assert 0 < np.mean([run('oracle', i, noise=0.5)[0].extras['scores'].mean()
                       for i in range(3)]) < 1  # fmt: skip
+
+
+def test_guides_steer_what_models_answer():
+  only_end = guides.allowed_tokens(tokens=(vocab.EOS,))
+  state = types.SimpleNamespace(
+    params=transformer.init(jax.random.key(1), MODEL)
+  )
+
+  def lengths(guide):
+    world = World(**FIELDS, guide=guide)
+
+    def sample(key):
+      examples = world.examples(key)
+      return world.sample(state, 'policy', examples, key, GROUP).mask.sum(-1)
+
+    return jax.jit(sample)(jax.random.key(0))
+
+  assert lengths(None).max() > 1
+  assert lengths(only_end).max() == 1

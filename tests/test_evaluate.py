@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import evaluate, tasks
+from posttrain_jax import build, evaluate, tasks
+from posttrain_jax import config as config_lib
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
-from posttrain_jax.rollout import beam, decoders
+from posttrain_jax.rollout import beam, decoders, guides
 from posttrain_jax.tasks import vocab
 from posttrain_jax.types import Rollout
 
@@ -172,3 +173,33 @@ def test_bad_beams(evaluator):
 
   with pytest.raises(ValueError, match='a task in turns'):
     dataclasses.replace(evaluator, task=Turns())
+
+
+def test_guides_steer_every_answer(evaluator, params, found):
+  steered = dataclasses.replace(
+    evaluator,
+    guide=guides.allowed_tokens(tokens=range(0, vocab.VOCAB_SIZE, 2)),
+  )
+  made = jax.jit(steered)(params, jax.random.key(5))
+  for name in ('accuracy', 'accuracy_sampled', 'accuracy_beam', 'pass@4'):
+    name = f'eval/{name}'
+    assert made[name] == 1.0, name
+  assert found['eval/accuracy_sampled'] < 0.9
+  (first, *_) = steered.transcripts(params, jax.random.key(5), 1)
+  assert first['reward'] == 1.0
+
+
+@pytest.mark.parametrize(
+  'spec', ['configs/sft.py:recipe=rejection_sampling', 'configs/rl.py']
+)
+def test_a_runs_guides_are_those_of_its_evaluation(spec):
+  config = config_lib.load(spec)
+  named = [{'name': 'banned_tokens', 'tokens': [vocab.EOS]}]
+  config_lib.override(config, [('guides', repr(named))])
+  run = build.build(config)
+  assert run.evaluators[''].guide == guides.make(
+    named, eos_id=vocab.EOS, vocab_size=vocab.VOCAB_SIZE
+  )
+  config_lib.override(config, [('guides', "[{'name': 'forced_prefix'}]")])
+  with pytest.raises(ValueError, match='"forced_prefix" needs the tokens'):
+    build.build(config)

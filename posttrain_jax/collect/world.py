@@ -11,6 +11,7 @@ from posttrain_jax import rollout, sharding
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.resolve import nearest
 from posttrain_jax.rollout import decoders, environments
+from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.tasks import split
 from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
 
@@ -48,6 +49,8 @@ class World:
   heldout_fraction  share of all problems that training never sees
   max_new_tokens    of a sampled completion
   decoder           draws tokens: (logits, keys) -> (tokens, logps)
+  guide             steers sampled completions besides the task's environment;
+                    what learns from them is not told of it
   eos_id, pad_id    of the tokenizer
   spent             adds up what one step's rows take
   """
@@ -61,6 +64,7 @@ class World:
   decoder: Callable
   eos_id: int
   pad_id: int
+  guide: Guide | None = None
   spent: Spent = dataclasses.field(default_factory=Spent, compare=False)
 
   @property
@@ -124,7 +128,7 @@ class World:
       eos_id=self.eos_id,
       pad_id=self.pad_id,
       prompt_ids=examples.prompt_id,
-      **environments.steering(self.task, examples, group_size),
+      **environments.steering(self.task, examples, group_size, self.guide),
     )
     self.spent.generated += samples.num_generated()
     if samples.given is not None:

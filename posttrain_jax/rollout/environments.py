@@ -18,10 +18,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.rollout.guide import Guide, next_of, replay, spread
+from posttrain_jax.rollout.guide import (
+  Guide,
+  chain,
+  next_of,
+  replay,
+  spread,
+)
 from posttrain_jax.types import Array, Example, PyTree
 
-__all__ = ['Environment', 'given', 'of', 'steering']
+__all__ = ['Environment', 'given', 'of', 'starts', 'steering']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +104,29 @@ def of(task: Any) -> Environment | None:
   return getattr(task, 'guide', None)
 
 
-def steering(task: Any, examples: Example, group_size: int) -> dict[str, Any]:
-  """Arguments of `rollout.generate` for problems of a task: its guide and the
-  guide's states, or nothing where the task has none."""
-  guide = of(task)
+def starts(task: Any, own: Guide | None, examples: Example) -> PyTree:
+  """States [B, ...] of `chain(of(task), own)` before the first token."""
+  read = lambda: jax.vmap(own.start)(examples.prompt, examples.prompt_mask)
+  if of(task) is None:
+    return read()
+  episodes = jax.vmap(task.episode)(examples)
+  return episodes if own is None else (episodes, read())
+
+
+def steering(
+  task: Any, examples: Example, group_size: int, own: Guide | None = None
+) -> dict[str, Any]:
+  """Arguments of `rollout.generate` for problems of a task: what steers the
+  completions, and its states.
+
+  own  a guide besides the task's environment
+
+  Empty where there is neither.
+  """
+  guide = chain(of(task), own)
   if guide is None:
     return {}
-  states = jax.vmap(task.episode)(examples)
+  states = starts(task, own, examples)
   return {'guide': guide, 'guide_state': spread(states, group_size)}
 
 

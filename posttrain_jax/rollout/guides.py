@@ -267,6 +267,22 @@ def _check_vocabulary(name: str, part: dict[str, Any], size: int) -> None:
       )
 
 
+def names(parts: Sequence[Any]) -> list[str]:
+  """Names of a config's list of guides, for the checks of a run.
+
+  Raises:
+    ValueError: "forced_prefix", whose tokens no config has.
+  """
+  named = [part.get('name') for part in parts if isinstance(part, Mapping)]
+  if 'forced_prefix' in named:
+    raise ValueError(
+      'guides: "forced_prefix" needs the tokens; set prefix.per_prompt for '
+      'beginnings of demonstrations, or call rollout.generate with guide_state '
+      'from your own step'
+    )
+  return named
+
+
 def make(parts: Sequence[Any], *, eos_id: int, vocab_size: int) -> Guide | None:
   """The guide of a config's list of {name, **hparams}; None of an empty one.
 

@@ -1,9 +1,8 @@
 """What an RL config asks for, and what cannot work."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from typing import Any
-
-import jax
 
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax.losses import flow, regularizers
@@ -77,15 +76,8 @@ def make_start(
   environment = environments.of(task)
   if environment is None:
     return None
-
-  def start(examples: Example) -> PyTree:
-    episodes = jax.vmap(task.episode)(examples)
-    if guide == environment:
-      return episodes
-    _, own = guide.parts
-    return episodes, jax.vmap(own.start)(examples.prompt, examples.prompt_mask)
-
-  return start
+  own = None if guide == environment else guide.parts[1]
+  return functools.partial(environments.starts, task, own)
 
 
 def check(config: Any) -> None:
@@ -124,14 +116,7 @@ def check(config: Any) -> None:
 
 
 def _check_guides(config: Any) -> None:
-  named = [part for part in config.guides if isinstance(part, Mapping)]
-  names = [part.get('name') for part in named]
-  if 'forced_prefix' in names:
-    raise ValueError(
-      'guides: "forced_prefix" needs the tokens; set prefix.per_prompt for '
-      'beginnings of demonstrations, or call rollout.generate with guide_state '
-      'from your own step'
-    )
+  names = guides.names(config.guides)
   if not names:
     return
   for key, there in (
