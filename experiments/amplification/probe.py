@@ -1,0 +1,59 @@
+"""`Formats`: what a policy answers in, and how often that is right."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import diagnostics, evaluate
+from posttrain_jax.measures import diversity
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import decoders
+from posttrain_jax.tasks import formats
+from posttrain_jax.types import Array, PyTree
+
+NAMES = tuple(formats.LETTERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Formats:
+  """Probe: `samples` answers at temperature 1 to each of `num_problems`.
+
+  accuracy, passk (k = samples), distinct (different answers / samples);
+  share_NAME  share of answers that begin as the format NAME
+  right_NAME  share of answers that do and are right
+  """
+
+  model: ModelConfig
+  task: Any
+  num_problems: int
+  samples: int
+  heldout_fraction: float
+
+  def __call__(
+    self, params: PyTree, base_params: PyTree | None, key: Array
+  ) -> dict[str, Array]:
+    del base_params
+    problems = evaluate.Evaluator(
+      model=self.model, task=self.task, num_problems=self.num_problems,
+      samples=self.samples, batch=self.num_problems,
+      heldout_fraction=self.heldout_fraction,
+    ).problems(key)  # fmt: skip
+    drawn, _ = evaluate.generate_and_verify(
+      params, self.model, self.task, problems, jax.random.fold_in(key, 1),
+      group_size=self.samples, decoder=decoders.sample,
+    )  # fmt: skip
+    verify = jax.vmap(jax.vmap(self.task.verify, (None, 0, 0)), (0, 0, 0))
+    verdicts = verify(problems, drawn.completion, drawn.mask)
+    right = verdicts['reward']
+    different = diversity.distinct(drawn.completion, drawn.mask)
+    found = {
+      'accuracy': jnp.mean(right),
+      'passk': jnp.mean(diagnostics.pass_at_k(right > 0.5, self.samples)),
+      'distinct': jnp.mean(different),
+    }
+    for name in NAMES:
+      found[f'share_{name}'] = jnp.mean(verdicts[name])
+      found[f'right_{name}'] = jnp.mean(verdicts[name] * right)
+    return found
