@@ -7,11 +7,15 @@ From a start of 32 prompts of 32 tokens, one completion of 32 new tokens each
 `length`, the new tokens, and `group`, the completions of each prompt (of 8
 prompts, since the prompt is shared). The cache grows by 64 tokens at a time.
 `cost` is seconds a token relative to the best point of its line: 1.0 there.
+
+Beside `batch` and `group`, `products` times the weights' matrix products alone,
+in a loop of as many steps (profile_decode): what growing costs in them is the
+machine's and the compiler's, and no decode loop is free of it.
 """
 
 import jax
 
-from experiments.benchmarks import common, generate_hf, ours
+from experiments.benchmarks import common, generate_hf, ours, profile_decode
 from posttrain_jax.models import transformer
 
 START = ours.Work('1m', 32, 32, 1, 32, 0.0)
@@ -34,6 +38,29 @@ def costs(rates: dict[int, float]) -> dict[int, float]:
   return {factor: top / rate for factor, rate in rates.items()}
 
 
+class Products:
+  """Callable: a work's products alone; returns the tokens they stand for."""
+
+  def __init__(self, work: ours.Work, params):
+    self._call = profile_decode.products_alone(work, params)
+    self._tokens = float(work.prompts * work.group_size * work.max_new_tokens)
+
+  def __call__(self) -> float:
+    self._call()
+    return self._tokens
+
+
+def sides_of(line: str, works: dict[int, ours.Work], params) -> dict:
+  """{name: call}: ours at each factor, and the products of as many rows."""
+  made = {}
+  for factor, work in works.items():
+    prompts = ours.random_prompts(jax.random.key(1), work)
+    made[f'{line} x{factor}'] = generate_hf.Ours(work, params, prompts)
+    if line != 'length':  # whose rows stay the same
+      made[f'products x{factor}'] = Products(work, params)
+  return {name: common.timed(call) for name, call in made.items()}
+
+
 def main(argv: list[str] | None = None) -> common.Session:
   """The command line; returns the session, whose JSON is written."""
   parser = common.parser(__doc__)
@@ -53,28 +80,23 @@ def main(argv: list[str] | None = None) -> common.Session:
       work = first._replace(**{field: size})
       stages = -(-work.max_new_tokens // STAGE)
       works[factor] = work._replace(stages=stages)
-    sides = {
-      f'{line} x{factor}': common.timed(
-        generate_hf.Ours(
-          work, params, ours.random_prompts(jax.random.key(1), work)
-        )
-      )
-      for factor, work in works.items()
-    }
+    sides = sides_of(line, works, params)
     turns = common.alternate(sides, flags.repetitions, flags.warmup)
     sides = common.report(turns, 'tokens')
-    rates = {
-      factor: sides[f'{line} x{factor}']['tokens_per_second']['median']
-      for factor in FACTORS
-    }
-    session.results[line] = {
-      'works': {factor: work._asdict() for factor, work in works.items()},
-      'sides': sides,
-      'cost': costs(rates),
-      'worst_cost': max(costs(rates).values()),
-    }
-    shown = {factor: round(x, 2) for factor, x in costs(rates).items()}
-    print(f'{line}: cost of a token {shown}')
+    found = {'works': {factor: x._asdict() for factor, x in works.items()}}
+    for name, key in ((line, 'cost'), ('products', 'products_cost')):
+      if f'{name} x1' not in sides:
+        continue
+      found[key] = costs(
+        {
+          factor: sides[f'{name} x{factor}']['tokens_per_second']['median']
+          for factor in FACTORS
+        }
+      )
+      found[f'worst_{key}'] = max(found[key].values())
+      shown = {factor: round(x, 2) for factor, x in found[key].items()}
+      print(f'{name}: cost of a token {shown}')
+    session.results[line] = {**found, 'sides': sides}
   session.write()
   return session
 

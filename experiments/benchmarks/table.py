@@ -64,6 +64,8 @@ def rows(folder: Path) -> list[tuple[str, str, str]]:
       text = f'**{found["worst_cost"]:.2f}** (' + ', '.join(
         f'x{factor}: {cost:.2f}' for factor, cost in found['cost'].items()
       )
+      if 'worst_products_cost' in found:
+        text += f'; products alone {found["worst_products_cost"]:.2f}'
       out.append((f'scaling, {line}: cost of a token', text + ')', 'scaling'))
   if 'logp_gap' in there:
     for name, found in load('logp_gap')['results'].items():
