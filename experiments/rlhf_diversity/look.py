@@ -1,0 +1,210 @@
+"""What policies write on three sets of problems: right or not, how diverse."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.rlhf_diversity import learned_reward
+from posttrain_jax import lab, rollout, tasks
+from posttrain_jax.measures import diversity
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import decoders, select
+from posttrain_jax.tasks import split, vocab
+from posttrain_jax.types import Array, Example, PyTree, Rollout
+
+# Digits 1 to 9 and the end: what a completion is made of.
+ALPHABET = 10
+WHOLE = dict(name='digit_sums', min_count=3, max_count=6)
+SETS = {
+  'id': dict(name='digit_sums', min_count=3, max_count=4, max_digit=6),
+  'values': dict(name='digit_sums', min_count=3, max_count=4, min_digit=6),
+  'longer': dict(name='digit_sums', min_count=5, max_count=6, max_digit=6),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """Probe `look(params, reward_params, key)` of a policy and a reward model.
+
+  model         of the policy; `scorer` of the reward model
+  problems      held-out ones N of each set, a multiple of `samples`
+  samples       outputs S of each
+  best_of       completions that an output is chosen from by the reward model
+  temperatures  of the sampling
+
+  For each temperature and set, as 'SET@T/NAME': accuracy, score (mean reward),
+  pairs (how often the reward model ranks a right completion above a wrong one
+  of the same problem), distinct and solutions (different outputs and different
+  right ones of S, a share and a number), ead, of the S outputs for one problem,
+  and ead_across, of outputs for S problems, one for each: alike but for where
+  the outputs come from.
+  """
+
+  model: ModelConfig
+  scorer: ModelConfig
+  problems: int
+  samples: int
+  heldout_fraction: float
+  best_of: int = 1
+  temperatures: tuple[float, ...] = (1.0,)
+
+  def __call__(
+    self, params: PyTree, reward_params: PyTree, key: Array
+  ) -> dict[str, Array]:
+    drawn = [
+      (self._problems(name, key), jnp.float32(temperature))
+      for temperature in self.temperatures
+      for name in SETS
+    ]
+    parts = jax.tree.map(lambda *xs: jnp.stack(xs), *drawn)
+    one = lambda part: self._of_set(params, reward_params, *part, key)
+    # One set at a time: memory.
+    found = jax.lax.map(one, parts)
+    names = [f'{name}@{t:g}' for t in self.temperatures for name in SETS]
+    return {
+      f'{name}/{what}': values[i]
+      for what, values in found.items()
+      for i, name in enumerate(names)
+    }
+
+  def _problems(self, name: str, key: Array) -> Example:
+    """Problems of a set, in buffers that are alike for all sets."""
+    place = list(SETS).index(name)
+    example = split.sample_batch(
+      tasks.make(**SETS[name]), jax.random.fold_in(key, place), self.problems,
+      heldout=True, fraction=self.heldout_fraction,
+    )  # fmt: skip
+    answer = dict(example.answer)
+    answer.pop('digits')
+    return example.replace(answer=answer)
+
+  def _of_set(
+    self,
+    params: PyTree,
+    reward_params: PyTree,
+    part: Example,
+    temperature: Array,
+    key: Array,
+  ) -> dict[str, Array]:
+    task = tasks.make(**WHOLE)
+    samples = rollout.generate(
+      params, self.model, part.prompt, part.prompt_mask,
+      jax.random.fold_in(key, len(SETS)),
+      group_size=self.samples * self.best_of,
+      max_new_tokens=task.completion_length,
+      decoder=functools.partial(decoders.sample, temperature=temperature),
+      eos_id=vocab.EOS, pad_id=vocab.PAD, prompt_ids=part.prompt_id,
+    )  # fmt: skip
+    rate = functools.partial(learned_reward.score, reward_params, self.scorer)
+    of_group = lambda f: jax.vmap(jax.vmap(f, (None, 0, 0)))
+    text = samples.completion, samples.mask
+    scores = of_group(rate)(part, *text)
+    right = of_group(task.verify)(part, *text)['reward']
+    found = {'pairs': ranked(scores, right)}
+    if self.best_of > 1:
+      samples, scores, right = best_of(self.best_of, samples, scores, right)
+    text = samples.completion, samples.mask
+    # Outputs for one problem, and for S problems, in groups of one size.
+    groups = jax.tree.map(lambda x: jnp.concatenate([x, _across(x)]), text)
+    ead = diversity.expectation_adjusted_distinct(*groups, ALPHABET)
+    within, across = jnp.split(ead, 2)
+    return found | {
+      'accuracy': jnp.mean(right),
+      'score': jnp.mean(scores),
+      'distinct': jnp.mean(diversity.distinct(*text)),
+      'solutions': jnp.mean(diversity.distinct_correct(*text, right)),
+      'ead': jnp.mean(within),
+      'ead_across': jnp.mean(across),
+    }
+
+
+def _across(x: Array) -> Array:
+  """[N, S, ...] S outputs for each problem -> as many groups of S outputs for
+  S neighbouring problems."""
+  blocks = x.reshape(-1, x.shape[1], *x.shape[1:])
+  return jnp.swapaxes(blocks, 1, 2).reshape(x.shape)
+
+
+def ranked(scores: Array, right: Array) -> Array:
+  """[] share of pairs (right, wrong) of a problem in which the right one has
+  the higher score; ties count half.
+
+  scores, right  [N, S]
+  """
+  gap = scores[:, :, None] - scores[:, None]
+  pair = right[:, :, None] * (1.0 - right[:, None])
+  won = (gap > 0) + 0.5 * (gap == 0)
+  return jnp.sum(pair * won) / jnp.maximum(jnp.sum(pair), 1.0)
+
+
+def best_of(
+  count: int, samples: Rollout, scores: Array, right: Array
+) -> tuple[Rollout, Array, Array]:
+  """The best-scored of every `count` completions, no completion used twice.
+
+  scores, right  [N, S * count]; returns [N, S, ...] of each
+  """
+  size = scores.shape[0]
+  blocks = lambda x: x.reshape(-1, count, *x.shape[2:])
+  back = lambda x: x.reshape(size, -1, *x.shape[2:])
+  pick = lambda x: jnp.max(x, axis=1)
+  own = blocks(scores)
+  chosen = select.best_of_n(jax.tree.map(blocks, samples), own)
+  index = jnp.argmax(own, axis=1)[:, None]
+  verdict = jnp.take_along_axis(blocks(right), index, axis=1)[:, 0]
+  return (
+    jax.tree.map(back, chosen),
+    pick(own).reshape(size, -1),
+    verdict.reshape(size, -1),
+  )
+
+
+def lost(before: Any, after: Any) -> np.ndarray:
+  """How much of a measure is gone, in % of what it was, seed by seed."""
+  return 100.0 * (1.0 - np.asarray(after, float) / np.asarray(before, float))
+
+
+class Judge:
+  """Measures stages of a study, with one reward model for all."""
+
+  def __init__(self, runs: lab.Lab, look: Look, base: lab.Trained):
+    self._lab, self._look, self._base = runs, look, base
+
+  def seen(
+    self, stage: lab.Trained, scorer: lab.Trained, split: str = 'test', **keys
+  ) -> dict[str, np.ndarray]:
+    """What `Look` says, an array of seeds each; `keys` change its fields."""
+    look = dataclasses.replace(self._look, **keys)
+    found = self._lab.measure(stage, look, scorer, split)
+    return {name: np.asarray(values) for name, values in found.items()}
+
+  def values(
+    self, stage: lab.Trained, scorer: lab.Trained, heat: float = 1.0, **keys
+  ) -> dict[str, np.ndarray]:
+    """The measures of an arm, sampled at temperature `heat`."""
+    found = self.seen(stage, scorer, **keys)
+    of = lambda what, name='id': found[f'{name}@{heat:g}/{what}']
+    start = self.seen(self._base, scorer)
+    right = {name: 100.0 * of('accuracy', name) for name in SETS}
+    shifted = (right['values'] + right['longer']) / 2.0
+    within = lost(start['id@1/ead'], of('ead'))
+    across = lost(start['id@1/ead_across'], of('ead_across'))
+    return {
+      'id': right['id'],
+      'values': right['values'],
+      'longer': right['longer'],
+      'shifted': shifted,
+      'gap': right['id'] - shifted,
+      'ead': of('ead'),
+      'ead_across': of('ead_across'),
+      'within_lost': within,
+      'across_lost': across,
+      'narrowing': within - across,
+      'distinct': 100.0 * of('distinct'),
+      'solutions': of('solutions'),
+      'score': of('score'),
+    }

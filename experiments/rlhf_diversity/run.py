@@ -1,0 +1,357 @@
+r"""RLHF, best of n and SFT: generalisation and diversity.
+
+  python -m experiments.rlhf_diversity.run             # full: about 20 minutes
+  python -m experiments.rlhf_diversity.run --reduced   # minutes
+
+A reward model is trained on pairs that the verifier labels; PPO trains on its
+score, best of 16 chooses by it, and SFT goes on with demonstrations. README.md
+has the question and the reading.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from configs import sft
+from experiments.rlhf_diversity import learned_reward
+from experiments.rlhf_diversity.look import SETS, WHOLE, Judge, Look
+from posttrain_jax import accounting, build, lab, tasks
+from posttrain_jax import config as config_lib
+from posttrain_jax.statistics import Claim
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """Sizes of a mode."""
+
+  seeds: int
+  base_steps: int
+  reward_steps: int
+  steps: int
+  rates: tuple[float, ...]
+  problems: int
+
+
+SCALES = {
+  'full': Scale(
+    seeds=5, base_steps=800, reward_steps=200, steps=120,
+    rates=(3e-4, 1e-3, 3e-3), problems=128,
+  ),
+  'reduced': Scale(
+    seeds=2, base_steps=200, reward_steps=40, steps=20, rates=(1e-3,),
+    problems=32,
+  ),
+}  # fmt: skip
+
+RATE = 'optimizer.lr'
+HELDOUT = 0.25
+COOL = 0.5  # a temperature beside 1
+SPECS = {
+  'sft': 'configs/sft.py:recipe=sft',
+  'reward': 'configs/preference.py:recipe=reward_model_centered',
+  'ppo': 'configs/rl.py:recipe=ppo',
+}
+ITEMS = {
+  'sft': (('prompts_per_step', '128'),),
+  'reward': (('prompts_per_step', '64'), ('group_size', '4'),
+             ('collect.sampler', 'ref')),
+  'ppo': (('prompts_per_step', '32'), ('group_size', '4'),
+          ('kl.name', 'kl_k1'), ('kl.coef', '0.05'), ('kl.place', 'reward')),
+}  # fmt: skip
+STUDY = lab.Study(
+  name='rlhf_diversity',
+  title='RLHF, best of n and SFT: generalisation and diversity',
+  question=(
+    'Does a policy trained on a learned reward generalise better than one that '
+    'goes on with demonstrations, in and out of distribution, and what does it '
+    'lose of the diversity of its outputs, for one input and across inputs?'
+  ),
+  paper_claims=(
+    'Understanding the effects of RLHF (124): RLHF generalises better than SFT '
+    'to new inputs, the more so the larger the shift; best of 16 by the same '
+    'reward model is as good or better; RLHF has much less diversity among '
+    'outputs for one input, and somewhat less across inputs.',
+  ),
+  setup=(
+    "Digit sums: '427>19:' asks for four digits from 2 to 7 that add up to 19; "
+    'dozens of answers are right, and demonstrations show each of '
+    'them equally often.',
+    'Base: depth-2 (two layers of width 64), SFT on problems of every kind (3 '
+    'to 6 digits, from 1 to 9), as a pretrained model has seen a little of '
+    'everything. All that follows sees in-distribution problems alone: 3 or 4 '
+    'digits from 1 to 6. Shifted test sets: larger values (3 or 4 digits from '
+    '6 to 9) and longer answers (5 or 6 '
+    'digits from 1 to 6). A quarter of all problems is never trained on.',
+    "Reward model: from the base, Bradley-Terry on the base's best and worst "
+    'of 4 answers as the verifier labels them. PPO: 32 problems x 4 answers, '
+    'GAE with a critic, reward the score at the end of the answer less 0.05 x '
+    'KL to the base on every token; the verifier trains nothing. Best of 16: '
+    "the base's answers, each the best-scored of 16. SFT: the base goes on "
+    'with demonstrations.',
+    '128 held-out problems of each set, 8 outputs each at temperature 1. '
+    'Diversity is EAD over 1- to 5-grams with the 10 tokens that answers are '
+    'made of: among the 8 outputs for one problem, and among outputs for 8 '
+    'problems, one for each.',
+    'SFT at temperature 0.5 is there to compare with: a sharper policy '
+    'without any reward.',
+  ),
+  equal=(
+    'optimizer steps after the base, with 128 rows each: {both} of SFT; '
+    '{reward} of the reward model and {ppo} of PPO. Best of 16 takes the '
+    "reward model's steps and 16 times the sampling"
+  ),
+  tuning=(
+    'the same three learning rates for SFT, the reward model and PPO; SFT and '
+    'PPO by the share of right samples, the reward model by its ranking of '
+    'pairs, each on validation problems in distribution'
+  ),
+  measures={
+    'id': lab.Measure('Right, in distribution', '%', 'higher', 1),
+    'values': lab.Measure('Right, larger values', '%', 'higher', 1),
+    'longer': lab.Measure('Right, longer answers', '%', 'higher', 1),
+    'shifted': lab.Measure('Right, both shifts', '%', 'higher', 1),
+    'gap': lab.Measure('In distribution less shifted', '%', 'lower', 1),
+    'ead': lab.Measure('EAD per input', '', 'higher', 3),
+    'ead_across': lab.Measure('EAD across inputs', '', 'higher', 3),
+    'within_lost': lab.Measure('EAD per input lost', '%', 'lower', 1),
+    'across_lost': lab.Measure('EAD across inputs lost', '%', 'lower', 1),
+    'narrowing': lab.Measure('Lost more per input than across', '%', '', 1),
+    'distinct': lab.Measure('Different outputs of 8', '%', 'higher', 1),
+    'solutions': lab.Measure('Different right ones of 8', '', 'higher', 2),
+    'score': lab.Measure("Reward model's score", '', '', 2),
+  },
+  claims=(
+    Claim('values', '124', 'on larger values, RLHF is right more often than '
+          'SFT', 'values', 'ppo', 'sft', 'greater', 3.0),
+    Claim('longer', '124', 'on longer answers, RLHF is right more often than '
+          'SFT', 'longer', 'ppo', 'sft', 'greater', 3.0),
+    Claim('gap', '124', 'RLHF loses less than SFT between in-distribution and '
+          'shifted problems', 'gap', 'ppo', 'sft', 'less', 2.0),
+    Claim('bon_id', '124', 'best of 16 is right more often than SFT in '
+          'distribution', 'id', 'bon', 'sft', 'greater', 3.0),
+    Claim('bon_shifted', '124', 'best of 16 is right more often than SFT on '
+          'shifted problems', 'shifted', 'bon', 'sft', 'greater', 3.0),
+    Claim('within', '124', 'RLHF has much less diversity per input than SFT',
+          'within_lost', 'ppo', 'sft', 'greater', 10.0),
+    Claim('across', '124', 'RLHF has less diversity across inputs than SFT',
+          'across_lost', 'ppo', 'sft', 'greater', 1.0),
+    Claim('degree', '124', 'RLHF loses more diversity per input than across '
+          'inputs', 'narrowing', 'ppo', 'base', 'greater', 5.0),
+  ),
+  not_reproduced=(
+    'Language models, summarisation and instruction following, judgements by '
+    'GPT-4.',
+    "The paper's diversity of meaning (SBERT, NLI): there is no model of "
+    'meaning here; EAD counts n-grams.',
+    'Best of 16 from the SFT arm: it is from the base, which the pairs were '
+    'sampled from.',
+    'A sweep of the KL coefficient.',
+  ),
+)  # fmt: skip
+
+
+def stage_config(name: str, steps: int, task: dict[str, Any]) -> Any:
+  """A stage's config: the recipe, its overrides, the problems."""
+  config = config_lib.load(SPECS[name]) if name in SPECS else sft.get_config()
+  config_lib.override(config, ITEMS.get(name, ITEMS['sft']))
+  config.task = ml_collections.ConfigDict(tasks.defaults(**task))
+  config.num_steps = steps
+  config.model.preset = 'depth-2'
+  config.heldout_fraction = HELDOUT
+  config.optimizer.schedule = 'constant'
+  config.optimizer.warmup_updates = 0
+  config.steps_per_call = 40
+  config.eval.num_problems = 0
+  if name == 'ppo':
+    # Whose parameters they are is said by the lab's `roles`.
+    config.others = ml_collections.ConfigDict({learned_reward.ROLE: ''})
+  return config
+
+
+def base_config(scale: Scale) -> Any:
+  config = stage_config('base', scale.base_steps, WHOLE)
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.lr = 3e-3
+  return config
+
+
+def best(stages: dict[float, lab.Trained], worth: Any) -> float:
+  """The learning rate of the stage that is worth most on average."""
+  return max(stages, key=lambda rate: float(np.mean(worth(stages[rate]))))
+
+
+def scored_account(stage: lab.Trained) -> list[dict[str, float]]:
+  """PPO's account, with the reward model's reading of every answer."""
+  run = build.build(stage.config)
+  rows = run.sizes.prompts_per_step * run.sizes.group_size
+  flops = stage.config.num_steps * accounting.forward_flops(
+    run.models[learned_reward.ROLE], rows, run.sizes.row_tokens
+  )
+  return [{**own, 'flops': own['flops'] + flops} for own in stage.account]
+
+
+def added(*accounts: list[dict[str, float]]) -> list[dict[str, float]]:
+  return [
+    {item: sum(own[item] for own in seed) for item in accounting.ITEMS}
+    for seed in zip(*accounts)
+  ]
+
+
+def curves(stage: lab.Trained) -> dict[str, Any]:
+  """Ten means along PPO: the score that it trains on, and the truth."""
+  steps = stage.config.num_steps
+  width = max(1, steps // 10)
+  middle = [i + width // 2 for i in range(0, steps - width + 1, width)]
+
+  def means(name: str, factor: float) -> list[list[float]]:
+    values = stage.curves[name]
+    cut = values[:, : len(middle) * width].reshape(-1, len(middle), width)
+    return (factor * cut.mean(axis=2)).tolist()
+
+  of = lambda name, factor=1.0: {
+    'x': middle, 'xlabel': 'optimizer steps', 'y': means(name, factor)
+  }  # fmt: skip
+  return {'score': of('reward'), 'id': of(learned_reward.LOGGED, 100.0)}
+
+
+def figures() -> list[dict[str, Any]]:
+  return [
+    {
+      'kind': 'bars', 'name': 'accuracy', 'title': 'In and out of distribution',
+      'measures': ['id', 'values', 'longer'],
+      'caption': 'Share of right samples on held-out problems, mean and 95% '
+                 'interval over seeds. Only the first set was ever shown after '
+                 'the base.',
+    },
+    {
+      'kind': 'bars', 'name': 'diversity', 'title': 'Diversity that is lost',
+      'measures': ['within_lost', 'across_lost'],
+      'caption': 'EAD over 1- to 5-grams, in % of what the base has. Left: '
+                 'among 8 outputs for one problem. Right: among outputs '
+                 'for 8 problems, one for each. In distribution.',
+    },
+    {
+      'kind': 'frontier', 'name': 'tradeoff',
+      'title': 'Accuracy on shifted problems, and diversity per input',
+      'x': 'shifted', 'y': 'ead',
+      'caption': 'Mean of the two shifted sets against EAD of 8 outputs for '
+                 'one problem.',
+    },
+    {
+      'kind': 'curves', 'name': 'ppo_score', 'measure': 'score',
+      'title': 'PPO: the score it trains on',
+      'caption': "The reward model's score of training answers, in its own "
+                 'unit, means of ten stretches.',
+    },
+    {
+      'kind': 'curves', 'name': 'ppo_truth', 'measure': 'id',
+      'title': 'PPO: what the verifier says of the same answers',
+      'caption': 'Share of right answers on training problems; the verifier '
+                 'trains nothing.',
+    },
+  ]  # fmt: skip
+
+
+def train(runs: lab.Lab, judge: Judge, base: lab.Trained, scale: Scale):
+  """({rate: stage} of each kind, the chosen rate of each)."""
+  stages, chosen = {}, {}
+  config = stage_config('reward', scale.reward_steps, SETS['id'])
+  stages['reward'] = {
+    rate: runs.train('reward', config, base, {RATE: rate})
+    for rate in scale.rates
+  }
+  pairs = lambda stage: judge.seen(base, stage, 'validation')['id@1/pairs']
+  chosen['reward'] = best(stages['reward'], pairs)
+  scorer = stages['reward'][chosen['reward']]
+
+  steps = scale.steps + scale.reward_steps
+  config = stage_config('sft', steps, SETS['id'])
+  stages['sft'] = {
+    rate: runs.train('sft', config, base, {RATE: rate}) for rate in scale.rates
+  }
+  config = stage_config('ppo', scale.steps, SETS['id'])
+  learned_reward.use(runs, config, (RATE,))
+  stages['ppo'] = {
+    rate: learned_reward.used(
+      runs.train(
+        'ppo', config, base, {RATE: rate}, roles={learned_reward.ROLE: scorer}
+      )
+    )
+    for rate in scale.rates
+  }
+  right = lambda stage: judge.seen(stage, scorer, 'validation')['id@1/accuracy']
+  for name in ('sft', 'ppo'):
+    chosen[name] = best(stages[name], right)
+  return stages, chosen
+
+
+def run(runs: lab.Lab, scale: Scale):
+  """Trains and measures every arm; what `lab.main` asks for."""
+  base = runs.train('base', base_config(scale))
+  config = stage_config('ppo', scale.steps, SETS['id'])
+  look = Look(
+    model=build.build(base.config).model,
+    scorer=build.build(config).models[learned_reward.ROLE],
+    problems=scale.problems, samples=8, heldout_fraction=HELDOUT,
+    temperatures=(1.0, COOL),
+  )  # fmt: skip
+  judge = Judge(runs, look, base)
+  stages, chosen = train(runs, judge, base, scale)
+  last = {name: stages[name][chosen[name]] for name in stages}
+  scorer = last['reward']
+  tuned = {
+    name: {RATE: {'grid': list(scale.rates), 'chosen': chosen[name]}}
+    for name in stages
+  }
+
+  def arm(label, family, key, stage, account, more=None, **keys):
+    spec = SPECS[key] if key else 'configs/sft.py:recipe=sft'
+    return lab.Arm(
+      label=label, family=family, config=spec,
+      overrides=dict(ITEMS.get(key, ())), account=account,
+      values=judge.values(stage, scorer, **keys), tuned=tuned.get(key, {}),
+      **(more or {}),
+    )  # fmt: skip
+
+  reward_account = list(scorer.account)
+  ppo_account = added(reward_account, scored_account(last['ppo']))
+  arms = {
+    'base': arm('Start', 'base', '', base, list(base.account)),
+    'sft': arm('SFT', 'sft', 'sft', last['sft'], list(last['sft'].account)),
+    'cool': arm(
+      'SFT, temperature 0.5', 'sft', 'sft', last['sft'],
+      list(last['sft'].account), heat=COOL,
+    ),
+    'bon': arm(
+      'Best of 16', 'other', 'reward', base, reward_account, best_of=16,
+      temperatures=(1.0,)
+    ),
+    'ppo': arm(
+      'Reward model + PPO', 'rl', 'ppo', last['ppo'], ppo_account,
+      {'curves': curves(last['ppo'])},
+    ),
+  }  # fmt: skip
+  pairs = {
+    name: 100 * judge.seen(base, scorer)[f'{name}@1/pairs'].mean()
+    for name in SETS
+  }
+  ranks = ', '.join(f'{value:.0f}% ({name})' for name, value in pairs.items())
+  reading = [
+    'The reward model ranks a right answer of the base above a wrong one of '
+    f'the same held-out problem in {ranks} of pairs.'
+  ]
+  study = dataclasses.replace(
+    STUDY,
+    equal=STUDY.equal.format(
+      both=scale.steps + scale.reward_steps, reward=scale.reward_steps,
+      ppo=scale.steps,
+    ),
+  )  # fmt: skip
+  return study, arms, figures(), reading
+
+
+if __name__ == '__main__':
+  sys.exit(lab.main(__file__, run, SCALES))
