@@ -82,7 +82,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       dict(num_problems=16, samples=8, retention_problems=8, batch=8)
     )
     for name in ('base', 'sft_start', 'grpo', 'more_sft'):
-      c[name].model.preset = 'pico'
+      c[name].model.preset = 'depth-1'
       c[name].num_steps = 2
       c[name].steps_per_call = 2
       c[name].prompts_per_step = 4

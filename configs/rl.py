@@ -79,7 +79,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.steps_per_call = 2
     c.prompts_per_step = 4
     c.group_size = 4
-    c.model.preset = 'pico'
+    c.model.preset = 'depth-1'
     c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
     c.checkpoint.every = 2
   return c

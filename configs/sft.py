@@ -73,7 +73,7 @@ def shrink(c: ml_collections.ConfigDict) -> None:
   c.prompts_per_step = 8
   c.minibatch_rows = c.minibatch_rows and 4
   c.group_size = min(c.group_size, 4)
-  c.model.preset = 'pico'
+  c.model.preset = 'depth-1'
   c.optimizer.warmup_updates = 1
   if c.eval.num_problems:
     c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_rollout import LENGTH, MODEL, USUAL, examples, params, run
 
 from posttrain_jax import build, config, rollout
-from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout import decoders, runs
 
 __all__ = ['examples', 'params']  # fixtures
 
@@ -55,6 +55,27 @@ def test_any_number_of_slots_gives_the_same(params, examples, common, slots):
   assert 4 < expected.finished.sum() < 24
   assert expected.mask[:, :, 1].sum() < 24
   same(program(slots, common)(params, examples), expected)
+
+
+def test_slots_of_runs_side_by_side(params, examples, common):
+  """Runs end at different steps, and each is what it is alone."""
+  keys = jax.random.split(jax.random.key(3), 3)
+
+  def sample(params, e, key, slots):
+    return rollout.generate(
+      params, MODEL, e.prompt, e.prompt_mask, key, group_size=GROUP,
+      max_new_tokens=LENGTH, decoder=decoders.sample, eos_id=common,
+      prompt_ids=e.prompt_id, slots=slots,
+    )  # fmt: skip
+
+  body = functools.partial(sample, slots=3)
+  spread = jax.jit(runs.spread(body, (None, None, 0)), **USUAL)
+  found = spread(params, examples, keys)
+  alone = jax.jit(functools.partial(sample, slots=0), **USUAL)
+  lengths = found.mask.sum((1, 2, 3))
+  assert len(set(lengths.tolist())) == 3
+  for i, key in enumerate(keys):
+    same(jax.tree.map(lambda x, i=i: x[i], found), alone(params, examples, key))
 
 
 def test_completions_that_never_end_or_end_at_once(params, examples):

@@ -11,7 +11,7 @@ GUIDES = '[{"name": "banned_tokens", "tokens": [0, 2, 3]}]'
 COMMON = [
   ('task.size', '2'),
   ('eval.num_problems', '0'),
-  ('model.preset', 'pico'),
+  ('model.preset', 'depth-1'),
   ('prompts_per_step', '8'),
   ('group_size', '8'),
   ('optimizer.lr', '2e-3'),

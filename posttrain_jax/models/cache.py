@@ -240,18 +240,20 @@ def grow(cache: Cache, config: ModelConfig, slots: int) -> Cache:
 
 
 def load_prompt(cache: Cache, slot: Array, prompts: Cache, row: Array) -> Cache:
-  """Row `slot` emptied, with row `row` of filled caches in its fixed part."""
+  """Row `slot` emptied, with row `row` of filled caches in its fixed part.
+
+  A slot beyond the last one changes nothing.
+  """
 
   def put(buffer, source):
-    own = jax.lax.dynamic_index_in_dim(source, row, keepdims=True)
-    zero = jnp.zeros_like(slot)
-    return jax.lax.dynamic_update_slice(
-      buffer, own, (slot,) + (zero,) * (buffer.ndim - 1)
-    )
+    own = source[row]
+    place = (slot, *(slice(size) for size in own.shape))
+    return buffer.at[place].set(own, mode='drop')
 
   def seen(buffer, source):
     wide = (0, buffer.shape[1] - source.shape[1])
-    return buffer.at[slot].set(jnp.pad(source[row], wide, constant_values=-1))
+    own = jnp.pad(source[row], wide, constant_values=-1)
+    return buffer.at[slot].set(own, mode='drop')
 
   return cache.replace(
     keys=jax.tree.map(put, cache.keys, prompts.keys),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import load_prompt
+from posttrain_jax.rollout.runs import any_run
 from posttrain_jax.rollout.work import Drawn, Work
 from posttrain_jax.types import Array
 
@@ -46,12 +47,11 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
       lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), work.guide_state
     ),
   }
-  waiting = lambda c: jnp.any(c['done']) & (c['next'] < count)
   fill = lambda c: jax.lax.while_loop(
-    waiting, lambda c: _refill(work, c), c
-  )  # fmt: skip
+    lambda c: any_run(_waits(work, c)), lambda c: _refill(work, c), c
+  )
   carry = jax.lax.while_loop(
-    lambda c: ~jnp.all(c['done']),
+    lambda c: any_run(~jnp.all(c['done'])),
     lambda c: fill(_advance(work, c)),
     fill(carry),
   )
@@ -78,9 +78,20 @@ def _record(
   return carry, drawn.stopped | (t >= work.max_new_tokens - 1)
 
 
+def _waits(work: Work, carry: dict[str, Any]) -> Array:
+  """Whether there is a free slot and a completion that has not begun."""
+  return jnp.any(carry['done']) & (carry['next'] < work.count)
+
+
 def _refill(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
-  """Gives the first free slot the next completion and its first token."""
-  slot, row = jnp.argmax(carry['done']), carry['next']
+  """Gives the first free slot the next completion and its first token.
+
+  Where none waits (other runs' slots are filled, `rollout.runs`) the slot and
+  the row that are written lie beyond the last ones, and nothing changes.
+  """
+  waits = _waits(work, carry)
+  slot = jnp.where(waits, jnp.argmax(carry['done']), carry['done'].shape[0])
+  row = jnp.minimum(carry['next'], work.count - 1)
   prompt = row // work.group_size
   cache = load_prompt(carry['cache'], slot, work.prefix, prompt)
   drawn = work.draw(
@@ -89,16 +100,18 @@ def _refill(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     jnp.zeros((1,), jnp.int32),
     jax.tree.map(lambda x: x[row][None], work.guide_state),
   )
-  carry, done = _record(work, carry, row[None], 0, drawn)
+  written = jnp.where(waits, row, work.count)[None]
+  carry, done = _record(work, carry, written, 0, drawn)
+  put = lambda buffer, x: buffer.at[slot].set(x, mode='drop')
   state = jax.tree.map(
-    lambda buffer, x: buffer.at[slot].set(x[0]), carry['state'], drawn.state
+    lambda buffer, x: put(buffer, x[0]), carry['state'], drawn.state
   )
   return carry | {
-    'next': row + 1,
-    'row': carry['row'].at[slot].set(row),
-    't': carry['t'].at[slot].set(1),
-    'token': carry['token'].at[slot].set(drawn.token[0]),
-    'done': carry['done'].at[slot].set(done[0]),
+    'next': carry['next'] + waits,
+    'row': put(carry['row'], row),
+    't': put(carry['t'], 1),
+    'token': put(carry['token'], drawn.token[0]),
+    'done': put(carry['done'], done[0]),
     'cache': cache,
     'state': state,
   }
