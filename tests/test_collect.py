@@ -17,6 +17,7 @@ from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, guides
 from posttrain_jax.tasks import base, vocab
+from posttrain_jax.tasks.subset import Subset
 from posttrain_jax.types import Rollout
 
 PROBLEMS, GROUP = 4, 3
@@ -398,3 +399,33 @@ def test_guides_steer_what_models_answer():
 
   assert lengths(None).max() > 1
   assert lengths(only_end).max() == 1
+
+
+def test_fixed_pairs_are_those_of_their_problem():
+  """Two steps of different keys, with rows in another order."""
+  world = World(**{**FIELDS, 'task': Subset(ADDITION, 3)}, guide=None)
+  world = dataclasses.replace(world, num_prompts=6)
+  state = types.SimpleNamespace(
+    ref_params=transformer.init(jax.random.key(1), MODEL)
+  )
+
+  @functools.partial(jax.jit, static_argnames='fixed')
+  def pairs(key, fixed):
+    own = dataclasses.replace(world, spent=collect.Spent())
+    return collect.best_vs_worst(
+      own, state, key, sampler='ref', margin=-1.0, fixed=fixed
+    )[0].tokens
+
+  def by_problem(key, fixed):
+    found = {}
+    for pair in np.asarray(pairs(key, fixed)).reshape(6, 2, -1):
+      prompt = pair[0, : ADDITION.prompt_length].tobytes()
+      found.setdefault(prompt, set()).add(pair.tobytes())
+    return found
+
+  one, other = (by_problem(jax.random.key(i), True) for i in (0, 1))
+  assert all(len(rows) == 1 for rows in one.values())
+  both = one.keys() & other.keys()
+  assert both and all(one[prompt] == other[prompt] for prompt in both)
+  free = by_problem(jax.random.key(0), False)
+  assert any(len(rows) > 1 for rows in free.values())

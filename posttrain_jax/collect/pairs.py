@@ -45,12 +45,15 @@ def best_vs_worst(
   *,
   sampler: str = 'policy',
   margin: float = 0.0,
+  fixed: bool = False,
 ) -> Rows:
   """The best and the worst of `group_size` self-made answers.
 
   sampler  'policy' is online preference optimisation; 'ref' gives what an
            offline data set of the reference's answers would hold
   margin   pairs whose rewards differ by no more are left out: ties say nothing
+  fixed    the same pair whenever a problem comes back, as in a stored data set
+           (with a frozen sampler, and `problems.count` for its size)
 
   Extras: `scores` [R], the rewards.
 
@@ -63,7 +66,7 @@ def best_vs_worst(
   if world.group_size < 2:
     raise ValueError(f'group_size={world.group_size}: a pair needs 2 samples')
   examples, samples, rewards = world.attempts(
-    state, sampler, key, world.group_size
+    state, sampler, key, world.group_size, fixed=fixed
   )
   high, low = jnp.max(rewards, axis=1), jnp.min(rewards, axis=1)
   chosen = rows_of(examples, _pick(samples, jnp.argmax(rewards, axis=1)))
@@ -80,10 +83,12 @@ def oracle_vs_rollout(
   *,
   sampler: str = 'ref',
   keep: str = 'all',
+  fixed: bool = False,
 ) -> Rows:
   """A demonstration against a self-made answer.
 
-  keep  'all', as SPIN does; 'wrong': only where the self-made answer is wrong
+  keep   'all', as SPIN does; 'wrong': only where the self-made answer is wrong
+  fixed  as of `best_vs_worst`
 
   With `ref.refresh_every` the opponent is the previous iterate.
 
@@ -97,7 +102,9 @@ def oracle_vs_rollout(
   if keep not in KEEP:
     raise ValueError(f'unknown keep "{keep}".{nearest(keep, KEEP)}')
   attempt_key, solve_key = jax.random.split(key)
-  examples, samples, rewards = world.attempts(state, sampler, attempt_key, 1)
+  examples, samples, rewards = world.attempts(
+    state, sampler, attempt_key, 1, fixed=fixed
+  )
   tokens, mask = world.solve(examples, solve_key)
   gold = world.verify(examples, tokens[:, None], mask[:, None])[:, 0]
   kept = jnp.ones_like(gold) if keep == 'all' else gold - rewards[:, 0]

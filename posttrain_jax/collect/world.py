@@ -15,6 +15,8 @@ from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.tasks import split
 from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
 
+FIXED = 0  # seed of completions that are the same at every step
+
 
 @dataclasses.dataclass
 class Spent:
@@ -154,12 +156,29 @@ class World:
     return jax.vmap(over_group)(examples, tokens, mask)['reward']
 
   def attempts(
-    self, state: TrainState, sampler: str, key: Array, group_size: int
+    self,
+    state: TrainState,
+    sampler: str,
+    key: Array,
+    group_size: int,
+    *,
+    fixed: bool = False,
   ) -> tuple[Example, Rollout, Array]:
-    """Problems, completions of a model, and their rewards [B, G]."""
+    """Problems, completions of a model, and their rewards [B, G].
+
+    fixed  completions depend on the problem and the model alone: they are the
+           same at every step and in every run
+    """
     example_key, sample_key = jax.random.split(key)
     examples = self.examples(example_key)
-    samples = self.sample(state, sampler, examples, sample_key, group_size)
+    asked = examples
+    if fixed:
+      words = jax.vmap(
+        lambda x: split.fingerprint(split.identity(self.task, x))
+      )
+      asked = examples.replace(prompt_id=words(examples))
+      sample_key = jax.random.key(FIXED)
+    samples = self.sample(state, sampler, asked, sample_key, group_size)
     rewards = self.verify(examples, samples.completion, samples.mask)
     return examples, samples, rewards
 
