@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+
 from posttrain_jax import host, inputs, tasks
 from posttrain_jax.evaluate import Evaluator
 from posttrain_jax.models.config import ModelConfig
@@ -10,6 +12,7 @@ from posttrain_jax.tasks import conditioned
 from posttrain_jax.tasks.mixture import Mixture
 from posttrain_jax.tasks.subset import Subset
 from posttrain_jax.tasks.text import TextTask
+from posttrain_jax.traced import active
 
 __all__ = ['make_evaluators', 'make_task', 'training_task']
 
@@ -31,10 +34,10 @@ def make_task(entry: Any) -> Any:
 def training_task(config: Any, task: Any) -> Any:
   """The task, or as many of its problems as `config.problems` allows."""
   count = config.problems.count
-  if count < 0:
-    raise ValueError(f'problems.count={count} is below 0; 0 = no end of them')
-  if count == 0:
+  if not active(count):
     return task
+  if not isinstance(count, jax.core.Tracer) and count < 0:
+    raise ValueError(f'problems.count={count} is below 0; 0 = no end of them')
   if task is None or isinstance(task, TextTask) or inputs.on_data(config):
     raise ValueError(
       f'problems.count={count} is of in-graph tasks; a file and a task '

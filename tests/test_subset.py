@@ -50,6 +50,27 @@ def test_the_seed_may_be_traced():
   np.testing.assert_array_equal(found[1], draw(1))
 
 
+def test_the_count_may_be_traced():
+  """One program for data sets of several sizes."""
+  keys = jax.random.split(jax.random.key(3), 50)
+  draw = lambda count: jax.vmap(Subset(TASK, count).sample)(keys).prompt
+  found = jax.jit(jax.vmap(draw))(jnp.array([2.0, 7.0]))
+  for index, count in enumerate((2, 7)):
+    np.testing.assert_array_equal(found[index], draw(count))
+  c = config.load('configs/sft.py:smoke', [('problems.count', '4')])
+  task = tasks.make('modular')
+
+  def prompt(count):
+    traced = config.with_values(c, {'problems.count': count})
+    few = run_tasks.training_task(traced, task)
+    return few.sample(jax.random.key(1)).prompt
+
+  expected = Subset(task, 9, c.problems.seed, c.heldout_fraction)
+  np.testing.assert_array_equal(
+    jax.jit(prompt)(9.0), expected.sample(jax.random.key(1)).prompt
+  )
+
+
 @pytest.mark.parametrize('paradigm', ['sft', 'rl', 'preference'])
 def test_a_run_trains_on_them_and_is_judged_on_others(paradigm):
   c = config.load(

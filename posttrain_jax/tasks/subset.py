@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from posttrain_jax.tasks import base, split
 from posttrain_jax.tasks.vocab import Text
@@ -24,18 +25,20 @@ class Subset:
   """`count` training problems of a task, drawn evenly, with repetition.
 
   task      the task that they are of; it judges the answers
-  count     how many; two of them may be equal where the task has few problems
+  count     how many; two of them may be equal where the task has few problems;
+            may be traced, and is then not checked
   seed      which ones; may be traced (sweeps)
   fraction  share of all problems that is held out of them
   """
 
   task: Any
-  count: int
+  count: int | Array
   seed: int | Array = 0
   fraction: float = 0.0
 
   def __post_init__(self):
-    base.check(self.count >= 1, f'problems.count={self.count} is below 1')
+    if not isinstance(self.count, jax.core.Tracer):
+      base.check(self.count >= 1, f'problems.count={self.count} is below 1')
 
   def __getattr__(self, name: str) -> Any:
     # Sizes, verifier, environment and the rest are the task's own.
@@ -49,7 +52,8 @@ class Subset:
     return split.sample(self.task, key, heldout=False, fraction=self.fraction)
 
   def sample(self, key: Array) -> Example:
-    return self.problem(jax.random.randint(key, (), 0, self.count))
+    count = jnp.asarray(self.count, jnp.int32)
+    return self.problem(jax.random.randint(key, (), 0, count))
 
   def solve(self, example: Example, key: Array) -> Text:
     """The demonstration that belongs to the problem, whatever the key."""
