@@ -43,6 +43,11 @@ def test_stages_are_kept_and_go_on_from_each_other(tmp_path, monkeypatch):
   short = runs.train('short', tiny(('num_steps', '2')), hparams=rates)
   assert same(short.params, half.params)
   assert short.digest != half.digest
+  # Nor is it compiled again; a schedule knows how long it will be.
+  assert len(runs._programs) == 1
+  decays = tiny(('optimizer.schedule', 'cosine'))
+  shorter = tiny(('optimizer.schedule', 'cosine'), ('num_steps', '2'))
+  assert stages._computes(decays) != stages._computes(shorter)
   # Seed i goes on from seed i.
   still = runs.train('still', tiny(), base, {'optimizer.lr': 0.0})
   assert same(still.params, base.params)

@@ -81,6 +81,20 @@ def _learns(config: Any) -> dict[str, Any]:
   return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}
 
 
+def _computes(config: Any) -> dict[str, Any]:
+  """The keys of a config that a step's program depends on."""
+  keys = _learns(config)
+  controlled = any(
+    name != 'none'
+    for key, name in keys.items()
+    if key.endswith('controller.name')
+  )
+  if config.optimizer.schedule == 'constant' and not controlled:
+    # A step then does not know how many there will be.
+    del keys['num_steps']
+  return keys
+
+
 class Lab:
   """Trains and measures the stages of a study.
 
@@ -191,7 +205,7 @@ class Lab:
 
   def _run(self, name, config, hparams, given, folder, snapshots) -> None:
     first = time.monotonic()
-    key = digest_of(_learns(config), sorted(hparams))
+    key = digest_of(_computes(config), sorted(hparams))
     if key not in self._programs:
       self._programs[key] = sweep.Program(config, sorted(hparams), self._mesh)
     program = self._programs[key]
