@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_tasks import quick_jit
 
 from configs import rl
 from experiments.rlhf_diversity import learned_reward
 from posttrain_jax import build, tasks
+from posttrain_jax.models import transformer
 from posttrain_jax.tasks import vocab
 from posttrain_jax.types import Example
 
@@ -60,7 +62,7 @@ def test_problems_and_oracle():
     return example, text, verdict['reward']
 
   keys = jax.random.split(jax.random.key(0), 64)
-  example, text, reward = jax.jit(jax.vmap(one))(keys)
+  example, text, reward = quick_jit(jax.vmap(one))(keys)
   assert (reward == 1).all()
   for i in range(64):
     prompt = vocab.decode(example.prompt[i], example.prompt_mask[i])
@@ -91,8 +93,6 @@ def run():
 
 def started(run):
   """A state whose reward model has a head of ones."""
-  from posttrain_jax.models import transformer
-
   params = transformer.init(jax.random.key(1), run.model)
   head = jax.tree.map(jnp.ones_like, params['value_head'])
   return run.init({'policy': params, 'reward': {**params, 'value_head': head}})
@@ -102,15 +102,15 @@ def test_step_is_the_library_s(run):
   """With the verifier as the judge it is `build`'s own step."""
   state, key = started(run), jax.random.key(2)
   own = learned_reward.make_step(run, lambda state: run.task.verify)
-  ours, _ = jax.jit(own)(state, key)
-  theirs, _ = jax.jit(run.step)(state, key)
+  ours, _ = quick_jit(own)(state, key)
+  theirs, _ = quick_jit(run.step)(state, key)
   for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(theirs.params)):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_the_model_s_score_is_the_reward(run):
   state = started(run)
-  step = jax.jit(learned_reward.make_step(run))
+  step = quick_jit(learned_reward.make_step(run))
   _, metrics = step(state, jax.random.key(2))
   # A head of zeros scores 0; with a bias of 3 every answer scores 3.
   flat = jax.tree.map(jnp.zeros_like, state.others['reward']['value_head'])

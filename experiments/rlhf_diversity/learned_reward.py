@@ -1,7 +1,7 @@
 """PPO whose reward is a learned model's score, in the lab's own program.
 
-  learned_reward.use(runs, config, ('optimizer.lr',))
-  stage = runs.train('ppo', config, base, rates, roles={'reward': model})
+  with learned_reward.in_place():
+    stage = runs.train('ppo', config, base, rates, roles={'reward': model})
 
 `config.others.reward` names the role, so that its parameters are in the state;
 `build` makes everything but the step, whose reward is a task's verifier there.
@@ -9,22 +9,23 @@ Here the same public parts are joined with the model's score in its place. The
 verifier's verdict is logged as 'rewards/verified/mean' and trains nothing.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
 from posttrain_jax import build, lab, optim, rollout, run_sizes, sweep
-from posttrain_jax.lab import stages
 from posttrain_jax.models import heads, transformer
 from posttrain_jax.tasks import split
 from posttrain_jax.trainers import rl, rl_objective, step, update
 from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.types import Array, Example, PyTree, TrainState
 
-__all__ = ['ROLE', 'make_step', 'score', 'use', 'used']
+__all__ = ['ROLE', 'in_place', 'make_step', 'score', 'used']
 
 ROLE = 'reward'
 LOGGED = 'rewards/verified/mean'
@@ -115,15 +116,15 @@ class Program(sweep.Program):
     return dataclasses.replace(run, step=make_step(run))
 
 
-def use(runs: lab.Lab, config: Any, names: Sequence[str]) -> None:
-  """Lets `runs.train(config)` with hyperparameters `names` use `Program`.
+@contextlib.contextmanager
+def in_place() -> Iterator[None]:
+  """Inside of it `Lab.train` makes a `Program` of what it compiles.
 
-  The lab has no argument for the program of a stage: it is put where the lab
-  keeps programs that it has compiled. `used` says whether that worked.
+  The lab has no argument for a stage's program, and looks it up in the room
+  `sweep`. `used` says whether that worked.
   """
-  key = stages.digest_of(stages._learns(config), sorted(names))
-  if key not in runs._programs:
-    runs._programs[key] = Program(config, sorted(names))
+  with mock.patch.object(sweep, 'Program', Program):
+    yield
 
 
 def used(stage: lab.Trained) -> lab.Trained:
