@@ -1,0 +1,196 @@
+"""What is asked of a budget of examples, the settings, and what is claimed."""
+
+import dataclasses
+
+from posttrain_jax import lab
+from posttrain_jax.statistics import Claim
+
+# What the base has seen: no carries written out, no digits turned around.
+BASE = {
+  'addition': dict(num_digits=2),
+  'modular': dict(modulus=10),
+  'sorting': dict(length=3, max_value=9),
+}
+# A way to reason, and a way to write what is known.
+TARGETS = {
+  'cot': dict(name='addition', num_digits=2, chain_of_thought=True),
+  'style': dict(name='addition', num_digits=2, reverse=True),
+}
+SHARES = {
+  'f100': 1.0, 'f75': 0.75, 'f50': 0.5, 'f25': 0.25, 'f10': 0.1, 'f0': 0.0,
+}  # fmt: skip
+LABELS = {
+  'f100': 'All on demonstrations',
+  'f75': '75% on demonstrations',
+  'f50': '50%',
+  'f25': '25%',
+  'f10': '10%',
+  'f0': 'All on preferences',
+}
+# Of a step: demonstrations, or pairs.
+ROWS = 32
+BETA = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """One curve over shares.
+
+  budget  in preference pairs
+  price   of a demonstration, in pairs
+  """
+
+  task: str
+  budget: int
+  price: float = 1.0
+  preset: str = 'pico'
+
+  def counts(self, share: float) -> tuple[int, int]:
+    """(demonstrations, pairs) where `share` of the budget buys the former."""
+    return (
+      round(share * self.budget / self.price),
+      round((1.0 - share) * self.budget),
+    )
+
+
+SETTINGS = {
+  'cot_200': Setting('cot', 200),
+  'cot_1000': Setting('cot', 1000),
+  'cot_4000': Setting('cot', 4000),
+  'cot_4000_dear': Setting('cot', 4000, price=4.0),
+  'cot_4000_small': Setting('cot', 4000, preset='depth-1'),
+  'style_200': Setting('style', 200),
+  'style_1000': Setting('style', 1000),
+  'style_4000': Setting('style', 4000),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """Sizes of a mode.
+
+  writer_steps  of SFT on the target, of the model that writes the pairs' wrong
+                answers
+  epochs        over demonstrations, and over pairs
+  sft_rates     learning rates to choose from, where all goes to demonstrations
+  dpo_rates     the same of every stage on pairs
+  """
+
+  seeds: int
+  base_steps: int
+  writer_steps: int
+  epochs: int
+  sft_rates: tuple[float, ...]
+  dpo_rates: tuple[float, ...]
+  settings: tuple[str, ...]
+  shares: tuple[str, ...]
+  problems: int
+
+  def steps(self, count: int) -> int:
+    return max(1, round(count * self.epochs / ROWS))
+
+
+SCALES = {
+  'full': Scale(
+    seeds=5, base_steps=400, writer_steps=60, epochs=4, sft_rates=(1e-3, 3e-3),
+    dpo_rates=(1e-4, 3e-4, 1e-3), settings=tuple(SETTINGS),
+    shares=tuple(SHARES), problems=256,
+  ),
+  'reduced': Scale(
+    seeds=2, base_steps=100, writer_steps=20, epochs=2, sft_rates=(3e-3,),
+    dpo_rates=(3e-4,), settings=('cot_200', 'style_200'),
+    shares=('f100', 'f50', 'f0'), problems=64,
+  ),
+}  # fmt: skip
+
+
+def _title(name: str) -> str:
+  own = SETTINGS[name]
+  task = {'cot': 'Reasoning', 'style': 'Style'}[own.task]
+  more = ', dear demonstrations' if own.price > 1 else ''
+  more += ', small model' if own.preset != 'pico' else ''
+  return f'{task}, budget {own.budget}{more}'
+
+
+MEASURES = {
+  **{
+    name: lab.Measure(_title(name), '%', 'higher', 1) for name in SETTINGS
+  },
+  **{
+    f'form_{name}': lab.Measure(f'Form kept: {_title(name)}', '%', 'higher', 1)
+    for name, own in SETTINGS.items()
+    if own.task == 'cot'
+  },
+}  # fmt: skip
+
+STUDY = lab.Study(
+  name='budget',
+  title='A budget between demonstrations and preferences',
+  question=(
+    'Of a fixed number of annotated examples, how many should be '
+    'demonstrations for SFT and how many preference pairs for DPO after it?'
+  ),
+  paper_claims=(
+    'Balancing the Budget (005, 2502.11284): below a thousand examples SFT '
+    'alone is best; with more, a growing share of preferences is.',
+    'Preferences alone, on the base model, cost 15 to 20 points on '
+    'grade-school mathematics against spending less than a tenth on SFT first '
+    '(the cold start).',
+  ),
+  setup=(
+    'Base: 400 steps of 128 rows on two-digit addition (the sum alone), '
+    'arithmetic modulo 10 and sorting.',
+    'Reasoning: the same additions with every column written out before the '
+    'sum. Style: the sum is to be written from its lowest digit on. The base '
+    'has seen neither.',
+    'A pair is a demonstration against a wrong answer of a writer, a model '
+    'tuned on the target for 60 steps, whose work the budget does not pay '
+    '(the paper has GPT-4o). Pairs whose two answers are alike teach nothing '
+    'and are paid for all the same.',
+    'Demonstrations and pairs are of two draws of problems; smaller sets are '
+    'the beginnings of larger ones. Four epochs over either, 32 examples a '
+    'step; the reference of DPO (beta 0.1) is the model after SFT.',
+    'A dear demonstration costs as much as four pairs; else as much as one. '
+    'The small model has one layer of the three.',
+    'Greedy accuracy on 256 held-out problems; the form is kept where an '
+    'answer has columns before its sum.',
+  ),
+  equal=(
+    'the budget of examples within a column, the epochs over them, and the '
+    'rows of a step (the account is of "Reasoning, budget 4000")'
+  ),
+  tuning=(
+    'the rate of SFT (0.001, 0.003) where all goes to demonstrations, the rate '
+    'of DPO (0.0001, 0.0003, 0.001) at every share; the best on validation '
+    'problems'
+  ),
+  measures=MEASURES,
+  claims=(
+    Claim('few', '005', 'of 200 examples for reasoning, all on demonstrations '
+          'beats half', 'cot_200', 'f100', 'f50', 'greater', 2.0),
+    Claim('many', '005', 'of 4000 examples for reasoning, a quarter on '
+          'demonstrations beats all', 'cot_4000', 'f25', 'f100', 'greater',
+          2.0),
+    Claim('cold', '005', 'of 4000 examples for reasoning, a tenth on '
+          'demonstrations beats none', 'cot_4000', 'f10', 'f0', 'greater',
+          15.0),
+    Claim('cold_form', '005', 'and without demonstrations the form is not kept',
+          'form_cot_4000', 'f10', 'f0', 'greater', 15.0),
+    Claim('cold_small', '005', 'the same on the small model', 'cot_4000_small',
+          'f10', 'f0', 'greater', 15.0),
+    Claim('dear', '005', 'where demonstrations are dear, a quarter on them '
+          'beats all', 'cot_4000_dear', 'f25', 'f100', 'greater', 2.0),
+    Claim('style_few', '005', 'of 200 examples for style, all on '
+          'demonstrations beats half', 'style_200', 'f100', 'f50', 'greater',
+          2.0),
+    Claim('style_many', '005', 'of 4000 examples for style, a quarter on '
+          'demonstrations beats all', 'style_4000', 'f25', 'f100', 'greater',
+          2.0),
+  ),
+  not_reproduced=(
+    'The paper has models of 1 to 14 billion parameters with LoRA, budgets up '
+    'to 20,000 and four tasks; summarisation and helpfulness need a judge.',
+    'Its pairs join right and wrong answers of one stronger model; here the '
+    'right ones are an oracle\'s.',
+  ),
+)  # fmt: skip

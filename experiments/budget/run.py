@@ -1,0 +1,287 @@
+r"""A budget of examples, divided between demonstrations and preferences.
+
+  python -m experiments.budget.run             # full: half an hour
+  python -m experiments.budget.run --reduced   # minutes
+
+README.md has the question and the reading, design.py the settings and claims.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from configs import sft
+from experiments.budget.design import (
+  BASE,
+  BETA,
+  LABELS,
+  ROWS,
+  SCALES,
+  SETTINGS,
+  SHARES,
+  STUDY,
+  TARGETS,
+  Scale,
+  Setting,
+)
+from posttrain_jax import build, evaluate, lab, tasks
+from posttrain_jax import config as config_lib
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import decoders
+from posttrain_jax.tasks import vocab
+from posttrain_jax.types import Array, PyTree
+
+# Target, its title, measure, its label
+PLOTS = (
+  ('cot', 'Reasoning', 'accuracy', 'accuracy'),
+  ('cot', 'Reasoning', 'form', 'form kept'),
+  ('style', 'Style', 'accuracy', 'accuracy'),
+)
+RATE, COUNT = 'optimizer.lr', 'problems.count'
+SFT, DPO = 'configs/sft.py:recipe=sft', 'configs/preference.py:recipe=dpo'
+
+
+def _shared(config: Any, preset: str) -> Any:
+  config.model.preset = preset
+  config.optimizer.schedule = 'constant'
+  config.optimizer.warmup_updates = 0
+  config.steps_per_call = 50
+  config.eval.num_problems = 0
+  return config
+
+
+def base_config(preset: str, scale: Scale) -> Any:
+  config = sft.get_config()
+  config.task = sft.mixture(BASE)
+  config.num_steps = scale.base_steps
+  config.prompts_per_step = 128
+  config.optimizer.lr = 3e-3
+  return _shared(config, preset)
+
+
+def stage_config(kind: str, task: str, preset: str, steps: int) -> Any:
+  """SFT or DPO on a limited set of a target's problems."""
+  config = config_lib.load({'sft': SFT, 'dpo': DPO}[kind])
+  config.task = ml_collections.ConfigDict(tasks.defaults(**TARGETS[task]))
+  config.num_steps = steps
+  config.prompts_per_step = ROWS
+  config.problems.count = 1  # how many there are is an input of the program
+  config.problems.seed = {'sft': 1, 'dpo': 2}[kind]
+  if kind == 'dpo':
+    config.group_size = 1
+    config.others = ml_collections.ConfigDict({'writer': ''})
+    config_lib.override(
+      config,
+      [
+        ('collect.name', 'oracle_vs_rollout'), ('collect.sampler', 'writer'),
+        ('collect.keep', 'wrong'), ('collect.fixed', 'true'),
+        ('loss.beta', str(BETA)),
+      ],
+    )  # fmt: skip
+  return _shared(config, preset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+  """Probe of greedy answers to a target's held-out problems.
+
+  accuracy  right ones
+  form      those that have the marker between a chain of thought and its sum
+  """
+
+  model: ModelConfig
+  task: Any
+  num_problems: int
+  heldout_fraction: float
+
+  def __call__(
+    self, params: PyTree, base_params: PyTree, key: Array
+  ) -> dict[str, Array]:
+    del base_params
+    problems = evaluate.Evaluator(
+      model=self.model, task=self.task, num_problems=self.num_problems,
+      samples=0, batch=self.num_problems,
+      heldout_fraction=self.heldout_fraction,
+    ).problems(key)  # fmt: skip
+    samples, rewards = evaluate.generate_and_verify(
+      params, self.model, self.task, problems, key, group_size=1,
+      decoder=decoders.greedy,
+    )  # fmt: skip
+    marked = samples.completion[:, 0] == vocab.token('>')
+    form = jnp.any(marked & (samples.mask[:, 0] > 0), axis=1)
+    form &= samples.finished[:, 0] > 0
+    return {
+      'accuracy': jnp.mean(rewards),
+      'form': jnp.mean(form.astype(jnp.float32)),
+    }
+
+
+class Bench:
+  """The bases and writers, and stages and measures on top of them."""
+
+  def __init__(self, runs: lab.Lab, scale: Scale):
+    self._lab, self.scale = runs, scale
+    self._bases: dict[str, lab.Trained] = {}
+
+  def base(self, preset: str) -> lab.Trained:
+    if preset not in self._bases:
+      config = base_config(preset, self.scale)
+      self._bases[preset] = self._lab.train(f'base-{preset}', config)
+    return self._bases[preset]
+
+  def writer(self, own: Setting) -> lab.Trained:
+    config = stage_config('sft', own.task, own.preset, self.scale.writer_steps)
+    config.problems.count = 0
+    config.prompts_per_step = 128
+    config.optimizer.lr = 3e-3
+    return self._lab.train(
+      f'writer-{own.task}-{own.preset}', config, self.base(own.preset)
+    )
+
+  def sft(self, own: Setting, count: int, rate: float) -> lab.Trained:
+    steps = self.scale.steps(count)
+    return self._lab.train(
+      f'sft-{own.task}-{own.preset}-{count}',
+      stage_config('sft', own.task, own.preset, steps),
+      self.base(own.preset),
+      {RATE: rate, COUNT: float(count)},
+    )
+
+  def dpo(
+    self, own: Setting, start: lab.Trained, count: int, rate: float
+  ) -> lab.Trained:
+    steps = self.scale.steps(count)
+    return self._lab.train(
+      f'dpo-{own.task}-{own.preset}-{count}',
+      stage_config('dpo', own.task, own.preset, steps),
+      start,
+      {RATE: rate, COUNT: float(count)},
+      roles={'writer': self.writer(own)},
+    )
+
+  def measure(self, own: Setting, stage: lab.Trained, split: str = 'test'):
+    """{'accuracy', 'form'} in %, of each seed."""
+    config = self.base(own.preset).config
+    probe = Answers(
+      build.build(config).model,
+      tasks.make(**TARGETS[own.task]),
+      self.scale.problems,
+      config.heldout_fraction,
+    )
+    found = self._lab.measure(stage, probe, split=split)
+    return {name: 100.0 * np.asarray(x) for name, x in found.items()}
+
+  def best(self, own: Setting, stages: dict[float, lab.Trained]) -> float:
+    """The rate whose stage is best on validation problems."""
+    score = lambda rate: float(
+      np.mean(self.measure(own, stages[rate], 'validation')['accuracy'])
+    )
+    return max(stages, key=score)
+
+
+def curve(bench: Bench, own: Setting) -> dict[str, dict[str, Any]]:
+  """{share: its stages, rates and measures} of a setting."""
+  scale, found = bench.scale, {}
+  whole, _ = own.counts(1.0)
+  tried = {rate: bench.sft(own, whole, rate) for rate in scale.sft_rates}
+  sft_rate = bench.best(own, tried)
+  for name in scale.shares:
+    demonstrations, pairs = own.counts(SHARES[name])
+    stages, rates = [], {'sft': sft_rate}
+    start = bench.base(own.preset)
+    if demonstrations:
+      start = bench.sft(own, demonstrations, sft_rate)
+      stages.append(start)
+    if pairs:
+      tried = {
+        rate: bench.dpo(own, start, pairs, rate) for rate in scale.dpo_rates
+      }
+      rates['dpo'] = bench.best(own, tried)
+      start = tried[rates['dpo']]
+      stages.append(start)
+    found[name] = {
+      'stages': stages, 'rates': rates, **bench.measure(own, start),
+    }  # fmt: skip
+  return found
+
+
+def make_arm(name: str, curves: dict[str, dict], scale: Scale) -> lab.Arm:
+  values, chosen = {}, {}
+  for setting, points in curves.items():
+    point = points[name]
+    values[setting] = point['accuracy']
+    if SETTINGS[setting].task == 'cot':
+      values[f'form_{setting}'] = point['form']
+    for kind, rate in point['rates'].items():
+      if kind == 'sft' and SHARES[name] == 0.0:
+        continue
+      chosen.setdefault(kind, {})[setting] = rate
+  shown = 'cot_4000' if 'cot_4000' in curves else next(iter(curves))
+  grids = {'sft': scale.sft_rates, 'dpo': scale.dpo_rates}
+  return lab.Arm(
+    label=LABELS[name],
+    family='preference' if SHARES[name] < 0.5 else 'sft',
+    config=f'{SFT}; {DPO}',
+    overrides={'share of demonstrations': SHARES[name]},
+    values=values,
+    account=lab.total_account(curves[shown][name]['stages']),
+    tuned={
+      f'{RATE} of {kind}': {'grid': list(grids[kind]), 'chosen': rates}
+      for kind, rates in chosen.items()
+    },
+  )
+
+
+def figures(curves: dict[str, dict]) -> list[dict[str, Any]]:
+  """Accuracy and form along the share, for each target."""
+  found = []
+  for task, title, what, label in PLOTS:
+    series = {}
+    for setting, points in curves.items():
+      if SETTINGS[setting].task != task:
+        continue
+      shares = sorted(points, key=SHARES.get)
+      series[STUDY.measures[setting].label.split(', ', 1)[1]] = {
+        'x': [100.0 * SHARES[name] for name in shares],
+        'y': [points[name][what].tolist() for name in shares],
+      }
+    if series:
+      found.append(
+        {
+          'kind': 'lines', 'name': f'{task}_{what}',
+          'title': f'{title}: {label} by the share of demonstrations',
+          'xlabel': 'share of the budget on demonstrations (%)',
+          'ylabel': f'{label} (%)', 'logx': False, 'series': series,
+          'caption': 'Greedy answers to held-out problems, mean over seeds; '
+                     'the rest of the budget is preference pairs for DPO.',
+        }
+      )  # fmt: skip
+  return found
+
+
+def run(runs: lab.Lab, scale: Scale):
+  """Trains and measures every share of every setting."""
+  bench = Bench(runs, scale)
+  curves = {name: curve(bench, SETTINGS[name]) for name in scale.settings}
+  arms = {name: make_arm(name, curves, scale) for name in scale.shares}
+  there = [
+    claim
+    for claim in STUDY.claims
+    if {claim.arm, claim.against} <= arms.keys()
+    and claim.measure.removeprefix('form_') in curves
+  ]
+  asked = {
+    name: measure
+    for name, measure in STUDY.measures.items()
+    if name.removeprefix('form_') in curves
+  }
+  study = dataclasses.replace(STUDY, claims=there, measures=asked)
+  return study, arms, figures(curves), []
+
+
+if __name__ == '__main__':
+  sys.exit(lab.main(__file__, run, SCALES))
