@@ -1,5 +1,6 @@
 """What tasks share: building an Example, checking knobs, exact-match verify."""
 
+import jax
 import jax.numpy as jnp
 
 from posttrain_jax.tasks import vocab
@@ -16,6 +17,21 @@ def example(prompt: Text, answer: dict[str, Array], size: int) -> Example:
     prompt_id=jnp.uint32(0),
     answer=answer,
   )
+
+
+def two_numbers(key: Array, num_digits: int, sign: str) -> Example:
+  """'27+5=' of two numbers of up to `num_digits` digits; answer {'terms'}."""
+  # Uniform over lengths first, so that short operands are not rare.
+  length_key, digit_key = jax.random.split(key)
+  digits = jax.random.randint(length_key, (2,), 1, num_digits + 1)
+  terms = jax.random.randint(digit_key, (2,), 0, 10**digits)
+  prompt = vocab.join(
+    vocab.number(terms[0], num_digits),
+    vocab.literal(sign),
+    vocab.number(terms[1], num_digits),
+    vocab.literal('='),
+  )
+  return example(prompt, {'terms': terms}, 2 * num_digits + 2)
 
 
 def check(condition: bool, message: str) -> None:

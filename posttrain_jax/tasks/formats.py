@@ -70,17 +70,7 @@ class Task:
     return 1 + max(asked) + 1  # with the letter and the EOS
 
   def sample(self, key: Array) -> Example:
-    # Uniform over lengths first, so that short operands are not rare.
-    length_key, digit_key = jax.random.split(key)
-    digits = jax.random.randint(length_key, (2,), 1, self.num_digits + 1)
-    terms = jax.random.randint(digit_key, (2,), 0, 10**digits)
-    prompt = vocab.join(
-      vocab.number(terms[0], self.num_digits),
-      vocab.literal('+'),
-      vocab.number(terms[1], self.num_digits),
-      vocab.literal('='),
-    )
-    return base.example(prompt, {'terms': terms}, self.prompt_length)
+    return base.two_numbers(key, self.num_digits, '+')
 
   def identity(self, example: Example) -> Array:
     """The two numbers, whichever comes first."""
