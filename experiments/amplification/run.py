@@ -23,6 +23,7 @@ from experiments.amplification.design import (
   DIGITS,
   KLS,
   NAMES,
+  READING,
   SAMPLES,
   SCALES,
   STUDY,
@@ -195,8 +196,9 @@ def trained_arm(
   way: str,
   scale: Scale,
   rates: tuple[float, ...],
-) -> tuple[lab.Arm, dict[str, Any]]:
-  """An arm at the best of `rates`, and the path of its shares."""
+) -> tuple[lab.Arm, dict[int, np.ndarray], dict[float, dict]]:
+  """An arm at the best of `rates`, the path of its shares, and what each rate
+  comes to on validation problems."""
   spec = WAYS[way]
   config = arm_config(way, base.stage.config.model.preset, scale.steps)
   # As an input of the program, so that both compile once.
@@ -207,11 +209,14 @@ def trained_arm(
       f'{base_name}-{way}', config, base.stage,
       {'optimizer.lr': rate, **hparams}, snapshots=scale.snapshots,
     )  # fmt: skip
-  score = {
-    rate: float(np.mean(base.judge.quick(stage, 'validation')['accuracy']))
-    for rate, stage in finals.items()
-  }
-  rate = max(score, key=score.get)
+  tried = {}
+  for rate, stage in finals.items():
+    seen = base.judge.quick(stage, 'validation')
+    tried[rate] = {
+      'accuracy': seen['accuracy'],
+      'top': shares(seen).max(axis=0),
+    }
+  rate = max(tried, key=lambda rate: float(np.mean(tried[rate]['accuracy'])))
   stage = finals[rate]
   found = base.judge.full(stage)
   path = {0: base.found}
@@ -235,13 +240,13 @@ def trained_arm(
       'y': np.stack([x['accuracy'] for x in path.values()], axis=1).tolist(),
     }},
   )  # fmt: skip
-  return arm, {step: shares(x) for step, x in path.items()}
+  return arm, {step: shares(x) for step, x in path.items()}, tried
 
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
   bases = make_bases(runs, scale)
-  arms, paths = {}, {}
+  arms, paths, tried = {}, {}, {}
   for name, base in bases.items():
     arms[name] = base_arm(name, base)
     arms[f'{name}_filtered'] = filtered_arm(base, name)
@@ -251,10 +256,15 @@ def run(runs: lab.Lab, scale: Scale):
       if way in KLS or name != 'small':
         rates = (arms['small_grpo'].tuned['optimizer.lr']['chosen'],)
       key = f'{name}_{way}'
-      arms[key], paths[key] = trained_arm(runs, base, name, way, scale, rates)
+      arms[key], paths[key], found = trained_arm(
+        runs, base, name, way, scale, rates
+      )
+      if rates is scale.rates:
+        tried[WAYS[way].label] = found
   there = [x for x in STUDY.claims if {x.arm, x.against} <= set(arms)]
   study = dataclasses.replace(STUDY, claims=there)
-  return study, arms, figures.make(arms, paths), []
+  reading = READING if scale is SCALES['full'] else ()
+  return study, arms, figures.make(arms, paths, tried), reading
 
 
 if __name__ == '__main__':
