@@ -38,12 +38,14 @@ class Setting:
 
   budget  in preference pairs
   price   of a demonstration, in pairs
+  tuned   the setting whose rates it takes, share by share; '': its own
   """
 
   task: str
   budget: int
   price: float = 1.0
   preset: str = 'pico'
+  tuned: str = ''
 
   def counts(self, share: float) -> tuple[int, int]:
     """(demonstrations, pairs) where `share` of the budget buys the former."""
@@ -56,12 +58,12 @@ class Setting:
 SETTINGS = {
   'cot_200': Setting('cot', 200),
   'cot_1000': Setting('cot', 1000),
-  'cot_4000': Setting('cot', 4000),
-  'cot_4000_dear': Setting('cot', 4000, price=4.0),
-  'cot_4000_small': Setting('cot', 4000, preset='depth-1'),
+  'cot_4000': Setting('cot', 4000, tuned='cot_1000'),
+  'cot_4000_dear': Setting('cot', 4000, price=4.0, tuned='cot_1000'),
+  'cot_4000_small': Setting('cot', 4000, preset='depth-1', tuned='cot_1000'),
   'style_200': Setting('style', 200),
   'style_1000': Setting('style', 1000),
-  'style_4000': Setting('style', 4000),
+  'style_4000': Setting('style', 4000, tuned='style_1000'),
 }
 
 
@@ -71,7 +73,8 @@ class Scale:
 
   writer_steps  of SFT on the target, of the model that writes the pairs' wrong
                 answers
-  epochs        over demonstrations, and over pairs
+  epochs        over demonstrations; over pairs, which are two rows each, half
+                as many, so that an example is as many rows of either
   sft_rates     learning rates to choose from, where all goes to demonstrations
   dpo_rates     the same of every stage on pairs
   """
@@ -86,8 +89,9 @@ class Scale:
   shares: tuple[str, ...]
   problems: int
 
-  def steps(self, count: int) -> int:
-    return max(1, round(count * self.epochs / ROWS))
+  def steps(self, kind: str, count: int) -> int:
+    epochs = {'sft': self.epochs, 'dpo': self.epochs / 2}[kind]
+    return max(1, round(count * epochs / ROWS))
 
 
 SCALES = {
@@ -148,21 +152,22 @@ STUDY = lab.Study(
     '(the paper has GPT-4o). Pairs whose two answers are alike teach nothing '
     'and are paid for all the same.',
     'Demonstrations and pairs are of two draws of problems; smaller sets are '
-    'the beginnings of larger ones. Four epochs over either, 32 examples a '
-    'step; the reference of DPO (beta 0.1) is the model after SFT.',
+    'the beginnings of larger ones. Four epochs over demonstrations and two over '
+    'pairs, which have two rows each; 32 examples a step; the reference of DPO '
+    '(beta 0.1) is the model after SFT.',
     'A dear demonstration costs as much as four pairs; else as much as one. '
     'The small model has one layer of the three.',
     'Greedy accuracy on 256 held-out problems; the form is kept where an '
     'answer has columns before its sum.',
   ),
   equal=(
-    'the budget of examples within a column, the epochs over them, and the '
-    'rows of a step (the account is of "Reasoning, budget 4000")'
+    'the budget of examples within a column, the rows that an example is '
+    'trained on for (the account is of "Reasoning, budget 4000")'
   ),
   tuning=(
     'the rate of SFT (0.001, 0.003) where all goes to demonstrations, the rate '
     'of DPO (0.0001, 0.0003, 0.001) at every share; the best on validation '
-    'problems'
+    'problems; budgets of 4000 take the rates of 1000, share by share'
   ),
   measures=MEASURES,
   claims=(

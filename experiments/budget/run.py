@@ -143,7 +143,7 @@ class Bench:
     )
 
   def sft(self, own: Setting, count: int, rate: float) -> lab.Trained:
-    steps = self.scale.steps(count)
+    steps = self.scale.steps('sft', count)
     return self._lab.train(
       f'sft-{own.task}-{own.preset}-{count}',
       stage_config('sft', own.task, own.preset, steps),
@@ -154,7 +154,7 @@ class Bench:
   def dpo(
     self, own: Setting, start: lab.Trained, count: int, rate: float
   ) -> lab.Trained:
-    steps = self.scale.steps(count)
+    steps = self.scale.steps('dpo', count)
     return self._lab.train(
       f'dpo-{own.task}-{own.preset}-{count}',
       stage_config('dpo', own.task, own.preset, steps),
@@ -183,12 +183,20 @@ class Bench:
     return max(stages, key=score)
 
 
-def curve(bench: Bench, own: Setting) -> dict[str, dict[str, Any]]:
-  """{share: its stages, rates and measures} of a setting."""
+def curve(
+  bench: Bench, own: Setting, known: dict[str, dict[str, float]]
+) -> dict[str, dict[str, Any]]:
+  """{share: its stages, rates and measures} of a setting.
+
+  known  rates of shares that were chosen in another setting; else {}
+  """
   scale, found = bench.scale, {}
-  whole, _ = own.counts(1.0)
-  tried = {rate: bench.sft(own, whole, rate) for rate in scale.sft_rates}
-  sft_rate = bench.best(own, tried)
+  if known:
+    sft_rate = known['f100']['sft']
+  else:
+    whole, _ = own.counts(1.0)
+    tried = {rate: bench.sft(own, whole, rate) for rate in scale.sft_rates}
+    sft_rate = bench.best(own, tried)
   for name in scale.shares:
     demonstrations, pairs = own.counts(SHARES[name])
     stages, rates = [], {'sft': sft_rate}
@@ -197,10 +205,9 @@ def curve(bench: Bench, own: Setting) -> dict[str, dict[str, Any]]:
       start = bench.sft(own, demonstrations, sft_rate)
       stages.append(start)
     if pairs:
-      tried = {
-        rate: bench.dpo(own, start, pairs, rate) for rate in scale.dpo_rates
-      }
-      rates['dpo'] = bench.best(own, tried)
+      grid = (known[name]['dpo'],) if known else scale.dpo_rates
+      tried = {rate: bench.dpo(own, start, pairs, rate) for rate in grid}
+      rates['dpo'] = grid[0] if known else bench.best(own, tried)
       start = tried[rates['dpo']]
       stages.append(start)
     found[name] = {
@@ -266,7 +273,11 @@ def figures(curves: dict[str, dict]) -> list[dict[str, Any]]:
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every share of every setting."""
   bench = Bench(runs, scale)
-  curves = {name: curve(bench, SETTINGS[name]) for name in scale.settings}
+  curves = {}
+  for name in scale.settings:
+    tuned = curves.get(SETTINGS[name].tuned, {})
+    known = {share: point['rates'] for share, point in tuned.items()}
+    curves[name] = curve(bench, SETTINGS[name], known)
   arms = {name: make_arm(name, curves, scale) for name in scale.shares}
   there = [
     claim
