@@ -152,9 +152,9 @@ STUDY = lab.Study(
     '(the paper has GPT-4o). Pairs whose two answers are alike teach nothing '
     'and are paid for all the same.',
     'Demonstrations and pairs are of two draws of problems; smaller sets are '
-    'the beginnings of larger ones. Four epochs over demonstrations and two over '
-    'pairs, which have two rows each; 32 examples a step; the reference of DPO '
-    '(beta 0.1) is the model after SFT.',
+    'the beginnings of larger ones. Four epochs over demonstrations and two '
+    'over pairs, which have two rows each; 32 examples a step; the reference '
+    'of DPO (beta 0.1) is the model after SFT.',
     'A dear demonstration costs as much as four pairs; else as much as one. '
     'The small model has one layer of the three.',
     'Greedy accuracy on 256 held-out problems; the form is kept where an '
