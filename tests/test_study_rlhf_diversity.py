@@ -74,7 +74,27 @@ def test_problems_and_oracle():
   assert set(np.asarray(example.answer['count'])) == {2, 3, 4}
 
 
-@pytest.mark.parametrize('knobs', [{'max_count': 10}, {'min_digit': 9}])
+def test_a_slip_is_one_wrong_digit_in_bounds():
+  task = tasks.make('digit_sums', max_digit=4, slips=0.5)
+
+  def one(key):
+    example = task.sample(key)
+    text = task.solve(example, key)
+    off = text.tokens[:5] - vocab.ZERO != example.answer['digits']
+    off = jnp.sum(off & (jnp.arange(5) < example.answer['count']))
+    return off, task.verify(example, text.tokens, text.mask)
+
+  off, verdict = quick_jit(jax.vmap(one))(
+    jax.random.split(jax.random.key(0), 256)
+  )
+  assert (verdict['format'] == 1).all()
+  np.testing.assert_array_equal(off, 1 - verdict['reward'])
+  assert 0.4 < off.mean() < 0.6
+
+
+@pytest.mark.parametrize(
+  'knobs', [{'max_count': 10}, {'min_digit': 9}, {'slips': 1.5}]
+)
 def test_knobs(knobs):
   with pytest.raises(ValueError, match=next(iter(knobs))):
     tasks.make('digit_sums', **knobs)

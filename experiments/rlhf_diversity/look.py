@@ -18,11 +18,11 @@ from posttrain_jax.types import Array, Example, PyTree, Rollout
 
 # Digits 1 to 9 and the end: what a completion is made of.
 ALPHABET = 10
-WHOLE = dict(name='digit_sums', min_count=3, max_count=6)
+WHOLE = dict(name='digit_sums', min_count=3, max_count=5)
 SETS = {
   'id': dict(name='digit_sums', min_count=3, max_count=4, max_digit=6),
   'values': dict(name='digit_sums', min_count=3, max_count=4, min_digit=6),
-  'longer': dict(name='digit_sums', min_count=5, max_count=6, max_digit=6),
+  'longer': dict(name='digit_sums', min_count=5, max_count=5, max_digit=6),
 }
 
 
@@ -195,6 +195,7 @@ class Judge:
     across = lost(start['id@1/ead_across'], of('ead_across'))
     return {
       'id': right['id'],
+      'gained': right['id'] - 100.0 * start['id@1/accuracy'],
       'values': right['values'],
       'longer': right['longer'],
       'shifted': shifted,

@@ -28,27 +28,30 @@ class Scale:
   """Sizes of a mode."""
 
   seeds: int
-  base_steps: int
+  pretrain_steps: int
+  start_steps: int
   reward_steps: int
   steps: int
-  rates: tuple[float, ...]
+  factors: tuple[float, ...]
   problems: int
 
 
 SCALES = {
   'full': Scale(
-    seeds=5, base_steps=800, reward_steps=400, steps=120,
-    rates=(3e-4, 1e-3, 3e-3), problems=128,
+    seeds=5, pretrain_steps=3600, start_steps=120, reward_steps=400, steps=120,
+    factors=(0.3, 1.0, 3.0), problems=128,
   ),
   'reduced': Scale(
-    seeds=2, base_steps=200, reward_steps=40, steps=20, rates=(1e-3,),
-    problems=32,
+    seeds=2, pretrain_steps=320, start_steps=40, reward_steps=40, steps=40,
+    factors=(1.0,), problems=32,
   ),
 }  # fmt: skip
 
 RATE = 'optimizer.lr'
-# Of the reward model; 1e-3 ranked fewer pairs right in a pilot, 3e-3 none.
-REWARD_RATE = 3e-4
+# The middle of an arm's rates, and those of the stages that have no choice.
+RATES = {'sft': 1e-3, 'ppo': 3e-4}
+PRETRAIN_RATE, START_RATE, REWARD_RATE = 2e-3, 1e-3, 3e-4
+SLIPS = 0.5  # share of the demonstrations before the arms that are wrong
 HELDOUT = 0.25
 COOL = 0.5  # a temperature beside 1
 SPECS = {
@@ -63,6 +66,8 @@ ITEMS = {
   'ppo': (('prompts_per_step', '32'), ('group_size', '4'),
           ('kl.name', 'kl_k1'), ('kl.coef', '0.05'), ('kl.place', 'reward')),
 }  # fmt: skip
+# What an arm has to have learned in distribution for it to be compared.
+MOVED = dict(moved='gained', at_least=5.0)
 STUDY = lab.Study(
   name='rlhf_diversity',
   title='RLHF, best of n and SFT: generalisation and diversity',
@@ -81,18 +86,20 @@ STUDY = lab.Study(
     "Digit sums: '427>19:' asks for four digits from 2 to 7 that add up to 19; "
     'dozens of answers are right, and demonstrations show each of '
     'them equally often.',
-    'Base: depth-2 (two layers of width 64), SFT on problems of every kind (3 '
-    'to 6 digits, from 1 to 9), as a pretrained model has seen a little of '
-    'everything. All that follows sees in-distribution problems alone: 3 or 4 '
-    'digits from 1 to 6. Shifted test sets: larger values (3 or 4 digits from '
-    '6 to 9) and longer answers (5 or 6 '
-    'digits from 1 to 6). A quarter of all problems is never trained on.',
-    "Reward model: from the base, Bradley-Terry on the base's best and worst "
-    'of 4 answers as the verifier labels them. PPO: 32 problems x 4 answers, '
-    'GAE with a critic, reward the score at the end of the answer less 0.05 x '
-    'KL to the base on every token; the verifier trains nothing. Best of 16: '
-    "the base's answers, each the best-scored of 16. SFT: the base goes on "
-    'with demonstrations.',
+    'Pretraining: depth-2 (two layers of width 64), demonstrations of problems '
+    'of every kind (3 to 5 digits, from 1 to 9). Start: {start} more steps of '
+    'that on sloppy demonstrations, half of which have one digit wrong; all '
+    'arms go on from it.',
+    'All that follows sees in-distribution problems alone: 3 or 4 digits from '
+    '1 to 6. Shifted test sets: larger values (3 or 4 digits from 6 to 9) and '
+    'longer answers (5 digits from 1 to 6). A quarter of all problems is never '
+    'trained on.',
+    'SFT: demonstrations without mistakes. Reward model: Bradley-Terry on the '
+    'best and the worst of 4 answers of the start as the verifier labels them. '
+    'PPO: 32 problems x 4 answers, GAE with a critic, reward the score at the '
+    'end of the answer less 0.05 x KL to the start on every token; the '
+    "verifier trains nothing. Best of 16: the start's answers, each the "
+    'best-scored of 16.',
     '128 held-out problems of each set, 8 outputs each at temperature 1. '
     'Diversity is EAD over 1- to 5-grams with the 10 tokens that answers are '
     'made of: among the 8 outputs for one problem, and among outputs for 8 '
@@ -101,17 +108,19 @@ STUDY = lab.Study(
     'without any reward.',
   ),
   equal=(
-    'optimizer steps after the base, with 128 rows each: {both} of SFT; '
+    'optimizer steps after the start, with 128 rows each: {both} of SFT; '
     '{reward} of the reward model and {ppo} of PPO. Best of 16 takes the '
     "reward model's steps and 16 times the sampling"
   ),
   tuning=(
-    'the same three learning rates for SFT and PPO, chosen by the share of '
-    'right samples on validation problems in distribution; the reward model '
-    'has one that a pilot found'
+    'three learning rates each for SFT and PPO (0.3, 1 and 3 times the middle '
+    'one), chosen by the share of right samples on validation problems in '
+    'distribution; the reward model has one that the first version found'
   ),
   measures={
     'id': lab.Measure('Right, in distribution', '%', 'higher', 1),
+    'gained': lab.Measure('In distribution, gained over the start', '%',
+                          'higher', 1),
     'values': lab.Measure('Right, larger values', '%', 'higher', 1),
     'longer': lab.Measure('Right, longer answers', '%', 'higher', 1),
     'shifted': lab.Measure('Right, both shifts', '%', 'higher', 1),
@@ -127,19 +136,19 @@ STUDY = lab.Study(
   },
   claims=(
     Claim('values', '124', 'on larger values, RLHF is right more often than '
-          'SFT', 'values', 'ppo', 'sft', 'greater', 3.0),
+          'SFT', 'values', 'ppo', 'sft', 'greater', 3.0, **MOVED),
     Claim('longer', '124', 'on longer answers, RLHF is right more often than '
-          'SFT', 'longer', 'ppo', 'sft', 'greater', 3.0),
+          'SFT', 'longer', 'ppo', 'sft', 'greater', 3.0, **MOVED),
     Claim('gap', '124', 'RLHF loses less than SFT between in-distribution and '
-          'shifted problems', 'gap', 'ppo', 'sft', 'less', 2.0),
+          'shifted problems', 'gap', 'ppo', 'sft', 'less', 2.0, **MOVED),
     Claim('bon_id', '124', 'best of 16 is right more often than SFT in '
-          'distribution', 'id', 'bon', 'sft', 'greater', 3.0),
+          'distribution', 'id', 'bon', 'sft', 'greater', 3.0, **MOVED),
     Claim('bon_shifted', '124', 'best of 16 is right more often than SFT on '
-          'shifted problems', 'shifted', 'bon', 'sft', 'greater', 3.0),
+          'shifted problems', 'shifted', 'bon', 'sft', 'greater', 3.0, **MOVED),
     Claim('within', '124', 'RLHF has much less diversity per input than SFT',
-          'within_lost', 'ppo', 'sft', 'greater', 10.0),
+          'within_lost', 'ppo', 'sft', 'greater', 10.0, **MOVED),
     Claim('across', '124', 'RLHF has less diversity across inputs than SFT',
-          'across_lost', 'ppo', 'sft', 'greater', 1.0),
+          'across_lost', 'ppo', 'sft', 'greater', 1.0, **MOVED),
     Claim('degree', '124', 'RLHF loses more diversity per input than across '
           'inputs', 'narrowing', 'ppo', 'base', 'greater', 5.0),
   ),
@@ -148,7 +157,7 @@ STUDY = lab.Study(
     'GPT-4.',
     "The paper's diversity of meaning (SBERT, NLI): there is no model of "
     'meaning here; EAD counts n-grams.',
-    'Best of 16 from the SFT arm: it is from the base, which the pairs were '
+    'Best of 16 from the SFT arm: it is from the start, which the pairs were '
     'sampled from.',
     'A sweep of the KL coefficient.',
   ),
@@ -173,11 +182,15 @@ def stage_config(name: str, steps: int, task: dict[str, Any]) -> Any:
   return config
 
 
-def base_config(scale: Scale) -> Any:
-  config = stage_config('base', scale.base_steps, WHOLE)
+def begin(runs: lab.Lab, scale: Scale) -> lab.Trained:
+  """The policy that all arms start from: skilled, and taught to be sloppy."""
+  config = stage_config('pretrain', scale.pretrain_steps, WHOLE)
+  config.prompts_per_step = 64
   config.optimizer.schedule = 'cosine'
-  config.optimizer.lr = 3e-3
-  return config
+  config.optimizer.warmup_updates = 100
+  pretrained = runs.train('pretrain', config, None, {RATE: PRETRAIN_RATE})
+  config = stage_config('sft', scale.start_steps, {**WHOLE, 'slips': SLIPS})
+  return runs.train('start', config, pretrained, {RATE: START_RATE})
 
 
 def best(stages: dict[float, lab.Trained], worth: Any) -> float:
@@ -225,13 +238,13 @@ def figures() -> list[dict[str, Any]]:
       'kind': 'bars', 'name': 'accuracy', 'title': 'In and out of distribution',
       'measures': ['id', 'values', 'longer'],
       'caption': 'Share of right samples on held-out problems, mean and 95% '
-                 'interval over seeds. Only the first set was ever shown after '
-                 'the base.',
+                 'interval over seeds. Only the first set was shown after '
+                 'the start.',
     },
     {
       'kind': 'bars', 'name': 'diversity', 'title': 'Diversity that is lost',
       'measures': ['within_lost', 'across_lost'],
-      'caption': 'EAD over 1- to 5-grams, in % of what the base has. Left: '
+      'caption': 'EAD over 1- to 5-grams, in % of what the start has. Left: '
                  'among 8 outputs for one problem. Right: among outputs '
                  'for 8 problems, one for each. In distribution.',
     },
@@ -257,6 +270,10 @@ def figures() -> list[dict[str, Any]]:
   ]  # fmt: skip
 
 
+def rates(arm: str, scale: Scale) -> list[float]:
+  return [factor * RATES[arm] for factor in scale.factors]
+
+
 def train(runs: lab.Lab, judge: Judge, base: lab.Trained, scale: Scale):
   """(the reward model, {rate: stage} of each kind, the chosen rates)."""
   config = stage_config('reward', scale.reward_steps, SETS['id'])
@@ -266,13 +283,13 @@ def train(runs: lab.Lab, judge: Judge, base: lab.Trained, scale: Scale):
   stages = {'ppo': {}, 'sft': {}}
   config = stage_config('ppo', scale.steps, SETS['id'])
   roles = {learned_reward.ROLE: scorer}
-  for rate in scale.rates:
+  for rate in rates('ppo', scale):
     with learned_reward.in_place():
       made = runs.train('ppo', config, base, {RATE: rate}, roles=roles)
     stages['ppo'][rate] = learned_reward.used(made)
   steps = scale.steps + scale.reward_steps
   config = stage_config('sft', steps, SETS['id'])
-  for rate in scale.rates:
+  for rate in rates('sft', scale):
     stages['sft'][rate] = runs.train('sft', config, base, {RATE: rate})
   right = lambda stage: judge.seen(stage, scorer, 'validation')['id@1/accuracy']
   chosen = {name: best(made, right) for name, made in stages.items()}
@@ -281,7 +298,7 @@ def train(runs: lab.Lab, judge: Judge, base: lab.Trained, scale: Scale):
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
-  base = runs.train('base', base_config(scale))
+  base = begin(runs, scale)
   config = stage_config('ppo', scale.steps, SETS['id'])
   look = Look(
     model=build.build(base.config).model,
@@ -293,7 +310,7 @@ def run(runs: lab.Lab, scale: Scale):
   scorer, stages, chosen = train(runs, judge, base, scale)
   last = {name: stages[name][chosen[name]] for name in stages}
   tuned = {
-    name: {RATE: {'grid': list(scale.rates), 'chosen': chosen[name]}}
+    name: {RATE: {'grid': list(stages[name]), 'chosen': chosen[name]}}
     for name in stages
   }
 
@@ -325,16 +342,20 @@ def run(runs: lab.Lab, scale: Scale):
     ),
   }  # fmt: skip
   pairs = {
-    name: 100 * judge.seen(base, scorer)[f'{name}@1/pairs'].mean()
+    name: [100 * x for x in judge.seen(base, scorer)[f'{name}@1/pairs']]
     for name in SETS
   }
-  ranks = ', '.join(f'{value:.0f}% ({name})' for name, value in pairs.items())
+  ranks = ', '.join(
+    f'{np.mean(own):.0f}% ({name}; by seed {" ".join(f"{x:.0f}" for x in own)})'
+    for name, own in pairs.items()
+  )
   reading = [
-    'The reward model ranks a right answer of the base above a wrong one of '
+    'The reward model ranks a right answer of the start above a wrong one of '
     f'the same held-out problem in {ranks} of pairs.'
   ]
   study = dataclasses.replace(
     STUDY,
+    setup=[x.replace('{start}', str(scale.start_steps)) for x in STUDY.setup],
     equal=STUDY.equal.format(
       both=scale.steps + scale.reward_steps, reward=scale.reward_steps,
       ppo=scale.steps,

@@ -22,6 +22,8 @@ class Task:
   max_count  most digits
   min_digit  bounds are two different digits from here on
   max_digit  up to here
+  slips      share of the oracle's answers that are wrong: one digit, at an even
+             chance any, is another one within the bounds
 
   A problem is made from digits drawn evenly between its bounds. They are the
   oracle's answer, and given the prompt every right answer is equally likely to
@@ -32,6 +34,7 @@ class Task:
   max_count: int = 5
   min_digit: int = 1
   max_digit: int = 9
+  slips: float = 0.0
 
   def __post_init__(self):
     base.check(
@@ -43,6 +46,10 @@ class Task:
       0 <= self.min_digit < self.max_digit <= 9,
       f'digit_sums: needs 0 <= min_digit={self.min_digit} < '
       f'max_digit={self.max_digit} <= 9',
+    )
+    base.check(
+      0.0 <= self.slips <= 1.0,
+      f'digit_sums: slips={self.slips} is no share from 0 to 1',
     )
 
   @property
@@ -91,7 +98,17 @@ class Task:
     }
 
   def solve(self, example: Example, key: Array) -> Text:
-    del key  # the digits that the problem was made from
-    digits = example.answer['digits'] + vocab.ZERO
-    text = Text(digits.astype(jnp.int32), example.answer['count'])
+    """The digits that the problem was made from, one of them off in a slip."""
+    answer = example.answer
+    slip_key, place_key, digit_key = jax.random.split(key, 3)
+    place = jax.random.randint(place_key, (), 0, answer['count'])
+    slip = jax.random.bernoulli(slip_key, self.slips)
+    slip = slip & (jnp.arange(self.max_count) == place)
+    # A shift by 1 to high - low around the bounds: never the same digit.
+    width = answer['high'] - answer['low'] + 1
+    shift = jax.random.randint(digit_key, (), 1, width)
+    digits = answer['digits']
+    other = answer['low'] + (digits - answer['low'] + shift) % width
+    digits = jnp.where(slip, other, digits) + vocab.ZERO
+    text = Text(digits.astype(jnp.int32), answer['count'])
     return base.finish(text, self.completion_length)
