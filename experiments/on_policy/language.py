@@ -1,5 +1,6 @@
-"""The language part: addition, from a base that is sometimes right.
+"""The language part: sums in two formats, a hard one and an easy one.
 
+The easy format is seldom ('far') or often ('near') what the base answers in.
 Configs of the arms, `Shift`, which sees where the base's answers went, and the
 probes that every arm is measured with.
 """
@@ -13,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from configs import sft
+from experiments.amplification.probe import Formats
 from posttrain_jax import build, evaluate, lab, masked, measures, rollout, tasks
 from posttrain_jax import config as config_lib
 from posttrain_jax.models import transformer
@@ -20,18 +22,23 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
 from posttrain_jax.types import Array, PyTree
 
-TASK = dict(name='addition', num_digits=2)
-PROBLEMS = 256  # held-out ones that are measured
+# 'd32' (direct) says the sum, which the model must know; 'p27 5+' leaves it to
+# the verifier, and is right as soon as the model has learned to copy.
+EASY = 'program'
+TASK = dict(name='formats', num_digits=2, reverse=0.0, columns=0.0)
+# Weights of EASY (direct: 1) in the demonstrations that a base ends with.
+PLACES = {'near': 1.0, 'far': 0.03}
+PROBLEMS = 128  # held-out ones that are measured
 SAMPLES = 8
 
 
-def base_config(steps: int) -> Any:
-  """SFT on demonstrations, stopped early."""
+def base_config(steps: int, place: str) -> Any:
+  """SFT on demonstrations in both formats."""
   config = sft.get_config()
   config.num_steps = steps
   config.prompts_per_step = 128
   config.optimizer.lr = 3e-3
-  config = _shared(config)
+  config = _shared(config, {EASY: PLACES[place]})
   # Bases of all seeds end alike, and what follows is not just less noise.
   config.optimizer.schedule = 'cosine'
   return config
@@ -45,8 +52,9 @@ def arm_config(spec: str, items: tuple, steps: int) -> Any:
   return _shared(config)
 
 
-def _shared(config: Any) -> Any:
-  config.task = ml_collections.ConfigDict(tasks.defaults(**TASK))
+def _shared(config: Any, weights: dict[str, float] | None = None) -> Any:
+  task = TASK | (weights or {})
+  config.task = ml_collections.ConfigDict(tasks.defaults(**task))
   config.model.preset = 'pico'
   config.optimizer.schedule = 'constant'
   config.optimizer.warmup_updates = 10
@@ -100,7 +108,7 @@ class Judge:
   """Measures stages of a study against their base."""
 
   def __init__(self, runs: lab.Lab, base: lab.Trained):
-    self._lab, self._base = runs, base
+    self._lab, self.base = runs, base
     model = build.build(base.config).model
     fraction = base.config.heldout_fraction
     probe = lambda *wanted: measures.Probe(
@@ -108,21 +116,25 @@ class Judge:
       samples=SAMPLES, batch=PROBLEMS, heldout_fraction=fraction,
       measures=wanted,
     )  # fmt: skip
-    self._quick = probe('accuracy')
+    self._formats = Formats(
+      model, tasks.make(**TASK), PROBLEMS, SAMPLES, fraction
+    )
     self._full = probe('accuracy_greedy', 'pass@k', 'entropy', 'kl_reverse')
     self._shift = Shift(model, fraction)
 
-  def accuracy(self, stage: lab.Trained, split: str = 'test') -> np.ndarray:
-    """Of samples, in %, of each seed."""
-    found = self._lab.measure(stage, self._quick, split=split)
-    return 100.0 * np.asarray(found['accuracy'])
+  def quick(self, stage: lab.Trained, split: str = 'test') -> dict[str, Any]:
+    """Of samples, in %, of each seed: 'accuracy', 'share_NAME'."""
+    found = self._lab.measure(stage, self._formats, split=split)
+    return {name: 100.0 * np.asarray(x) for name, x in found.items()}
 
   def values(self, stage: lab.Trained) -> dict[str, np.ndarray]:
     """The study's measures of a stage, one number a seed each."""
-    found = self._lab.measure(stage, self._full, self._base)
-    moved = self._lab.measure(stage, self._shift, self._base)
+    found = self._lab.measure(stage, self._full, self.base)
+    moved = self._lab.measure(stage, self._shift, self.base)
+    quick = self.quick(stage)
     return {
-      'accuracy': self.accuracy(stage),
+      'accuracy': quick['accuracy'],
+      'easy': quick[f'share_{EASY}'],
       'greedy': 100.0 * np.asarray(found['accuracy_greedy']),
       'pass8': 100.0 * np.asarray(found[f'pass@{SAMPLES}']),
       'entropy': np.asarray(found['entropy']),

@@ -4,8 +4,9 @@ r"""On-policy samples and negative gradients: do they matter, and when?
   python -m experiments.on_policy.run --reduced   # minutes
 
 The same contrasts twice: in a bandit whose optimum is far from the reference
-or near it (bandit.py), and on addition with a base that is sometimes right
-(language.py). README.md has the question and the reading.
+or near it (bandit.py), and on sums that may be answered in an easy format which
+the base seldom or often uses (language.py). README.md has the question and the
+reading.
 """
 
 import dataclasses
@@ -15,247 +16,68 @@ from typing import Any
 import numpy as np
 
 from experiments.on_policy import bandit, language
+from experiments.on_policy.design import (
+  NEAR,
+  RATE,
+  READING,
+  SCALES,
+  STUDY,
+  WAYS,
+  Scale,
+  Way,
+)
 from experiments.on_policy.gamble import Gamble
 from posttrain_jax import accounting, lab
-from posttrain_jax.statistics import Claim
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-  """Sizes of a mode."""
-
-  seeds: int
-  base_steps: int
-  steps: int
-  rates: tuple[float, ...]
-  arms: tuple[str, ...]
-  bandit_steps: int
-  refresh: tuple[int, ...]
-  reuse: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Way:
-  """An arm: its recipe on language, and its method and sampler in the bandit
-  ('' where it has no such part)."""
-
-  label: str
-  family: str
-  spec: str = ''
-  items: tuple[tuple[str, str], ...] = ()
-  method: str = ''
-  refresh: int = 1
-
-
-_OWN = (('prompts_per_step', '32'), ('group_size', '8'))
-_ML = (*_OWN, ('collect.dedup', 'False'))
-WAYS = {
-  'demonstrations': Way(
-    'SFT on demonstrations', 'sft', 'configs/sft.py:recipe=sft',
-    (('prompts_per_step', '256'),),
-  ),
-  'ml_offline': Way(
-    'ML on the right, offline', 'sft',
-    'configs/sft.py:recipe=rejection_sampling', _ML,
-    'best_of_n', bandit.OFFLINE,
-  ),
-  'ml_online': Way(
-    'ML on the right, online', 'sft',
-    'configs/sft.py:recipe=rejection_sampling',
-    (*_ML, ('collect.sampler', 'policy')), 'best_of_n',
-  ),
-  'rwr_offline': Way(
-    'RWR offline', 'sft', method='rwr', refresh=bandit.OFFLINE
-  ),
-  'rwr_online': Way('RWR online', 'sft', method='rwr'),
-  'nft': Way('NFT', 'sft', 'configs/sft.py:recipe=nft', _OWN),
-  'dpo_offline': Way(
-    'DPO offline', 'preference', 'configs/preference.py:recipe=dpo', _OWN,
-    'dpo', bandit.OFFLINE,
-  ),
-  'dpo_online': Way(
-    'DPO online', 'preference', 'configs/preference.py:recipe=online_dpo',
-    _OWN, 'dpo',
-  ),
-  'ipo_offline': Way(
-    'IPO offline', 'preference', method='ipo', refresh=bandit.OFFLINE
-  ),
-  'ipo_online': Way('IPO online', 'preference', method='ipo'),
-  # NFT without its wrong answers, and with the weight that makes it GRPO.
-  'positive': Way(
-    'Policy gradient, positive only', 'rl', 'configs/sft.py:recipe=nft',
-    (*_OWN, ('loss.negative_weight', '0.0'), ('loss.prompt_weight', 'sqrt')),
-    'positive',
-  ),
-  'gradient': Way(
-    'Policy gradient (GRPO)', 'rl', 'configs/rl.py:recipe=grpo', _OWN,
-    'reinforce',
-  ),
-}  # fmt: skip
-
-SCALES = {
-  'full': Scale(
-    seeds=5, base_steps=400, steps=100, rates=(1e-4, 3e-4, 1e-3),
-    arms=tuple(WAYS), bandit_steps=500, refresh=(1, 10, 100, bandit.OFFLINE),
-    reuse=(1, 10, 50),
-  ),
-  'reduced': Scale(
-    seeds=2, base_steps=400, steps=20, rates=(3e-4,),
-    arms=('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online', 'positive',
-          'gradient'),
-    bandit_steps=100, refresh=(1, bandit.OFFLINE), reuse=(1,),
-  ),
-}  # fmt: skip
-
-_FAR = 'with the optimum far from the reference, '
-STUDY = lab.Study(
-  name='on_policy',
-  title='On-policy samples and negative gradients',
-  question=(
-    'Do samples of the current policy, and gradients that push probability '
-    'away from bad answers, make post-training better or faster, and when?'
-  ),
-  paper_claims=(
-    'Suboptimal, on-policy data (081): sampling from the policy beats a fixed '
-    "set of the reference's answers where the best answers are unlikely under "
-    'the reference, and matters little where they are likely; a negative '
-    'gradient moves mass faster than maximum likelihood on good answers; the '
-    "two add up (online DPO is best); offline DPO may lower its winners' "
-    'likelihood.',
-    'NFT (078): supervised learning on own right and wrong answers is as good '
-    'as GRPO, better than on the right ones alone, and keeps more entropy.',
-  ),
-  setup=(
-    'Bandit: 100 actions, 10 samples in each of 10 states a step; the reward '
-    'is a bump around action 70 (far: 4% of the reference) or 20 (near). 500 '
-    'Adam steps, the same number of samples for all; the loss functions are '
-    "the library's. Offline: all samples are the reference's, each used once.",
-    'Language: addition of up to two digits, pico (0.2M parameters), a base '
-    'stopped early, right in a fifth of its samples; 100 steps. Every step of '
-    'every arm judges 32 problems x 8 samples (SFT: 256 demonstrations); '
-    'offline samples are drawn anew from the base, so that no arm repeats '
-    'data.',
-    'DPO takes the best and the worst of 8; ML on the right is rejection '
-    'sampling (in the bandit: the best of 10). Policy gradient, positive only: '
-    "in the bandit a state's least score counts 0; on language NFT without "
-    'wrong answers and with the weight sqrt((1 - r) / r), which is GRPO with '
-    'its negative advantages left out.',
-    'Held-out problems: 256, 8 samples of each. "Start" is the base and the '
-    'reference. What arms took is that of the language part.',
-  ),
-  equal=(
-    'optimizer steps, and samples judged in each step (256 on language, 100 in '
-    'the bandit); the rows that a gradient is taken on differ by method'
-  ),
-  tuning=(
-    'the same three learning rates for every arm: on language by the accuracy '
-    'on validation problems, in the bandit by the mean reward over training '
-    'with other random numbers'
-  ),
-  measures={
-    'bandit_far': lab.Measure('Bandit, far: reward', '', 'higher', 3),
-    'bandit_speed': lab.Measure(
-      'Bandit, far: mean reward over training', '', 'higher', 3
-    ),
-    'bandit_near': lab.Measure('Bandit, near: reward', '', 'higher', 3),
-    'bandit_winner': lab.Measure(
-      "Bandit, far: change of winners' log p", 'nats', '', 2
-    ),
-    'bandit_kl': lab.Measure('Bandit, far: KL to start', 'nats', '', 2),
-    'accuracy': lab.Measure('Accuracy, sampled', '%', 'higher', 1),
-    'early': lab.Measure('Accuracy at a quarter', '%', 'higher', 1),
-    'greedy': lab.Measure('Accuracy, greedy', '%', 'higher', 1),
-    'pass8': lab.Measure('pass@8', '%', 'higher', 1),
-    'entropy': lab.Measure('Entropy per token', 'nats', '', 3),
-    'kl': lab.Measure('KL to start per token', 'nats', '', 3),
-    'right': lab.Measure("Change of the base's right answers", 'nats', '', 2),
-    'wrong': lab.Measure("Change of the base's wrong answers", 'nats', '', 2),
-  },
-  claims=(
-    Claim('bandit_on_policy_dpo', '081', _FAR + 'online DPO reaches more '
-          'reward than offline DPO', 'bandit_far', 'dpo_online', 'dpo_offline',
-          'greater', 0.05),
-    Claim('bandit_on_policy_ml', '081', _FAR + 'maximum likelihood does better '
-          'on own samples', 'bandit_far', 'ml_online', 'ml_offline', 'greater',
-          0.05),
-    Claim('bandit_near', '081', 'with the optimum near, online and offline DPO '
-          'are alike', 'bandit_near', 'dpo_online', 'dpo_offline', 'equal',
-          0.05),
-    Claim('bandit_negative_offline', '081', _FAR + 'and offline samples, DPO '
-          'beats maximum likelihood', 'bandit_far', 'dpo_offline',
-          'ml_offline', 'greater', 0.05),
-    Claim('bandit_negative_online', '081', _FAR + 'a policy gradient is faster '
-          'with its negative part', 'bandit_speed', 'gradient', 'positive',
-          'greater', 0.02),
-    Claim('bandit_both', '081', _FAR + 'online DPO is faster than maximum '
-          'likelihood on own samples', 'bandit_speed', 'dpo_online',
-          'ml_online', 'greater', 0.02),
-    Claim('on_policy_dpo', '081', 'addition: online DPO beats offline DPO',
-          'accuracy', 'dpo_online', 'dpo_offline', 'greater', 2.0),
-    Claim('on_policy_ml', '081', 'addition: right answers of the policy beat '
-          'those of the base', 'accuracy', 'ml_online', 'ml_offline',
-          'greater', 2.0),
-    Claim('both', '081', 'addition: online DPO beats maximum likelihood on own '
-          'right answers', 'accuracy', 'dpo_online', 'ml_online', 'greater',
-          2.0),
-    Claim('negative_early', '081', 'addition: GRPO is ahead of its positive '
-          'part at a quarter of training', 'early', 'gradient', 'positive',
-          'greater', 2.0),
-    Claim('dpo_lowers', '081', 'addition: offline DPO lowers the likelihood of '
-          "the base's right answers", 'right', 'dpo_offline', 'start', 'less',
-          0.0),
-    Claim('nft_grpo', '078', 'NFT is as good as GRPO', 'accuracy', 'nft',
-          'gradient', 'equal', 3.0),
-    Claim('nft_rft', '078', 'NFT beats learning from own right answers alone',
-          'accuracy', 'nft', 'ml_online', 'greater', 2.0),
-    Claim('nft_entropy', '078', 'and keeps more entropy', 'entropy', 'nft',
-          'ml_online', 'greater', 0.0),
-  ),
-  not_reproduced=(
-    "081's language models, its reward models and the length tasks of its "
-    'small transformer.',
-    "081's small offline set (100 states in its bandit): here offline samples "
-    'come from the reference, but none is used twice, so what offline arms '
-    'lack is the policy in their samples and not data.',
-    '16 updates on each batch, as 078 takes them: here it is one, so that '
-    'ratios to the sampler are 1.',
-  ),
-)  # fmt: skip
 
 
 def on_language(
-  runs: lab.Lab, judge: language.Judge, base: lab.Trained, arm: str,
-  scale: Scale,
+  runs: lab.Lab, judge: language.Judge, arm: str, place: str, scale: Scale
 ) -> dict[str, Any]:  # fmt: skip
-  """An arm's values, curve, account and tuning on addition."""
-  way = WAYS[arm]
+  """An arm's values, curve, account and tuning on sums, from one base."""
+  way, base = WAYS[arm], judge.base
   config = language.arm_config(way.spec, way.items, scale.steps)
   shown = (scale.steps // 4, scale.steps // 2)
   stages = {
-    rate: runs.train(arm, config, base, {'optimizer.lr': rate}, snapshots=shown)
+    rate: runs.train(
+      f'{place}-{arm}', config, base, {RATE: rate}, snapshots=shown
+    )
     for rate in scale.rates
   }
-  score = lambda rate: judge.accuracy(stages[rate], 'validation').mean()
-  rate = max(stages, key=score)
+  score = lambda rate: judge.quick(stages[rate], 'validation')['accuracy']
+  rate = max(stages, key=lambda rate: score(rate).mean())
   stage = stages[rate]
-  path = [judge.accuracy(x) for x in (base, *stage.snapshots.values(), stage)]
+  points = (base, *stage.snapshots.values(), stage)
+  path = [judge.quick(x)['accuracy'] for x in points]
   curve = {
     'x': [0, *stage.snapshots, scale.steps],
     'xlabel': 'optimizer steps',
     'y': np.transpose(path).tolist(),
   }
+  tuned = {'grid': list(stages), 'chosen': rate}
+  if place == 'near':
+    return {
+      'values': {'near': path[-1], 'near_gain': path[-1] - path[0]},
+      'curves': {'near': curve},
+      'tuned': {f'{RATE}, near': tuned},
+    }
+  values = {'early': path[2], 'gain': path[-1] - path[0]}
   return {
-    'values': {**judge.values(stage), 'early': path[1]},
+    'values': values | judge.values(stage),
     'curves': {'accuracy': curve},
     'account': stage.account,
-    'tuned': {'optimizer.lr': {'grid': list(stages), 'chosen': rate}},
+    'tuned': {f'{RATE}, far': tuned},
   }
 
 
-def make_arm(way: Way, gamble: Gamble, found: dict[str, Any]) -> lab.Arm:
-  """Both parts of an arm in one; `found` is what `on_language` gives, or {}."""
-  values, curves = {}, dict(found.get('curves', {}))
-  tuned = dict(found.get('tuned', {}))
+def make_arm(way: Way, gamble: Gamble, found: list[dict[str, Any]]) -> lab.Arm:
+  """All parts of an arm in one; `found` is what `on_language` gives."""
+  values, curves, tuned = {}, {}, {}
+  account = [dict.fromkeys(accounting.ITEMS, np.nan)]
+  for part in found:
+    values |= part['values']
+    curves |= part['curves']
+    tuned |= part['tuned']
+    account = part.get('account', account)
   if way.method:
     values |= gamble.values(way.method, way.refresh)
     curves['bandit_far'] = gamble.curve(way.method, way.refresh)
@@ -264,28 +86,31 @@ def make_arm(way: Way, gamble: Gamble, found: dict[str, Any]) -> lab.Arm:
       tuned[f'bandit rate, {place}'] = {
         'grid': list(gamble.rates), 'chosen': rate
       }  # fmt: skip
-  nothing = [dict.fromkeys(accounting.ITEMS, np.nan)]
   return lab.Arm(
     label=way.label,
     family=way.family,
     config=way.spec,
     overrides=dict(way.items),
-    values=values | found.get('values', {}),
-    account=found.get('account', nothing),
+    values=values,
+    account=account,
     tuned=tuned,
     curves=curves,
   )
 
 
-def start_arm(judge: language.Judge, base: lab.Trained, gamble: Gamble):
-  """The base, which is the reference of both parts."""
+def start_arm(judges: dict[str, language.Judge], gamble: Gamble) -> lab.Arm:
+  """The bases, which are the references of all parts."""
   zero = [0.0] * len(gamble.start['far'])
-  values = judge.values(base)
+  values = judges['far'].values(judges['far'].base)
+  near = judges['near']
   return lab.Arm(
     label='Start', family='base', config='configs/sft.py:recipe=sft',
-    overrides={}, account=base.account,
+    overrides={}, account=judges['far'].base.account,
     values=values | {
       'early': values['accuracy'],
+      'gain': zero,
+      'near': near.quick(near.base)['accuracy'],
+      'near_gain': zero,
       'bandit_far': gamble.start['far'],
       'bandit_speed': gamble.start['far'],
       'bandit_near': gamble.start['near'],
@@ -293,30 +118,6 @@ def start_arm(judge: language.Judge, base: lab.Trained, gamble: Gamble):
       'bandit_kl': zero,
     },
   )  # fmt: skip
-
-
-# Of the committed run, written after it.
-READING = (
-  'The language part has no power, whatever its verdicts say: at the rate that '
-  'validation chose, the lowest of the grid for every arm with own samples, '
-  'none but offline DPO moved by more than 0.7 points from the start, and '
-  'demonstrations gained 7. "NFT is as good as GRPO" is two arms that stood '
-  'still, and the contradicted claims there are differences that had no chance '
-  'to appear.',
-  'Bandit, optimum far: samples of the policy decide for maximum likelihood '
-  '(reward 0.32 offline, 1.00 online), the clipped and the positive policy '
-  'gradient, somewhat for IPO (0.71 to 0.96), and hardly for RWR (0.95 to '
-  '0.99). A sampler that is ten steps old is as good as a new one; one that is '
-  'a hundred steps old costs REINFORCE most.',
-  'A negative gradient stands in for on-policy samples: offline, DPO reaches '
-  '0.99 where maximum likelihood on the best of 10 stays at 0.32. Online it '
-  'adds nothing that could be seen: all online arms have 0.84 or more after 50 '
-  'steps, the first that were measured, and are at their ceilings after 100.',
-  'Online DPO ends below offline DPO (0.95 against 0.99). A likely reason: '
-  'pairs with rewards closer than 0.2 are dropped, as in the paper, and a '
-  'policy that is nearly there draws no others. The offline set is also '
-  "kinder than the paper's: no sample is used twice.",
-)
 
 
 def figures(gamble: Gamble) -> list[dict[str, Any]]:
@@ -346,10 +147,16 @@ def figures(gamble: Gamble) -> list[dict[str, Any]]:
                  'samples see a fiftieth of the states.',
     },
     {
-      'kind': 'curves', 'name': 'addition', 'measure': 'accuracy',
-      'title': 'Addition',
+      'kind': 'curves', 'name': 'sums', 'measure': 'accuracy',
+      'title': 'Sums, easy format far',
       'caption': 'Accuracy of samples on held-out problems, each arm at its '
                  'own best learning rate.',
+    },
+    {
+      'kind': 'curves', 'name': 'sums_near', 'measure': 'near',
+      'title': 'Sums, easy format near',
+      'caption': 'The same from a base that answers in the easy format as '
+                 'often as in the hard one.',
     },
     {
       'kind': 'bars', 'name': 'answers', 'title': "The base's answers",
@@ -360,20 +167,23 @@ def figures(gamble: Gamble) -> list[dict[str, Any]]:
     {
       'kind': 'frontier', 'name': 'diversity',
       'title': 'Accuracy and entropy', 'x': 'accuracy', 'y': 'entropy',
-      'caption': 'Addition, after training: mean and 95% interval over seeds.',
+      'caption': 'Sums, far, after training: mean and 95% interval over seeds.',
     },
   ]  # fmt: skip
 
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
-  base = runs.train('base', language.base_config(scale.base_steps))
-  gamble = Gamble(runs, base, scale.refresh, scale.reuse, scale.bandit_steps)
-  judge = language.Judge(runs, base)
-  arms = {'start': start_arm(judge, base, gamble)}
+  near = runs.train('near', language.base_config(scale.base_steps, 'near'))
+  tilt = language.base_config(scale.tilt_steps, 'far')
+  bases = {'far': runs.train('far', tilt, near), 'near': near}
+  gamble = Gamble(runs, near, scale.refresh, scale.reuse, scale.bandit_steps)
+  judges = {place: language.Judge(runs, x) for place, x in bases.items()}
+  arms = {'start': start_arm(judges, gamble)}
   for arm in scale.arms:
     way = WAYS[arm]
-    found = on_language(runs, judge, base, arm, scale) if way.spec else {}
+    places = [x for x in bases if way.spec and (x == 'far' or arm in NEAR)]
+    found = [on_language(runs, judges[x], arm, x, scale) for x in places]
     arms[arm] = make_arm(way, gamble, found)
   there = [x for x in STUDY.claims if {x.arm, x.against} <= set(arms)]
   study = dataclasses.replace(STUDY, claims=there)
