@@ -1,6 +1,8 @@
 # make quickstart   train, compare and look at the result (CPU, minutes)
 # make experiments  every study in its reduced mode (minutes each)
-# make test         ruff and the whole test suite
+# make test         ruff and the quick test suite
+# make test-long    what CI runs after it
+# make test-slow    all tests
 PYTHON ?= python3
 VENV ?= .venv
 STAMP = $(VENV)/.installed-$(notdir $(PYTHON))
@@ -14,7 +16,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 # Every folder of experiments/ with a run.py is a study.
 STUDIES = $(patsubst experiments/%/run.py,%,$(wildcard experiments/*/run.py))
 
-.PHONY: quickstart experiments test test-slow lint format clean
+.PHONY: quickstart experiments test test-long test-slow lint format clean
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "posttrain_jax needs Python 3.11+, this is %s" % sys.version.split()[0]'
@@ -41,7 +43,10 @@ format: $(STAMP)
 	$(VENV)/bin/ruff format .
 
 test: lint
-	$(PY) -m pytest -m 'not slow' $(PYTEST_FLAGS)
+	$(PY) -m pytest -m 'not slow and not long' $(PYTEST_FLAGS)
+
+test-long: $(STAMP)
+	$(PY) -m pytest -m 'long and not slow' $(PYTEST_FLAGS)
 
 test-slow: lint
 	$(PY) -m pytest $(PYTEST_FLAGS)

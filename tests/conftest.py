@@ -2,7 +2,6 @@
 
 import gc
 import os
-import zlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Compiled programs are kept between runs of the suite and between workers.
@@ -21,8 +20,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
 )
 
 import jax
+import long_variants
 import pytest
-from long_variants import HALVED, LONG_VARIANTS
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -46,10 +45,9 @@ def pytest_collection_modifyitems(items):
   for item in items:
     name = item.module.__name__
     item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, name)))
-    variant = f'{name}::{item.name}'
-    other_half = name in HALVED and zlib.crc32(variant.encode()) % 2
-    if variant.startswith(LONG_VARIANTS) or ('[' in variant and other_half):
-      item.add_marker(pytest.mark.slow)
+    group = long_variants.group(name, item.name)
+    if group != 'quick':
+      item.add_marker(getattr(pytest.mark, group))
   rank = lambda item: (
     LONG.index(item.module.__name__)
     if item.module.__name__ in LONG
