@@ -50,6 +50,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.value_loss = ml_collections.ConfigDict(rows.VALUE_LOSS)  # with gae only
   c.entropy_coef = 0.0
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
+  c.reward = ml_collections.ConfigDict(rows.REWARD)
+  c.others = ml_collections.ConfigDict()  # frozen models: {role: folder}
   c.token_rewards = none()  # beside the verifier's reward of the answer
   c.log_reward = ml_collections.ConfigDict(rows.LOG_REWARD)  # of flow losses
 

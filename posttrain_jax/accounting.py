@@ -112,6 +112,9 @@ def step_flops(
     total += forward
   if config.token_rewards.name == 'progress':
     total += (config.token_rewards.episodes + 1) * forward
+  if config.reward.model:
+    scorer = (models or {}).get(config.reward.model, model)
+    total += forward_flops(scorer, own, sizes.row_tokens)
   if hybrid.contrasts(config):
     total += forward_flops(model, sizes.prompts_per_step, sizes.row_tokens)
   return total

@@ -41,6 +41,7 @@ from posttrain_jax.trainers import (
   rl,
   rl_checks,
   rl_objective,
+  rl_rewards,
   rows_beside,
   sft,
   step,
@@ -325,6 +326,7 @@ def _rl_step(config, models, task, tokenizer, make_update, refresh, sizes):
 
   kinds = {}
   kinds['start_guide'] = rl_checks.make_start(task, guide)
+  kinds['score'] = rl_rewards.make_score(config, models)
   if config.token_rewards.name != 'none':
     part = dict(config.token_rewards)
     world = token_rewards.World(

@@ -25,6 +25,7 @@ __all__ = [
   'make_models',
   'model_fields',
   'read',
+  'scorer',
 ]
 
 # {role: parameters}; 'policy' is always there
@@ -103,9 +104,17 @@ def make_models(
     path = _path(config, role)
     models[role] = policy
     if path:
-      found = dataclasses.replace(_read_model(path), **wanted)
-      models[role] = dataclasses.replace(found, value_head=False)
+      models[role] = dataclasses.replace(_read_model(path), **wanted)
+    scores = role == scorer(config)
+    if path or scores:
+      models[role] = dataclasses.replace(models[role], value_head=scores)
   return models
+
+
+def scorer(config: Any) -> str:
+  """The role whose score is the reward of an RL run; '': the task's verifier
+  judges."""
+  return config.reward.model if config.paradigm == 'rl' else ''
 
 
 def _read_params(path: str, model: ModelConfig) -> PyTree:
@@ -128,16 +137,28 @@ def read(config: Any, models: dict[str, ModelConfig]) -> Start:
 
 
 def complete(
-  loaded: Start, models: dict[str, ModelConfig], key: Array
+  loaded: Start,
+  models: dict[str, ModelConfig],
+  key: Array,
+  scorer: str = '',
 ) -> Start:
   """Fresh parameters of the policy and of each role in `loaded`, overlaid.
 
   A value head that a loaded model does not have starts fresh (zeros); roles
   that the run does not hold are left out.
 
+  scorer  role of a reward model, whose head has to be loaded
+
   Raises:
-    ValueError: a loaded array has another shape than the model's.
+    ValueError: a loaded array has another shape than the model's; a reward
+      model is not there, or has no value head.
   """
+  if scorer and 'value_head' not in loaded.get(scorer, {}):
+    found = 'has no value head' if scorer in loaded else 'is empty'
+    raise ValueError(
+      f'reward.model="{scorer}": others.{scorer} {found}; give a reward model, '
+      'a run of configs/preference.py:recipe=reward_model'
+    )
   start = {}
   for role in {'policy': None, **loaded}:
     if role not in models:

@@ -16,7 +16,7 @@ def initial_state(run: Run, mesh, config: Any) -> TrainState:
   """The state before step 0, laid out over the mesh."""
   key = jax.random.fold_in(jax.random.key(config.seed), drivers.START)
   loaded = start.read(config, run.models)
-  models = start.complete(loaded, run.models, key)
+  models = start.complete(loaded, run.models, key, start.scorer(config))
   place = state_shardings(run, mesh)
   return jax.jit(run.init, out_shardings=place)(models)
 

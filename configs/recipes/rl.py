@@ -26,6 +26,9 @@ def _kl(name: str, coef: float, place: str = 'loss') -> dict:
   return dict(part(regularizers, name), coef=coef, place=place)
 
 
+# `model` is the role in `others` of the reward model that judges; '' leaves it
+# to the task's verifier.
+REWARD = dict(model='')
 # What a row that names no critic, reference or further rows has.
 KL = _kl('kl_k3', 0.0)
 VALUE_LOSS = dict(part(value, 'clipped_value'), coef=0.1)
@@ -223,6 +226,17 @@ RL = {
     value_loss=VALUE_LOSS,
     kl=_kl('kl_k1', 0.0, 'reward'),
     kl_controller=part(controllers, 'adaptive_kl', target=0.1),
+  ),
+  # A reward model's score in place of the verifier, held near the start.
+  'rlhf': dict(
+    reference='https://arxiv.org/abs/2203.02155',
+    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
+    loss=part(policy_gradient, 'ppo_clip'),
+    reduce=part(reduce, 'token_mean'),
+    value_loss=VALUE_LOSS,
+    kl=_kl('kl_k1', 0.02, 'reward'),
+    others=dict(reward=''),
+    reward=dict(model='reward'),
   ),
   'adaptive_entropy': _row(
     'https://arxiv.org/abs/2505.22312', 'ppo_clip', _NORMALIZED, 'token_mean',

@@ -54,7 +54,8 @@ def make_train(
     run = build.build(config_lib.with_values(config, dict(hparams or {})))
     at_start = jax.random.fold_in(key, drivers.START)
     given = loaded if params is None else params
-    params = start.complete(given, run.models, at_start)
+    scorer = start.scorer(config)
+    params = start.complete(given, run.models, at_start, scorer)
     chunk = drivers.make_chunk(run.step, config.num_steps)
     steps_key = jax.random.fold_in(key, drivers.STEPS)
     return chunk(run.init(params), steps_key, jnp.int32(config.num_steps))
@@ -127,7 +128,8 @@ class Program:
   def _one_start(self, params, key, values, loaded):
     at_start = jax.random.fold_in(key, drivers.START)
     given = loaded if params is None else params
-    params = start.complete(given, self.run.models, at_start)
+    scorer = start.scorer(self.config)
+    params = start.complete(given, self.run.models, at_start, scorer)
     return self._built(values).init(params)
 
   def _one_chunk(self, state, key, values, count):

@@ -261,6 +261,28 @@ def _make_ask(
   return ask
 
 
+def _over_group(function: Callable) -> Callable:
+  """Over completions of one prompt, then over prompts."""
+  return jax.vmap(jax.vmap(function, (None, 0, 0)), (0, 0, 0))
+
+
+def _make_judge(
+  verify: Callable, score: Callable[..., Array] | None
+) -> Callable[..., dict[str, Array]]:
+  """(state, examples, samples) -> components [B, G], 'reward' among them."""
+  verify_all = _over_group(verify)
+
+  def judge(state: TrainState, examples: Example, samples: Rollout):
+    components = verify_all(examples, samples.completion, samples.mask)
+    if score is None:
+      return components
+    verdict = components.pop('reward')
+    own = score(state, examples, samples)
+    return {'reward': own, 'verified': verdict, **components}
+
+  return judge
+
+
 def make_step(
   sample_examples: Callable[[Array], Example],
   verify: Callable[[Example, Array, Array], dict[str, Array]],
@@ -272,6 +294,7 @@ def make_step(
   reward_tokens: Callable | None = None,
   prefixes: bool = False,
   start_guide: Callable[[Example], PyTree] | None = None,
+  score: Callable[..., Array] | None = None,
 ) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
   """The whole step for an in-graph task: `step(state, key)`.
 
@@ -284,36 +307,32 @@ def make_step(
                       metrics
   prefixes            also judge every completion stopped at each of its tokens
   start_guide         (examples) -> states [B, ...] of what steers the answers
+  score               (state, examples, samples) -> rewards [B, G] in place of
+                      the verifier's, which is then logged as 'verified'
   """
-  # Over completions of one prompt, then over prompts.
-  over_group = lambda f: jax.vmap(jax.vmap(f, (None, 0, 0)), (0, 0, 0))
-  verify_all = over_group(verify)
-  stopped = over_group(rl_rewards.stopped_everywhere(verify))
-
-  judge = lambda examples, samples: verify_all(
-    examples, samples.completion, samples.mask
-  )
+  stopped = _over_group(rl_rewards.stopped_everywhere(verify))
+  judge = _make_judge(verify, score)
   ask = _make_ask(start_guide)
 
   def draw_beside(state: TrainState, examples: Example, key: Array):
     made = {}
     for kind, source in (sources or {}).items():
       samples = sharding.rows(source(ask, state, examples, key))
-      made[kind] = samples, judge(examples, samples)['reward']
+      made[kind] = samples, judge(state, examples, samples)['reward']
     return made
 
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
     examples = sharding.rows(sample_examples(example_key))
     samples = ask(generate, state, examples, sample_key)
-    components = judge(examples, samples)
+    components = judge(state, examples, samples)
     given = {}
     drawn = [samples]
     if start_guide is not None:
       given['guide_state'] = start_guide(examples)
     if generate_greedy is not None:
       greedy = ask(generate_greedy, state, examples, sample_key)
-      given['greedy_rewards'] = judge(examples, greedy)['reward'][:, 0]
+      given['greedy_rewards'] = judge(state, examples, greedy)['reward'][:, 0]
       drawn.append(greedy)
     beside = draw_beside(state, examples, jax.random.fold_in(sample_key, 1))
     if beside:
@@ -339,6 +358,8 @@ def make_step(
     )
     metrics |= {f'token_rewards/{name}': x for name, x in seen.items()}
     metrics |= rl_rewards.spent(drawn, beside, 'prefix_rewards' in given)
+    if score is not None:  # the verifier only looks on
+      metrics['num_verified'] = jnp.zeros_like(metrics['num_verified'])
     for name, component in components.items():
       if name != 'reward':
         metrics[f'rewards/{name}/mean'] = jnp.mean(component)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from posttrain_jax import advantages as advantages_room
+from posttrain_jax import token_weights
 from posttrain_jax.losses import flow, regularizers
 from posttrain_jax.resolve import arrays_of, lookup, nearest
 from posttrain_jax.rollout import environments, guides
@@ -49,6 +50,8 @@ def _needs_graph(config: Any) -> str:
     return f'prefix.per_prompt={config.prefix.per_prompt} needs demonstrations'
   if config.token_rewards.name != 'none':
     return f'token_rewards "{config.token_rewards.name}" needs the oracle'
+  if config.reward.model:
+    return f'reward.model="{config.reward.model}" scores token ids'
   if needs_prefixes(config):
     return f'loss "{config.loss.name}" needs rewards of unfinished answers'
   return ''
@@ -108,11 +111,35 @@ def check(config: Any) -> None:
   _check_kl(config)
   _check_flow(config)
   _check_groups(config)
+  _check_reward(config)
   reason = _needs_graph(config)
   if reason and is_text(config.task.name):
     raise ValueError(
       f'{reason}, which host tasks such as "{config.task.name}" do not make'
     )
+
+
+def _check_reward(config: Any) -> None:
+  role = config.reward.model
+  if not role:
+    return
+  if role not in config.others:
+    raise ValueError(
+      f'reward.model="{role}" is no role of others, which recipe=rlhf has '
+      '("reward").' + nearest(role, list(config.others))
+    )
+  weights = lookup(token_weights, config.weights.name)
+  for key, reads in (
+    (f'weights.name="{config.weights.name}"', 'correct' in arrays_of(weights)),
+    (f'loss.name="{config.loss.name}"', needs_prefixes(config)),
+    ('contrastive', hybrid.contrasts(config)),
+    ('explore.per_prompt', hybrid.exploring(config)),
+  ):
+    if reads:
+      raise ValueError(
+        f'reward.model="{role}": {key} asks which answers are right, and a '
+        'score does not say; leave one of them out'
+      )
 
 
 def _check_guides(config: Any) -> None:

@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import advantages as advantages_room
-from posttrain_jax import masked, rollout, token_rewards
+from posttrain_jax import masked, rollout, sharding, token_rewards
+from posttrain_jax.models import heads
+from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.trainers.objective import bind
-from posttrain_jax.types import Array, Batch, Rollout
+from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
 
 __all__ = [
   'log_reward',
+  'make_score',
   'make_token_advantages',
   'prefix_log_rewards',
   'spent',
@@ -122,6 +125,30 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
     return batch, theirs
 
   return token_advantages
+
+
+def make_score(
+  config: Any, models: dict[str, ModelConfig]
+) -> Callable[[TrainState, Example, Rollout], Array] | None:
+  """(state, examples, samples) -> [B, G] the reward model's score of each
+  answer, read after its last token; None where the verifier judges."""
+  role = config.reward.model
+  if not role:
+    return None
+
+  def score(state: TrainState, examples: Example, samples: Rollout) -> Array:
+    rows = rollout.assemble_groups(
+      examples.prompt, examples.prompt_mask, samples
+    )
+    rows = sharding.rows(rows)
+    params = jax.lax.stop_gradient(state.others[role])
+    values = heads.sequence_values(
+      params, models[role], rows.tokens, rows.mask, positions=rows.positions,
+      segment_ids=rows.segment_ids,
+    )  # fmt: skip
+    return values.reshape(samples.mask.shape[:2])
+
+  return score
 
 
 def stopped_everywhere(verify: Callable) -> Callable[..., Array]:

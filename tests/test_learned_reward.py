@@ -1,0 +1,137 @@
+"""RL on a reward model's score, in place of the verifier's verdict."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_tasks import quick_jit
+
+from posttrain_jax import build, checkpoint, config, metrics, start, train
+from posttrain_jax.models import heads, transformer
+from posttrain_jax.rollout import assemble
+from posttrain_jax.trainers import rl_rewards
+from posttrain_jax.types import Example, Rollout, TrainState
+
+ROOT = Path(__file__).parent.parent
+FAST = [
+  ('eval.every', '0'), ('eval.num_problems', '0'), ('num_steps', '1'),
+  ('log.tensorboard', 'false'), ('task.num_digits', '1'),
+  ('steps_per_call', '1'),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+  monkeypatch.chdir(ROOT)
+
+
+def load(spec, *items):
+  return config.load(spec, [*FAST, *items])
+
+
+def test_the_score_of_a_row_alone():
+  """[B, G] in order, whatever stands around a row."""
+  run = build.build(load('configs/rl.py:recipe=rlhf,smoke'))
+  model = run.models['reward']
+  params = transformer.init(jax.random.key(1), model)
+  head = params['value_head']
+  params['value_head'] = head | {
+    'kernel': jax.random.normal(jax.random.key(2), head['kernel'].shape),
+    'bias': jnp.float32(0.5),
+  }
+  draw = lambda seed, *shape: jax.random.randint(
+    jax.random.key(seed), shape, 0, model.vocab_size
+  )
+  prompts, answers = draw(3, 2, 5), draw(4, 2, 3, 4)
+  prompt_mask = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], jnp.float32)
+  sizes = jnp.array([[4, 1, 2], [3, 4, 4]])
+  mask = (jnp.arange(4)[None, None] < sizes[:, :, None]).astype(jnp.float32)
+  examples = Example(prompts, prompt_mask, jnp.arange(2), {})
+  samples = Rollout(
+    completion=answers, mask=mask, logps=0 * mask, finished=mask[:, :, 0]
+  )
+  state = TrainState(
+    step=jnp.int32(0), params={}, opt_state={}, others={'reward': params}
+  )
+
+  def both(state):
+    score = rl_rewards.make_score(run.config, run.models)
+    alone = []
+    for i in range(2):
+      for j in range(3):
+        rows = assemble(
+          prompts[i][None], prompt_mask[i][None], answers[i, j][None],
+          mask[i, j][None],
+        )  # fmt: skip
+        alone.append(
+          heads.sequence_values(params, model, rows.tokens, rows.mask)[0]
+        )
+    return score(state, examples, samples), jnp.stack(alone).reshape(2, 3)
+
+  together, alone = quick_jit(both)(state)
+  np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+  assert np.ptp(alone) > 0.1
+
+
+def test_the_verifier_judges_where_there_is_no_model():
+  assert rl_rewards.make_score(load('configs/rl.py:smoke'), {}) is None
+
+
+def test_a_trained_reward_model_is_the_judge(tmp_path):
+  """Its score trains and is logged, the verifier's verdict beside it."""
+  scorer = tmp_path / 'reward'
+  pairs = [
+    ('collect.name', 'oracle_vs_rollout'), ('collect.sampler', 'policy'),
+    ('group_size', '1'),
+  ]  # fmt: skip
+  train.train(
+    load('configs/preference.py:recipe=reward_model,smoke', *pairs), scorer
+  )
+  spec = 'configs/rl.py:recipe=rlhf,smoke'
+  on = load(spec, ('others.reward', str(scorer)))
+  _, state, _ = train.train(on, tmp_path / 'rlhf')
+  saved = checkpoint.load_params(str(scorer))
+  jax.tree.map(np.testing.assert_array_equal, state.others['reward'], saved)
+  _, rows = metrics.read(tmp_path / 'rlhf' / 'metrics.jsonl')
+  row = next(x for x in rows if x['split'] == 'train')
+  assert row['num_verified'] == 0
+  assert 0 <= row['rewards/verified/mean'] <= 1
+  # A score is read off a head, and is no share of right answers.
+  assert row['reward'] not in (row['rewards/verified/mean'], 0.0)
+  # The run itself is a policy with a critic, not trained to score answers; a
+  # plain SFT run has no head at all.
+  train.train(load('configs/sft.py:smoke'), tmp_path / 'sft')
+  wrong = load(spec, ('others.reward', str(tmp_path / 'sft')))
+  with pytest.raises(ValueError, match='others.reward has no value head'):
+    train.train(wrong, tmp_path / 'wrong')
+
+
+def test_a_reward_model_has_to_be_given():
+  run = build.build(load('configs/rl.py:recipe=rlhf,smoke'))
+  with pytest.raises(ValueError, match='others.reward is empty'):
+    start.complete({}, run.models, jax.random.key(0), start.scorer(run.config))
+
+
+@pytest.mark.parametrize(
+  'items, message',
+  [
+    ([('reward.model', 'rewards')], 'reward.model="rewards" is no role of'),
+    ([('weights.name', 'srft_rollouts')], 'weights.name="srft_rollouts" asks'),
+    (
+      [('explore.per_prompt', '1'), ('explore.coef', '0.1'),
+       ('explore_controller.name', 'entropy_temperature')],
+      'explore.per_prompt asks which',
+    ),
+  ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(items, message):
+  with pytest.raises(ValueError, match=message):
+    build.build(load('configs/rl.py:recipe=rlhf,smoke', *items))
+
+
+def test_host_tasks_are_refused():
+  spec = 'configs/rl.py:recipe=rlhf,task=text:chain_sum,smoke'
+  with pytest.raises(ValueError, match='scores token ids'):
+    build.build(config.load(spec))
