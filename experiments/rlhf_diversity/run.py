@@ -39,7 +39,7 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=5, pretrain_steps=3000, start_steps=120, reward_steps=400, steps=120,
-    factors=(0.3, 1.0), problems=128,
+    factors=(0.3, 1.0), problems=64,
   ),
   'reduced': Scale(
     seeds=2, pretrain_steps=320, start_steps=40, reward_steps=40, steps=40,
@@ -100,7 +100,7 @@ STUDY = lab.Study(
     'end of the answer less 0.05 x KL to the start on every token; the '
     "verifier trains nothing. Best of 16: the start's answers, each the "
     'best-scored of 16.',
-    '128 held-out problems of each set, 8 outputs each at temperature 1. '
+    '64 held-out problems of each set, 8 outputs each at temperature 1. '
     'Diversity is EAD over 1- to 5-grams with the 10 tokens that answers are '
     'made of: among the 8 outputs for one problem, and among outputs for 8 '
     'problems, one for each.',
