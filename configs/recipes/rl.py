@@ -61,6 +61,20 @@ def _row(
   )
 
 
+def _ppo(
+  reference: str, value_coef: float = VALUE_LOSS['coef'], **keys
+) -> dict:
+  """A critic and GAE."""
+  return dict(
+    reference=reference,
+    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
+    loss=part(policy_gradient, 'ppo_clip'),
+    reduce=part(reduce, 'token_mean'),
+    value_loss=dict(VALUE_LOSS, coef=value_coef),
+    **keys,
+  )
+
+
 def _flow(reference: str, loss: str, **keys) -> dict:
   """A GFlowNet loss: whole answers, no advantage."""
   hparams = keys.pop('loss_hparams', {})
@@ -195,12 +209,8 @@ RL = {
     'https://arxiv.org/abs/2508.10751', 'ppo_clip', 'pass_at_k', 'token_mean'
   ),
   # A critic.
-  'ppo': dict(
-    reference='https://arxiv.org/abs/1707.06347',
-    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
-    loss=part(policy_gradient, 'ppo_clip'),
-    reduce=part(reduce, 'token_mean'),
-    value_loss=VALUE_LOSS,
+  'ppo': _ppo(
+    'https://arxiv.org/abs/1707.06347',
   ),
   # Held near the start: by an estimator, or over the whole vocabulary.
   'grpo_kl': _row(
@@ -218,22 +228,14 @@ RL = {
     'sequence_mean', kl=_kl('kl_k3', 0.0),
     kl_controller=part(controllers, 'dynamic_kl'),
   ),
-  'ppo_adaptive_kl': dict(
-    reference='https://arxiv.org/abs/1909.08593',
-    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
-    loss=part(policy_gradient, 'ppo_clip'),
-    reduce=part(reduce, 'token_mean'),
-    value_loss=VALUE_LOSS,
+  'ppo_adaptive_kl': _ppo(
+    'https://arxiv.org/abs/1909.08593',
     kl=_kl('kl_k1', 0.0, 'reward'),
     kl_controller=part(controllers, 'adaptive_kl', target=0.1),
   ),
   # A reward model's score in place of the verifier, held near the start.
-  'rlhf': dict(
-    reference='https://arxiv.org/abs/2203.02155',
-    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
-    loss=part(policy_gradient, 'ppo_clip'),
-    reduce=part(reduce, 'token_mean'),
-    value_loss=VALUE_LOSS,
+  'rlhf': _ppo(
+    'https://arxiv.org/abs/2203.02155',
     kl=_kl('kl_k1', 0.02, 'reward'),
     others=dict(reward=''),
     reward=dict(model='reward'),
@@ -286,12 +288,8 @@ RL = {
   ),
   # Rewards of tokens beside that of the answer: its segments, or how much each
   # step of a thought raised the chance of the answer.
-  'fine_grained': dict(
-    reference='https://arxiv.org/abs/2306.01693',
-    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
-    loss=part(policy_gradient, 'ppo_clip'),
-    reduce=part(reduce, 'token_mean'),
-    value_loss=VALUE_LOSS,
+  'fine_grained': _ppo(
+    'https://arxiv.org/abs/2306.01693',
     kl=_kl('kl_k1', 0.3, 'reward'),
     token_rewards=part(token_rewards, 'fine_grained'),
     group_size=4,
@@ -303,12 +301,9 @@ RL = {
     task=dict(chain_of_thought=True),
   ),
   # PPO and a contrastive term that draws right answers to the annotation.
-  'carft': dict(
-    reference='https://arxiv.org/abs/2508.15868',
-    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
-    loss=part(policy_gradient, 'ppo_clip'),
-    reduce=part(reduce, 'token_mean'),
-    value_loss=dict(part(value, 'clipped_value'), coef=5.0),
+  'carft': _ppo(
+    'https://arxiv.org/abs/2508.15868',
+    value_coef=5.0,
     kl=_kl('kl_k1', 0.05, 'reward'),
     updates_per_rollout=2,
     demos_per_prompt=1,
