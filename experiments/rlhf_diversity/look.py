@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.rlhf_diversity import learned_reward
 from posttrain_jax import lab, rollout, tasks
 from posttrain_jax.measures import diversity
+from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, select
 from posttrain_jax.tasks import split, vocab
@@ -99,11 +99,13 @@ class Look:
       decoder=functools.partial(decoders.sample, temperature=temperature),
       eos_id=vocab.EOS, pad_id=vocab.PAD, prompt_ids=part.prompt_id,
     )  # fmt: skip
-    rate = functools.partial(learned_reward.score, reward_params, self.scorer)
-    of_group = lambda f: jax.vmap(jax.vmap(f, (None, 0, 0)))
-    text = samples.completion, samples.mask
-    scores = of_group(rate)(part, *text)
-    right = of_group(task.verify)(part, *text)['reward']
+    rows = rollout.assemble_groups(part.prompt, part.prompt_mask, samples)
+    scores = heads.sequence_values(
+      reward_params, self.scorer, rows.tokens, rows.mask,
+      positions=rows.positions, segment_ids=rows.segment_ids,
+    ).reshape(samples.mask.shape[:2])  # fmt: skip
+    verify = jax.vmap(jax.vmap(task.verify, (None, 0, 0)))
+    right = verify(part, samples.completion, samples.mask)['reward']
     found = {'pairs': ranked(scores, right)}
     if self.best_of > 1:
       samples, scores, right = best_of(self.best_of, samples, scores, right)

@@ -16,7 +16,6 @@ import ml_collections
 import numpy as np
 
 from configs import sft
-from experiments.rlhf_diversity import learned_reward
 from experiments.rlhf_diversity.look import SETS, WHOLE, Judge, Look
 from posttrain_jax import accounting, build, lab, tasks
 from posttrain_jax import config as config_lib
@@ -57,14 +56,14 @@ COOL = 0.5  # a temperature beside 1
 SPECS = {
   'sft': 'configs/sft.py:recipe=sft',
   'reward': 'configs/preference.py:recipe=reward_model_centered',
-  'ppo': 'configs/rl.py:recipe=ppo',
+  'ppo': 'configs/rl.py:recipe=rlhf',
 }
 ITEMS = {
   'sft': (('prompts_per_step', '128'),),
   'reward': (('prompts_per_step', '64'), ('group_size', '4'),
              ('collect.sampler', 'ref')),
   'ppo': (('prompts_per_step', '32'), ('group_size', '4'),
-          ('kl.name', 'kl_k1'), ('kl.coef', '0.05'), ('kl.place', 'reward')),
+          ('kl.coef', '0.05')),
 }  # fmt: skip
 # What an arm has to have learned in distribution for it to be compared.
 MOVED = dict(moved='gained', at_least=5.0)
@@ -176,9 +175,6 @@ def stage_config(name: str, steps: int, task: dict[str, Any]) -> Any:
   config.optimizer.warmup_updates = 0
   config.steps_per_call = 40
   config.eval.num_problems = 0
-  if name == 'ppo':
-    # Whose parameters they are is said by the lab's `roles`.
-    config.others = ml_collections.ConfigDict({learned_reward.ROLE: ''})
   return config
 
 
@@ -203,7 +199,7 @@ def scored_account(stage: lab.Trained) -> list[dict[str, float]]:
   run = build.build(stage.config)
   rows = run.sizes.prompts_per_step * run.sizes.group_size
   flops = stage.config.num_steps * accounting.forward_flops(
-    run.models[learned_reward.ROLE], rows, run.sizes.row_tokens
+    run.models['reward'], rows, run.sizes.row_tokens
   )
   return [{**own, 'flops': own['flops'] + flops} for own in stage.account]
 
@@ -229,7 +225,7 @@ def curves(stage: lab.Trained) -> dict[str, Any]:
   of = lambda name, factor=1.0: {
     'x': middle, 'xlabel': 'optimizer steps', 'y': means(name, factor)
   }  # fmt: skip
-  return {'score': of('reward'), 'id': of(learned_reward.LOGGED, 100.0)}
+  return {'score': of('reward'), 'id': of('rewards/verified/mean', 100.0)}
 
 
 def figures() -> list[dict[str, Any]]:
@@ -282,11 +278,11 @@ def train(runs: lab.Lab, judge: Judge, base: lab.Trained, scale: Scale):
 
   stages = {'ppo': {}, 'sft': {}}
   config = stage_config('ppo', scale.steps, SETS['id'])
-  roles = {learned_reward.ROLE: scorer}
+  roles = {'reward': scorer}
   for rate in rates('ppo', scale):
-    with learned_reward.in_place():
-      made = runs.train('ppo', config, base, {RATE: rate}, roles=roles)
-    stages['ppo'][rate] = learned_reward.used(made)
+    stages['ppo'][rate] = runs.train(
+      'ppo', config, base, {RATE: rate}, roles=roles
+    )
   steps = scale.steps + scale.reward_steps
   config = stage_config('sft', steps, SETS['id'])
   for rate in rates('sft', scale):
@@ -302,7 +298,7 @@ def run(runs: lab.Lab, scale: Scale):
   config = stage_config('ppo', scale.steps, SETS['id'])
   look = Look(
     model=build.build(base.config).model,
-    scorer=build.build(config).models[learned_reward.ROLE],
+    scorer=build.build(config).models['reward'],
     problems=scale.problems, samples=8, heldout_fraction=HELDOUT,
     temperatures=(1.0, COOL),
   )  # fmt: skip
