@@ -234,12 +234,13 @@ STUDY = lab.Study(
 # Of the committed run, written after it.
 READING = (
   'Own samples decide, on language too: from a base that answers in the easy '
-  'format 3% of the time, likelihood on right answers goes from 52% to 88% with '
-  "the policy's samples and to 54% with the base's. Also near the base (half "
-  'of the answers): 70% to 97% and to 79%, where the paper expects little.',
+  'format 3% of the time, likelihood on right answers goes from 52% to 88% '
+  "with the policy's samples and to 54% with the base's. Also near the base "
+  '(half of the answers): 70% to 97% and to 79%, where the paper expects '
+  'little.',
   'A negative gradient is no stand-in for own samples on language, as it is in '
-  'the bandit: offline DPO ends where it began (51%), at the lowest rate; at '
-  '0.001 it lost two thirds in a pilot. Online DPO and GRPO are no faster than '
+  'the bandit: offline DPO ends where it began (51%), at the lowest rate of '
+  'its grid, which validation chose. Online DPO and GRPO are no faster than '
   'their positive-only counterparts, and GRPO is behind at half time.',
   'NFT, GRPO, its positive part, online DPO and likelihood on own right '
   'answers end alike (79% to 88%), each with one or two seeds that had not '
