@@ -29,6 +29,7 @@ from posttrain_jax.resolve import nearest
 
 __all__ = [
   'addition',
+  'backtracking',
   'formats',
   'multiplication',
   'modular',

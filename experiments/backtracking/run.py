@@ -1,0 +1,245 @@
+r"""How many wrong turns should the demonstrations before RL take?
+
+  python -m experiments.backtracking.run             # full
+  python -m experiments.backtracking.run --reduced   # minutes
+
+Models are warmed up from scratch on traces with a set number of backtracks, and
+then trained by GRPO. README.md has the question and the reading, design.py the
+settings and the claims.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from experiments.backtracking.design import (
+  KINDS,
+  MOST,
+  PARTIAL,
+  READING,
+  SAMPLES,
+  SCALES,
+  SETTINGS,
+  STUDY,
+  Scale,
+)
+from experiments.backtracking.probe import Searches
+from posttrain_jax import build, lab, tasks
+from posttrain_jax import config as config_lib
+
+RATE = 'optimizer.lr'
+SFT, GRPO = 'configs/sft.py:recipe=sft', 'configs/rl.py:recipe=grpo'
+IN_PERCENT = ('greedy', 'accuracy', 'passk', 'formed')
+
+
+def task_entry(setting: str, room: int, **knobs) -> ml_collections.ConfigDict:
+  """A puzzle whose answers have room for so many detours."""
+  own = SETTINGS[setting]
+  return ml_collections.ConfigDict(
+    tasks.defaults(
+      'backtracking', puzzle=own.puzzle, size=own.size, depth=1,
+      max_backtracks=room, partial=PARTIAL, **knobs,
+    )
+  )  # fmt: skip
+
+
+def _shared(config: Any) -> Any:
+  config.model.preset = 'depth-2'
+  config.steps_per_call = 20
+  config.eval.num_problems = 0
+  return config
+
+
+def warm_up_config(setting: str, kind: str, scale: Scale) -> Any:
+  """SFT from scratch; rows are as long as their longest trace."""
+  room = KINDS[kind].backtracks
+  config = config_lib.load(SFT)
+  config.task = task_entry(setting, room, backtracks=float(room))
+  config.num_steps = round(SETTINGS[setting].sft_steps * scale.sft_share)
+  config.prompts_per_step = scale.sft_rows
+  config.optimizer.lr = 3e-3
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.warmup_updates = 10
+  return _shared(config)
+
+
+def rl_config(setting: str, scale: Scale) -> Any:
+  """GRPO, the same for all arms: they differ in where they start."""
+  config = config_lib.load(GRPO)
+  config.task = task_entry(setting, MOST)
+  config.num_steps = scale.steps
+  config.prompts_per_step = scale.prompts
+  config.group_size = 8
+  config.optimizer.schedule = 'constant'
+  config.optimizer.warmup_updates = 5
+  return _shared(config)
+
+
+class Bench:
+  """Warm-ups, RL on top of them and their measures in one setting."""
+
+  def __init__(self, runs: lab.Lab, setting: str, scale: Scale):
+    self._lab, self._setting, self.scale = runs, setting, scale
+    self._probe = None
+
+  def warm_up(self, kind: str) -> lab.Trained:
+    own = KINDS[kind]
+    # Inputs of the program, so that arms with equal rows compile once.
+    knobs = {
+      f'task.{name}': getattr(own, name)
+      for name in ('direct', 'incorrect', 'shuffled')
+    }
+    config = warm_up_config(self._setting, kind, self.scale)
+    return self._lab.train(f'{self._setting}-{kind}-sft', config, None, knobs)
+
+  def grpo(self, kind: str, start: lab.Trained, rate: float) -> lab.Trained:
+    config = rl_config(self._setting, self.scale)
+    name = f'{self._setting}-{kind}-grpo'
+    return self._lab.train(name, config, start, {RATE: rate})
+
+  def measure(self, stage: lab.Trained, split: str = 'test') -> dict:
+    """What `Searches` says, of each seed; shares in %."""
+    if self._probe is None:
+      config = rl_config(self._setting, self.scale)
+      task = dict(config.task)
+      self._probe = Searches(
+        model=build.build(config).model,
+        task=tasks.make(task.pop('name'), **task),
+        num_problems=self.scale.problems,
+        samples=SAMPLES,
+        heldout_fraction=config.heldout_fraction,
+      )
+    found = self._lab.measure(stage, self._probe, split=split)
+    factor = lambda name: 100.0 if name in IN_PERCENT else 1.0
+    return {k: factor(k) * np.asarray(x, float) for k, x in found.items()}
+
+
+def make_arm(bench: Bench, setting: str, kind: str) -> lab.Arm:
+  """A warm-up and GRPO at the best of the rates."""
+  start = bench.warm_up(kind)
+  before = bench.measure(start)
+  tried = {x: bench.grpo(kind, start, x) for x in bench.scale.rates}
+  score = lambda rate: float(
+    np.mean(bench.measure(tried[rate], 'validation')['accuracy'])
+  )
+  rate = max(tried, key=score)
+  stage = tried[rate]
+  after = bench.measure(stage)
+  values = {**after, **{f'{name}_0': x for name, x in before.items()}}
+  values['gain'] = after['accuracy'] - before['accuracy']
+  trained = [own['tokens_trained'] / 1e3 for own in start.account]
+  reward = stage.curves['reward']
+  own = KINDS[kind]
+  return lab.Arm(
+    label=f'{SETTINGS[setting].label}: {own.label}',
+    family='rl',
+    config=f'{SFT}; {GRPO}',
+    overrides={
+      'task.puzzle': SETTINGS[setting].puzzle,
+      'task.size': SETTINGS[setting].size,
+      'task.backtracks': own.backtracks,
+      'task.direct': own.direct,
+      'task.incorrect': own.incorrect,
+      'task.shuffled': own.shuffled,
+    },
+    values={**values, 'sft_tokens': trained},
+    account=lab.total_account([start, stage]),
+    tuned={f'{RATE} of GRPO': {'grid': list(tried), 'chosen': rate}},
+    curves={'reward': {
+      'x': list(range(1, reward.shape[1] + 1)), 'xlabel': 'steps',
+      'y': reward.tolist(),
+    }},
+  )  # fmt: skip
+
+
+def run(runs: lab.Lab, scale: Scale):
+  """Trains and measures every arm; what `lab.main` asks for."""
+  arms = {}
+  for setting in scale.settings:
+    bench = Bench(runs, setting, scale)
+    for kind in SETTINGS[setting].kinds:
+      if kind in scale.kinds:
+        arms[f'{setting}_{kind}'] = make_arm(bench, setting, kind)
+    plain = arms[f'{setting}_b0'].values['accuracy']
+    for key, arm in arms.items():
+      if key.startswith(f'{setting}_'):
+        arm.values['over_b0'] = arm.values['accuracy'] - plain
+  there = [x for x in STUDY.claims if {x.arm, x.against} <= set(arms)]
+  study = dataclasses.replace(STUDY, claims=there)
+  reading = READING if scale is SCALES['full'] else ()
+  return study, arms, figures(arms), reading
+
+
+def _cells(
+  arms: dict[str, lab.Arm], measure: str
+) -> tuple[list[str], list[list[float | None]]]:
+  """(kinds, [settings, kinds] means) of a measure."""
+  kinds = [x for x in KINDS if any(key.endswith(f'_{x}') for key in arms)]
+  settings = {key.rsplit('_', 1)[0] for key in arms}
+  rows = []
+  for setting in (x for x in SETTINGS if x in settings):
+    found = [arms.get(f'{setting}_{kind}') for kind in kinds]
+    rows.append(
+      [arm and round(float(np.mean(arm.values[measure])), 1) for arm in found]
+    )
+  return kinds, rows
+
+
+def figures(arms: dict[str, lab.Arm]) -> list[dict[str, Any]]:
+  """Accuracy by the number of backtracks, before and after; the controls."""
+  settings = [
+    x for x in SETTINGS if any(key.startswith(f'{x}_') for key in arms)
+  ]
+  found = []
+  for measure, title, caption in (
+    ('accuracy', 'after GRPO', 'After the warm-up and GRPO.'),
+    ('accuracy_0', 'after the warm-up', 'Before RL.'),
+  ):
+    series = {}
+    for setting in settings:
+      points = {
+        KINDS[kind].backtracks: arms[f'{setting}_{kind}']
+        for kind in ('b0', 'b1', 'b5')
+        if f'{setting}_{kind}' in arms
+      }
+      series[SETTINGS[setting].label] = {
+        'x': list(points),
+        'y': [arm.values[measure].tolist() for arm in points.values()],
+      }
+    found.append(
+      {
+        'kind': 'lines', 'name': measure, 'title': f'Accuracy {title}',
+        'xlabel': 'backtracks in a demonstration',
+        'ylabel': 'right answers (%)', 'logx': False, 'series': series,
+        'caption': f'{caption} Held-out problems at temperature 1, mean and '
+                   '95% interval over seeds.',
+      }
+    )  # fmt: skip
+  kinds, rows = _cells(arms, 'accuracy')
+  found.append(
+    {
+      'kind': 'heatmap', 'name': 'grid', 'title': 'Every warm-up, after GRPO',
+      'rows': [SETTINGS[x].label for x in settings],
+      'columns': [KINDS[kind].label for kind in kinds], 'values': rows,
+      'low': 0, 'high': 100, 'unit': '%', 'xlabel': 'demonstrations',
+      'ylabel': 'puzzle',
+      'caption': 'Right answers at temperature 1, mean over seeds; empty '
+                 'where a warm-up was not run.',
+    }
+  )  # fmt: skip
+  found.append(
+    {
+      'kind': 'bars', 'name': 'search', 'title': 'Wrong turns that are taken',
+      'measures': ['backtracks_0', 'backtracks'],
+      'caption': 'Backtracks in an answer at temperature 1: after the warm-up '
+                 '(left) and after GRPO (right).',
+    }
+  )  # fmt: skip
+  return found
+
+
+if __name__ == '__main__':
+  sys.exit(lab.main(__file__, run, SCALES))
