@@ -140,6 +140,7 @@ STUDY = lab.Study(
     'backtracks_0': lab.Measure('Backtracks before RL', '', '', 2),
     'length': lab.Measure('Tokens of an answer', '', '', 1),
     'length_0': lab.Measure('Tokens before RL', '', '', 1),
+    'reward': lab.Measure('Reward in training', '', 'higher', 2),
     'sft_tokens': lab.Measure('Warm-up tokens (thousands)', '', '', 0),
   },
   claims=(
