@@ -194,16 +194,6 @@ def best(stages: dict[float, lab.Trained], worth: Any) -> float:
   return max(stages, key=lambda rate: float(np.mean(worth(stages[rate]))))
 
 
-def scored_account(stage: lab.Trained) -> list[dict[str, float]]:
-  """PPO's account, with the reward model's reading of every answer."""
-  run = build.build(stage.config)
-  rows = run.sizes.prompts_per_step * run.sizes.group_size
-  flops = stage.config.num_steps * accounting.forward_flops(
-    run.models['reward'], rows, run.sizes.row_tokens
-  )
-  return [{**own, 'flops': own['flops'] + flops} for own in stage.account]
-
-
 def added(*accounts: list[dict[str, float]]) -> list[dict[str, float]]:
   return [
     {item: sum(own[item] for own in seed) for item in accounting.ITEMS}
@@ -320,7 +310,7 @@ def run(runs: lab.Lab, scale: Scale):
     )  # fmt: skip
 
   reward_account = list(scorer.account)
-  ppo_account = added(reward_account, scored_account(last['ppo']))
+  ppo_account = added(reward_account, last['ppo'].account)
   arms = {
     'base': arm('Start', 'base', '', base, list(base.account)),
     'sft': arm('SFT', 'sft', 'sft', last['sft'], list(last['sft'].account)),
