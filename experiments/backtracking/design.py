@@ -115,7 +115,7 @@ STUDY = lab.Study(
     'Tried before the claims were written, with one seed: Countdown after 0 '
     'and 5 backtracks and answers only; GRPO on two of them with 64 rows at '
     '0.001, where both collapsed, and with 128 rows at the rates of the '
-    'study; Colouring with five and six vertices after 0 and 5 backtracks.',
+    'study; Colouring with five vertices after 0 and 5 backtracks.',
   ),
   equal=(
     'optimizer steps, rows per step and learning rates of the warm-up (its '
