@@ -68,6 +68,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.remat = False  # recompute layers in the backward pass
   c.model.scan_layers = False  # one compiled layer, for deep models
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all
+  c.model.attention_chunk = 0  # queries at a time, for long rows; 0 = all
 
   # Batch arithmetic: rows = prompts_per_step * group_size.
   c.prompts_per_step = 32  # different problems of one step

@@ -148,18 +148,71 @@ def test_token_logps_score_the_token_they_stand_at(model):
 
 
 def test_chunked_scoring_is_unchunked(model):
+  """Of logits and of attention; 4 does not divide the 9 positions."""
   config, params, tokens, _ = model
   mask = jnp.ones(tokens.shape)
-  for chunk in (4,):  # does not divide the 9 positions
-    other = dataclasses.replace(config, logit_chunk=chunk)
-    loss = lambda params, c: jnp.sum(
-      jnp.cos(transformer.token_logps(params, c, tokens, mask).logps)
+  other = dataclasses.replace(config, logit_chunk=4, attention_chunk=4)
+  loss = lambda params, c: jnp.sum(
+    jnp.cos(transformer.token_logps(params, c, tokens, mask).logps)
+  )
+  grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+  got, expected = grad(params, other), grad(params, config)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5),
+    got,
+    expected,
+  )
+
+
+def attention_inputs(length, prefix):
+  """(q, k, v, allowed, prefix_k, prefix_v, prefix_allowed): two prompts, three
+  rows of each; 2 key heads of 2 queries; what is seen is drawn."""
+  keys = iter(jax.random.split(jax.random.key(0), 8))
+  normal = lambda *shape: jax.random.normal(next(keys), shape)
+  seen = lambda *shape: jax.random.bernoulli(next(keys), 0.7, shape)
+  causal = jnp.tril(jnp.ones((length, length), bool))[None]
+  allowed = (
+    seen(6, length, length) | jnp.eye(length, dtype=bool)[None]
+  ) & causal
+  return (
+    normal(6, 2, 2, length, 4), normal(6, 2, length, 4),
+    normal(6, 2, length, 4), allowed, normal(2, 2, prefix, 4),
+    normal(2, 2, prefix, 4), seen(6, length, prefix),
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 7])
+def test_queries_in_blocks_are_all_queries(chunk):
+  given = attention_inputs(7, 5)
+  for count, dense, blocks in (
+    (4, layers.attend, layers.attend_causal),
+    (7, layers.attend_with_prefix, layers.attend_causal_with_prefix),
+  ):
+    np.testing.assert_allclose(
+      blocks(*given[:count], chunk=chunk), dense(*given[:count]), atol=1e-6
     )
-    grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
-    got, expected = grad(params, other), grad(params, config)
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected
+
+
+def test_blocks_of_queries_need_less_memory():
+  """Scores of 8 rows of 512 tokens are 64 MB at a time, a block's 4 MB."""
+  config = tiny(num_layers=1, max_length=0, remat=True)
+  params = jax.eval_shape(lambda: transformer.init(jax.random.key(0), config))
+  tokens = jax.ShapeDtypeStruct((8, 512), jnp.int32)
+
+  def needed(chunk):
+    model = dataclasses.replace(config, attention_chunk=chunk)
+    loss = lambda params, tokens: jnp.sum(
+      token_logps(params, model, tokens, jnp.ones(tokens.shape)).logps
     )
+    made = jax.jit(jax.grad(loss)).lower(params, tokens).compile()
+    return made.memory_analysis().temp_size_in_bytes
+
+  assert needed(32) < needed(0) / 3
+
+
+def test_sizes_of_blocks_are_not_negative():
+  with pytest.raises(ValueError, match='attention_chunk=-1 is below 0'):
+    tiny(attention_chunk=-1)
 
 
 def test_bfloat16_is_near_float32(model):

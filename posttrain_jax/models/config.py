@@ -46,6 +46,7 @@ class ModelConfig:
   remat: bool = False  # recompute each layer in the backward pass
   scan_layers: bool = True  # one compiled layer; False unrolls them
   logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
+  attention_chunk: int = 0  # queries at a time over whole rows; 0 = all
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
@@ -67,6 +68,9 @@ class ModelConfig:
         f'cache_dtype="{self.cache_dtype}".'
         + nearest(self.cache_dtype, stored[1:])
       )
+    for field in ('logit_chunk', 'attention_chunk'):
+      if getattr(self, field) < 0:
+        raise ValueError(f'{field}={getattr(self, field)} is below 0')
     if self.sliding_window < 0:
       raise ValueError(f'sliding_window={self.sliding_window} is below 0')
     # From JSON or a command line it comes as a list.

@@ -118,9 +118,10 @@ def _layer(layer, xs, tables, layout, allowed, config):
       map(heads_first, layout.spread([tokens_first(part) for part in parts]))
       for parts in zip(*made)
     )
-    out_p = layers.attend(q_p, k_p, v_p, prompt_causal)
-    out_c = layers.attend_with_prefix(
-      q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_seen
+    chunk = config.attention_chunk
+    out_p = layers.attend_causal(q_p, k_p, v_p, prompt_causal, chunk)
+    out_c = layers.attend_causal_with_prefix(
+      q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_seen, chunk
     )
     outs = layout.gather(tokens_first(out_p), tokens_first(out_c))
     xs = [

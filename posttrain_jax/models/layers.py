@@ -5,6 +5,7 @@ N key/value heads, R = H / N, K head size, F MLP size.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -160,6 +161,63 @@ def _over_values(
   return jnp.einsum(spec, weights.astype(dtype), v.values.astype(dtype))
 
 
+# Stretches of keys that blocks of queries meet: with 4 of them 5/8 of all
+# products are left of a causal attention, with ever more one half.
+STRETCHES = 4
+
+
+def _in_blocks(one: Callable, chunk: int, *over_queries: Array) -> Array:
+  """`one(keys, *blocks)` for `chunk` queries after the other.
+
+  over_queries  [..., T, last] arrays with queries in their last axis but one
+  one           is given blocks of them, and how many keys there are up to the
+                last block of its stretch
+
+  Each block is computed anew in the backward pass, one after the other: the
+  scores of one block are all that there is at a time.
+  """
+  length = over_queries[0].shape[-2]
+  count = -(-length // chunk)
+  stretch = -(-count // STRETCHES) * chunk
+  done = []
+  for start in range(0, length, stretch):
+    end = min(start + stretch, length)
+    blocks = -(-(end - start) // chunk)
+    spare = blocks * chunk - (end - start)
+
+    def cut(x, start=start, end=end, spare=spare, blocks=blocks):
+      x = x[..., start:end, :]
+      x = jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, spare), (0, 0)))
+      x = x.reshape(*x.shape[:-2], blocks, chunk, x.shape[-1])
+      return jnp.moveaxis(x, -3, 0)
+
+    made = jax.lax.map(
+      jax.checkpoint(lambda parts, end=end: one(end, *parts)),
+      tuple(cut(x) for x in over_queries),
+    )
+    made = jnp.moveaxis(made, 0, -3)
+    made = made.reshape(*made.shape[:-3], blocks * chunk, made.shape[-1])
+    done.append(made[..., : end - start, :])
+  return jnp.concatenate(done, axis=-2)
+
+
+def attend_causal(
+  q: Array, k: Array, v: Array, allowed: Array, chunk: int = 0
+) -> Array:
+  """`attend` where no query sees a later key, `chunk` queries at a time.
+
+  q [B, N, R, T, K], k, v [B, N, T, K], allowed [B, T, T]. There are T * chunk
+  scores at a time in place of T * T. 0: all queries at once.
+  """
+  if not 0 < chunk < q.shape[-2]:
+    return attend(q, k, v, allowed)
+
+  def one(keys, q, allowed):
+    return attend(q, k[:, :, :keys], v[:, :, :keys], allowed[..., :keys])
+
+  return _in_blocks(one, chunk, q, allowed)
+
+
 def attend(
   q: Array, k: Array | Quantized, v: Array | Quantized, allowed: Array
 ) -> Array:
@@ -213,6 +271,29 @@ def attend_with_prefix(
   shared, own = merged(weights[..., :p]), weights[..., p:]
   out = split(_over_values('bnqp,bnpk->bnqk', shared, prefix_v, q.dtype))
   return out + _over_values('bnrts,bnsk->bnrtk', own, v, q.dtype)
+
+
+def attend_causal_with_prefix(
+  q: Array,
+  k: Array,
+  v: Array,
+  allowed: Array,
+  prefix_k: Array,
+  prefix_v: Array,
+  prefix_allowed: Array,
+  chunk: int = 0,
+) -> Array:
+  """`attend_with_prefix` where no query sees a later own key, `chunk` queries
+  at a time, as in `attend_causal`."""
+  prefix = prefix_k, prefix_v
+  if not 0 < chunk < q.shape[-2]:
+    return attend_with_prefix(q, k, v, allowed, *prefix, prefix_allowed)
+
+  def one(keys, q, allowed, prefix_allowed):
+    own = k[:, :, :keys], v[:, :, :keys], allowed[..., :keys]
+    return attend_with_prefix(q, *own, *prefix, prefix_allowed)
+
+  return _in_blocks(one, chunk, q, allowed, prefix_allowed)
 
 
 def attention_output(layer: PyTree, out: Array, config: ModelConfig) -> Array:

@@ -128,7 +128,7 @@ def _full_layer(layer, x, tables, allowed, config):
   with jax.named_scope('attention'):
     normed = layers.rms_norm(x, layer['attention_norm'], config.norm_eps)
     q, k, v = layers.qkv(layer, normed, tables, config)
-    out = layers.attend(q, k, v, allowed)
+    out = layers.attend_causal(q, k, v, allowed, config.attention_chunk)
     x = x + layers.attention_output(layer, out, config)
   with jax.named_scope('mlp'):
     normed = layers.rms_norm(x, layer['mlp_norm'], config.norm_eps)
