@@ -111,6 +111,7 @@ LONG = (
   'test_beam::test_results_are_those_of_transformers[2',
   'test_beam::test_results_are_those_of_transformers[4-0',
   'test_beam::test_scores_are_the_learners',
+  'test_benchmarks::test_long_rows_say_what_a_program_needs',
   'test_benchmarks::test_our_side_of_generation_at_toy_size',
   "test_cache::test_the_sampler_is_the_learner[{'slots': 2}",
   "test_cache::test_the_sampler_is_the_learner[{'stages': 3}",

@@ -1,5 +1,6 @@
 """The benchmarks: statistics by hand, fair turns, and our sides at toy size."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from experiments.benchmarks import (
   common,
   generate_hf,
+  long_rows,
   ours,
   profile_decode,
   scaling,
@@ -120,6 +122,17 @@ def test_prompts_are_sums_of_their_length(key):
     assert (first + second).isdigit()
   with pytest.raises(ValueError, match='prompt_length=5'):
     ours.sum_prompts(key, work._replace(prompt_length=5))
+
+
+def test_long_rows_say_what_a_program_needs():
+  model = dataclasses.replace(long_rows.TOY, num_layers=1, scan_layers=False)
+  sizes = []
+  for chunk in (0, 64):
+    own = dataclasses.replace(model, attention_chunk=chunk)
+    found = long_rows.needed(own, 1024, jax.devices()[0])
+    assert found['fits']
+    sizes.append(found['temporary_bytes'])
+  assert sizes[1] < sizes[0]
 
 
 def test_reward_is_for_an_early_three():

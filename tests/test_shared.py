@@ -25,7 +25,10 @@ MODELS = {
     num_heads=4, num_kv_heads=2, qk_norm=True, qkv_bias=True, value_head=True
   ),
   'untied, scanned, recomputed': dict(
-    tie_embeddings=False, scan_layers=True, remat=True, logit_chunk=4,
+    tie_embeddings=False,
+    scan_layers=True,
+    remat=True,
+    logit_chunk=4,
     attention_chunk=4,
   ),
 }
