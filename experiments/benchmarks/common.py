@@ -279,7 +279,8 @@ class Session:
       'seconds': time.monotonic() - self._began,
       'date_utc': now.isoformat(timespec='seconds'),
       'command': ' '.join(['python -m', _module(), *sys.argv[1:]]),
-      'flags': {k: str(v) for k, v in vars(self._flags).items()},
+      # Where the files lie is the machine's own affair.
+      'flags': {k: str(v) for k, v in vars(self._flags).items() if k != 'out'},
     }
 
   def write(self) -> Path:
