@@ -24,7 +24,7 @@ from posttrain_jax.rollout import beam, decoders, environments, select
 from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.tasks import base, split, vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, PyTree, Rollout
+from posttrain_jax.types import Array, Example, PyTree, Rollout
 
 __all__ = [
   'Evaluator',
@@ -32,10 +32,25 @@ __all__ = [
   'confidence',
   'divergence',
   'generate_and_verify',
+  'problems',
   'selected',
 ]
 
 MARKER = '>'  # between a chain of thought and the answer
+
+
+def problems(
+  task: Any, key: Array, count: int, heldout_fraction: float
+) -> Example:
+  """The `count` problems that `key` stands for: held-out ones, where there is a
+  split."""
+  return split.sample_batch(
+    task,
+    jax.random.fold_in(key, 0),
+    count,
+    heldout=heldout_fraction > 0,
+    fraction=heldout_fraction,
+  )
 
 
 def generate_and_verify(
@@ -163,14 +178,7 @@ class Evaluator:
 
   def problems(self, key: Array):
     """The problems [num_problems, ...] that `key` stands for."""
-    heldout = self.heldout_fraction > 0
-    return split.sample_batch(
-      self.task,
-      jax.random.fold_in(key, 0),
-      self.num_problems,
-      heldout=heldout,
-      fraction=self.heldout_fraction,
-    )
+    return problems(self.task, key, self.num_problems, self.heldout_fraction)
 
   def _batches(self, examples):
     parts = self.num_problems // self.batch

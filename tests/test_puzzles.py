@@ -236,7 +236,7 @@ def test_sudoku_thought_by_hand():
 
 @pytest.mark.parametrize('num_empty', [1, 10])
 def test_sudoku_is_unique(num_empty):
-  grids_ = sudoku._grids()
+  grids_ = sudoku.grids()
   assert len({tuple(grid) for grid in grids_.tolist()}) == 288
   _, pairs = draw(tasks.make('sudoku', num_empty=num_empty))
   for prompt, _ in pairs:
@@ -252,7 +252,7 @@ def test_sudoku_can_be_ambiguous():
   for prompt, _ in pairs:
     assert prompt.count('_') == 10
     clues = [(i, int(c)) for i, c in enumerate(prompt[1:17]) if c != '_']
-    fits = [sudoku._grids()[:, i] == value for i, value in clues]
+    fits = [sudoku.grids()[:, i] == value for i, value in clues]
     counts.append(np.all(fits, axis=0).sum())
   assert min(counts) == 1 and max(counts) > 1
 

@@ -35,11 +35,9 @@ class Searches:
     self, params: PyTree, base_params: PyTree | None, key: Array
   ) -> dict[str, Array]:
     del base_params
-    problems = evaluate.Evaluator(
-      model=self.model, task=self.task, num_problems=self.num_problems,
-      samples=self.samples, batch=self.num_problems,
-      heldout_fraction=self.heldout_fraction,
-    ).problems(key)  # fmt: skip
+    problems = evaluate.problems(
+      self.task, key, self.num_problems, self.heldout_fraction
+    )
     answer = lambda decoder, size: evaluate.generate_and_verify(
       params, self.model, self.task, problems, jax.random.fold_in(key, 1),
       group_size=size, decoder=decoder,

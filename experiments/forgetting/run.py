@@ -324,8 +324,8 @@ def first_task(
     finals[rate] = stage
     for there in (*stage.snapshots.values(), stage):
       points.append(judge.point(there, new))
-  score = lambda rate: judge.point(finals[rate], new, 'validation')['new']
-  rate = max(finals, key=lambda rate: float(np.mean(score(rate))))
+  score = lambda stage: judge.point(stage, new, 'validation')['new']
+  rate = lab.best(finals, score)
   return {'rate': rate, 'stage': finals[rate], 'points': points,
           'grid': list(finals)}  # fmt: skip
 

@@ -77,10 +77,7 @@ class Shift:
     self, params: PyTree, base_params: PyTree, key: Array
   ) -> dict[str, Array]:
     task = tasks.make(**TASK)
-    problems = evaluate.Evaluator(
-      model=self.model, task=task, num_problems=PROBLEMS, samples=1,
-      batch=PROBLEMS, heldout_fraction=self.heldout_fraction,
-    ).problems(key)  # fmt: skip
+    problems = evaluate.problems(task, key, PROBLEMS, self.heldout_fraction)
     samples, rewards = evaluate.generate_and_verify(
       base_params, self.model, task, problems, jax.random.fold_in(key, 3),
       group_size=SAMPLES, decoder=decoders.sample,

@@ -1,6 +1,6 @@
 r"""On-policy samples and negative gradients: do they matter, and when?
 
-  python -m experiments.on_policy.run             # full: about 20 minutes
+  python -m experiments.on_policy.run             # full: half an hour
   python -m experiments.on_policy.run --reduced   # minutes
 
 The same contrasts twice: in a bandit whose optimum is far from the reference
@@ -43,8 +43,8 @@ def on_language(
     )
     for rate in scale.rates
   }
-  score = lambda rate: judge.quick(stages[rate], 'validation')['accuracy']
-  rate = max(stages, key=lambda rate: score(rate).mean())
+  score = lambda stage: judge.quick(stage, 'validation')['accuracy']
+  rate = lab.best(stages, score)
   stage = stages[rate]
   points = (base, *stage.snapshots.values(), stage)
   path = [judge.quick(x)['accuracy'] for x in points]

@@ -1,6 +1,6 @@
 r"""RLHF, best of n and SFT: generalisation and diversity.
 
-  python -m experiments.rlhf_diversity.run             # full: about 20 minutes
+  python -m experiments.rlhf_diversity.run             # full: under an hour
   python -m experiments.rlhf_diversity.run --reduced   # minutes
 
 A reward model is trained on pairs that the verifier labels; PPO trains on its
@@ -17,7 +17,7 @@ import numpy as np
 
 from configs import sft
 from experiments.rlhf_diversity.look import SETS, WHOLE, Judge, Look
-from posttrain_jax import accounting, build, lab, tasks
+from posttrain_jax import build, lab, tasks
 from posttrain_jax import config as config_lib
 from posttrain_jax.statistics import Claim
 
@@ -189,18 +189,6 @@ def begin(runs: lab.Lab, scale: Scale) -> lab.Trained:
   return runs.train('start', config, pretrained, {RATE: START_RATE})
 
 
-def best(stages: dict[float, lab.Trained], worth: Any) -> float:
-  """The learning rate of the stage that is worth most on average."""
-  return max(stages, key=lambda rate: float(np.mean(worth(stages[rate]))))
-
-
-def added(*accounts: list[dict[str, float]]) -> list[dict[str, float]]:
-  return [
-    {item: sum(own[item] for own in seed) for item in accounting.ITEMS}
-    for seed in zip(*accounts)
-  ]
-
-
 def curves(stage: lab.Trained) -> dict[str, Any]:
   """Ten means along PPO: the score that it trains on, and the truth."""
   steps = stage.config.num_steps
@@ -278,7 +266,7 @@ def train(runs: lab.Lab, judge: Judge, base: lab.Trained, scale: Scale):
   for rate in rates('sft', scale):
     stages['sft'][rate] = runs.train('sft', config, base, {RATE: rate})
   right = lambda stage: judge.seen(stage, scorer, 'validation')['id@1/accuracy']
-  chosen = {name: best(made, right) for name, made in stages.items()}
+  chosen = {name: lab.best(made, right) for name, made in stages.items()}
   return scorer, stages, chosen
 
 
@@ -310,7 +298,7 @@ def run(runs: lab.Lab, scale: Scale):
     )  # fmt: skip
 
   reward_account = list(scorer.account)
-  ppo_account = added(reward_account, last['ppo'].account)
+  ppo_account = lab.total_account([scorer, last['ppo']])
   arms = {
     'base': arm('Start', 'base', '', base, list(base.account)),
     'sft': arm('SFT', 'sft', 'sft', last['sft'], list(last['sft'].account)),

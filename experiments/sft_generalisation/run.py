@@ -199,7 +199,7 @@ def make_arm(
     rate: runs.train(name, config, base, {'optimizer.lr': rate})
     for rate in rates
   }
-  chosen = max(rates, key=lambda rate: judge.validation(stages[rate]))
+  chosen = lab.best(stages, judge.validation)
   return lab.Arm(
     label=way.label,
     family=way.family,

@@ -10,6 +10,7 @@ from posttrain_jax.lab.results import (
   Arm,
   Measure,
   Study,
+  best,
   total_account,
 )
 from posttrain_jax.lab.stages import Lab, Trained
@@ -20,6 +21,7 @@ __all__ = [
   'Measure',
   'Study',
   'Trained',
+  'best',
   'main',
   'total_account',
 ]

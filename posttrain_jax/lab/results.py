@@ -5,7 +5,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from posttrain_jax.lab.stages import Lab, Trained
 from posttrain_jax.resolve import nearest
 from posttrain_jax.statistics import Claim
 
-__all__ = ['Arm', 'Measure', 'Study', 'total_account', 'write']
+__all__ = ['Arm', 'Measure', 'Study', 'best', 'total_account', 'write']
 
 FILE = 'results.json'
 
@@ -78,6 +78,12 @@ class Study:
   measures: Mapping[str, Measure]
   claims: Sequence[Claim]
   not_reproduced: Sequence[str] = ()
+
+
+def best(stages: Mapping[Any, Trained], score: Callable[[Trained], Any]) -> Any:
+  """The key of the stage with the highest mean of `score(stage)` over seeds;
+  the first of equals. An arm's tuning: score on validation problems."""
+  return max(stages, key=lambda key: float(np.mean(score(stages[key]))))
 
 
 def total_account(stages: Sequence[Trained]) -> list[dict[str, float]]:

@@ -166,6 +166,14 @@ def _over_values(
 STRETCHES = 4
 
 
+def _cut(x: Array, chunk: int) -> Array:
+  """[..., T, last] -> [blocks, ..., chunk, last], zeros in the last block."""
+  spare = -x.shape[-2] % chunk
+  x = jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, spare), (0, 0)))
+  x = x.reshape(*x.shape[:-2], -1, chunk, x.shape[-1])
+  return jnp.moveaxis(x, -3, 0)
+
+
 def _in_blocks(one: Callable, chunk: int, *over_queries: Array) -> Array:
   """`one(keys, *blocks)` for `chunk` queries after the other.
 
@@ -182,21 +190,12 @@ def _in_blocks(one: Callable, chunk: int, *over_queries: Array) -> Array:
   done = []
   for start in range(0, length, stretch):
     end = min(start + stretch, length)
-    blocks = -(-(end - start) // chunk)
-    spare = blocks * chunk - (end - start)
-
-    def cut(x, start=start, end=end, spare=spare, blocks=blocks):
-      x = x[..., start:end, :]
-      x = jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, spare), (0, 0)))
-      x = x.reshape(*x.shape[:-2], blocks, chunk, x.shape[-1])
-      return jnp.moveaxis(x, -3, 0)
-
     made = jax.lax.map(
-      jax.checkpoint(lambda parts, end=end: one(end, *parts)),
-      tuple(cut(x) for x in over_queries),
+      jax.checkpoint(lambda blocks, end=end: one(end, *blocks)),
+      tuple(_cut(x[..., start:end, :], chunk) for x in over_queries),
     )
     made = jnp.moveaxis(made, 0, -3)
-    made = made.reshape(*made.shape[:-3], blocks * chunk, made.shape[-1])
+    made = made.reshape(*made.shape[:-3], -1, made.shape[-1])
     done.append(made[..., : end - start, :])
   return jnp.concatenate(done, axis=-2)
 

@@ -237,12 +237,12 @@ class Sudoku(Cells):
   @staticmethod
   @functools.cache
   def table() -> np.ndarray:
-    return sudoku._grids() - 1
+    return sudoku.grids() - 1
 
   def clashes(self, answer: dict) -> Array:
     del answer
     same = np.eye(4, dtype=bool)[None, :, None]
-    return jnp.asarray(sudoku._peers()[:, None, :, None].astype(bool) & same)
+    return jnp.asarray(sudoku.peers()[:, None, :, None].astype(bool) & same)
 
   def sample(self, key: Array) -> Example:
     example = sudoku.Task(num_empty=self.size).sample(key)

@@ -24,7 +24,7 @@ MAX_NEEDED_CLUES = 6
 
 
 @functools.cache
-def _grids() -> np.ndarray:
+def grids() -> np.ndarray:
   """All 288 grids, [288, 16] int32 of 1..4."""
   rows = np.array(list(itertools.permutations((1, 2, 3, 4))))
   # Every choice of four rows, then those whose columns and boxes are right.
@@ -44,7 +44,7 @@ def _units() -> np.ndarray:
 
 
 @functools.cache
-def _peers() -> np.ndarray:
+def peers() -> np.ndarray:
   """Whether two cells share a unit, [16, 16] int32; not with itself."""
   member = np.any(_units()[:, :, None] == np.arange(16), axis=1).astype(int)
   return ((member.T @ member > 0) & ~np.eye(16, dtype=bool)).astype(np.int32)
@@ -92,8 +92,8 @@ class Task:
 
   def sample(self, key: Array) -> Example:
     grid_key, hole_key = jax.random.split(key)
-    grids = jnp.asarray(_grids())
-    grid = grids[jax.random.randint(grid_key, (), 0, len(grids))]
+    boards = jnp.asarray(grids())
+    grid = boards[jax.random.randint(grid_key, (), 0, len(boards))]
     order = jax.random.permutation(hole_key, 16)
     holes = self._dig(grid, order)
     shown = jnp.where(holes, vocab.token('_'), vocab.ZERO + grid)
@@ -109,7 +109,7 @@ class Task:
     """Holes [16] bool: the first cells of `order` that may be dug."""
     bit = 1 << jnp.arange(16)
     # Where each of the 288 grids differs from this one, as 16 bits.
-    differs = jnp.sum((jnp.asarray(_grids()) != grid[None, :]) * bit[None], 1)
+    differs = jnp.sum((jnp.asarray(grids()) != grid[None, :]) * bit[None], 1)
 
     def dig(carry, cell):
       clues, count = carry
@@ -138,9 +138,7 @@ class Task:
       place = jnp.clip(jnp.cumsum(holes) - 1, 0, size - 1)
       written = jnp.where(holes, written[place], example.answer['grid'])
     agrees = jnp.all(holes | (written == example.answer['grid']))
-    is_grid = jnp.any(
-      jnp.all(jnp.asarray(_grids()) == written[None, :], axis=1)
-    )
+    is_grid = jnp.any(jnp.all(jnp.asarray(grids()) == written[None, :], axis=1))
     return {
       'reward': (well_formed & agrees & is_grid).astype(jnp.float32),
       'format': well_formed.astype(jnp.float32),
@@ -173,7 +171,7 @@ class Task:
 
     def fill(empty, _):
       known = jnp.where(empty[:, None], 0, values)
-      seen = jnp.minimum(jnp.asarray(_peers()) @ known, 1)
+      seen = jnp.minimum(jnp.asarray(peers()) @ known, 1)
       left = jnp.where(empty, 4 - seen.sum(axis=1), 5)
       cell = jnp.argmin(left)
       return empty & (jnp.arange(16) != cell), cell

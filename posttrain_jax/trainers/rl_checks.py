@@ -51,7 +51,10 @@ def _needs_graph(config: Any) -> str:
   if config.token_rewards.name != 'none':
     return f'token_rewards "{config.token_rewards.name}" needs the oracle'
   if config.reward.model:
-    return f'reward.model="{config.reward.model}" scores token ids'
+    return (
+      f'reward.model="{config.reward.model}" scores token ids of in-graph '
+      'examples'
+    )
   if needs_prefixes(config):
     return f'loss "{config.loss.name}" needs rewards of unfinished answers'
   return ''

@@ -12,9 +12,17 @@ from posttrain_jax import masked, rollout, sharding, token_rewards
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.trainers.objective import bind
-from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
+from posttrain_jax.types import (
+  Array,
+  Batch,
+  Example,
+  PyTree,
+  Rollout,
+  TrainState,
+)
 
 __all__ = [
+  'answer_scores',
   'log_reward',
   'make_score',
   'make_token_advantages',
@@ -127,26 +135,32 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   return token_advantages
 
 
+def answer_scores(
+  params: PyTree, model: ModelConfig, examples: Example, samples: Rollout
+) -> Array:
+  """[B, G] a reward model's score of each answer, read after its last token."""
+  rows = sharding.rows(
+    rollout.assemble_groups(examples.prompt, examples.prompt_mask, samples)
+  )
+  values = heads.sequence_values(
+    params, model, rows.tokens, rows.mask, positions=rows.positions,
+    segment_ids=rows.segment_ids,
+  )  # fmt: skip
+  return values.reshape(samples.mask.shape[:2])
+
+
 def make_score(
   config: Any, models: dict[str, ModelConfig]
 ) -> Callable[[TrainState, Example, Rollout], Array] | None:
-  """(state, examples, samples) -> [B, G] the reward model's score of each
-  answer, read after its last token; None where the verifier judges."""
+  """(state, examples, samples) -> `answer_scores` of the run's reward model;
+  None where the verifier judges."""
   role = config.reward.model
   if not role:
     return None
 
   def score(state: TrainState, examples: Example, samples: Rollout) -> Array:
-    rows = rollout.assemble_groups(
-      examples.prompt, examples.prompt_mask, samples
-    )
-    rows = sharding.rows(rows)
     params = jax.lax.stop_gradient(state.others[role])
-    values = heads.sequence_values(
-      params, models[role], rows.tokens, rows.mask, positions=rows.positions,
-      segment_ids=rows.segment_ids,
-    )  # fmt: skip
-    return values.reshape(samples.mask.shape[:2])
+    return answer_scores(params, models[role], examples, samples)
 
   return score
 
