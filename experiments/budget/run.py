@@ -102,11 +102,9 @@ class Answers:
     self, params: PyTree, base_params: PyTree, key: Array
   ) -> dict[str, Array]:
     del base_params
-    problems = evaluate.Evaluator(
-      model=self.model, task=self.task, num_problems=self.num_problems,
-      samples=0, batch=self.num_problems,
-      heldout_fraction=self.heldout_fraction,
-    ).problems(key)  # fmt: skip
+    problems = evaluate.problems(
+      self.task, key, self.num_problems, self.heldout_fraction
+    )
     samples, rewards = evaluate.generate_and_verify(
       params, self.model, self.task, problems, key, group_size=1,
       decoder=decoders.greedy,
@@ -177,10 +175,8 @@ class Bench:
 
   def best(self, own: Setting, stages: dict[float, lab.Trained]) -> float:
     """The rate whose stage is best on validation problems."""
-    score = lambda rate: float(
-      np.mean(self.measure(own, stages[rate], 'validation')['accuracy'])
-    )
-    return max(stages, key=score)
+    score = lambda stage: self.measure(own, stage, 'validation')['accuracy']
+    return lab.best(stages, score)
 
 
 def curve(
@@ -206,8 +202,10 @@ def curve(
       stages.append(start)
     if pairs:
       grid = (known[name]['dpo'],) if known else scale.dpo_rates
+      if own.dpo_rate:
+        grid = (own.dpo_rate,)
       tried = {rate: bench.dpo(own, start, pairs, rate) for rate in grid}
-      rates['dpo'] = grid[0] if known else bench.best(own, tried)
+      rates['dpo'] = bench.best(own, tried) if len(grid) > 1 else grid[0]
       start = tried[rates['dpo']]
       stages.append(start)
     found[name] = {
