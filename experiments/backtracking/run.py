@@ -1,11 +1,11 @@
 r"""How many wrong turns should the demonstrations before RL take?
 
-  python -m experiments.backtracking.run             # full
+  python -m experiments.backtracking.run             # full: over an hour
   python -m experiments.backtracking.run --reduced   # minutes
 
-Models are warmed up from scratch on traces with a set number of backtracks, and
-then trained by GRPO. README.md has the question and the reading, design.py the
-settings and the claims.
+A base learns the rules of a puzzle on smaller problems; it is warmed up on
+traces with a set number of backtracks, and then trained by GRPO. README.md has
+the question and the reading, design.py the settings and the claims.
 """
 
 import dataclasses
@@ -16,8 +16,9 @@ import ml_collections
 import numpy as np
 
 from experiments.backtracking.design import (
+  COUNTS,
   KINDS,
-  MOST,
+  MANY,
   PARTIAL,
   READING,
   SAMPLES,
@@ -30,17 +31,16 @@ from experiments.backtracking.probe import Searches
 from posttrain_jax import build, lab, tasks
 from posttrain_jax import config as config_lib
 
-RATE = 'optimizer.lr'
 SFT, GRPO = 'configs/sft.py:recipe=sft', 'configs/rl.py:recipe=grpo'
 IN_PERCENT = ('greedy', 'accuracy', 'passk', 'formed')
 
 
-def task_entry(setting: str, room: int, **knobs) -> ml_collections.ConfigDict:
-  """A puzzle whose answers have room for so many detours."""
+def task_entry(setting: str, room: int, size: int = 0, **knobs) -> Any:
+  """A puzzle whose answers have room for so many detours; size 0: its own."""
   own = SETTINGS[setting]
   return ml_collections.ConfigDict(
     tasks.defaults(
-      'backtracking', puzzle=own.puzzle, size=own.size, depth=1,
+      'backtracking', puzzle=own.puzzle, size=size or own.size, depth=1,
       max_backtracks=room, partial=PARTIAL, **knobs,
     )
   )  # fmt: skip
@@ -53,37 +53,59 @@ def _shared(config: Any) -> Any:
   return config
 
 
-def warm_up_config(setting: str, kind: str, scale: Scale) -> Any:
-  """SFT from scratch; rows are as long as their longest trace."""
-  room = KINDS[kind].backtracks
+def _sft(task: Any, steps: int, scale: Scale) -> Any:
   config = config_lib.load(SFT)
-  config.task = task_entry(setting, room, backtracks=float(room))
-  config.num_steps = round(SETTINGS[setting].sft_steps * scale.sft_share)
-  config.prompts_per_step = scale.sft_rows
+  config.task = task
+  config.num_steps = steps
+  config.prompts_per_step = scale.rows
   config.optimizer.lr = 3e-3
   config.optimizer.schedule = 'cosine'
   config.optimizer.warmup_updates = 10
   return _shared(config)
 
 
-def rl_config(setting: str, scale: Scale) -> Any:
+def base_config(setting: str, scale: Scale) -> Any:
+  """Smaller problems of the puzzle: answers, and straight traces."""
+  parts = {
+    f'size_{size}': {
+      **task_entry(setting, 0, size, backtracks=0.0, direct=0.5), 'weight': 1.0
+    }
+    for size in SETTINGS[setting].smaller
+  }  # fmt: skip
+  task = ml_collections.ConfigDict({'name': 'mixture', 'parts': parts})
+  return _sft(task, scale.base_steps, scale)
+
+
+def warm_up_config(setting: str, kind: str, scale: Scale) -> Any:
+  """Demonstrations of a kind; rows are as long as their longest trace."""
+  room = KINDS[kind].backtracks
+  task = task_entry(setting, room, backtracks=float(room))
+  return _sft(task, scale.sft_steps, scale)
+
+
+def rl_config(setting: str, room: int, scale: Scale) -> Any:
   """GRPO, the same for all arms: they differ in where they start."""
   config = config_lib.load(GRPO)
-  config.task = task_entry(setting, MOST)
+  config.task = task_entry(setting, room)
   config.num_steps = scale.steps
   config.prompts_per_step = scale.prompts
   config.group_size = 8
+  config.optimizer.lr = 1e-4
   config.optimizer.schedule = 'constant'
   config.optimizer.warmup_updates = 5
   return _shared(config)
 
 
 class Bench:
-  """Warm-ups, RL on top of them and their measures in one setting."""
+  """The base, warm-ups, RL on top of them and measures in one setting."""
 
   def __init__(self, runs: lab.Lab, setting: str, scale: Scale):
     self._lab, self._setting, self.scale = runs, setting, scale
     self._probe = None
+
+  def base(self) -> lab.Trained:
+    name = f'{SETTINGS[self._setting].puzzle}-base'
+    return self._lab.train(name, base_config(self._setting, self.scale))
 
   def warm_up(self, kind: str) -> lab.Trained:
     own = KINDS[kind]
@@ -93,17 +115,17 @@ class Bench:
       for name in ('direct', 'incorrect', 'shuffled')
     }
     config = warm_up_config(self._setting, kind, self.scale)
-    return self._lab.train(f'{self._setting}-{kind}-sft', config, None, knobs)
+    name = f'{self._setting}-{kind}-sft'
+    return self._lab.train(name, config, self.base(), knobs)
 
-  def grpo(self, kind: str, start: lab.Trained, rate: float) -> lab.Trained:
-    config = rl_config(self._setting, self.scale)
-    name = f'{self._setting}-{kind}-grpo'
-    return self._lab.train(name, config, start, {RATE: rate})
+  def grpo(self, kind: str, start: lab.Trained) -> lab.Trained:
+    config = rl_config(self._setting, KINDS[kind].room, self.scale)
+    return self._lab.train(f'{self._setting}-{kind}-grpo', config, start)
 
-  def measure(self, stage: lab.Trained, split: str = 'test') -> dict:
+  def measure(self, stage: lab.Trained) -> dict:
     """What `Searches` says, of each seed; shares in %."""
     if self._probe is None:
-      config = rl_config(self._setting, self.scale)
+      config = rl_config(self._setting, MANY, self.scale)
       task = dict(config.task)
       self._probe = Searches(
         model=build.build(config).model,
@@ -112,21 +134,16 @@ class Bench:
         samples=SAMPLES,
         heldout_fraction=config.heldout_fraction,
       )
-    found = self._lab.measure(stage, self._probe, split=split)
+    found = self._lab.measure(stage, self._probe)
     factor = lambda name: 100.0 if name in IN_PERCENT else 1.0
     return {k: factor(k) * np.asarray(x, float) for k, x in found.items()}
 
 
 def make_arm(bench: Bench, setting: str, kind: str) -> lab.Arm:
-  """A warm-up and GRPO at the best of the rates."""
+  """A warm-up, and GRPO after it."""
   start = bench.warm_up(kind)
   before = bench.measure(start)
-  tried = {x: bench.grpo(kind, start, x) for x in bench.scale.rates}
-  score = lambda rate: float(
-    np.mean(bench.measure(tried[rate], 'validation')['accuracy'])
-  )
-  rate = max(tried, key=score)
-  stage = tried[rate]
+  stage = bench.grpo(kind, start)
   after = bench.measure(stage)
   values = {**after, **{f'{name}_0': x for name, x in before.items()}}
   values['gain'] = after['accuracy'] - before['accuracy']
@@ -147,7 +164,6 @@ def make_arm(bench: Bench, setting: str, kind: str) -> lab.Arm:
     },
     values={**values, 'sft_tokens': trained},
     account=lab.total_account([start, stage]),
-    tuned={f'{RATE} of GRPO': {'grid': list(tried), 'chosen': rate}},
     curves={'reward': {
       'x': list(range(1, reward.shape[1] + 1)), 'xlabel': 'steps',
       'y': reward.tolist(),
@@ -202,7 +218,7 @@ def figures(arms: dict[str, lab.Arm]) -> list[dict[str, Any]]:
     for setting in settings:
       points = {
         KINDS[kind].backtracks: arms[f'{setting}_{kind}']
-        for kind in ('b0', 'b1', 'b5')
+        for kind in COUNTS
         if f'{setting}_{kind}' in arms
       }
       series[SETTINGS[setting].label] = {
