@@ -83,7 +83,7 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=5, base_steps=800, sft_steps=250, rows=64, steps=60, prompts=16,
+    seeds=5, base_steps=800, sft_steps=250, rows=64, steps=40, prompts=16,
     settings=tuple(SETTINGS), kinds=tuple(KINDS), problems=256,
   ),
   'reduced': Scale(
@@ -128,7 +128,7 @@ STUDY = lab.Study(
     'on smaller problems (Sudoku and queens with fewer holes, fewer vertices, '
     'fewer operators), half of them with a straight trace, half the answer '
     'alone: it knows the rules and has seen no backtrack.',
-    'Warm-up: 250 steps of 64 demonstrations. Then GRPO, 60 steps of 16 '
+    'Warm-up: 250 steps of 64 demonstrations. Then GRPO, 40 steps of 16 '
     'problems x 8 answers, the same for all arms but for the room of an '
     'answer: 4 detours after warm-ups on none or one, 13 after those on more.',
     'Measured on 256 held-out problems: greedily, and 8 answers each at '
