@@ -15,11 +15,10 @@ import jax
 from experiments.benchmarks import common, generate_hf, grpo_trl, ours
 from posttrain_jax.models import transformer
 
-KEY = 'xla_cpu_experimental_ynn_fusion_type'
 SETTINGS = {
   'default': None,
-  'products only': {KEY: 'LIBRARY_FUSION_TYPE_DOT'},
-  'none': {KEY: ''},
+  'products only': {ours.YNNPACK: 'LIBRARY_FUSION_TYPE_DOT'},
+  'none': ours.WITHOUT_YNNPACK,
 }
 
 

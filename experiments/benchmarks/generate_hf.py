@@ -7,7 +7,8 @@ b: 16 prompts x 8 samples, the stop token comes with chance 1/64 at every step,
    at most 96 new tokens; only tokens up to the stop count. Ours also decodes
    with several numbers of slots.
 
-Ours decodes all rows at once with a cache that grows in several stages.
+Ours decodes all rows at once with a cache that grows in several stages, each
+with XLA's CPU compiler as it is and without YNNPACK (`compiler`).
 
 Both sides have the same weights. transformers runs with SDPA and with eager
 attention on its growing cache, and compiled (torch.compile) on a static one;
@@ -34,6 +35,8 @@ TOY = {
 STAGES = (1, 2, 3, 6)
 # Rows decoded at a time.
 SLOTS = (96, 64, 48, 32, 16, 4)
+# How our program is compiled: what its side's name ends in, options.
+COMPILERS = {'': None, ' without YNNPACK': ours.WITHOUT_YNNPACK}
 PEERS = ('sdpa', 'eager', 'compiled')
 
 
@@ -151,10 +154,11 @@ def measure(name: str, session: common.Session, flags) -> None:
   if name == 'b':
     variants += [{'slots': s} for s in SLOTS if rows // 8 <= s < rows]
   sides = {
-    'ours ' + ''.join(f'{key}={x}' for key, x in variant.items()): common.timed(
-      Ours(work._replace(**variant), params, prompts)
+    'ours ' + ''.join(f'{k}={x}' for k, x in variant.items()) + how: (
+      common.timed(Ours(work._replace(**variant), params, prompts, options))
     )
     for variant in variants
+    for how, options in COMPILERS.items()
   }
   found = {
     'work': work._asdict(),

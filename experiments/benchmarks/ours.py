@@ -39,6 +39,10 @@ EOS, PAD, VOCAB = vocab.EOS, vocab.PAD, vocab.VOCAB_SIZE
 # The digit that a completion is rewarded for, and how early it has to come.
 WANTED, EARLY = vocab.token('3'), 4
 LEARNING_RATE = 1e-4
+# Of XLA's CPU compiler, as `jax.jit` takes it: which operations it hands to the
+# kernels of YNNPACK. Everywhere: XLA_FLAGS=--xla_cpu_experimental_ynn_...
+YNNPACK = 'xla_cpu_experimental_ynn_fusion_type'
+WITHOUT_YNNPACK = {YNNPACK: ''}
 
 # name -> (width, layers, heads, MLP size); parameters with the embedding.
 SIZES = {

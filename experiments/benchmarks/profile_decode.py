@@ -143,7 +143,7 @@ def traced(call, text: str) -> tuple[Counter, dict[str, Counter]]:
   return kinds, ops
 
 
-def products_alone(work: ours.Work, params) -> Any:
+def products_alone(work: ours.Work, params, options=None) -> Any:
   """Jitted: the weights' matrix products of all decode steps, and no more."""
   config = ours.model_config(work.size)
   rows = work.prompts * work.group_size
@@ -163,7 +163,7 @@ def products_alone(work: ours.Work, params) -> Any:
 
   start = jnp.ones((rows, config.width), jnp.float32)
   run = lambda x: jax.lax.fori_loop(0, work.max_new_tokens - 1, step, x)
-  compiled = jax.jit(run)
+  compiled = jax.jit(run, compiler_options=options)
   return lambda: jax.block_until_ready(compiled(start))
 
 

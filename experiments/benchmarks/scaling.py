@@ -7,6 +7,7 @@ From a start of 32 prompts of 32 tokens, one completion of 32 new tokens each
 `length`, the new tokens, and `group`, the completions of each prompt (of 8
 prompts, since the prompt is shared). The cache grows by 64 tokens at a time.
 `cost` is seconds a token relative to the best point of its line: 1.0 there.
+Each line is measured with XLA's CPU compiler as it is and without YNNPACK.
 
 Beside `batch` and `group`, `products` times the weights' matrix products alone,
 in a loop of as many steps (profile_decode): what growing costs in them is the
@@ -41,8 +42,8 @@ def costs(rates: dict[int, float]) -> dict[int, float]:
 class Products:
   """Callable: a work's products alone; returns the tokens they stand for."""
 
-  def __init__(self, work: ours.Work, params):
-    self._call = profile_decode.products_alone(work, params)
+  def __init__(self, work: ours.Work, params, options=None):
+    self._call = profile_decode.products_alone(work, params, options)
     self._tokens = float(work.prompts * work.group_size * work.max_new_tokens)
 
   def __call__(self) -> float:
@@ -50,15 +51,28 @@ class Products:
     return self._tokens
 
 
-def sides_of(line: str, works: dict[int, ours.Work], params) -> dict:
+def sides_of(line: str, works: dict[int, ours.Work], params, options) -> dict:
   """{name: call}: ours at each factor, and the products of as many rows."""
   made = {}
   for factor, work in works.items():
     prompts = ours.random_prompts(jax.random.key(1), work)
-    made[f'{line} x{factor}'] = generate_hf.Ours(work, params, prompts)
+    made[f'{line} x{factor}'] = generate_hf.Ours(work, params, prompts, options)
     if line != 'length':  # whose rows stay the same
-      made[f'products x{factor}'] = Products(work, params)
+      made[f'products x{factor}'] = Products(work, params, options)
   return {name: common.timed(call) for name, call in made.items()}
+
+
+def summary(line: str, works: dict[int, ours.Work], sides: dict) -> dict:
+  """What is kept of a line: works, costs and their worst, sides."""
+  found = {'works': {factor: x._asdict() for factor, x in works.items()}}
+  for name, key in ((line, 'cost'), ('products', 'products_cost')):
+    if f'{name} x1' in sides:
+      rate = lambda factor, name=name: sides[f'{name} x{factor}'][
+        'tokens_per_second'
+      ]['median']
+      found[key] = costs({factor: rate(factor) for factor in FACTORS})
+      found[f'worst_{key}'] = max(found[key].values())
+  return {**found, 'sides': sides}
 
 
 def main(argv: list[str] | None = None) -> common.Session:
@@ -80,23 +94,14 @@ def main(argv: list[str] | None = None) -> common.Session:
       work = first._replace(**{field: size})
       stages = -(-work.max_new_tokens // STAGE)
       works[factor] = work._replace(stages=stages)
-    sides = sides_of(line, works, params)
-    turns = common.alternate(sides, flags.repetitions, flags.warmup)
-    sides = common.report(turns, 'tokens')
-    found = {'works': {factor: x._asdict() for factor, x in works.items()}}
-    for name, key in ((line, 'cost'), ('products', 'products_cost')):
-      if f'{name} x1' not in sides:
-        continue
-      found[key] = costs(
-        {
-          factor: sides[f'{name} x{factor}']['tokens_per_second']['median']
-          for factor in FACTORS
-        }
-      )
-      found[f'worst_{key}'] = max(found[key].values())
-      shown = {factor: round(x, 2) for factor, x in found[key].items()}
-      print(f'{name}: cost of a token {shown}')
-    session.results[line] = {**found, 'sides': sides}
+    for how, options in generate_hf.COMPILERS.items():
+      sides = sides_of(line, works, params, options)
+      turns = common.alternate(sides, flags.repetitions, flags.warmup)
+      found = summary(line, works, common.report(turns, 'tokens'))
+      session.results[line + how] = found
+      for key in ('cost', 'products_cost'):
+        shown = {n: round(x, 2) for n, x in found.get(key, {}).items()}
+        print(f'{line}{how}: {key} of a token {shown}')
   session.write()
   return session
 
