@@ -3,9 +3,10 @@
 SLOW ones run in `make test-slow` alone, LONG ones also in `make test-long`,
 which continuous integration runs after the quick suite. Each is a whole run, or
 compiles programs of its own for a case that another test, or another variant of
-the same one, has in the quick suite in a simpler form. Entries are the beginnings of
-'module::test[variant]'. Of modules whose tests are generated for every method
-or task, SHARES says how many of 4 variants are quick, and how many are long.
+the same one, has in the quick suite in a simpler form. Entries are the
+beginnings of 'module::test[variant]'. Of modules whose tests are generated for
+every method or task, SHARES says how many of 4 variants are quick, and how many
+are long.
 """
 
 import zlib
