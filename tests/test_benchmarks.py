@@ -163,9 +163,9 @@ def test_our_side_of_generation_at_toy_size():
   generate_hf.measure('b', session, flags)
   found = session.results['b']
   assert set(found['sides']) == {
-    'ours stages=1',
-    'ours stages=2',
-    'ours slots=4',
+    f'ours {how}{compiler}'
+    for how in ('stages=1', 'stages=2', 'slots=4')
+    for compiler in ('', ' without YNNPACK')
   }
   turns = {name: side['turns'] for name, side in found['sides'].items()}
   # The same keys give the same completions, however they are decoded.
