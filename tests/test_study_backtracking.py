@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.backtracking import design, run, undone
-from posttrain_jax import build, tasks
+from posttrain_jax import build
 from posttrain_jax.tasks import vocab
 from posttrain_jax.tasks.search_cells import Sudoku
 
@@ -37,10 +37,9 @@ def test_rows_are_as_long_as_their_traces():
   lengths = []
   for kind in design.COUNTS:
     config = run.warm_up_config('sudoku', kind, scale)
-    task = dict(config.task)
-    made = tasks.make(task.pop('name'), **task)
-    lengths.append(made.completion_length)
-    assert task['backtracks'] == design.KINDS[kind].backtracks
+    task = build.build(config).task
+    lengths.append(task.completion_length)
+    assert task.backtracks == design.KINDS[kind].backtracks
   assert lengths == sorted(set(lengths))
 
 

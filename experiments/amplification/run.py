@@ -216,7 +216,7 @@ def trained_arm(
       'accuracy': seen['accuracy'],
       'top': shares(seen).max(axis=0),
     }
-  rate = max(tried, key=lambda rate: float(np.mean(tried[rate]['accuracy'])))
+  rate = lab.best(tried, lambda found: found['accuracy'])
   stage = finals[rate]
   found = base.judge.full(stage)
   path = {0: base.found}

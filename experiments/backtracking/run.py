@@ -35,7 +35,9 @@ SFT, GRPO = 'configs/sft.py:recipe=sft', 'configs/rl.py:recipe=grpo'
 IN_PERCENT = ('greedy', 'accuracy', 'passk', 'formed')
 
 
-def task_entry(setting: str, room: int, size: int = 0, **knobs) -> Any:
+def task_entry(
+  setting: str, room: int, size: int = 0, **knobs
+) -> ml_collections.ConfigDict:
   """A puzzle whose answers have room for so many detours; size 0: its own."""
   own = SETTINGS[setting]
   return ml_collections.ConfigDict(
@@ -126,10 +128,10 @@ class Bench:
     """What `Searches` says, of each seed; shares in %."""
     if self._probe is None:
       config = rl_config(self._setting, MANY, self.scale)
-      task = dict(config.task)
+      made = build.build(config)
       self._probe = Searches(
-        model=build.build(config).model,
-        task=tasks.make(task.pop('name'), **task),
+        model=made.model,
+        task=made.task,
         num_problems=self.scale.problems,
         samples=SAMPLES,
         heldout_fraction=config.heldout_fraction,

@@ -10,13 +10,14 @@ takes back the former; one that imitates, both alike.
 
 import argparse
 import functools
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from experiments.backtracking import run as study
 from experiments.backtracking.design import MANY, SCALES
-from posttrain_jax import build, evaluate, lab, tasks
+from posttrain_jax import build, evaluate, lab
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import backtracking, vocab
 from posttrain_jax.tasks.search_cells import LETTER, STUCK
@@ -54,19 +55,20 @@ def count(
 def counts(bench: study.Bench, setting: str, stage: lab.Trained) -> np.ndarray:
   """`count` summed over seeds, held-out problems and answers."""
   config = study.rl_config(setting, MANY, SCALES['full'])
-  knobs = dict(config.task)
-  task = tasks.make(knobs.pop('name'), **knobs)
+  made = build.build(config)
   key = jax.random.key(0)
-  problems = evaluate.problems(task, key, PROBLEMS, config.heldout_fraction)
+  problems = evaluate.problems(
+    made.task, key, PROBLEMS, config.heldout_fraction
+  )
   answer = jax.jit(
     functools.partial(
-      evaluate.generate_and_verify, model=build.build(config).model, task=task,
+      evaluate.generate_and_verify, model=made.model, task=made.task,
       examples=problems, key=key, group_size=SAMPLES, decoder=decoders.sample,
     )
   )  # fmt: skip
   values, holes = (np.asarray(problems.answer[x]) for x in ('values', 'holes'))
-  own = backtracking.PUZZLES[knobs['puzzle']]
-  clashes = np.asarray(own(knobs['size'], knobs['depth']).clashes({}))
+  own = backtracking.PUZZLES[made.task.puzzle]
+  clashes = np.asarray(own(made.task.size, made.task.depth).clashes({}))
   params, found = stage.params, np.zeros((2, 2), int)
   for seed in range(len(stage.account)):
     drawn, _ = answer(jax.tree.map(lambda x, seed=seed: x[seed], params))
@@ -86,6 +88,11 @@ def main() -> None:
   )
   parser.add_argument('--workdir', default='runs/backtracking-full')
   flags = parser.parse_args()
+  if not (Path(flags.workdir) / 'stages').is_dir():
+    parser.error(
+      f'--workdir {flags.workdir} has no stages; they are made by '
+      'python -m experiments.backtracking.run'
+    )
   scale = SCALES['full']
   runs = lab.Lab(flags.workdir, range(scale.seeds))
   print('| puzzle | warm-up | stage | clashing values | taken back | others '

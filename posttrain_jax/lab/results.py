@@ -80,10 +80,11 @@ class Study:
   not_reproduced: Sequence[str] = ()
 
 
-def best(stages: Mapping[Any, Trained], score: Callable[[Trained], Any]) -> Any:
-  """The key of the stage with the highest mean of `score(stage)` over seeds;
-  the first of equals. An arm's tuning: score on validation problems."""
-  return max(stages, key=lambda key: float(np.mean(score(stages[key]))))
+def best(tried: Mapping[Any, Any], score: Callable[[Any], Any]) -> Any:
+  """The key of what has the highest mean of `score` over seeds, a stage or what
+  was measured of it; the first of equals. An arm's tuning: score on validation
+  problems."""
+  return max(tried, key=lambda key: float(np.mean(score(tried[key]))))
 
 
 def total_account(stages: Sequence[Trained]) -> list[dict[str, float]]:
