@@ -1,6 +1,6 @@
 r"""Which format of answers does RL converge on, and does it depend on size?
 
-  python -m experiments.amplification.run             # full: half an hour
+  python -m experiments.amplification.run             # full: 1:40 h
   python -m experiments.amplification.run --reduced   # minutes
 
 Models are trained from scratch on addition answered in a mixture of formats,

@@ -1,6 +1,6 @@
 r"""How many wrong turns should the demonstrations before RL take?
 
-  python -m experiments.backtracking.run             # full: over an hour
+  python -m experiments.backtracking.run             # full: 1:05 h
   python -m experiments.backtracking.run --reduced   # minutes
 
 A base learns the rules of a puzzle on smaller problems; it is warmed up on

@@ -1,7 +1,10 @@
 r"""Does SFT generalise once its prompts are diverse and it thinks aloud?
 
-python -m experiments.sft_generalisation.run             # full
-python -m experiments.sft_generalisation.run --reduced   # minutes
+  python -m experiments.sft_generalisation.run             # full: 1:30 h
+  python -m experiments.sft_generalisation.run --reduced   # minutes
+
+make-24 and Sokoban, with fixed and diverse prompts, with and without thoughts.
+README.md has the question and the reading, design.py the settings and claims.
 """
 
 import dataclasses

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def main(
   runtime.prepare(runs=seeds)
   given = sys.argv[1:] if argv is None else argv
   command = ' '.join([f'python -m experiments.{folder.name}.run', *given])
+  begun = time.perf_counter()
   with progress.Progress() as bar:
     lab = Lab(workdir, range(seeds), bar)
     study, arms, figures, reading = run(lab, scale)
@@ -78,5 +80,6 @@ def main(
   page = results.write(found, out)
   for claim in found['claims']:
     print(f'{claim["outcome"]:12} {claim["statement"]}')
-  print(f'look at {page}')
+  took = progress.clock(time.perf_counter() - begun)
+  print(f'took {took}; look at {page}')
   return 0
