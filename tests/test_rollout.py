@@ -59,7 +59,10 @@ def test_learner_scores_what_the_sampler_recorded(params, examples):
     **USUAL,
   )(params, batch)  # fmt: skip
   assert batch.mask.sum() == samples.mask.sum() > 50
-  np.testing.assert_allclose(signals.logps, batch.old_logps, atol=1e-5)
+  # Sharpened weights have large logits, so what rounds is a share of them.
+  np.testing.assert_allclose(
+    signals.logps, batch.old_logps, atol=1e-5, rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize('rows', [[3], [5, 0, 3], [2, 3, 4, 5, 0, 1]])
