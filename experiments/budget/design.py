@@ -58,12 +58,14 @@ class Setting:
 
 
 SETTINGS = {
+  'cot_100': Setting('cot', 100),
   'cot_200': Setting('cot', 200),
   'cot_1000': Setting('cot', 1000),
   'cot_4000': Setting('cot', 4000, tuned='cot_1000'),
   'cot_10000': Setting('cot', 10000, tuned='cot_1000', dpo_rate=1e-4),
   'cot_4000_dear': Setting('cot', 4000, price=4.0, tuned='cot_1000'),
   'cot_4000_small': Setting('cot', 4000, preset='depth-1', tuned='cot_1000'),
+  'style_100': Setting('style', 100),
   'style_200': Setting('style', 200),
   'style_1000': Setting('style', 1000),
   'style_4000': Setting('style', 4000, tuned='style_1000'),
