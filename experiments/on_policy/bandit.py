@@ -34,13 +34,14 @@ STATES = 10  # of each step
 EVALUATED = 64  # states that are measured
 PEAKS = {'far': 70.0, 'near': 20.0}
 OFFLINE = 1_000_000
-# Pairs whose rewards are closer are left out, as in the paper's code.
-GAP = 0.2
+# Pairs whose rewards are closer are left out, as in the paper's code; and a gap
+# that only leaves out equal ones.
+GAP, NO_GAP = 0.2, 1e-6
 # DPO's and IPO's: IPO then wants a difference of 10 of the log-ratios, as in
 # the paper's code. RWR weighs by exp(reward / TEMPERATURE).
 BETA = 0.05
 TEMPERATURE = 0.1
-POINTS = 10  # of a learning curve
+POINTS = 50  # of a learning curve
 
 
 def data_probs() -> Array:
@@ -156,10 +157,10 @@ def _gradient(drawn: Drawn, name: str, shift: bool = False) -> Array:
   return jnp.mean(loss)
 
 
-def _pairs(drawn: Drawn, name: str) -> Array:
-  """A preference loss on all pairs of a state's samples."""
+def _pairs(drawn: Drawn, name: str, gap: float = GAP) -> Array:
+  """A preference loss on all pairs of a state's samples that differ by more."""
   gaps = drawn.rewards[:, :, None] - drawn.rewards[:, None, :]
-  live = (gaps > GAP).reshape(-1).astype(jnp.float32)
+  live = (gaps > gap).reshape(-1).astype(jnp.float32)
 
   def sides(logps: Array) -> tuple[SequenceSignals, SequenceSignals]:
     winner = jnp.broadcast_to(logps[:, :, None], gaps.shape).reshape(-1)
@@ -183,6 +184,7 @@ METHODS = {
   'positive': functools.partial(_gradient, name='reinforce', shift=True),
   'dpo': functools.partial(_pairs, name='dpo'),
   'ipo': functools.partial(_pairs, name='ipo'),
+  'dpo_all': functools.partial(_pairs, name='dpo', gap=NO_GAP),
 }
 
 

@@ -9,12 +9,16 @@ from posttrain_jax.statistics import Claim
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """Sizes of a mode."""
+  """Sizes of a mode.
+
+  steps, snapshots  on language; the middle snapshot is "early"
+  """
 
   seeds: int
   base_steps: int
   tilt_steps: int
   steps: int
+  snapshots: tuple[int, ...]
   rates: tuple[float, ...]
   arms: tuple[str, ...]
   bandit_steps: int
@@ -67,6 +71,13 @@ WAYS = {
     'DPO online', 'preference', 'configs/preference.py:recipe=online_dpo',
     _OWN, 'dpo',
   ),
+  'dpo_offline_all': Way(
+    'DPO offline, all pairs', 'preference', method='dpo_all',
+    refresh=bandit.OFFLINE,
+  ),
+  'dpo_online_all': Way(
+    'DPO online, all pairs', 'preference', method='dpo_all'
+  ),
   'ipo_offline': Way(
     'IPO offline', 'preference', method='ipo', refresh=bandit.OFFLINE
   ),
@@ -89,12 +100,14 @@ NEAR = ('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online')
 
 SCALES = {
   'full': Scale(
-    seeds=5, base_steps=600, tilt_steps=100, steps=60,
+    seeds=5, base_steps=600, tilt_steps=100, steps=180,
+    snapshots=(15, 30, 60),
     rates=(1e-4, 3e-4, 1e-3), arms=tuple(WAYS), bandit_steps=500,
     refresh=(1, 10, 100, bandit.OFFLINE), reuse=(1, 10, 50),
   ),
   'reduced': Scale(
-    seeds=2, base_steps=200, tilt_steps=40, steps=20, rates=(1e-3,),
+    seeds=2, base_steps=200, tilt_steps=40, steps=20,
+    snapshots=(5, 10, 15), rates=(1e-3,),
     arms=('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online', 'positive',
           'gradient'),
     bandit_steps=100, refresh=(1, bandit.OFFLINE), reuse=(1,),
@@ -123,12 +136,14 @@ STUDY = lab.Study(
     'Bandit: 100 actions, 10 samples in each of 10 states a step; the reward '
     'is a bump around action 70 (far: 4% of the reference) or 20 (near). 500 '
     'Adam steps, the same number of samples for all; the loss functions are '
-    "the library's. Offline: all samples are the reference's, each used once.",
+    "the library's. Offline: all samples are the reference's, each used once. "
+    'DPO and IPO drop pairs whose rewards are within 0.2; "all pairs" does '
+    'not.',
     'Language: sums of numbers of up to two digits, pico (0.2M parameters). '
     'An answer is the sum (d32: the base knows about half of them) or the '
     'program (p27 5+), which the verifier runs and the base nearly always '
     'copies right. Near: the base has seen both equally often. Far: 100 more '
-    'steps of SFT in which 3% of demonstrations are programs. 60 steps; every '
+    'steps of SFT in which 3% of demonstrations are programs. 180 steps; every '
     'step of every arm judges 16 problems x 8 samples (SFT: 128 demonstrations '
     'of both formats equally often); offline samples are drawn anew from the '
     'base, so that no arm repeats data.',
@@ -161,7 +176,7 @@ STUDY = lab.Study(
     'bandit_kl': lab.Measure('Bandit, far: KL to start', 'nats', '', 2),
     'accuracy': lab.Measure('Far: accuracy, sampled', '%', 'higher', 1),
     'gain': lab.Measure('Far: gain', 'points', 'higher', 1),
-    'early': lab.Measure('Far: accuracy at half time', '%', 'higher', 1),
+    'early': lab.Measure('Far: accuracy after 30 steps', '%', 'higher', 1),
     'easy': lab.Measure('Far: answers in the easy format', '%', '', 1),
     'greedy': lab.Measure('Far: accuracy, greedy', '%', 'higher', 1),
     'pass8': lab.Measure('Far: pass@8', '%', 'higher', 1),
@@ -193,6 +208,9 @@ STUDY = lab.Study(
     Claim('bandit_both', '081', _FAR + 'online DPO is faster than maximum '
           'likelihood on own samples', 'bandit_speed', 'dpo_online',
           'ml_online', 'greater', 0.02),
+    Claim('bandit_gap', '081', _FAR + 'online DPO reaches more reward with '
+          'all pairs than with those 0.2 apart', 'bandit_far',
+          'dpo_online_all', 'dpo_online', 'greater', 0.02),
     Claim('on_policy_dpo', '081', 'sums, far: online DPO beats offline DPO',
           'accuracy', 'dpo_online', 'dpo_offline', 'greater', 5.0),
     Claim('on_policy_ml', '081', 'sums, far: right answers of the policy beat '
@@ -205,10 +223,10 @@ STUDY = lab.Study(
           'beats maximum likelihood', 'accuracy', 'dpo_offline', 'ml_offline',
           'greater', 5.0),
     Claim('both', '081', 'sums, far: online DPO beats maximum likelihood on '
-          'own right answers at half time', 'early', 'dpo_online',
+          'own right answers after 30 steps', 'early', 'dpo_online',
           'ml_online', 'greater', 5.0),
     Claim('negative_early', '081', 'sums, far: GRPO is ahead of its positive '
-          'part at half time', 'early', 'gradient', 'positive',
+          'part after 30 steps', 'early', 'gradient', 'positive',
           'greater', 5.0),
     Claim('dpo_lowers', '081', 'sums, far: offline DPO lowers the likelihood '
           "of the base's right answers", 'right', 'dpo_offline', 'start',

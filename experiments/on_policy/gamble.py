@@ -16,6 +16,7 @@ METHODS = {
   'positive': 'REINFORCE, positive only',
   'dpo': 'DPO',
   'ipo': 'IPO',
+  'dpo_all': 'DPO, all pairs',
 }
 
 

@@ -36,13 +36,12 @@ def on_language(
   """An arm's values, curve, account and tuning on sums, from one base."""
   way, base = WAYS[arm], judge.base
   config = language.arm_config(way.spec, way.items, scale.steps)
-  shown = (scale.steps // 4, scale.steps // 2)
   stages = {
     rate: runs.train(
-      f'{place}-{arm}', config, base, {RATE: rate}, snapshots=shown
+      f'{place}-{arm}', config, base, {RATE: rate}, snapshots=scale.snapshots
     )
     for rate in scale.rates
-  }
+  }  # fmt: skip
   score = lambda stage: judge.quick(stage, 'validation')['accuracy']
   rate = lab.best(stages, score)
   stage = stages[rate]
