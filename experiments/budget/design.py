@@ -40,6 +40,8 @@ class Setting:
   price   of a demonstration, in pairs
   tuned   the setting whose rates it takes, share by share; '': its own
   dpo_rate  of all its stages on pairs, in place of those
+  plain   whether the pairs' wrong answers are the base's, which are plain sums,
+          in place of the writer's
   """
 
   task: str
@@ -48,6 +50,7 @@ class Setting:
   preset: str = 'pico'
   tuned: str = ''
   dpo_rate: float = 0.0
+  plain: bool = False
 
   def counts(self, share: float) -> tuple[int, int]:
     """(demonstrations, pairs) where `share` of the budget buys the former."""
@@ -65,6 +68,7 @@ SETTINGS = {
   'cot_10000': Setting('cot', 10000, tuned='cot_1000', dpo_rate=1e-4),
   'cot_4000_dear': Setting('cot', 4000, price=4.0, tuned='cot_1000'),
   'cot_4000_small': Setting('cot', 4000, preset='depth-1', tuned='cot_1000'),
+  'cot_4000_plain': Setting('cot', 4000, tuned='cot_1000', plain=True),
   'style_100': Setting('style', 100),
   'style_200': Setting('style', 200),
   'style_1000': Setting('style', 1000),
@@ -118,6 +122,7 @@ def _title(name: str) -> str:
   task = {'cot': 'Reasoning', 'style': 'Style'}[own.task]
   more = ', dear demonstrations' if own.price > 1 else ''
   more += ', small model' if own.preset != 'pico' else ''
+  more += ', plain losers' if own.plain else ''
   return f'{task}, budget {own.budget}{more}'
 
 
@@ -155,7 +160,8 @@ STUDY = lab.Study(
     'A pair is a demonstration against a wrong answer of a writer, a model '
     'tuned on the target for 60 steps, whose work the budget does not pay '
     '(the paper has GPT-4o). Pairs whose two answers are alike teach nothing '
-    'and are paid for all the same.',
+    'and are paid for all the same. Plain losers are wrong answers of the '
+    'base itself, sums without columns.',
     'Demonstrations and pairs are of two draws of problems; smaller sets are '
     'the beginnings of larger ones. Four epochs over demonstrations and two '
     'over pairs, which have two rows each; 32 examples a step; the reference '
@@ -200,6 +206,9 @@ STUDY = lab.Study(
           'f10', 'f0', 'greater', 15.0),
     Claim('dear', '005', 'where demonstrations are dear, a quarter on them '
           'beats all', 'cot_4000_dear', 'f25', 'f100', 'greater', 2.0),
+    Claim('plain', '005', "where wrong answers are the base's own, a quarter "
+          'on demonstrations beats all', 'cot_4000_plain', 'f25', 'f100',
+          'greater', 2.0),
     Claim('style_few', '005', 'of 200 examples for style, all on '
           'demonstrations beats half', 'style_200', 'f100', 'f50', 'greater',
           2.0),

@@ -153,12 +153,13 @@ class Bench:
     self, own: Setting, start: lab.Trained, count: int, rate: float
   ) -> lab.Trained:
     steps = self.scale.steps('dpo', count)
+    writer = self.base(own.preset) if own.plain else self.writer(own)
     return self._lab.train(
       f'dpo-{own.task}-{own.preset}-{count}',
       stage_config('dpo', own.task, own.preset, steps),
       start,
       {RATE: rate, COUNT: float(count)},
-      roles={'writer': self.writer(own)},
+      roles={'writer': writer},
     )
 
   def measure(self, own: Setting, stage: lab.Trained, split: str = 'test'):
