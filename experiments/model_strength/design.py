@@ -11,7 +11,7 @@ TARGET = dict(name='list_functions', depth=1, length=4, functions='bnwfupeo')
 # Share of demonstrations that carry the answer of another problem.
 NOISE = 0.2
 ROWS = 64
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SAMPLES = 4
 
 
@@ -56,6 +56,8 @@ class Scale:
   seen  steps of pretraining, half of whose rows are of the target, after
         which the bases 'few', 'some' and 'strong' are taken
   clean  bases that are tuned on demonstrations without noise, too
+  longer  how many times the steps the weakest base has, with and without noise,
+          in arms of their own; 0: there are none
   """
 
   seeds: int
@@ -65,6 +67,7 @@ class Scale:
   rates: tuple[float, ...]
   objectives: tuple[str, ...]
   clean: tuple[str, ...]
+  longer: int
   problems: int
 
 
@@ -72,11 +75,11 @@ SCALES = {
   'full': Scale(
     seeds=5, related_steps=500, seen=(40, 100, 400), steps=60, rates=RATES,
     objectives=tuple(OBJECTIVES), clean=('unseen', 'strong'),
-    problems=256,
+    longer=8, problems=256,
   ),
   'reduced': Scale(
     seeds=2, related_steps=60, seen=(10, 20, 60), steps=20, rates=(1e-3,),
-    objectives=('nll', 'p'), clean=(), problems=64,
+    objectives=('nll', 'p'), clean=(), longer=0, problems=64,
   ),
 }  # fmt: skip
 
@@ -109,12 +112,16 @@ STUDY = lab.Study(
     'of 256 held-out problems). Greedy accuracy is beside it: it tells what a '
     'model has learnt from how sharp its distribution has become.',
     'Arms without noise on the strongest and on the weakest base tell what the '
-    'noise does.',
+    'noise does. Arms of 480 steps on the weakest base tell whether it only '
+    'lacks steps.',
   ),
-  equal='optimizer steps and rows per step (60 x 64), the same demonstrations',
+  equal=(
+    'optimizer steps and rows per step (60 x 64; "longer": 480 x 64), the same '
+    'demonstrations'
+  ),
   tuning=(
-    'three learning rates (0.0003, 0.001, 0.003) for each objective on each '
-    'base; the best on validation problems, for sampled and for greedy '
+    'four learning rates (0.0003, 0.001, 0.003, 0.01) for each objective on '
+    'each base; the best on validation problems, for sampled and for greedy '
     'accuracy by itself'
   ),
   measures={
@@ -150,6 +157,12 @@ STUDY = lab.Study(
     Claim('weak_clean', '128', 'and so it does there without noise, as in the '
           "paper's puzzles (temperature 1)", 'sampled', 'unseen-nll-clean',
           'unseen-p-clean', 'greater', 2.0),
+    Claim('weak_longer', '128', 'with eight times the steps -log p beats -p '
+          'there (temperature 1)', 'sampled', 'unseen-nll-longer',
+          'unseen-p-longer', 'greater', 2.0),
+    Claim('weak_longer_clean', '128', 'and without noise (temperature 1)',
+          'sampled', 'unseen-nll-clean-longer', 'unseen-p-clean-longer',
+          'greater', 2.0),
     Claim('middle_sampled', '128', 'on the base that saw some -p and -log p '
           'are as good (temperature 1)', 'sampled', 'some-p', 'some-nll',
           'equal', 5.0),

@@ -180,11 +180,11 @@ def base_arm(judge: Judge, name: str, base: lab.Trained) -> lab.Arm:
 
 def tuned_arm(
   runs: lab.Lab, judge: Judge, scale: Scale, name: str, base: lab.Trained,
-  objective: str, noise: float = NOISE,
+  objective: str, noise: float = NOISE, longer: int = 1,
 ) -> lab.Arm:  # fmt: skip
   """An objective on a base, at the learning rate that is best for it."""
   way = OBJECTIVES[objective]
-  config = arm_config(way.recipe, noise, scale.steps)
+  config = arm_config(way.recipe, noise, scale.steps * longer)
   stages = {}
   for rate in scale.rates:
     hparams = {'optimizer.lr': rate, **dict(way.hparams)}
@@ -201,8 +201,9 @@ def tuned_arm(
     values[f'gain_{measure}'] = values[measure] - before[measure]
   said = ', '.join(f'{rate:g} for {name}' for name, rate in chosen.items())
   cleanly = '' if noise else ', no noise'
+  longest = f', {longer} times the steps' if longer > 1 else ''
   return lab.Arm(
-    label=f'{BASES[name]}: {way.label}{cleanly}',
+    label=f'{BASES[name]}: {way.label}{cleanly}{longest}',
     family='sft',
     config=_spec(way.recipe),
     overrides={**dict(way.hparams), 'collect.noise': noise},
@@ -227,6 +228,13 @@ def run(runs: lab.Lab, scale: Scale):
       arms[f'{name}-{objective}-clean'] = tuned_arm(
         runs, judge, scale, name, bases[name], objective, noise=0.0
       )
+  if scale.longer:
+    for objective in ('nll', 'p'):
+      for part, noise in (('', NOISE), ('-clean', 0.0)):
+        arms[f'unseen-{objective}{part}-longer'] = tuned_arm(
+          runs, judge, scale, 'unseen', bases['unseen'], objective, noise,
+          scale.longer,
+        )  # fmt: skip
   there = [x for x in STUDY.claims if {x.arm, x.against} <= set(arms)]
   shown = figures.make(arms, scale)
   return dataclasses.replace(STUDY, claims=there), arms, shown, []
