@@ -69,6 +69,9 @@ SETTINGS = {
   'cot_4000_dear': Setting('cot', 4000, price=4.0, tuned='cot_1000'),
   'cot_4000_small': Setting('cot', 4000, preset='depth-1', tuned='cot_1000'),
   'cot_4000_plain': Setting('cot', 4000, tuned='cot_1000', plain=True),
+  'cot_4000_dear_plain': Setting(
+    'cot', 4000, price=4.0, tuned='cot_1000', plain=True
+  ),
   'style_100': Setting('style', 100),
   'style_200': Setting('style', 200),
   'style_1000': Setting('style', 1000),
@@ -208,6 +211,9 @@ STUDY = lab.Study(
           'beats all', 'cot_4000_dear', 'f25', 'f100', 'greater', 2.0),
     Claim('plain', '005', "where wrong answers are the base's own, a quarter "
           'on demonstrations beats all', 'cot_4000_plain', 'f25', 'f100',
+          'greater', 2.0),
+    Claim('dear_plain', '005', 'and where demonstrations are dear, too, three '
+          'quarters on them beat all', 'cot_4000_dear_plain', 'f75', 'f100',
           'greater', 2.0),
     Claim('style_few', '005', 'of 200 examples for style, all on '
           'demonstrations beats half', 'style_200', 'f100', 'f50', 'greater',
