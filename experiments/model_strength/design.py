@@ -179,3 +179,20 @@ STUDY = lab.Study(
     'here it is one answer in five that belongs to another problem.',
   ),
 )  # fmt: skip
+
+# Of the committed run, written after it.
+READING = (
+  'The two ends are as the paper has them. On the strong base -p, -p^10 and'
+  ' the threshold beat -log p by 34 to 37 points at temperature 1; on the '
+  'base that never saw the task -log p beats -p by 26 points (60 without '
+  'noise), once it has 480 steps. After 60 all objectives are near 0 there '
+  'when sampled.',
+  'What -p lacks on a weak base is a gradient, not a rate: it weighs a '
+  'token by its probability, and after 480 steps it is at 9% where -log p '
+  'is at 73% (greedy).',
+  'On the strong base most of the win is sharpness, and comes with the '
+  'noise of the demonstrations: without noise -log p and -p are close (68% '
+  'and 71%), and greedy the gain of -p (+1.1) is undecided.',
+  '-p^0.5, of which nothing was claimed, is the best on each of the three '
+  'bases that saw the task, by either measure.',
+)

@@ -94,9 +94,36 @@ def crossover(arms: dict[str, lab.Arm]) -> dict[str, Any]:
   }  # fmt: skip
 
 
+def longer(arms: dict[str, lab.Arm], scale: Scale) -> dict[str, Any]:
+  """The weakest base, by steps."""
+  steps = [0, scale.steps, scale.longer * scale.steps]
+
+  def path(objective: str, part: str) -> list[list[float]]:
+    ends = [f'unseen-{objective}{part}', f'unseen-{objective}{part}-longer']
+    return [list(arms[x].values['sampled']) for x in ('unseen', *ends)]
+
+  return {
+    'kind': 'lines', 'name': 'longer',
+    'title': 'The base that never saw the task, with more steps',
+    'xlabel': 'optimizer steps', 'ylabel': 'accuracy, temperature 1 (%)',
+    'logx': False,
+    'series': {
+      OBJECTIVES[objective].label + said: {
+        'x': steps, 'y': path(objective, part)
+      }
+      for objective in ('nll', 'p')
+      for part, said in (('', ''), ('-clean', ', no noise'))
+    },
+    'caption': f'Runs of {steps[1]} and of {steps[2]} steps, each at its own '
+               'best learning rate. Mean and 95% interval over seeds.',
+  }  # fmt: skip
+
+
 def make(arms: dict[str, lab.Arm], scale: Scale) -> list[dict[str, Any]]:
   """All figures, as `lab.main` asks for them."""
   found = [crossover(arms)]
   for measure in TITLES:
     found += [by_alpha(arms, scale, measure), grid(arms, scale, measure)]
+  if scale.longer:
+    found.insert(1, longer(arms, scale))
   return found

@@ -22,6 +22,7 @@ from experiments.model_strength.design import (
   BASES,
   NOISE,
   OBJECTIVES,
+  READING,
   RELATED,
   ROWS,
   SAMPLES,
@@ -237,7 +238,8 @@ def run(runs: lab.Lab, scale: Scale):
         )  # fmt: skip
   there = [x for x in STUDY.claims if {x.arm, x.against} <= set(arms)]
   shown = figures.make(arms, scale)
-  return dataclasses.replace(STUDY, claims=there), arms, shown, []
+  reading = READING if scale is SCALES['full'] else ()
+  return dataclasses.replace(STUDY, claims=there), arms, shown, reading
 
 
 if __name__ == '__main__':
