@@ -1,0 +1,95 @@
+"""Parts of the studies of forgetting and of budgets, by hand."""
+
+import numpy as np
+import pytest
+
+from experiments.budget import design as budget
+from experiments.budget import run as budget_run
+from experiments.forgetting import design as forgetting
+from experiments.forgetting import run as forgetting_run
+
+
+def test_retention_is_compared_at_the_same_gain():
+  """The most that is kept where enough was gained, seed by seed."""
+  start = np.array([40.0, 30.0, 50.0])
+  gain = forgetting.MATCHED
+  points = [
+    {'new': start + [0.0, gain, 1.0], 'base': np.array([90.0, 80.0, 88.0])},
+    {'new': start + [gain, 2 * gain, 2.0], 'base': np.array([70.0, 60.0, 9.0])},
+    {'new': start + [3 * gain, 0.0, 3.0], 'base': np.array([75.0, 99.0, 7.0])},
+  ]
+  kept = forgetting_run.matched(points, start)
+  np.testing.assert_array_equal(kept, [75.0, 80.0, np.nan])
+
+
+@pytest.mark.parametrize('arm', forgetting.WAYS)
+@pytest.mark.parametrize('mode', forgetting.SCALES)
+def test_every_arm_takes_the_same_rows_and_updates(arm, mode):
+  scale = forgetting.SCALES[mode]
+  config = forgetting_run.arm_config(arm, 'countdown', scale)
+  rows = config.prompts_per_step * config.get('group_size', 1)
+  if arm == 'psft':
+    assert rows == 4 * config.minibatch_rows
+    assert config.num_steps == max(1, scale.steps // 4)
+  else:
+    assert rows == 256
+    assert config.num_steps == scale.steps
+  snapshots = forgetting_run.snapshots_of(arm, scale)
+  assert all(0 < step < config.num_steps for step in snapshots)
+  # A grid that is the arm's own would be a tuning budget of its own.
+  tenth = 0.1 if arm == 'sft_small' else 1.0
+  assert forgetting.WAYS[arm].rate == pytest.approx(3e-4 * tenth)
+
+
+@pytest.mark.parametrize('name', budget.SETTINGS)
+def test_every_share_spends_the_whole_budget(name):
+  own = budget.SETTINGS[name]
+  for share in budget.SHARES.values():
+    demonstrations, pairs = own.counts(share)
+    spent = own.price * demonstrations + pairs
+    assert abs(spent - own.budget) <= 0.5 * (1.0 + own.price)
+  assert own.counts(1.0) == (own.budget / own.price, 0)
+  assert own.counts(0.0) == (0, own.budget)
+  if own.tuned:
+    assert budget.SETTINGS[own.tuned].task == own.task
+    assert not budget.SETTINGS[own.tuned].tuned
+
+
+def test_an_example_is_as_many_rows_in_either_stage():
+  """Four epochs of demonstrations, two of pairs, which are two rows each."""
+  scale = budget.SCALES['full']
+  for count in (100, 1000, 10000):
+    rows = {
+      kind: scale.steps(kind, count) * budget.ROWS * each
+      for kind, each in (('sft', 1), ('dpo', 2))
+    }
+    for seen in rows.values():
+      assert abs(seen / (count * scale.epochs) - 1.0) < 0.1
+  assert scale.steps('sft', 1) == scale.steps('dpo', 1) == 1
+
+
+def test_who_writes_the_wrong_answers():
+  """The base where they are plain, else a writer."""
+
+  class Bench(budget_run.Bench):
+    def __init__(self):
+      self.scale, self._lab, self.roles = budget.SCALES['full'], self, None
+
+    def train(self, name, config, start, hparams, roles):
+      self.roles = roles
+
+    def base(self, preset):
+      return f'base {preset}'
+
+    def writer(self, own):
+      return f'writer of {own.task}'
+
+  bench = Bench()
+  for name, writer in (
+    ('cot_4000', 'writer of cot'),
+    ('cot_4000_plain', 'base pico'),
+    ('cot_4000_dear_plain', 'base pico'),
+    ('style_200', 'writer of style'),
+  ):
+    bench.dpo(budget.SETTINGS[name], None, 100, 1e-4)
+    assert bench.roles == {'writer': writer}
