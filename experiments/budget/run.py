@@ -19,6 +19,7 @@ from experiments.budget.design import (
   BASE,
   BETA,
   LABELS,
+  READING,
   ROWS,
   SCALES,
   SETTINGS,
@@ -35,12 +36,18 @@ from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import vocab
 from posttrain_jax.types import Array, PyTree
 
-# Target, its title, measure, its label
+# Name, title, measure, its label, settings
+_SIZES = [x for x, own in SETTINGS.items() if own == own.plainest()]
 PLOTS = (
-  ('cot', 'Reasoning', 'accuracy', 'accuracy'),
-  ('cot', 'Reasoning', 'form', 'form kept'),
-  ('style', 'Style', 'accuracy', 'accuracy'),
-)
+  ('cot_accuracy', 'Reasoning: accuracy', 'accuracy', 'accuracy',
+   [x for x in _SIZES if SETTINGS[x].task == 'cot']),
+  ('cot_accuracy_4000', 'Reasoning, budget 4000: accuracy', 'accuracy',
+   'accuracy', [x for x in SETTINGS if x.startswith('cot_4000')]),
+  ('cot_form', 'Reasoning: form kept', 'form', 'form kept',
+   [x for x in _SIZES if SETTINGS[x].task == 'cot']),
+  ('style_accuracy', 'Style: accuracy', 'accuracy', 'accuracy',
+   [x for x in _SIZES if SETTINGS[x].task == 'style']),
+)  # fmt: skip
 RATE, COUNT = 'optimizer.lr', 'problems.count'
 SFT, DPO = 'configs/sft.py:recipe=sft', 'configs/preference.py:recipe=dpo'
 
@@ -243,13 +250,14 @@ def make_arm(name: str, curves: dict[str, dict], scale: Scale) -> lab.Arm:
 
 
 def figures(curves: dict[str, dict]) -> list[dict[str, Any]]:
-  """Accuracy and form along the share, for each target."""
+  """Accuracy and form along the share, for each target and at 4000."""
   found = []
-  for task, title, what, label in PLOTS:
+  for plot, title, what, label, settings in PLOTS:
     series = {}
-    for setting, points in curves.items():
-      if SETTINGS[setting].task != task:
+    for setting in settings:
+      if setting not in curves:
         continue
+      points = curves[setting]
       shares = sorted(points, key=SHARES.get)
       series[STUDY.measures[setting].label.split(', ', 1)[1]] = {
         'x': [100.0 * SHARES[name] for name in shares],
@@ -258,8 +266,8 @@ def figures(curves: dict[str, dict]) -> list[dict[str, Any]]:
     if series:
       found.append(
         {
-          'kind': 'lines', 'name': f'{task}_{what}',
-          'title': f'{title}: {label} by the share of demonstrations',
+          'kind': 'lines', 'name': plot,
+          'title': f'{title} by the share of demonstrations',
           'xlabel': 'share of the budget on demonstrations (%)',
           'ylabel': f'{label} (%)', 'logx': False, 'series': series,
           'caption': 'Greedy answers to held-out problems, mean over seeds; '
@@ -290,7 +298,8 @@ def run(runs: lab.Lab, scale: Scale):
     if name.removeprefix('form_') in curves
   }
   study = dataclasses.replace(STUDY, claims=there, measures=asked)
-  return study, arms, figures(curves), []
+  reading = READING if scale is SCALES['full'] else ()
+  return study, arms, figures(curves), reading
 
 
 if __name__ == '__main__':

@@ -1,0 +1,103 @@
+"""Committed results of the studies are of the designs that are in the code."""
+
+import dataclasses
+import html
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import papers
+from posttrain_jax import statistics
+from posttrain_jax.lab import results
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = sorted(x.parent.name for x in ROOT.glob('experiments/*/run.py'))
+
+
+@pytest.fixture(params=STUDIES)
+def study(request):
+  """(module with STUDY and SCALES, results, folder)."""
+  folder = ROOT / 'experiments' / request.param
+  name = 'design' if (folder / 'design.py').exists() else 'run'
+  module = importlib.import_module(f'experiments.{request.param}.{name}')
+  found = json.loads((folder / 'results.json').read_text(encoding='utf-8'))
+  return module, found, folder
+
+
+def test_there_are_all_eight():
+  assert len(STUDIES) == 8
+
+
+def test_claims_are_those_of_the_code(study):
+  """A claim that was changed after the run is not what the run was for."""
+  module, found, _ = study
+  judged = {claim['name']: claim for claim in found['claims']}
+  # Fields that came after a run had no other value in it.
+  usual = {x.name: x.default for x in dataclasses.fields(statistics.Claim)}
+  written = {x.name: dataclasses.asdict(x) for x in module.STUDY.claims}
+  assert len(written) == len(module.STUDY.claims)
+  assert judged.keys() == written.keys()
+  for name, claim in written.items():
+    kept = judged[name]
+    assert {key: kept.get(key, usual.get(key)) for key in claim} == claim
+
+
+def test_results_are_a_full_run_of_five_seeds_or_more(study):
+  module, found, _ = study
+  assert found['mode'] == 'full'
+  assert len(found['header']['seeds']) >= 5
+  assert len(found['header']['seeds']) == module.SCALES['full'].seeds
+  assert found['measures'].keys() == module.STUDY.measures.keys()
+  assert found['title'] == module.STUDY.title
+  for arm in found['arms'].values():
+    for name, values in arm['values'].items():
+      assert len(values) == len(found['header']['seeds']), name
+
+
+def test_verdicts_follow_from_the_numbers(study):
+  module, found, _ = study
+  verdicts = {claim['name']: claim for claim in found['claims']}
+
+  def of(claim, measure):
+    arms = (claim.arm, claim.against)
+    return [found['arms'][key]['values'][measure] for key in arms]
+
+  for claim in module.STUDY.claims:
+    kept = verdicts[claim.name]
+    values = of(claim, claim.measure)
+    if None in values[0] + values[1]:
+      assert kept['outcome'] == 'undecided'
+      continue
+    moved = of(claim, claim.moved) if claim.moved else []
+    verdict = statistics.judge(claim, *values, moved)
+    assert kept['outcome'] == verdict.outcome, claim.name
+    gap = np.mean(values[0]) - np.mean(values[1])
+    np.testing.assert_allclose(kept['difference'], gap, rtol=1e-6, atol=1e-9)
+
+
+def test_pages_show_them(study):
+  _, found, folder = study
+  readme = (folder / 'README.md').read_text(encoding='utf-8')
+  assert results.tables(found) in readme
+  page = (folder / 'index.html').read_text(encoding='utf-8')
+  for claim in found['claims']:
+    assert html.escape(claim['statement']) in page
+  for figure in found['figures']:
+    assert (folder / 'plots' / f'{figure["name"]}.png').stat().st_size > 5000
+  counts = {
+    outcome: sum(x['outcome'] == outcome for x in found['claims'])
+    for outcome in ('reproduced', 'contradicted', 'undecided')
+  }
+  shown = ', '.join(f'{n} {outcome}' for outcome, n in counts.items() if n)
+  index = (ROOT / 'experiments' / 'README.md').read_text(encoding='utf-8')
+  row = next(x for x in index.splitlines() if f'[{folder.name}](' in x)
+  assert row.endswith(f'| {shown} |')
+
+
+def test_papers_of_claims_are_in_the_catalogue(study):
+  module, _, _ = study
+  known = {row.id for row in papers.read()}
+  assert {claim.paper for claim in module.STUDY.claims} <= known
