@@ -1,6 +1,6 @@
 r"""A budget of examples, divided between demonstrations and preferences.
 
-  python -m experiments.budget.run             # full: 2:20 h
+  python -m experiments.budget.run             # full: half an hour
   python -m experiments.budget.run --reduced   # minutes
 
 README.md has the question and the reading, design.py the settings and claims.

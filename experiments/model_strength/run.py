@@ -1,6 +1,6 @@
 r"""Which objective of SFT is best depends on how strong the base already is.
 
-  python -m experiments.model_strength.run             # full: an hour
+  python -m experiments.model_strength.run             # full: 20 minutes
   python -m experiments.model_strength.run --reduced   # minutes
 
 Four bases know the target task from not at all to well. Each is tuned on noisy

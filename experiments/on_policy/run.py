@@ -1,6 +1,6 @@
 r"""On-policy samples and negative gradients: do they matter, and when?
 
-  python -m experiments.on_policy.run             # full: 40 minutes
+  python -m experiments.on_policy.run             # full: half an hour
   python -m experiments.on_policy.run --reduced   # minutes
 
 The same contrasts twice: in a bandit whose optimum is far from the reference
