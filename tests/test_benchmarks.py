@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from experiments.benchmarks import (
   common,
   generate_hf,
+  logp_gap,
   long_rows,
   ours,
   profile_decode,
@@ -39,6 +40,22 @@ def test_summary_by_hand():
     'iqr': 1.5,
     'count': 4,
   }
+
+
+def test_gaps_are_told_apart_by_how_sure_the_model_was():
+  gap = np.array([1.0, 3.0, 5.0, 7.0, 9.0])
+  surprise = np.array([0.0, 5e-4, 0.05, 4.0, 6.0])
+  found = logp_gap.by_surprise(gap, surprise)
+  assert list(found.values()) == [
+    {'tokens': 2, 'mean': 2.0, 'max': 3.0},
+    {'tokens': 1, 'mean': 5.0, 'max': 5.0},
+    {'tokens': 1, 'mean': 7.0, 'max': 7.0},
+    {'tokens': 1, 'mean': 9.0, 'max': 9.0},
+  ]
+  empty = logp_gap.by_surprise(gap[:0], surprise[:0])
+  assert all(
+    x == {'tokens': 0, 'mean': None, 'max': None} for x in empty.values()
+  )
 
 
 def test_rate_is_units_over_seconds():

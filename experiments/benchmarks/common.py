@@ -263,7 +263,9 @@ class Session:
   def environment(self) -> dict[str, Any]:
     """Versions, commit, hardware, load, date and command."""
     now = datetime.datetime.now(datetime.UTC)
-    status = _git('status', '--porcelain', '--', 'posttrain_jax')
+    # Results of other runs may lie about; code that is measured may not.
+    code = ('posttrain_jax', 'configs', ':(glob)experiments/**/*.py')
+    status = _git('status', '--porcelain', '--', *code)
     return {
       'versions': versions(),
       'git': {'commit': _git('rev-parse', 'HEAD'), 'dirty': bool(status)},

@@ -2,7 +2,8 @@ r"""How far the sampler's log-probabilities are from the learner's.
 
   python -m experiments.benchmarks.logp_gap
 
-|logp(sampler) - logp(learner)| of sampled tokens: mean, 99th percentile, max.
+|logp(sampler) - logp(learner)| of sampled tokens: mean, 99th percentile, max,
+and the same by how sure the model was of a token (its log-probability).
 The models (0.45M parameters) are `fresh`, and `trained` on 2-digit sums with
 their thoughts until they are sharp. float32 throughout, a cache of another
 dtype (`cache_dtype`), and bfloat16 activations and products (`dtype`) with
@@ -32,6 +33,8 @@ SETTINGS = {
   'bfloat16, int8 cache': {'dtype': 'bfloat16', 'cache_dtype': 'int8'},
 }
 GROUP, STEPS, TOY_STEPS = 8, 600, 3
+# Of -log-probability, in nats: sure of the token, nearly, undecided, surprised.
+BINS = ((0.0, 1e-3), (1e-3, 0.1), (0.1, 5.0), (5.0, np.inf))
 
 
 def problems(task, key, count: int):
@@ -58,8 +61,8 @@ def train(task, size: str, steps: int):
   return runner.state.params
 
 
-def gaps(params, config, task, prompts: int) -> np.ndarray:
-  """|difference| of every sampled token, [number of tokens]."""
+def gaps(params, config, task, prompts: int) -> tuple[np.ndarray, np.ndarray]:
+  """(|difference|, -log-probability) of every sampled token, [tokens] each."""
 
   @jax.jit
   def measure(params):
@@ -80,10 +83,24 @@ def gaps(params, config, task, prompts: int) -> np.ndarray:
     )
     shared = Shared(task.prompt_length, GROUP)
     scored = score(params, config, batch, shared=shared)
-    return jnp.abs(scored.logps - batch.old_logps), batch.mask
+    gap = jnp.abs(scored.logps - batch.old_logps)
+    return gap, -batch.old_logps, batch.mask
 
-  gap, mask = jax.device_get(measure(params))
-  return gap[mask > 0]
+  gap, surprise, mask = jax.device_get(measure(params))
+  return gap[mask > 0], surprise[mask > 0]
+
+
+def by_surprise(gap: np.ndarray, surprise: np.ndarray) -> dict[str, dict]:
+  """Tokens, mean and largest gap in each of BINS."""
+  found = {}
+  for low, high in BINS:
+    there = gap[(surprise >= low) & (surprise < high)]
+    found[f'{low:g} to {high:g} nats'] = {
+      'tokens': int(there.size),
+      'mean': float(there.mean()) if there.size else None,
+      'max': float(there.max()) if there.size else None,
+    }
+  return found
 
 
 def main(argv: list[str] | None = None) -> common.Session:
@@ -100,13 +117,14 @@ def main(argv: list[str] | None = None) -> common.Session:
   for model, params in models.items():
     for name, fields in SETTINGS.items():
       there = dataclasses.replace(config, **fields)
-      found = gaps(params, there, task, 4 if flags.toy else 128)
+      found, surprise = gaps(params, there, task, 4 if flags.toy else 128)
       p99 = np.percentile(found, 99)
       session.results[f'{model}, {name}'] = {
         'tokens': int(found.size),
         'mean': float(found.mean()),
         'p99': float(p99),
         'max': float(found.max()),
+        'by_surprise': by_surprise(found, surprise),
       }
       print(
         f'{model:8} {name:24} {found.size} tokens  mean {found.mean():.1e}  '
