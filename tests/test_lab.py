@@ -1,5 +1,6 @@
 """The lab: stages are kept, started from, measured; results are as seen."""
 
+import dataclasses
 import json
 
 import jax
@@ -199,6 +200,23 @@ def test_names_that_are_not_there_are_named(tmp_path):
   fine = made({'a': arm([1.0] * 5), 'b': arm([1.0] * 5)}, tmp_path)
   with pytest.raises(ValueError, match='README.md: needs one'):
     results.write(fine, tmp_path)
+
+
+def test_a_mode_with_fewer_arms_leaves_out_their_claims(tmp_path):
+  runs = lab.Lab(tmp_path, range(5))
+
+  def of(arms):
+    return results.results(
+      study(), arms, [], runs, mode='reduced', command='python -m x', seconds=60,
+    )  # fmt: skip
+
+  both = {'a': arm([2.0] * 5), 'b': arm([1.0] * 5)}
+  assert len(of(both)['claims']) == 1
+  assert of({'a': both['a']})['claims'] == []
+  # What is misspelt is not what is missing.
+  bad = {'a': both['a'], 'b': dataclasses.replace(both['b'], values={})}
+  with pytest.raises(ValueError, match='no measure "accuracy"'):
+    of(bad)
 
 
 def test_accounts_of_stages_add_up():

@@ -286,17 +286,12 @@ def run(runs: lab.Lab, scale: Scale):
     known = {share: point['rates'] for share, point in tuned.items()}
     curves[name] = curve(bench, SETTINGS[name], known)
   arms = {name: make_arm(name, curves, scale) for name in scale.shares}
-  there = [
-    claim
-    for claim in STUDY.claims
-    if {claim.arm, claim.against} <= arms.keys()
-    and claim.measure.removeprefix('form_') in curves
-  ]
   asked = {
     name: measure
     for name, measure in STUDY.measures.items()
     if name.removeprefix('form_') in curves
   }
+  there = [x for x in STUDY.claims if x.measure in asked]
   study = dataclasses.replace(STUDY, claims=there, measures=asked)
   reading = READING if scale is SCALES['full'] else ()
   return study, arms, figures(curves), reading

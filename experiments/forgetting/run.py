@@ -294,15 +294,8 @@ def run(runs: lab.Lab, scale: Scale):
     begun[arm] = first_task(runs, judge, base, arm, scale)
     stages = sequence(runs, arm, begun[arm], scale)
     arms[arm], tables[arm] = make_arm(judge, base, arm, begun[arm], stages)
-  there = [
-    claim
-    for claim in STUDY.claims
-    if claim.arm in arms and claim.against in arms
-  ]
   study = dataclasses.replace(
-    STUDY,
-    claims=there,
-    equal=f'{STUDY.equal} ({scale.steps} x 256 for each task)',
+    STUDY, equal=f'{STUDY.equal} ({scale.steps} x 256 for each task)'
   )
   return study, arms, figures(arms, begun, tables), []
 

@@ -236,10 +236,8 @@ def run(runs: lab.Lab, scale: Scale):
           runs, judge, scale, 'unseen', bases['unseen'], objective, noise,
           scale.longer,
         )  # fmt: skip
-  there = [x for x in STUDY.claims if {x.arm, x.against} <= set(arms)]
-  shown = figures.make(arms, scale)
   reading = READING if scale is SCALES['full'] else ()
-  return dataclasses.replace(STUDY, claims=there), arms, shown, reading
+  return STUDY, arms, figures.make(arms, scale), reading
 
 
 if __name__ == '__main__':

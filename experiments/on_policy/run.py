@@ -9,7 +9,6 @@ the base seldom or often uses (language.py). README.md has the question and the
 reading.
 """
 
-import dataclasses
 import sys
 from typing import Any
 
@@ -184,10 +183,8 @@ def run(runs: lab.Lab, scale: Scale):
     places = [x for x in bases if way.spec and (x == 'far' or arm in NEAR)]
     found = [on_language(runs, judges[x], arm, x, scale) for x in places]
     arms[arm] = make_arm(way, gamble, found)
-  there = [x for x in STUDY.claims if {x.arm, x.against} <= set(arms)]
-  study = dataclasses.replace(STUDY, claims=there)
   reading = READING if scale is SCALES['full'] else ()
-  return study, arms, figures(gamble), reading
+  return STUDY, arms, figures(gamble), reading
 
 
 if __name__ == '__main__':

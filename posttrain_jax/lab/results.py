@@ -173,10 +173,17 @@ def results(
 ) -> dict[str, Any]:
   """The dict that `report.study` shows.
 
+  mode  'full', or another that may lack arms: then claims about these are left
+        out
+
   Raises:
-    ValueError: an arm or measure that a claim names is not there.
+    ValueError: a measure that a claim names is not there, or in the full mode
+      an arm.
   """
   header = metrics.make_header({})
+  claims = study.claims
+  if mode != 'full':
+    claims = [x for x in claims if {x.arm, x.against} <= arms.keys()]
   return {
     'study': study.name,
     'title': study.title,
@@ -203,7 +210,7 @@ def results(
       for name, measure in study.measures.items()
     },
     'figures': list(figures),
-    'claims': [_judged(claim, arms) for claim in study.claims],
+    'claims': [_judged(claim, arms) for claim in claims],
   }
 
 
