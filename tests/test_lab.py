@@ -207,7 +207,8 @@ def test_a_mode_with_fewer_arms_leaves_out_their_claims(tmp_path):
 
   def of(arms):
     return results.results(
-      study(), arms, [], runs, mode='reduced', command='python -m x', seconds=60,
+      study(), arms, [], runs, mode='reduced', command='python -m x',
+      seconds=60,
     )  # fmt: skip
 
   both = {'a': arm([2.0] * 5), 'b': arm([1.0] * 5)}
