@@ -10,6 +10,7 @@ takes back the former; one that imitates, both alike.
 
 import argparse
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -52,8 +53,9 @@ def count(
   return found
 
 
-def counts(bench: study.Bench, setting: str, stage: lab.Trained) -> np.ndarray:
-  """`count` summed over seeds, held-out problems and answers."""
+def counter(setting: str) -> Callable[[lab.Trained], np.ndarray]:
+  """A setting's function of a stage: `count` summed over seeds, held-out
+  problems and answers. One program answers for all of its stages."""
   config = study.rl_config(setting, MANY, SCALES['full'])
   made = build.build(config)
   key = jax.random.key(0)
@@ -69,16 +71,20 @@ def counts(bench: study.Bench, setting: str, stage: lab.Trained) -> np.ndarray:
   values, holes = (np.asarray(problems.answer[x]) for x in ('values', 'holes'))
   own = backtracking.PUZZLES[made.task.puzzle]
   clashes = np.asarray(own(made.task.size, made.task.depth).clashes({}))
-  params, found = stage.params, np.zeros((2, 2), int)
-  for seed in range(len(stage.account)):
-    drawn, _ = answer(jax.tree.map(lambda x, seed=seed: x[seed], params))
-    tokens, mask = np.asarray(drawn.completion), np.asarray(drawn.mask)
-    for problem, sample in np.ndindex(PROBLEMS, SAMPLES):
-      said = tokens[problem, sample][mask[problem, sample] > 0]
-      marker = np.flatnonzero(said == vocab.token('>'))
-      trace = said[: marker[0]] if len(marker) else said
-      found += count(trace, values[problem], holes[problem], clashes)
-  return found
+
+  def counts(stage: lab.Trained) -> np.ndarray:
+    params, found = stage.params, np.zeros((2, 2), int)
+    for seed in range(len(stage.account)):
+      drawn, _ = answer(jax.tree.map(lambda x, seed=seed: x[seed], params))
+      tokens, mask = np.asarray(drawn.completion), np.asarray(drawn.mask)
+      for problem, sample in np.ndindex(PROBLEMS, SAMPLES):
+        said = tokens[problem, sample][mask[problem, sample] > 0]
+        marker = np.flatnonzero(said == vocab.token('>'))
+        trace = said[: marker[0]] if len(marker) else said
+        found += count(trace, values[problem], holes[problem], clashes)
+    return found
+
+  return counts
 
 
 def main() -> None:
@@ -99,11 +105,12 @@ def main() -> None:
         'taken back |\n| --- | --- | --- | --- | --- | --- |')  # fmt: skip
   for setting in PUZZLES:
     bench = study.Bench(runs, setting, scale)
+    counts = counter(setting)
     for kind in KINDS:
       start = bench.warm_up(kind)
       after = bench.grpo(kind, start)
       for name, stage in (('warm-up', start), ('GRPO', after)):
-        others, clashing = counts(bench, setting, stage)
+        others, clashing = counts(stage)
         share = 100 * clashing.sum() / (clashing.sum() + others.sum())
         kept = [100 * x[1] / x.sum() for x in (clashing, others)]
         print(

@@ -90,17 +90,23 @@ def gaps(params, config, task, prompts: int) -> tuple[np.ndarray, np.ndarray]:
   return gap[mask > 0], surprise[mask > 0]
 
 
+def described(gap: np.ndarray) -> dict[str, float | None]:
+  """How many tokens, their mean and their largest gap."""
+  return {
+    'tokens': int(gap.size),
+    'mean': float(gap.mean()) if gap.size else None,
+    'max': float(gap.max()) if gap.size else None,
+  }
+
+
 def by_surprise(gap: np.ndarray, surprise: np.ndarray) -> dict[str, dict]:
-  """Tokens, mean and largest gap in each of BINS."""
-  found = {}
-  for low, high in BINS:
-    there = gap[(surprise >= low) & (surprise < high)]
-    found[f'{low:g} to {high:g} nats'] = {
-      'tokens': int(there.size),
-      'mean': float(there.mean()) if there.size else None,
-      'max': float(there.max()) if there.size else None,
-    }
-  return found
+  """The gaps of the tokens in each of BINS."""
+  return {
+    f'{low:g} to {high:g} nats': described(
+      gap[(surprise >= low) & (surprise < high)]
+    )
+    for low, high in BINS
+  }
 
 
 def main(argv: list[str] | None = None) -> common.Session:
@@ -120,10 +126,8 @@ def main(argv: list[str] | None = None) -> common.Session:
       found, surprise = gaps(params, there, task, 4 if flags.toy else 128)
       p99 = np.percentile(found, 99)
       session.results[f'{model}, {name}'] = {
-        'tokens': int(found.size),
-        'mean': float(found.mean()),
+        **described(found),
         'p99': float(p99),
-        'max': float(found.max()),
         'by_surprise': by_surprise(found, surprise),
       }
       print(

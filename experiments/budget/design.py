@@ -52,10 +52,6 @@ class Setting:
   dpo_rate: float = 0.0
   plain: bool = False
 
-  def plainest(self) -> 'Setting':
-    """The same budget with nothing else changed."""
-    return dataclasses.replace(self, price=1.0, preset='pico', plain=False)
-
   def counts(self, share: float) -> tuple[int, int]:
     """(demonstrations, pairs) where `share` of the budget buys the former."""
     return (

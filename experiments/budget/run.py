@@ -36,17 +36,30 @@ from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import vocab
 from posttrain_jax.types import Array, PyTree
 
+# Settings that only differ in the budget, by task; and all of one budget.
+_SIZES = {
+  task: [
+    name
+    for name, own in SETTINGS.items()
+    if (own.task, own.price, own.preset, own.plain)
+    == (task, 1.0, 'pico', False)
+  ]
+  for task in TARGETS
+}
+_AT_4000 = [
+  name
+  for name, own in SETTINGS.items()
+  if (own.task, own.budget) == ('cot', 4000)
+]
 # Name, title, measure, its label, settings
-_SIZES = [x for x, own in SETTINGS.items() if own == own.plainest()]
 PLOTS = (
   ('cot_accuracy', 'Reasoning: accuracy', 'accuracy', 'accuracy',
-   [x for x in _SIZES if SETTINGS[x].task == 'cot']),
+   _SIZES['cot']),
   ('cot_accuracy_4000', 'Reasoning, budget 4000: accuracy', 'accuracy',
-   'accuracy', [x for x in SETTINGS if x.startswith('cot_4000')]),
-  ('cot_form', 'Reasoning: form kept', 'form', 'form kept',
-   [x for x in _SIZES if SETTINGS[x].task == 'cot']),
+   'accuracy', _AT_4000),
+  ('cot_form', 'Reasoning: form kept', 'form', 'form kept', _SIZES['cot']),
   ('style_accuracy', 'Style: accuracy', 'accuracy', 'accuracy',
-   [x for x in _SIZES if SETTINGS[x].task == 'style']),
+   _SIZES['style']),
 )  # fmt: skip
 RATE, COUNT = 'optimizer.lr', 'problems.count'
 SFT, DPO = 'configs/sft.py:recipe=sft', 'configs/preference.py:recipe=dpo'
