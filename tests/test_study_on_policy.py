@@ -140,3 +140,4 @@ def test_every_method_of_the_bandit_is_named_and_used():
     assert scale.bandit_steps % bandit.POINTS == 0
     assert list(scale.snapshots) == sorted(scale.snapshots)
     assert scale.snapshots[-1] < scale.steps
+    assert design.EARLY in scale.snapshots

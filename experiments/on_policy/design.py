@@ -11,7 +11,7 @@ from posttrain_jax.statistics import Claim
 class Scale:
   """Sizes of a mode.
 
-  steps, snapshots  on language; the middle snapshot is "early"
+  steps, snapshots  on language; EARLY is one of the snapshots
   """
 
   seeds: int
@@ -95,6 +95,8 @@ WAYS = {
 }  # fmt: skip
 
 RATE = 'optimizer.lr'
+# Steps on language after which claims about speed are judged.
+EARLY = 30
 # Arms that also start from the base that is near.
 NEAR = ('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online')
 
@@ -106,8 +108,8 @@ SCALES = {
     refresh=(1, 10, 100, bandit.OFFLINE), reuse=(1, 10, 50),
   ),
   'reduced': Scale(
-    seeds=2, base_steps=200, tilt_steps=40, steps=20,
-    snapshots=(5, 10, 15), rates=(1e-3,),
+    seeds=2, base_steps=200, tilt_steps=40, steps=40,
+    snapshots=(15, 30), rates=(1e-3,),
     arms=('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online', 'positive',
           'gradient'),
     bandit_steps=100, refresh=(1, bandit.OFFLINE), reuse=(1,),
@@ -176,7 +178,9 @@ STUDY = lab.Study(
     'bandit_kl': lab.Measure('Bandit, far: KL to start', 'nats', '', 2),
     'accuracy': lab.Measure('Far: accuracy, sampled', '%', 'higher', 1),
     'gain': lab.Measure('Far: gain', 'points', 'higher', 1),
-    'early': lab.Measure('Far: accuracy after 30 steps', '%', 'higher', 1),
+    'early': lab.Measure(
+      f'Far: accuracy after {EARLY} steps', '%', 'higher', 1
+    ),
     'easy': lab.Measure('Far: answers in the easy format', '%', '', 1),
     'greedy': lab.Measure('Far: accuracy, greedy', '%', 'higher', 1),
     'pass8': lab.Measure('Far: pass@8', '%', 'higher', 1),
@@ -223,10 +227,10 @@ STUDY = lab.Study(
           'beats maximum likelihood', 'accuracy', 'dpo_offline', 'ml_offline',
           'greater', 5.0),
     Claim('both', '081', 'sums, far: online DPO beats maximum likelihood on '
-          'own right answers after 30 steps', 'early', 'dpo_online',
+          f'own right answers after {EARLY} steps', 'early', 'dpo_online',
           'ml_online', 'greater', 5.0),
     Claim('negative_early', '081', 'sums, far: GRPO is ahead of its positive '
-          'part after 30 steps', 'early', 'gradient', 'positive',
+          f'part after {EARLY} steps', 'early', 'gradient', 'positive',
           'greater', 5.0),
     Claim('dpo_lowers', '081', 'sums, far: offline DPO lowers the likelihood '
           "of the base's right answers", 'right', 'dpo_offline', 'start',

@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments.on_policy import bandit, language
 from experiments.on_policy.design import (
+  EARLY,
   NEAR,
   RATE,
   READING,
@@ -44,21 +45,22 @@ def on_language(
   score = lambda stage: judge.quick(stage, 'validation')['accuracy']
   rate = lab.best(stages, score)
   stage = stages[rate]
-  points = (base, *stage.snapshots.values(), stage)
-  path = [judge.quick(x)['accuracy'] for x in points]
+  points = {0: base, **stage.snapshots, scale.steps: stage}
+  path = {step: judge.quick(x)['accuracy'] for step, x in points.items()}
+  end, gain = path[scale.steps], path[scale.steps] - path[0]
   curve = {
-    'x': [0, *stage.snapshots, scale.steps],
+    'x': list(path),
     'xlabel': 'optimizer steps',
-    'y': np.transpose(path).tolist(),
+    'y': np.transpose(list(path.values())).tolist(),
   }
   tuned = {'grid': list(stages), 'chosen': rate}
   if place == 'near':
     return {
-      'values': {'near': path[-1], 'near_gain': path[-1] - path[0]},
+      'values': {'near': end, 'near_gain': gain},
       'curves': {'near': curve},
       'tuned': {f'{RATE}, near': tuned},
     }
-  values = {'early': path[2], 'gain': path[-1] - path[0]}
+  values = {'early': path[EARLY], 'gain': gain}
   return {
     'values': values | judge.values(stage),
     'curves': {'accuracy': curve},
