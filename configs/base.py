@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:

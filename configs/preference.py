@@ -21,7 +21,7 @@ import ml_collections
 
 from configs import base, recipes, sft
 from posttrain_jax import collect
-from posttrain_jax.resolve import part
+from posttrain_jax.core.resolve import part
 from posttrain_jax.trainers import preference
 
 

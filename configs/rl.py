@@ -16,7 +16,7 @@ import ml_collections
 from configs import base, recipes, sft
 from configs.recipes import rl as rows
 from posttrain_jax import token_weights
-from posttrain_jax.resolve import part
+from posttrain_jax.core.resolve import part
 from posttrain_jax.rollout import decoders
 
 

@@ -16,9 +16,10 @@ answers that the verifier accepts, a teacher's, ...
 import ml_collections
 
 from configs import base, recipes
-from posttrain_jax import collect, config, tasks, token_weights
-from posttrain_jax.resolve import part
+from posttrain_jax import collect, tasks, token_weights
+from posttrain_jax.core.resolve import part
 from posttrain_jax.rollout import decoders
+from posttrain_jax.run import config as config_lib
 
 # The tasks that a tiny base model is trained on, at sizes it can learn.
 MIXTURE = dict(
@@ -42,7 +43,7 @@ def task_entry(name: str) -> ml_collections.ConfigDict:
   """Config entry of a task, or of the default mixture."""
   if name == 'mixture':
     return mixture(MIXTURE)
-  return ml_collections.ConfigDict(config.task_entry(name))
+  return ml_collections.ConfigDict(config_lib.task_entry(name))
 
 
 def tokenizer_for(task: str) -> str:

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from posttrain_jax.blocks import filled
+from posttrain_jax.report.generated import filled
 
 __all__ = ['Paper', 'find', 'main', 'read', 'render', 'stages', 'summary']
 

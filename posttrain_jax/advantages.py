@@ -18,7 +18,7 @@ one of a single completion among them, gets exactly 0 from every centred form.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
 
 __all__ = [
   'batch_whitened',

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
 
 # What a config may name; the estimators below return plain numbers.
 __all__ = ['rollout_metrics', 'logp_gap']

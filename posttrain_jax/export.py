@@ -16,10 +16,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import checkpoint, start
 from posttrain_jax.data import tokenizers
 from posttrain_jax.models import hf
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.run import checkpoint, roles
 
 DTYPES = ('float32', 'bfloat16')
 TOKENIZER_FILES = (
@@ -59,7 +59,7 @@ def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
   saved = checkpoint.load_config(workdir)
   if saved is None or 'resolved_model' not in saved:
     raise ValueError(f'{workdir}/{checkpoint.CONFIG}: not a run of train.py')
-  config = ModelConfig(**start.model_fields(saved['resolved_model']))
+  config = ModelConfig(**roles.model_fields(saved['resolved_model']))
   params = checkpoint.load_params(workdir / checkpoint.FOLDER / str(step))
   report = []
   if params.pop('value_head', None) is not None:

@@ -13,11 +13,8 @@ from pathlib import Path
 # Functions are traced here and nothing runs: an accelerator is of no use.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-from posttrain_jax.report import (
-  objectives_catalog,
-  objectives_page,
-  objectives_tables,
-)
+from posttrain_jax.report.objectives import catalog as objectives_catalog
+from posttrain_jax.report.objectives import page, tables
 
 __all__ = ['COMMAND', 'files', 'main']
 
@@ -29,8 +26,8 @@ def files() -> dict[str, str]:
   """{file name: content} of the page as it would be made now."""
   catalog = objectives_catalog.load()
   return {
-    'index.html': objectives_page.page(catalog),
-    'README.md': objectives_tables.readme(catalog, COMMAND),
+    'index.html': page.page(catalog),
+    'README.md': tables.readme(catalog, COMMAND),
   }
 
 

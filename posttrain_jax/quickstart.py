@@ -17,20 +17,12 @@ from typing import Any
 
 import jax
 
-from posttrain_jax import (
-  accounting,
-  build,
-  report,
-  runtime,
-  train,
-)
-from posttrain_jax import (
-  metrics as metrics_lib,
-)
-from posttrain_jax import (
-  progress as progress_lib,
-)
-from posttrain_jax.evaluate import Evaluator, divergence
+from posttrain_jax import log, report
+from posttrain_jax.evals import score
+from posttrain_jax.evals.in_graph import Evaluator, divergence
+from posttrain_jax.log import progress
+from posttrain_jax.run import accounting, build, loop, runtime
+from posttrain_jax.run.command import parse
 
 ARMS = ('base', 'sft_start', 'grpo', 'more_sft')
 START = {'sft_start': 'base', 'grpo': 'sft_start', 'more_sft': 'sft_start'}
@@ -68,7 +60,7 @@ def arm_config(config: Any, name: str, workdir: Path) -> Any:
 
 def _totals(workdir: Path) -> dict[str, float]:
   """Tokens and seconds of an arm's own training, from its metrics file."""
-  _, rows = metrics_lib.read(workdir / 'metrics.jsonl')
+  _, rows = log.read(workdir / 'metrics.jsonl')
   rows = [row for row in rows if row['split'] == 'train']
   return {
     'tokens': int(sum(row['num_tokens'] for row in rows)),
@@ -94,7 +86,7 @@ class Judge:
     )
     # The mixture as one task: its accuracy is the mean over its tasks.
     self._retention = make(base, base.task, config.eval.retention_problems, 0)
-    self._key = train.evaluation_key(config.seed)
+    self._key = score.evaluation_key(config.seed)
     self._divergence = jax.jit(
       lambda params, base_params, key: divergence(
         params, base_params, self._target, key
@@ -103,12 +95,12 @@ class Judge:
 
   def __call__(self, params: Any, base_params: Any) -> dict[str, Any]:
     """One arm's row of the table."""
-    scores = train.compiled(self._target)(params, self._key)
+    scores = score.compiled(self._target)(params, self._key)
     scores = {name: float(value) for name, value in scores.items()}
     accuracy = scores['eval/accuracy_sampled']
     # Normal interval over problems, each scored by the mean of its samples.
     margin = 1.96 * scores['eval/accuracy_sampled_stderr']
-    kept = train.compiled(self._retention)(params, self._key)
+    kept = score.compiled(self._retention)(params, self._key)
     kl = self._divergence(params, base_params, self._key)
     return {
       'accuracy': accuracy,
@@ -146,7 +138,7 @@ def show(summary: dict[str, Any]) -> None:
         f'{arm["seconds"]:.0f}',
       ]
     )
-  progress_lib.table(
+  progress.table(
     f'Countdown, {summary["problems"]} held-out problems, seed '
     f'{summary["seed"]}',
     ['arm', 'accuracy % [95%]', 'greedy %', 'pass@8 %', 'retention %',
@@ -160,12 +152,10 @@ def run(config: Any, workdir: str | Path, command: str) -> dict[str, Any]:
   workdir = Path(workdir)
   began = time.monotonic()
   runs, params = {}, {}
-  with progress_lib.Progress() as bar:
+  with progress.Progress() as bar:
     for name in ARMS:
       arm = arm_config(config, name, workdir)
-      runs[name], state, _ = train.train(
-        arm, workdir / name, bar=bar, name=name
-      )
+      runs[name], state, _ = loop.train(arm, workdir / name, bar=bar, name=name)
       params[name] = state.params
     judge = Judge(config, runs['sft_start'], runs['base'])
     handle = bar.task('evaluate', len(ARMS))
@@ -194,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   argv = list(sys.argv[1:] if argv is None else argv)
   try:
-    config, flags = train.parse(argv, prog='posttrain_jax.quickstart')
+    config, flags = parse(argv, __doc__, prog='posttrain_jax.quickstart')
     if flags.dry_run:
       print(config)
       return 0
@@ -204,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
-  except train.Interrupted as stopped:
+  except loop.Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
   show(summary)

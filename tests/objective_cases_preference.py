@@ -8,8 +8,8 @@ import reference_numpy_preference as reference
 import reference_numpy_rest as rest
 from objective_cases import Case, ragged_mask
 
+from posttrain_jax.core.types import SequenceSignals
 from posttrain_jax.losses import preference
-from posttrain_jax.types import SequenceSignals
 
 MASKS = {'T': 'chosen_mask', 'U': 'rejected_mask'}
 AXES = {

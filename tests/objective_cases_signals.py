@@ -8,7 +8,7 @@ import test_token_weights_numpy as weights_reference
 from objective_cases import Case, ragged_mask
 
 from posttrain_jax import advantages, token_weights
-from posttrain_jax.types import TokenSignals
+from posttrain_jax.core.types import TokenSignals
 
 GROUP = 4
 SHIFT, SCALE = 'reward_shift_invariant', 'reward_scale_invariant'

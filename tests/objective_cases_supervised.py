@@ -9,8 +9,8 @@ import reference_numpy_rest as rest
 import reference_numpy_supervised as reference
 from objective_cases import Case, ragged_mask
 
+from posttrain_jax.core.types import TokenSignals
 from posttrain_jax.losses import supervised
-from posttrain_jax.types import TokenSignals
 
 VOCAB = 5
 AXES = {

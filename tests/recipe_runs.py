@@ -11,7 +11,8 @@ import json
 import jax
 import numpy as np
 
-from posttrain_jax import build, config
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 TINY = [
   ('task.num_digits', '1'),
@@ -25,7 +26,7 @@ TINY = [
 def load(paradigm: str, recipe: str, *items: tuple[str, str]):
   """The config of a recipe at the tiny size."""
   spec = f'configs/{paradigm}.py:recipe={recipe}'
-  return config.load(spec, [*TINY, *items])
+  return config_lib.load(spec, [*TINY, *items])
 
 
 @functools.cache

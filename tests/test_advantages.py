@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import advantages, masked
-from posttrain_jax.resolve import hparams_of
+from posttrain_jax import advantages
+from posttrain_jax.core import masked
+from posttrain_jax.core.resolve import hparams_of
 
 REWARDS = [[1.0, 0.0, 0.0, 1.0], [2.0, 0.0, 0.0, 0.0]]
 HAND = {

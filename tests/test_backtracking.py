@@ -12,7 +12,8 @@ from test_puzzles import judge
 from test_tasks import quick_jit
 
 from posttrain_jax import tasks
-from posttrain_jax.tasks import backtracking, search_cells, vocab
+from posttrain_jax.tasks import backtracking, vocab
+from posttrain_jax.tasks.parts import search_cells
 
 COUNT = 48
 SIZES = {'sudoku': 6, 'countdown': 4, 'queens': 5, 'coloring': 5}

@@ -232,8 +232,8 @@ def test_ops_are_put_into_kinds_by_their_call_stack():
 @pytest.mark.slow  # two whole steps are compiled
 def test_the_step_is_the_one_that_build_makes(monkeypatch):
   """What the benchmarks put together is what a user trains with."""
-  from posttrain_jax import build
-  from posttrain_jax import config as config_lib
+  from posttrain_jax.run import build
+  from posttrain_jax.run import config as config_lib
 
   config = config_lib.load('configs/rl.py:task=addition', [])
   config.task.num_digits = 1

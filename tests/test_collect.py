@@ -12,13 +12,13 @@ import pytest
 from test_tasks import quick_jit
 
 from posttrain_jax import collect, tasks
-from posttrain_jax.collect.world import World
+from posttrain_jax.collect.setting import Setting
+from posttrain_jax.core.types import Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, guides
 from posttrain_jax.tasks import base, vocab
 from posttrain_jax.tasks.subset import Subset
-from posttrain_jax.types import Rollout
 
 PROBLEMS, GROUP = 4, 3
 ADDITION = tasks.make('addition', num_digits=1)
@@ -32,7 +32,7 @@ PLAN = ((R, W, R), (W, X, W), (R, R, R), (E, W, R))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Scripted(World):
+class Scripted(Setting):
   """A world whose models answer as `plan` says, by problem and sample.
 
   A wrong answer is the right one with a first digit that is 1 or 2 higher.
@@ -389,7 +389,7 @@ def test_guides_steer_what_models_answer():
   )
 
   def lengths(guide):
-    world = World(**FIELDS, guide=guide)
+    world = Setting(**FIELDS, guide=guide)
 
     def sample(key):
       examples = world.examples(key)
@@ -403,7 +403,7 @@ def test_guides_steer_what_models_answer():
 
 def test_fixed_pairs_are_those_of_their_problem():
   """Two steps of different keys, with rows in another order."""
-  world = World(**{**FIELDS, 'task': Subset(ADDITION, 3)}, guide=None)
+  world = Setting(**{**FIELDS, 'task': Subset(ADDITION, 3)}, guide=None)
   world = dataclasses.replace(world, num_prompts=6)
   state = types.SimpleNamespace(
     ref_params=transformer.init(jax.random.key(1), MODEL)

@@ -29,11 +29,11 @@ from test_collect import (
 from test_tasks import quick_jit
 
 from posttrain_jax import collect
-from posttrain_jax.collect.marks import _departures, changed_tokens
-from posttrain_jax.collect.world import World
+from posttrain_jax.collect.labelled_rows import _departures, changed_tokens
+from posttrain_jax.collect.setting import Setting
+from posttrain_jax.core.types import Rollout, TrainState
 from posttrain_jax.models import transformer
 from posttrain_jax.tasks import conditioned, split, vocab
-from posttrain_jax.types import Rollout, TrainState
 
 
 def common_length(a, b):
@@ -201,7 +201,7 @@ def greedy(params, prefix, size):
 
 def test_counterfactual_marks_by_a_slow_loop():
   task = Low()
-  world = World(**{**FIELDS, 'task': task, 'max_new_tokens': 4})
+  world = Setting(**{**FIELDS, 'task': task, 'max_new_tokens': 4})
   state = model_state()
   batch, metrics = given(world, 'counterfactual', state)
   examples = world.examples(jax.random.split(jax.random.key(0))[0])
@@ -244,11 +244,11 @@ def test_counterfactual_marks_by_a_slow_loop():
 
 def test_completions_of_a_model_and_the_oracle_have_one_width():
   state = model_state()
-  short = World(**{**FIELDS, 'max_new_tokens': 1})
+  short = Setting(**{**FIELDS, 'max_new_tokens': 1})
   batch, _ = given(short, 'oracle_and_rollouts', state)
   lengths = batch.mask.sum(axis=1).reshape(PROBLEMS, GROUP)
   assert lengths[:, 0].min() >= 2 and lengths[:, 1:].max() == 1
-  long = World(**{**FIELDS, 'max_new_tokens': 5})
+  long = Setting(**{**FIELDS, 'max_new_tokens': 5})
   batch, _ = given(long, 'on_policy_mix', state)
   assert batch.mask.shape[1] == ADDITION.prompt_length + 5
 
@@ -257,7 +257,7 @@ def test_samplers_are_the_models_of_their_roles():
   state = model_state()
   other = jax.tree.map(lambda x: -x, state.params)
   state = state.replace(others={'teacher': other})
-  world = World(**FIELDS)
+  world = Setting(**FIELDS)
 
   @quick_jit
   def tokens(state):
@@ -276,7 +276,7 @@ def test_samplers_are_the_models_of_their_roles():
 
 
 def test_problems_are_those_of_training():
-  world = World(**{**FIELDS, 'heldout_fraction': 0.5, 'num_prompts': 32})
+  world = Setting(**{**FIELDS, 'heldout_fraction': 0.5, 'num_prompts': 32})
   examples = jax.jit(world.examples)(jax.random.key(0))
   heldout = lambda example: split.is_heldout(ADDITION, example, 0.5)
   assert not jax.vmap(heldout)(examples).any()

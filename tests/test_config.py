@@ -8,7 +8,9 @@ import ml_collections
 import pytest
 
 from configs import base, recipes
-from posttrain_jax import build, config, train
+from posttrain_jax import train
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
 PARADIGMS = ('sft', 'preference', 'rl', 'distill')
@@ -30,7 +32,7 @@ def in_the_repository(monkeypatch):
 
 def load(spec='configs/rl.py', **items):
   pairs = [(key.replace('__', '.'), value) for key, value in items.items()]
-  return config.load(spec, pairs)
+  return config_lib.load(spec, pairs)
 
 
 def test_overrides_take_the_type_of_what_they_replace():
@@ -85,7 +87,7 @@ def test_bad_overrides_name_key_and_nearest(items, message):
 )
 def test_bad_files_and_arguments(spec, message):
   with pytest.raises(ValueError, match=re.escape(message)):
-    config.load(spec)
+    config_lib.load(spec)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_the_smallest_hint_is_one():
   with pytest.raises(ValueError, match='unknown config key'):
     load(x='1')
   with pytest.raises(ValueError, match='has no value'):
-    config.split_flags(['--config.num_steps'])
+    config_lib.split_flags(['--config.num_steps'])
 
 
 @pytest.mark.parametrize('argv, message', [
@@ -168,17 +170,17 @@ class Recorder(ml_collections.ConfigDict):
 @pytest.mark.parametrize('name', FILES)
 def test_every_key_is_read(name):
   """A key that nothing reads is a flag that does nothing."""
-  plain = config.load(FILES[name])
+  plain = config_lib.load(FILES[name])
   log: set[str] = set()
   recorder = Recorder(plain, '', log)
   log.clear()
   build.build(recorder)
   # The loop's own keys: train.py names each of them.
-  loop = (ROOT / 'posttrain_jax' / 'train.py').read_text()
-  loop += (ROOT / 'posttrain_jax' / 'drivers.py').read_text()
-  loop += (ROOT / 'posttrain_jax' / 'sharding.py').read_text()
+  loop = (ROOT / 'posttrain_jax' / 'run' / 'loop.py').read_text()
+  loop += (ROOT / 'posttrain_jax' / 'run' / 'drivers.py').read_text()
+  loop += (ROOT / 'posttrain_jax' / 'core' / 'sharding.py').read_text()
   unread = [
-    key for key in config.keys(plain)
+    key for key in config_lib.keys(plain)
     if key not in log
     and f'config.{key}' not in loop
     and not (key.startswith('mesh.') and f"'{key[5:]}'" in loop)
@@ -199,12 +201,12 @@ EVERY = [(p, r) for p in PARADIGMS for r in recipes.rows(p)]
 
 @pytest.mark.parametrize('paradigm, recipe', EVERY)
 def test_every_recipe_builds(paradigm, recipe):
-  build.build(config.load(f'configs/{paradigm}.py:recipe={recipe}'))
+  build.build(config_lib.load(f'configs/{paradigm}.py:recipe={recipe}'))
 
 
 def test_a_recipe_of_another_paradigm_names_its_file():
   with pytest.raises(ValueError, match='"dpo" is in configs/preference.py'):
-    config.load('configs/sft.py:recipe=dpo')
+    config_lib.load('configs/sft.py:recipe=dpo')
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_a_recipe_of_another_paradigm_names_its_file():
 )
 def test_parts_that_do_not_fit_are_refused(spec, items, message):
   with pytest.raises(ValueError, match=re.escape(message)):
-    build.build(config.load(f'configs/{spec}', list(items.items())))
+    build.build(config_lib.load(f'configs/{spec}', list(items.items())))
 
 
 def test_parse_arg_types():
@@ -269,15 +271,15 @@ def test_parse_arg_types():
 
 
 def test_saved_runs_get_the_keys_that_are_newer():
-  c = config.load('configs/rl.py:recipe=ppo', [('optimizer.lr', '7e-4')])
+  c = config_lib.load('configs/rl.py:recipe=ppo', [('optimizer.lr', '7e-4')])
   saved = json.loads(json.dumps(c.to_dict()))
   del saved['guides'], saved['eval']['beams'], saved['problems']
   del saved['loss']['clip_low']
-  found = config.completed(saved)
+  found = config_lib.completed(saved)
   assert found.problems.count == 0 and found.eval.beams == 0
   assert found.optimizer.lr == 7e-4 and found.advantage.name == 'gae'
   # What belongs to a function is that function's default.
   assert 'clip_low' not in found.loss
-  assert config.completed({'paradigm': 'odd', 'x': 1}).to_dict() == {
+  assert config_lib.completed({'paradigm': 'odd', 'x': 1}).to_dict() == {
     'paradigm': 'odd', 'x': 1,
   }  # fmt: skip

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import advantages, masked
+from posttrain_jax import advantages
+from posttrain_jax.core import masked
 from posttrain_jax.losses import contrastive, policy_gradient, reduce
 
 # Cosines: c_00 = 1, c_01 = 0, c_10 = 0, c_11 = 3/5.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from posttrain_jax import controllers
-from posttrain_jax.resolve import hparams_of, lookup, part, resolve
+from posttrain_jax.core.resolve import hparams_of, lookup, part, resolve
 
 ALL = controllers.__all__
 

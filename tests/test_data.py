@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from posttrain_jax import show_data
+from posttrain_jax.core.types import Batch
 from posttrain_jax.data import formats, packing, pipeline, tokenizers
-from posttrain_jax.types import Batch
 
 BYTE = tokenizers.ByteTokenizer()
 CHAT = [

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from test_rollout import LENGTH, MODEL, USUAL, examples, params
 
-from posttrain_jax import build, config, rollout
+from posttrain_jax import rollout
+from posttrain_jax.core.resolve import part
 from posttrain_jax.models import transformer
-from posttrain_jax.resolve import part
 from posttrain_jax.rollout import decoders
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import vocab
 from posttrain_jax.trainers.objective import bind
 
@@ -86,7 +88,7 @@ def test_greedy_cannot_be_scored():
 
 
 def test_a_truncated_run_has_a_first_ratio_of_one():
-  c = config.load(
+  c = config_lib.load(
     'configs/rl.py:smoke',
     [
       ('decoder.name', 'top_p'),

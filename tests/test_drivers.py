@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import recipe_runs
 
-from posttrain_jax import build, drivers
 from posttrain_jax.models import transformer
+from posttrain_jax.run import build, drivers
 
 SIZES = [('prompts_per_step', '4'), ('group_size', '4')]
 

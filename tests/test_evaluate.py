@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import build, evaluate, tasks
-from posttrain_jax import config as config_lib
+from posttrain_jax import tasks
+from posttrain_jax.core.types import Rollout
+from posttrain_jax.evals import in_graph
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
 from posttrain_jax.rollout import beam, decoders, guides
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import vocab
-from posttrain_jax.types import Rollout
 
 MODEL = make_config('depth-1')
 INNER = tasks.make('addition', num_digits=2)
@@ -48,7 +50,7 @@ def params():
 
 @pytest.fixture(scope='module')
 def evaluator():
-  return evaluate.Evaluator(
+  return in_graph.Evaluator(
     model=MODEL, task=Even(), num_problems=12, samples=SAMPLES, batch=4,
     heldout_fraction=0.0, beams=3,
   )  # fmt: skip
@@ -65,7 +67,7 @@ def even(first):
 
 def test_votes_and_confidence_by_counting(evaluator, params, found):
   key = jax.random.key(5)
-  draw = lambda params, key: evaluate.generate_and_verify(
+  draw = lambda params, key: in_graph.generate_and_verify(
     params, MODEL, evaluator.task, evaluator.problems(key),
     jax.random.fold_in(key, 1), group_size=SAMPLES, decoder=decoders.sample,
   )[0]  # fmt: skip
@@ -140,10 +142,10 @@ def test_answer_is_the_text_after_the_marker():
     logps=jnp.zeros((1, 4, 8)),
     finished=jnp.ones((1, 4)),
   )
-  said = evaluate.answers(INNER, samples)
+  said = in_graph.answers(INNER, samples)
   texts = [vocab.decode(said.tokens[0, g], said.mask[0, g]) for g in range(4)]
   assert texts == ['3', '45', '', '67']
-  own = evaluate.answers(Even(), samples)
+  own = in_graph.answers(Even(), samples)
   assert own.length.tolist() == [[1, 1, 1, 1]]
   first = samples.completion[0, :, 0] // 8
   np.testing.assert_array_equal(own.tokens[0, :, 0], first)
@@ -156,10 +158,10 @@ def test_given_tokens_say_nothing_of_confidence():
     logps=jnp.array([[[-1.0, 0.0, -3.0], [-1.0, -2.0, 0.0]]]),
     finished=jnp.ones((1, 2)),
   )
-  plain = evaluate.confidence(samples)
+  plain = in_graph.confidence(samples)
   np.testing.assert_allclose(plain, [[-4 / 3, -1.5]], rtol=1e-6)
   given = jnp.array([[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
-  told = evaluate.confidence(samples.replace(given=given))
+  told = in_graph.confidence(samples.replace(given=given))
   np.testing.assert_allclose(told, [[-2.0, -1.5]], rtol=1e-6)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from posttrain_jax import checkpoint, export
+from posttrain_jax import export
+from posttrain_jax.core.types import TrainState
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling
-from posttrain_jax.types import TrainState
+from posttrain_jax.run import checkpoint
 
 MODEL = ModelConfig(
   num_layers=2,

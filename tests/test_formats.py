@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from posttrain_jax.core.types import Batch
 from posttrain_jax.data import chat, formats, packing, tokenizers
-from posttrain_jax.types import Batch
 
 TASK = tokenizers.TaskTokenizer()
 BYTE = tokenizers.ByteTokenizer()

@@ -14,7 +14,8 @@ from test_puzzles import draw, judge
 from test_tasks import quick_jit
 
 from posttrain_jax import tasks
-from posttrain_jax.tasks import grids, split, vocab
+from posttrain_jax.tasks import split, vocab
+from posttrain_jax.tasks.parts import grids
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from posttrain_jax import accounting, config, lab, measures, sweep
+from posttrain_jax import lab, sweep
+from posttrain_jax.evals import measures
+from posttrain_jax.evals.statistics import Claim
 from posttrain_jax.lab import results, stages
-from posttrain_jax.statistics import Claim
+from posttrain_jax.run import accounting
+from posttrain_jax.run import config as config_lib
 
 
 def tiny(*items):
-  return config.load(
+  return config_lib.load(
     'configs/sft.py:smoke',
     [
       ('model.preset', 'depth-1'), ('task.num_digits', '1'),

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from test_tasks import quick_jit
 
-from posttrain_jax import build, checkpoint, config, metrics, start, train
+from posttrain_jax import log
+from posttrain_jax.core.types import Example, Rollout, TrainState
 from posttrain_jax.models import heads, transformer
+from posttrain_jax.rewards import answers as answers_lib
 from posttrain_jax.rollout import assemble
-from posttrain_jax.trainers import rl_rewards
-from posttrain_jax.types import Example, Rollout, TrainState
+from posttrain_jax.run import build, checkpoint, loop, roles
+from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
 FAST = [
@@ -28,7 +30,7 @@ def in_the_repository(monkeypatch):
 
 
 def load(spec, *items):
-  return config.load(spec, [*FAST, *items])
+  return config_lib.load(spec, [*FAST, *items])
 
 
 def test_the_score_of_a_row_alone():
@@ -57,7 +59,7 @@ def test_the_score_of_a_row_alone():
   )
 
   def both(state):
-    score = rl_rewards.make_score(run.config, run.models)
+    score = answers_lib.make_score(run.config, run.models)
     alone = []
     for i in range(2):
       for j in range(3):
@@ -76,7 +78,7 @@ def test_the_score_of_a_row_alone():
 
 
 def test_the_verifier_judges_where_there_is_no_model():
-  assert rl_rewards.make_score(load('configs/rl.py:smoke'), {}) is None
+  assert answers_lib.make_score(load('configs/rl.py:smoke'), {}) is None
 
 
 def test_a_trained_reward_model_is_the_judge(tmp_path):
@@ -86,15 +88,15 @@ def test_a_trained_reward_model_is_the_judge(tmp_path):
     ('collect.name', 'oracle_vs_rollout'), ('collect.sampler', 'policy'),
     ('group_size', '1'),
   ]  # fmt: skip
-  train.train(
+  loop.train(
     load('configs/preference.py:recipe=reward_model,smoke', *pairs), scorer
   )
   spec = 'configs/rl.py:recipe=rlhf,smoke'
   on = load(spec, ('others.reward', str(scorer)))
-  _, state, _ = train.train(on, tmp_path / 'rlhf')
+  _, state, _ = loop.train(on, tmp_path / 'rlhf')
   saved = checkpoint.load_params(str(scorer))
   jax.tree.map(np.testing.assert_array_equal, state.others['reward'], saved)
-  _, rows = metrics.read(tmp_path / 'rlhf' / 'metrics.jsonl')
+  _, rows = log.read(tmp_path / 'rlhf' / 'metrics.jsonl')
   row = next(x for x in rows if x['split'] == 'train')
   assert row['num_verified'] == 0
   assert 0 <= row['rewards/verified/mean'] <= 1
@@ -102,16 +104,16 @@ def test_a_trained_reward_model_is_the_judge(tmp_path):
   assert row['reward'] not in (row['rewards/verified/mean'], 0.0)
   # The run itself is a policy with a critic, not trained to score answers; a
   # plain SFT run has no head at all.
-  train.train(load('configs/sft.py:smoke'), tmp_path / 'sft')
+  loop.train(load('configs/sft.py:smoke'), tmp_path / 'sft')
   wrong = load(spec, ('others.reward', str(tmp_path / 'sft')))
   with pytest.raises(ValueError, match='others.reward has no value head'):
-    train.train(wrong, tmp_path / 'wrong')
+    loop.train(wrong, tmp_path / 'wrong')
 
 
 def test_a_reward_model_has_to_be_given():
   run = build.build(load('configs/rl.py:recipe=rlhf,smoke'))
   with pytest.raises(ValueError, match='others.reward is empty'):
-    start.complete({}, run.models, jax.random.key(0), start.scorer(run.config))
+    roles.complete({}, run.models, jax.random.key(0), roles.scorer(run.config))
 
 
 @pytest.mark.parametrize(
@@ -134,4 +136,4 @@ def test_what_cannot_work_is_refused(items, message):
 def test_host_tasks_are_refused():
   spec = 'configs/rl.py:recipe=rlhf,task=text:chain_sum,smoke'
   with pytest.raises(ValueError, match='scores token ids'):
-    build.build(config.load(spec))
+    build.build(config_lib.load(spec))

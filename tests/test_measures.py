@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import evaluate, tasks
-from posttrain_jax.measures import (
+from posttrain_jax import tasks
+from posttrain_jax.core.types import Rollout
+from posttrain_jax.evals import in_graph
+from posttrain_jax.evals.measures import (
   Probe,
   calibration,
   divergences,
@@ -26,7 +28,6 @@ from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import vocab
-from posttrain_jax.types import Rollout
 
 
 def run(function, *arrays, **static):
@@ -573,7 +574,7 @@ class Drawn(NamedTuple):
 @pytest.fixture(scope='module')
 def drawn(params):
   def draw(policy):
-    return evaluate.generate_and_verify(
+    return in_graph.generate_and_verify(
       policy, MODEL, TASK, PROBE._evaluator.problems(KEY),
       jax.random.fold_in(KEY, 1), group_size=4, decoder=decoders.sample,
     )  # fmt: skip
@@ -665,7 +666,7 @@ def test_probe_agrees_with_the_evaluator(found, params, base):
 
   def run(policy, base):
     # The roles swapped: the base's samples, and its KL to the policy.
-    forward = evaluate.divergence(base, policy, evaluator, KEY)
+    forward = in_graph.divergence(base, policy, evaluator, KEY)
     return evaluator(policy, KEY), forward
 
   scores, forward = jax.jit(run)(policy, base)
@@ -704,7 +705,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch):
     (diversity, 'distinct_correct'), (calibration, 'ece'),
     (diversity, 'expectation_adjusted_distinct'),
     (divergences, 'compare'), (decoders, 'greedy'),
-    (transformer, 'token_logps'), (evaluate, 'confidence'),
+    (transformer, 'token_logps'), (in_graph, 'confidence'),
   ):  # fmt: skip
     monkeypatch.setattr(module, name, fail)
   names = traced('accuracy', 'pass@k', 'length', 'truncated')

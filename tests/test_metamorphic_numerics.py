@@ -13,8 +13,8 @@ import objective_cases
 import pytest
 from hypothesis import given
 
+from posttrain_jax.core.types import TokenSignals
 from posttrain_jax.losses import supervised
-from posttrain_jax.types import TokenSignals
 
 CASES = objective_cases.first_cases()
 SEED = st.integers(0, 10_000)

@@ -12,27 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import metrics, progress
-from posttrain_jax.metrics import header as header_lib
+from posttrain_jax import log
+from posttrain_jax.log import header as header_lib
+from posttrain_jax.log import progress
 
 HEADER = {'config': {'lr': 0.1}, 'date_utc': 'Monday'}
 
 
 def write_rows(workdir, steps, header=HEADER, **kwargs):
   kwargs.setdefault('tensorboard', False)
-  with metrics.Writer(workdir, header, **kwargs) as writer:
+  with log.Writer(workdir, header, **kwargs) as writer:
     for step in steps:
       writer.write(step, {'loss': step / 2})
 
 
 def test_rows_come_back_in_order_with_their_types(tmp_path):
-  with metrics.Writer(tmp_path, HEADER, tensorboard=False) as writer:
+  with log.Writer(tmp_path, HEADER, tensorboard=False) as writer:
     writer.write(1, {'loss': jnp.float32(0.1), 'count': np.int32(3)})
     writer.write_stacked(
       2, {'loss': jnp.arange(3.0), 'ok': np.array([True, False, True])}
     )
     writer.write(4, {'accuracy': jnp.bfloat16(0.5)}, 'eval')
-  header, rows = metrics.read(tmp_path)
+  header, rows = log.read(tmp_path)
   assert header == HEADER
   times = [row.pop('time') for row in rows]
   assert times == sorted(times)
@@ -65,16 +66,16 @@ class SlowScalar:
 def test_write_does_not_wait_and_keeps_the_order(tmp_path):
   ready = threading.Event()
   slow = SlowScalar(7.0, ready)
-  writer = metrics.Writer(tmp_path, HEADER, tensorboard=False)
+  writer = log.Writer(tmp_path, HEADER, tensorboard=False)
   writer.write(1, {'loss': slow})
   buffer = np.array([1.0, 2.0])
   writer.write_stacked(2, {'loss': buffer})
   buffer[:] = -1.0  # what was handed over must not change
   assert slow.copies == 1
-  assert metrics.read(tmp_path)[1] == []
+  assert log.read(tmp_path)[1] == []
   ready.set()
   writer.flush()
-  rows = metrics.read(tmp_path)[1]
+  rows = log.read(tmp_path)[1]
   assert [(row['step'], row['loss']) for row in rows] == [
     (1, 7),
     (2, 1),
@@ -96,7 +97,7 @@ class LostScalar:
 
 
 def test_a_failure_in_the_thread_reaches_every_later_call(tmp_path):
-  writer = metrics.Writer(tmp_path, HEADER, tensorboard=False)
+  writer = log.Writer(tmp_path, HEADER, tensorboard=False)
   writer.write(1, {'loss': LostScalar()})
   for call in (
     writer.flush,
@@ -105,20 +106,20 @@ def test_a_failure_in_the_thread_reaches_every_later_call(tmp_path):
   ):
     with pytest.raises(RuntimeError, match='device lost'):
       call()
-  assert metrics.read(tmp_path)[1] == []
+  assert log.read(tmp_path)[1] == []
 
 
 def test_the_loops_own_exception_is_not_masked(tmp_path):
   with (
     pytest.raises(KeyError, match='mine'),
-    metrics.Writer(tmp_path, HEADER, tensorboard=False) as writer,
+    log.Writer(tmp_path, HEADER, tensorboard=False) as writer,
   ):
     writer.write(1, {'loss': LostScalar()})
     raise KeyError('mine')
 
 
 def test_bad_metrics_are_named_at_the_call(tmp_path):
-  with metrics.Writer(tmp_path, HEADER, tensorboard=False) as writer:
+  with log.Writer(tmp_path, HEADER, tensorboard=False) as writer:
     with pytest.raises(ValueError, match=r'"loss" has shape \(2,\)'):
       writer.write(1, {'loss': jnp.ones(2)})
     with pytest.raises(ValueError, match='"loss" is text'):
@@ -138,10 +139,10 @@ def test_resume_drops_later_rows_and_a_torn_line(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   with path.open('a') as file:
     file.write('{"step": 5, "lo')
-  assert [row['step'] for row in metrics.read(path)[1]] == [1, 2, 3, 4]
+  assert [row['step'] for row in log.read(path)[1]] == [1, 2, 3, 4]
   # Another day, the same config: no second header.
   write_rows(tmp_path, [3], HEADER | {'date_utc': 'Friday'}, resume_step=2)
-  header, rows = metrics.read(path)
+  header, rows = log.read(path)
   assert header == HEADER
   assert [row['step'] for row in rows] == [1, 2, 3]
 
@@ -150,7 +151,7 @@ def test_a_changed_config_adds_a_header(tmp_path):
   write_rows(tmp_path, [1])
   changed = {'config': {'lr': 0.2}, 'date_utc': 'Friday'}
   write_rows(tmp_path, [2], changed, resume_step=1)
-  header, rows = metrics.read(tmp_path)
+  header, rows = log.read(tmp_path)
   assert header == HEADER | {'resumed_with': [changed]}
   assert len(rows) == 2
   first = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[0])
@@ -160,15 +161,15 @@ def test_a_changed_config_adds_a_header(tmp_path):
 def test_a_new_run_keeps_the_old_file_aside(tmp_path):
   write_rows(tmp_path, [1, 2])
   write_rows(tmp_path, [9])
-  assert [row['step'] for row in metrics.read(tmp_path)[1]] == [9]
-  old = metrics.read(tmp_path / 'metrics.old.jsonl')[1]
+  assert [row['step'] for row in log.read(tmp_path)[1]] == [9]
+  old = log.read(tmp_path / 'metrics.old.jsonl')[1]
   assert [row['step'] for row in old] == [1, 2]
 
 
 def test_non_finite_values_are_strict_json(tmp_path):
   values = {'a': math.nan, 'b': jnp.float32(jnp.inf), 'c': -math.inf}
   header = {'config': {'limit': math.inf}}
-  with metrics.Writer(tmp_path, header, tensorboard=False) as writer:
+  with log.Writer(tmp_path, header, tensorboard=False) as writer:
     writer.write(1, values)
 
   def refuse(constant):
@@ -177,7 +178,7 @@ def test_non_finite_values_are_strict_json(tmp_path):
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   records = [json.loads(line, parse_constant=refuse) for line in lines]
   assert records[1]['a'] == 'nan' and records[1]['c'] == '-inf'
-  (row,) = metrics.read(tmp_path)[1]
+  (row,) = log.read(tmp_path)[1]
   assert math.isnan(row['a'])
   assert (row['b'], row['c']) == (math.inf, -math.inf)
 
@@ -195,16 +196,16 @@ def test_bad_files_are_named_with_the_line(tmp_path, text, message):
   path = tmp_path / 'metrics.jsonl'
   path.write_text(text)
   with pytest.raises(ValueError, match=f'metrics.jsonl{message}'):
-    metrics.read(path)
+    log.read(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='none.jsonl'):
-    metrics.read(tmp_path / 'none.jsonl')
+    log.read(tmp_path / 'none.jsonl')
 
 
 def test_header_says_what_ran():
-  header = metrics.make_header({'seed': 3, 'function': len, 'shape': (1, 2)})
+  header = log.make_header({'seed': 3, 'function': len, 'shape': (1, 2)})
   assert json.loads(json.dumps(header, allow_nan=False)) == header
   assert header['seed'] == 3
   assert header['config']['shape'] == [1, 2]
@@ -221,7 +222,7 @@ def test_git_state_is_none_outside_a_checkout(tmp_path):
 
 
 def test_tensorboard_events_are_written(tmp_path):
-  with metrics.Writer(tmp_path, HEADER) as writer:
+  with log.Writer(tmp_path, HEADER) as writer:
     writer.write(1, {'loss': 0.5})
     writer.write(1, {'eval/accuracy': 0.5}, 'eval')
   (events,) = (tmp_path / 'tensorboard').iterdir()
@@ -233,7 +234,7 @@ def test_tensorboard_events_are_written(tmp_path):
 def test_wandb_is_asked_for_by_name_when_missing(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', None)
   with pytest.raises(ImportError, match=r'posttrain_jax\[wandb\]'):
-    metrics.Writer(tmp_path, HEADER, wandb_project='p')
+    log.Writer(tmp_path, HEADER, wandb_project='p')
 
 
 def test_wandb_gets_the_rows_and_the_same_run_on_resume(tmp_path, monkeypatch):

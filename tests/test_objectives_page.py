@@ -12,11 +12,9 @@ import pytest
 
 from posttrain_jax import objectives
 from posttrain_jax.losses import preference, supervised, value
-from posttrain_jax.report import (
-  objectives_catalog,
-  objectives_docs,
-  objectives_needs,
-)
+from posttrain_jax.report.objectives import catalog as objectives_catalog
+from posttrain_jax.report.objectives import docs
+from posttrain_jax.report.objectives import needs as objectives_needs
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / objectives.OUT
@@ -110,7 +108,7 @@ def test_every_docstring_has_a_summary_and_the_url_of_its_paper(catalog):
   offenders = [
     f'{function.id}: {problem}'
     for function in catalog.functions()
-    for problem in objectives_docs.problems(function.doc)
+    for problem in docs.problems(function.doc)
   ]
   assert not offenders, '\n'.join(offenders)
 
@@ -274,7 +272,7 @@ DOC = """One sentence on
 
 
 def test_a_docstring_is_taken_apart():
-  doc = objectives_docs.parse(DOC, ('coef', 'key'))
+  doc = docs.parse(DOC, ('coef', 'key'))
   assert doc.summary == 'One sentence on two lines: a `name`.'
   assert doc.formula == 'loss = a * b,\n  a = 1'
   assert doc.notes == ('Prose with x = 1 in it.',)
@@ -292,7 +290,7 @@ def test_a_docstring_is_taken_apart():
     'https://arxiv.org/abs/2001.00001',
     'https://doi.org/10.1/x',
   )
-  assert [objectives_docs.short_url(url) for url in doc.urls] == [
+  assert [docs.short_url(url) for url in doc.urls] == [
     'a.example/b',
     'arXiv 2001.00001',
     'doi 10.1/x',
@@ -309,9 +307,7 @@ def test_a_docstring_is_taken_apart():
   ],
 )
 def test_formula_of_a_docstring(function, formula):
-  doc = objectives_docs.parse(
-    function.__doc__, inspect.signature(function).parameters
-  )
+  doc = docs.parse(function.__doc__, inspect.signature(function).parameters)
   assert doc.formula.startswith(formula) and bool(doc.formula) == bool(formula)
 
 
@@ -327,13 +323,13 @@ def test_formula_of_a_docstring(function, formula):
   ],
 )
 def test_problems_of_a_docstring(text, problem):
-  (found,) = objectives_docs.problems(objectives_docs.parse(text))
+  (found,) = docs.problems(docs.parse(text))
   assert problem in found
 
 
 @pytest.mark.parametrize('text', ['A loss.', 'A loss.\n\n' + DOC])
 def test_a_docstring_without_a_paper_needs_no_url(text):
-  assert not objectives_docs.problems(objectives_docs.parse(text))
+  assert not docs.problems(docs.parse(text))
 
 
 @pytest.mark.parametrize(

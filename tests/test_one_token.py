@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posttrain_jax.core.types import TokenSignals
 from posttrain_jax.losses import supervised
-from posttrain_jax.types import TokenSignals
 
 ONE = jnp.ones((1, 1))
 

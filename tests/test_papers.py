@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from posttrain_jax import config as config_lib
+from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
 

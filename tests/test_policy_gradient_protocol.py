@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import reference_numpy_pg as reference
 
+from posttrain_jax.core.resolve import hparams_of
 from posttrain_jax.losses import policy_gradient, reduce
-from posttrain_jax.resolve import hparams_of
 
 # Equal to REINFORCE's gradient on-policy, with these settings.
 ON_POLICY = {

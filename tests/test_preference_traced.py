@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posttrain_jax.core.types import SequenceSignals
 from posttrain_jax.losses import preference
-from posttrain_jax.types import SequenceSignals
 
 
 def close(actual, expected, tolerance=2e-6):

@@ -12,18 +12,18 @@ import recipe_runs
 import test_rl_hybrid as hand
 from test_tasks import quick_jit
 
-from posttrain_jax import build
 from posttrain_jax.rollout import guides
+from posttrain_jax.run import build
 from posttrain_jax.tasks import vocab
-from posttrain_jax.trainers import (
-  hybrid,
+from posttrain_jax.trainers import update
+from posttrain_jax.trainers.rl import (
+  checks,
+  guest_rows,
+  guests,
+  objective,
   prefixes,
-  rl,
-  rl_checks,
-  rl_objective,
-  rows_beside,
-  update,
 )
+from posttrain_jax.trainers.rl import step as rl_step
 
 PREFIX = ('prefix.per_prompt', '2')
 # Forced tokens of two answers to each problem; the second problem has none.
@@ -51,13 +51,15 @@ def outcome(*items):
   params = hand.params_of(run.model)
   state = run.init({'policy': params})
   beside = {'prefix': (samples(), jnp.asarray(REWARDS, jnp.float32))}
-  learn = rl.make_learn(run.config, run.models, hand.look, lambda state: state)
+  learn = rl_step.make_learn(
+    run.config, run.models, hand.look, lambda state: state
+  )
   _, metrics = quick_jit(learn)(
     state, hand.PROMPTS, hand.PROMPT_MASK, hand.answers(1, hand.GROUP),
     jnp.asarray(hand.OWN, jnp.float32), jax.random.key(0), beside,
   )  # fmt: skip
   batch = metrics.pop('batch')
-  goal = rl_objective.make_objective(run.config, run.models, vocab.EOS)
+  goal = objective.make_objective(run.config, run.models, vocab.EOS)
   sums, seen = quick_jit(goal.evaluate)(params, state, batch)
   return types.SimpleNamespace(
     goal=goal,
@@ -148,7 +150,7 @@ def test_old_probabilities_of_forced_tokens_are_the_policys(old):
 def test_shared_prompts_score_the_same():
   run = hand.run_of('prefix_rft', PREFIX)
   state = run.init({'policy': hand.params_of(run.model)})
-  shared = rl_objective.Shared(3, GROUP)
+  shared = objective.Shared(3, GROUP)
   rows = lambda shared: quick_jit(
     prefixes.make_rows(run.config, run.model, shared)
   )(
@@ -220,11 +222,11 @@ def test_a_demonstration_that_is_too_long_begins_nothing():
 
 def test_answers_go_on_from_the_beginning():
   run, examples, _ = thinking()
-  make = lambda **kind: rl.make_rollout(
+  make = lambda **kind: rl_step.make_rollout(
     run.config, run.model, run.sizes.max_new_tokens, vocab.EOS, vocab.PAD,
     **kind,
   )  # fmt: skip
-  sources = rows_beside.make_sources(
+  sources = guest_rows.make_sources(
     run.config, run.task, make, run.sizes.max_new_tokens, vocab.PAD
   )
   assert list(sources) == ['prefix']
@@ -251,7 +253,7 @@ def test_answers_go_on_from_the_beginning():
   # Continuations of one beginning differ.
   assert np.any(found.completion[:, 0] != found.completion[:, 1])
   # The controller starts at 0.95.
-  shown = hybrid.demonstrations(
+  shown = guests.demonstrations(
     run.task, examples, jax.random.key(0), 1, run.sizes.max_new_tokens, 0
   )
   sizes = np.asarray(shown.mask[:, 0].sum(-1))
@@ -262,7 +264,7 @@ def test_without_prefixes_nothing_is_drawn():
   run = hand.run_of('prefix_rft', ('prefix.per_prompt', '0'))
   assert run.sizes.rows == hand.PROBLEMS * hand.GROUP
   assert run.init({'policy': hand.params_of(run.model)}).control == {}
-  sources = rows_beside.make_sources(run.config, run.task, None, 4, 0)
+  sources = guest_rows.make_sources(run.config, run.task, None, 4, 0)
   assert sources == {}
   x = hand.outcome('prefix_rft', ('prefix.per_prompt', '0'))
   plain = hand.outcome('dr_grpo', ('reduce.name', 'token_mean'))
@@ -365,7 +367,7 @@ def test_a_policy_that_is_never_right_learns_from_beginnings():
 
 def refused(message, *items, recipe='prefix_rft'):
   with pytest.raises(ValueError, match=re.escape(message)):
-    rl_checks.check(recipe_runs.load('rl', recipe, *items))
+    checks.check(recipe_runs.load('rl', recipe, *items))
 
 
 @pytest.mark.parametrize(
@@ -387,7 +389,7 @@ def test_other_recipes_that_are_refused():
   c = recipe_runs.load('rl', 'prefix_rft')
   c.task.name = 'text:leg_counting'
   with pytest.raises(ValueError, match='needs demonstrations, which host tas'):
-    rl_checks.check(c)
+    checks.check(c)
   one = ('prefix.per_prompt', '1')
   refused('"trajectory_balance" reads no advantage', one,
           recipe='trajectory_balance')  # fmt: skip

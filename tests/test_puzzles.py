@@ -22,8 +22,9 @@ from reference_puzzles import (
 from test_tasks import quick_jit
 
 from posttrain_jax import tasks
-from posttrain_jax.tasks import card_hands, grids, sudoku, vocab
-from posttrain_jax.types import Example
+from posttrain_jax.core.types import Example
+from posttrain_jax.tasks import sudoku, vocab
+from posttrain_jax.tasks.parts import card_hands, grids
 
 NUM_PROBLEMS = 256
 

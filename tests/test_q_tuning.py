@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax import token_weights
-from posttrain_jax.types import TokenSignals
+from posttrain_jax.core.types import TokenSignals
 
 
 def array(*rows):

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from posttrain_jax import accounting, build, config, quickstart
+from posttrain_jax import quickstart
 from posttrain_jax.models import transformer
+from posttrain_jax.run import accounting, build
+from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
 KEYS = {
@@ -41,7 +43,7 @@ def test_all_four_arms_are_compared(tmp_path, capsys):
 
 
 def test_step_costs_by_hand():
-  c = config.load('configs/sft.py', [('prompts_per_step', '4')])
+  c = config_lib.load('configs/sft.py', [('prompts_per_step', '4')])
   run = build.build(c)
   model, sizes = run.model, run.sizes
   weights = transformer.param_count(model)
@@ -52,7 +54,7 @@ def test_step_costs_by_hand():
 
 
 def test_a_rollout_costs_its_prompts_once():
-  c = config.load('configs/rl.py', [])
+  c = config_lib.load('configs/rl.py', [])
   run = build.build(c)
   cost = accounting.step_flops(c, run.model, run.sizes)
   rows, length = run.sizes.rows, run.sizes.row_tokens
@@ -60,6 +62,6 @@ def test_a_rollout_costs_its_prompts_once():
   rollout = cost - update
   alone = accounting.forward_flops(run.model, rows, length)
   assert 0 < rollout < alone
-  with_reference = config.load('configs/rl.py', [('kl.coef', '0.1')])
+  with_reference = config_lib.load('configs/rl.py', [('kl.coef', '0.1')])
   more = accounting.step_flops(with_reference, run.model, run.sizes)
   assert more == pytest.approx(cost + alone)

@@ -5,7 +5,7 @@ import pytest
 import recipe_runs
 
 from configs import recipes
-from posttrain_jax import accounting, build
+from posttrain_jax.run import accounting, build
 
 QUICK = ('dpo', 'simpo', 'kto', 'reward_model', 'online_dpo', 'gkd')
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posttrain_jax.core.resolve import hparams_of
 from posttrain_jax.losses import reduce, regularizers, value
-from posttrain_jax.resolve import hparams_of
 
 # Averages.
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from posttrain_jax import metrics, report
+from posttrain_jax import log, report
 from posttrain_jax.report import __main__ as command
 from posttrain_jax.report import plots, wording
 
@@ -73,7 +73,7 @@ def make_summary():
 
 def write_run(workdir, steps):
   header = {'config': {'seed': 0}, 'versions': {'jax': '9.8.7'}}
-  with metrics.Writer(workdir, header, tensorboard=False) as writer:
+  with log.Writer(workdir, header, tensorboard=False) as writer:
     for step in range(1, steps + 1):
       writer.write(step, {'loss': 1 / step, 'reward': 0.5, 'num_tokens': 10})
       if step % 2 == 0:

@@ -11,15 +11,10 @@ from matplotlib.colors import to_rgb
 from test_report import Page
 
 from posttrain_jax.report import __main__ as command
-from posttrain_jax.report import (
-  study,
-  study_data,
-  study_html,
-  study_index,
-  study_labels,
-  study_look,
-  study_plots,
-)
+from posttrain_jax.report import study
+from posttrain_jax.report.study import data, html, look, plots
+from posttrain_jax.report.study import index as study_index
+from posttrain_jax.report.study import labels as study_labels
 
 FAMILIES = ('base', 'sft', 'sft', 'sft', 'preference', 'preference', 'rl',
             'rl', 'rl', 'hybrid', 'other')  # fmt: skip
@@ -174,8 +169,8 @@ def test_wrapped_text_fits_keeps_its_letters_and_cuts_no_word():
 
 @pytest.mark.parametrize('index', range(5))
 def test_no_text_of_a_figure_covers_another(index):
-  results = study_data.check(make_study(arms=11, seeds=8))
-  figure = study_plots.draw(results, results['figures'][index])
+  results = data.check(make_study(arms=11, seeds=8))
+  figure = plots.draw(results, results['figures'][index])
   boxes = texts_of(figure)
   assert len(boxes) >= 6
   for (a, box), (b, other) in itertools.combinations(boxes, 2):
@@ -189,7 +184,7 @@ def test_no_text_of_a_figure_covers_another(index):
 def test_type_is_nine_points_tall_on_a_phone():
   results = make_study(arms=11)
   for entry in results['figures']:
-    figure = study_plots.draw(results, entry)
+    figure = plots.draw(results, entry)
     pixels_per_point = 328 / (figure.get_size_inches()[0] * 72)
     for text in figure.findobj(lambda x: hasattr(x, 'get_fontsize')):
       if text.get_text():
@@ -199,7 +194,7 @@ def test_type_is_nine_points_tall_on_a_phone():
 
 def test_pareto_front_by_hand():
   points = {'a': (1, 5), 'b': (2, 4), 'c': (1, 4), 'd': (3, 1), 'e': (2, 4)}
-  front = study_plots.pareto
+  front = plots.pareto
   assert front(points, ['higher', 'higher']) == ['a', 'b', 'e', 'd']
   assert front(points, ['lower', 'higher']) == ['a']
   assert front(points, ['lower', 'lower']) == ['c', 'd']
@@ -210,14 +205,14 @@ def test_pareto_front_by_hand():
 def test_arms_are_told_apart_and_readable(dark):
   for families in (FAMILIES, ('base', *['rl'] * 10)):
     arms = {f'arm{i}': family for i, family in enumerate(families)}
-    styles = study_look.styles_of(arms, dark)
+    styles = look.styles_of(arms, dark)
     looks = {(s.color, s.mark) for s in styles.values()}
     assert len(looks) == len(arms)
-    paper = study_look.inks(dark).paper
+    paper = look.inks(dark).paper
     for style in styles.values():
-      assert study_look.contrast(style.text, paper) >= 4.5
-  assert study_look.contrast('#000000', '#ffffff') == pytest.approx(21)
-  red, green, blue = to_rgb(study_look.styles_of({'a': 'sft'})['a'].color)
+      assert look.contrast(style.text, paper) >= 4.5
+  assert look.contrast('#000000', '#ffffff') == pytest.approx(21)
+  red, green, blue = to_rgb(look.styles_of({'a': 'sft'})['a'].color)
   assert blue > green > red
 
 
@@ -228,13 +223,13 @@ def test_heatmap_numbers_are_readable_on_every_cell():
     values=[[10.0 * i for i in range(11)]],
   )  # fmt: skip
   for dark in (False, True):
-    (axes,) = study_plots.draw(results, entry, dark).axes
+    (axes,) = plots.draw(results, entry, dark).axes
     (image,) = axes.images
     colors = image.cmap(image.norm(image.get_array().ravel()))
     shown = [x for x in axes.texts if x.get_text().isdigit()]
     assert [x.get_text() for x in shown] == [str(10 * i) for i in range(11)]
     for text, cell in zip(shown, colors):
-      assert study_look.contrast(text.get_color(), tuple(cell[:3])) >= 4.5
+      assert look.contrast(text.get_color(), tuple(cell[:3])) >= 4.5
 
 
 def test_page_has_everything_in_its_order_and_is_well_formed(tmp_path):
@@ -290,21 +285,21 @@ def test_best_mean_follows_the_direction_and_one_seed_has_no_interval():
   for name, kept, kl in (('arm0', 60, 0.3), ('arm1', 70, 0.2),
                          ('arm2', 65, 0.1)):  # fmt: skip
     results['arms'][name]['values'] |= dict(kept=[kept], kl=[kl])
-  table = study_html.results_table(results)
+  table = html.results_table(results)
   best = re.findall(r'class="best".*?</span> ([\d.]+)', table)
   assert best == ['70.0', '0.100']  # no better end: no mark on the reward
   assert 'class="interval"' not in table
-  assert 'class="interval">[' in study_html.results_table(make_study())
+  assert 'class="interval">[' in html.results_table(make_study())
 
 
 def test_numbers_in_words():
-  assert study_data.number(-0.04, 1, sign=True) == '0.0'
-  assert study_data.number(-1234.56, 1) == '−1,234.6'
-  assert study_data.number(None, 1) == study_data.number(np.inf, 1) == '–'
-  assert study_data.summarize([None, float('nan')]) is None
-  mean, low, high = study_data.summarize([1.0, None, 3.0])
+  assert data.number(-0.04, 1, sign=True) == '0.0'
+  assert data.number(-1234.56, 1) == '−1,234.6'
+  assert data.number(None, 1) == data.number(np.inf, 1) == '–'
+  assert data.summarize([None, float('nan')]) is None
+  mean, low, high = data.summarize([1.0, None, 3.0])
   assert mean == 2.0 and low <= 2.0 <= high
-  assert np.isnan(study_data.summarize([4.0])[1:]).all()
+  assert np.isnan(data.summarize([4.0])[1:]).all()
 
 
 def spoiled(path, value):
@@ -347,7 +342,7 @@ def spoiled(path, value):
 )  # fmt: skip
 def test_wrong_results_are_named(path, value, message):
   with pytest.raises(ValueError, match=message):
-    study_data.check(spoiled(path, value))
+    data.check(spoiled(path, value))
 
 
 def put(folder, results):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posttrain_jax.core.resolve import arrays_of, hparams_of
 from posttrain_jax.losses import preference, reward_model
-from posttrain_jax.resolve import arrays_of, hparams_of
 
 LN2, LN3 = np.log(2.0), np.log(3.0)
 # Differences 0, ln 3 and -ln 3: probabilities 1/2, 3/4 and 1/4.

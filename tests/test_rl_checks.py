@@ -6,15 +6,15 @@ import pytest
 import recipe_runs
 
 from configs import recipes
-from posttrain_jax import build
-from posttrain_jax.trainers import rl_checks, rl_objective
+from posttrain_jax.run import build
+from posttrain_jax.trainers.rl import checks, objective
 
 GAE = [('advantage.name', 'gae')]
 LUFFY = [('expert_loss.name', 'luffy_shaped'), ('demos_per_prompt', '1')]
 
 
 def check(recipe, *items):
-  rl_checks.check(recipe_runs.load('rl', recipe, *items))
+  checks.check(recipe_runs.load('rl', recipe, *items))
 
 
 def refused(message, recipe, *items):
@@ -113,7 +113,7 @@ def test_demonstrations_beside_rollouts_are_not_scored(key, name, array):
   c = recipe_runs.load('rl', 'chord', (f'{key}.name', name))
   message = f'reads "{array}", which demonstrations beside rollouts do not have'
   with pytest.raises(ValueError, match=f'{key}.name="{name}".*{message}'):
-    rl_objective.make_objective(c, {'policy': None}, 1)
+    objective.make_objective(c, {'policy': None}, 1)
 
 
 # ---- Sampling, coefficients and the KL.
@@ -162,7 +162,7 @@ def test_where_a_kl_may_be():
 
 
 def test_the_reference_is_kept_where_something_reads_it():
-  needs = lambda *config: rl_checks.needs_reference(
+  needs = lambda *config: checks.needs_reference(
     recipe_runs.load('rl', *config)
   )
   assert needs('grpo_kl') and needs('grpo_d') and needs('carft')
@@ -265,7 +265,7 @@ def test_host_tasks_give_less(recipe, reason):
     f'{reason}, which host tasks such as "text:leg_counting" do not make'
   )
   with pytest.raises(ValueError, match=re.escape(message)):
-    rl_checks.check(c)
+    checks.check(c)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ import pytest
 import recipe_runs
 from test_tasks import quick_jit
 
-from posttrain_jax import build
+from posttrain_jax.core.types import Batch, Rollout
 from posttrain_jax.models import transformer
+from posttrain_jax.run import build
 from posttrain_jax.tasks import vocab
-from posttrain_jax.trainers import hybrid, rl, rl_objective, update
-from posttrain_jax.types import Batch, Rollout
+from posttrain_jax.trainers import update
+from posttrain_jax.trainers.rl import guests, objective
+from posttrain_jax.trainers.rl import step as rl_step
 
 PROBLEMS, GROUP, WIDTH = 3, 3, 4
 PROMPT_SIZES = np.array([3, 2, 3])
@@ -144,7 +146,7 @@ def learnt(recipe, *items, coef=None):
     beside['explore'] = answers(3, 2), jnp.asarray(EXPLORE, jnp.float32)
   if c.loss.name.endswith('_stop'):
     given['prefix_rewards'] = jnp.asarray(PREFIX_REWARDS, jnp.float32)
-  learn = rl.make_learn(c, run.models, look, lambda state: state)
+  learn = rl_step.make_learn(c, run.models, look, lambda state: state)
   after, metrics = quick_jit(learn)(
     state, PROMPTS, PROMPT_MASK, answers(1, GROUP),
     jnp.asarray(OWN, jnp.float32), jax.random.key(0), beside, **given,
@@ -157,7 +159,7 @@ def outcome(recipe, *items):
   """The batch, the terms of the objective, and what the policy says."""
   run = run_of(recipe, *items)
   state, _, batch, _ = learnt(recipe, *items)
-  goal = rl_objective.make_objective(run.config, run.models, vocab.EOS)
+  goal = objective.make_objective(run.config, run.models, vocab.EOS)
   sums, metrics = quick_jit(goal.evaluate)(state.params, state, batch)
   assert set(sums) == set(goal.coefs)
   return types.SimpleNamespace(
@@ -343,7 +345,7 @@ def test_join_puts_kinds_behind_each_group():
   )  # fmt: skip
   expert = small(2, 2, advantages=jnp.full((2, 2), 3.0))
   explore = small(4, 3)
-  batch = hybrid.join(own, {'expert': expert, 'explore': explore}, 2)
+  batch = guests.join(own, {'expert': expert, 'explore': explore}, 2)
   first = [own.tokens[:2], expert.tokens[:1], explore.tokens[:2]]
   second = [own.tokens[2:], expert.tokens[1:], explore.tokens[2:]]
   np.testing.assert_array_equal(batch.tokens, np.concatenate([*first, *second]))
@@ -360,17 +362,17 @@ def test_join_puts_kinds_behind_each_group():
   assert batch.old_logps is None and batch.returns is None
   for name, k in (('own', 0), ('expert', 1), ('explore', 2)):
     here = (np.array(kind) == k)[:, None] * np.ones((1, 2))
-    np.testing.assert_array_equal(hybrid.mask_of(batch, name), here)
+    np.testing.assert_array_equal(guests.mask_of(batch, name), here)
 
 
 def test_rows_without_kinds_are_own():
   batch = small(2, 1)
-  np.testing.assert_array_equal(hybrid.mask_of(batch, 'own'), 1.0)
-  np.testing.assert_array_equal(hybrid.mask_of(batch, 'expert'), 0.0)
+  np.testing.assert_array_equal(guests.mask_of(batch, 'own'), 1.0)
+  np.testing.assert_array_equal(guests.mask_of(batch, 'expert'), 0.0)
 
 
 def test_useful_answers_are_right_and_not_safe():
   own = jnp.array([[1.0, 1], [1, 1], [0, 0], [0, 0.5]])
   more = jnp.array([[1.0, 1], [1, 0], [1, 1], [0.5, 0.6]])
-  kept = hybrid.useful(own, more, 0.5)
+  kept = guests.useful(own, more, 0.5)
   np.testing.assert_array_equal(kept, [[0, 0], [1, 0], [1, 1], [0, 1]])

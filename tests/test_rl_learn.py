@@ -33,10 +33,12 @@ from test_rl_hybrid import (
 from test_tasks import quick_jit
 
 from posttrain_jax import rollout, tasks
+from posttrain_jax.core.types import Example
+from posttrain_jax.rewards import answers as answers_lib
 from posttrain_jax.tasks import vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.trainers import hybrid, rl, rl_objective, rl_rewards
-from posttrain_jax.types import Example
+from posttrain_jax.trainers.rl import guests, objective
+from posttrain_jax.trainers.rl import step as rl_step
 
 # ---- Flows.
 
@@ -120,7 +122,7 @@ def test_prefixes_are_judged_as_if_they_stopped_there():
   keys = jax.random.split(jax.random.key(3), 8)
   examples = jax.vmap(task.sample)(keys)
   gold = jax.vmap(task.solve)(examples, keys)
-  judge = quick_jit(jax.vmap(rl_rewards.stopped_everywhere(task.verify)))
+  judge = quick_jit(jax.vmap(answers_lib.stopped_everywhere(task.verify)))
   verify = quick_jit(task.verify)
   width = gold.mask.shape[1]
   expected = np.zeros((8, width))
@@ -229,7 +231,7 @@ def test_kl_in_the_reward_of_tokens_with_the_coefficient_of_a_controller():
 )
 def test_a_step_has_the_value_from_before_it(recipe, what, first, second):
   state, after, _, metrics = learnt(recipe)
-  controller = rl_objective.make_controllers(run_of(recipe).config)[what]
+  controller = objective.make_controllers(run_of(recipe).config)[what]
   assert set(state.control) == set(after.control) == {what}
   close(controller.value(state.control[what]), first, 1e-6)
   close(metrics[f'control/{what}'], first, 1e-6)
@@ -246,7 +248,7 @@ def test_coefficients_of_terms_are_those_in_the_state():
     ('grpo_d', 'kl', 1.0), ('adaptive_entropy', 'entropy', -1.0)
   ):  # fmt: skip
     run, state = run_of(recipe), learnt(recipe)[0]
-    goal = rl_objective.make_objective(run.config, run.models, vocab.EOS)
+    goal = objective.make_objective(run.config, run.models, vocab.EOS)
     assert list(goal.coefs) == ['policy', what]
     control = {what: {**state.control[what], 'value': jnp.float32(0.25)}}
     close(goal.coef(state.replace(control=control), what), sign * 0.25)
@@ -267,7 +269,7 @@ def give_away(*_):
 
 
 def test_the_controller_sets_the_temperature_of_exploring_answers(monkeypatch):
-  monkeypatch.setattr(rl, 'make_learn', give_away)
+  monkeypatch.setattr(rl_step, 'make_learn', give_away)
   run = run_of.__wrapped__('aepo', ('decoder.temperature', '0.7'))
   params = params_of(run.model)
   state = run.init({'policy': params})
@@ -315,7 +317,7 @@ def problems_of(lengths, ids):
 
 
 def test_demonstrations_that_are_too_long_are_left_out():
-  make = lambda lengths, ids, width: hybrid.demonstrations(
+  make = lambda lengths, ids, width: guests.demonstrations(
     Oracle(), problems_of(lengths, ids), jax.random.key(0), 2, width, vocab.PAD
   )
   cut = make([2, 3, 4], [0, 1, 2], 3)
@@ -368,7 +370,7 @@ def test_carft_by_hand():
   cosine = unit(anchors) @ unit(positives).T
   own = np.minimum(np.diag(cosine), 0.9)
   loss = np.log(np.exp(cosine / 0.2).sum(axis=1)) - own / 0.2
-  goal = rl_objective.make_objective(run.config, run.models, vocab.EOS)
+  goal = objective.make_objective(run.config, run.models, vocab.EOS)
   sums, _ = quick_jit(goal.evaluate)(trained, state, batch)
   close(sums['contrastive'], (loss * OWN.reshape(-1)).sum(), 1e-3)
   assert goal.count(batch)['contrastive'] == OWN.sum()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import recipes
-from posttrain_jax.resolve import arrays_of, lookup, resolve
+from posttrain_jax.core.resolve import arrays_of, lookup, resolve
 
 ROOT = Path(__file__).parent.parent / 'posttrain_jax'
 ROOMS = [
@@ -31,7 +31,8 @@ ROOMS = [
 ]
 ALLOWED = {
   'jax', 'optax', 'math', 'functools', 'typing', 'collections', 'dataclasses',
-  'posttrain_jax.types', 'posttrain_jax.masked', 'posttrain_jax.trees',
+  'posttrain_jax.core.types', 'posttrain_jax.core.masked',
+  'posttrain_jax.core.trees',
 }  # fmt: skip
 
 

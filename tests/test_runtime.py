@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from posttrain_jax import runtime
+from posttrain_jax.run import runtime
 
 # Large buffers taken and given back, and how often the system had to help.
 PROBE = """

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posttrain_jax.core.types import Rollout
 from posttrain_jax.rollout import select
-from posttrain_jax.types import Rollout
 
 
 def answers(*groups):

@@ -11,12 +11,13 @@ import recipe_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain_jax import build, rollout
+from posttrain_jax import rollout
+from posttrain_jax.core.types import Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
+from posttrain_jax.run import build
 from posttrain_jax.trainers.objective import score
 from posttrain_jax.trainers.shared import Shared
-from posttrain_jax.types import Rollout
 
 B, G, P, C = 3, 4, 5, 6
 MODELS = {

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rollout import LENGTH, MODEL, USUAL, examples, params, run
 
-from posttrain_jax import build, config, rollout
+from posttrain_jax import rollout
 from posttrain_jax.rollout import decoders, runs
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 __all__ = ['examples', 'params']  # fixtures
 
@@ -117,4 +119,4 @@ def test_slots_on_a_mesh(params, examples, common):
 
 def test_slots_below_zero_are_refused():
   with pytest.raises(ValueError, match='slots=-1'):
-    build.build(config.load('configs/rl.py:smoke', [('slots', '-1')]))
+    build.build(config_lib.load('configs/rl.py:smoke', [('slots', '-1')]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from posttrain_jax.statistics import (
+from posttrain_jax.evals.statistics import (
   Claim,
   holm,
   interval,

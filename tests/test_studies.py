@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import papers
-from posttrain_jax import statistics
+from posttrain_jax.evals import statistics
 from posttrain_jax.lab import results
 
 ROOT = Path(__file__).resolve().parents[1]

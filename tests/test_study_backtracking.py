@@ -3,9 +3,9 @@
 import numpy as np
 
 from experiments.backtracking import design, run, undone
-from posttrain_jax import build
+from posttrain_jax.run import build
 from posttrain_jax.tasks import vocab
-from posttrain_jax.tasks.search_cells import Sudoku
+from posttrain_jax.tasks.parts.search_cells import Sudoku
 
 # 1234 / 3412 / 2143 / 4321, with cells a, b and f empty.
 GRID = np.array([int(x) - 1 for x in '1234341221434321'])

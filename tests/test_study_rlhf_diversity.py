@@ -7,8 +7,8 @@ import pytest
 from test_tasks import quick_jit
 
 from posttrain_jax import tasks
+from posttrain_jax.core.types import Example
 from posttrain_jax.tasks import vocab
-from posttrain_jax.types import Example
 
 
 def by_hand():

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import build, config, run_tasks, tasks
+from posttrain_jax import tasks
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import tasks as run_tasks
 from posttrain_jax.tasks import split
 from posttrain_jax.tasks.subset import Subset
 
@@ -57,11 +60,11 @@ def test_the_count_may_be_traced():
   found = jax.jit(jax.vmap(draw))(jnp.array([2.0, 7.0]))
   for index, count in enumerate((2, 7)):
     np.testing.assert_array_equal(found[index], draw(count))
-  c = config.load('configs/sft.py:smoke', [('problems.count', '4')])
+  c = config_lib.load('configs/sft.py:smoke', [('problems.count', '4')])
   task = tasks.make('modular')
 
   def prompt(count):
-    traced = config.with_values(c, {'problems.count': count})
+    traced = config_lib.with_values(c, {'problems.count': count})
     few = run_tasks.training_task(traced, task)
     return few.sample(jax.random.key(1)).prompt
 
@@ -73,7 +76,7 @@ def test_the_count_may_be_traced():
 
 @pytest.mark.parametrize('paradigm', ['sft', 'rl', 'preference'])
 def test_a_run_trains_on_them_and_is_judged_on_others(paradigm):
-  c = config.load(
+  c = config_lib.load(
     f'configs/{paradigm}.py:smoke',
     [('problems.count', '2'), ('task.num_digits', '2')],
   )
@@ -103,4 +106,4 @@ def test_a_run_trains_on_them_and_is_judged_on_others(paradigm):
 )
 def test_counts_that_cannot_work_are_named(spec, items, told):
   with pytest.raises(ValueError, match=told):
-    build.build(config.load(spec, items))
+    build.build(config_lib.load(spec, items))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posttrain_jax.core.types import TokenSignals
 from posttrain_jax.losses import supervised
-from posttrain_jax.types import TokenSignals
 
 MASK = jnp.array([[1.0, 1.0, 0.0]])
 LOGPS = jnp.log(jnp.array([[0.5, 0.25, 0.1]]))

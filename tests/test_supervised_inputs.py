@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import resolve
+from posttrain_jax.core import resolve
+from posttrain_jax.core.types import TokenSignals
 from posttrain_jax.losses import supervised
-from posttrain_jax.types import TokenSignals
 
 
 def close(actual, expected, tolerance=2e-6):

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import accounting, build, config, metrics, sweep, train
+from posttrain_jax import log, sweep
 from posttrain_jax.rollout import runs
+from posttrain_jax.run import accounting, build, loop
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import __main__ as command
 from posttrain_jax.sweep import runner
 
@@ -27,7 +29,7 @@ def load(spec, *items):
     ('model.preset', 'depth-2'), ('task.num_digits', '1'),
     ('eval.num_problems', '0'), ('num_steps', '3'),
   ]  # fmt: skip
-  return config.load(spec, [*tiny, *items])
+  return config_lib.load(spec, [*tiny, *items])
 
 
 def differ(a, b):
@@ -61,7 +63,7 @@ def test_run_i_of_many_is_run_i_alone(tmp_path):
   # And it is the run that train.py makes of that seed and rate.
   alone = c.copy_and_resolve_references()
   alone.seed, alone.optimizer.lr = 1, float(rates[1])
-  _, trained, _ = train.train(alone, tmp_path / 'alone')
+  _, trained, _ = loop.train(alone, tmp_path / 'alone')
   assert differ(state.params, trained.params) < 1e-5
 
 
@@ -84,7 +86,7 @@ def test_traced_numbers_reach_the_program():
   start = {'policy': build.transformer.init(jax.random.key(0), run.model)}
 
   def step(values):
-    traced = config.with_values(c, dict(zip(names, values)))
+    traced = config_lib.with_values(c, dict(zip(names, values)))
     return build.build(traced).step(run.init(start), jax.random.key(1))
 
   jaxpr = jax.make_jaxpr(step)([jnp.float32(0.1)] * len(names)).jaxpr
@@ -103,7 +105,7 @@ def test_traceable_names_numbers_that_one_program_serves():
 
 
 def test_host_runs_have_no_train_function():
-  c = config.load('configs/rl.py:smoke,task=text:chain_sum')
+  c = config_lib.load('configs/rl.py:smoke,task=text:chain_sum')
   with pytest.raises(ValueError, match='reads from the host'):
     sweep.make_train(c)
   with pytest.raises(ValueError, match='Did you mean "optimizer.lr"'):
@@ -219,8 +221,8 @@ def test_a_stopped_sweep_goes_on_and_ends_alike(tmp_path, capsys):
 
 def test_account_adds_up(tmp_path):
   c = load('configs/rl.py:smoke', ('updates_per_rollout', '2'))
-  run, _, _ = train.train(c, tmp_path)
-  _, rows = metrics.read(tmp_path)
+  run, _, _ = loop.train(c, tmp_path)
+  _, rows = log.read(tmp_path)
   flops = accounting.step_flops(c, run.model, run.sizes)
   found = accounting.account(c, run.sizes, flops, rows)
   answers = 3 * c.prompts_per_step * c.group_size

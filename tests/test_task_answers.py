@@ -9,8 +9,8 @@ import pytest
 from test_tasks import SETTINGS, quick_jit, texts
 
 from posttrain_jax import tasks
+from posttrain_jax.core.types import Example
 from posttrain_jax.tasks import vocab
-from posttrain_jax.types import Example
 
 
 def sort_reference(prompt):

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from posttrain_jax import tasks
+from posttrain_jax.core.types import Example
 from posttrain_jax.tasks import base, vocab
-from posttrain_jax.types import Example
 
 NUM_PROBLEMS = 64
 

@@ -11,14 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import build, config, host, metrics, train
-from posttrain_jax.data import task_builder, train_tokenizer
+from posttrain_jax import log
+from posttrain_jax.core.types import Rollout
+from posttrain_jax.data import (
+  gym,
+  task_builder,
+  task_problems,
+  text_task,
+  train_tokenizer,
+)
+from posttrain_jax.data.pool import Pool
 from posttrain_jax.data.tokenizers import ByteTokenizer, load
+from posttrain_jax.evals import on_host
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
-from posttrain_jax.tasks import gym, text
-from posttrain_jax.tasks.pool import Pool
-from posttrain_jax.types import Rollout
+from posttrain_jax.run import build, drivers, loop
+from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
 BYTES = ByteTokenizer()
@@ -27,7 +35,7 @@ EASY = {'max_terms': 2, 'max_digits': 1}  # 200 different questions
 # A server whose verifier does what the answer says, in a module of its own.
 FAKE = """
 import os, sys, time
-from posttrain_jax.tasks import gym
+from posttrain_jax.data import gym
 
 class Server(gym.Server):
   def score(self, number, text):
@@ -54,12 +62,12 @@ def fake(tmp_path, monkeypatch):
   """Makes every new TextTask score by FAKE."""
   (tmp_path / 'fake_server.py').write_text(FAKE)
   monkeypatch.syspath_prepend(str(tmp_path))
-  monkeypatch.setattr(text, 'SERVER', 'fake_server:Server')
+  monkeypatch.setattr(text_task, 'SERVER', 'fake_server:Server')
 
 
 @pytest.fixture(scope='module')
 def chain_sum():
-  task = text.TextTask(
+  task = text_task.TextTask(
     'chain_sum', BYTES, knobs=EASY, heldout_fraction=0.25, workers=2
   )
   yield task
@@ -68,7 +76,7 @@ def chain_sum():
 
 @pytest.fixture(scope='module')
 def gsm():
-  task = text.TextTask(
+  task = text_task.TextTask(
     'gsm_symbolic', BYTES, prompt_length=400, completion_length=8
   )
   yield task
@@ -79,7 +87,7 @@ def gsm():
 
 
 def test_a_problem_is_its_index(chain_sum):
-  twin = text.TextTask(
+  twin = text_task.TextTask(
     'chain_sum', BYTES, knobs=EASY, heldout_fraction=0.25, workers=1
   )
   backwards = [twin.problem(i) for i in reversed(range(8))][::-1]
@@ -98,7 +106,7 @@ def test_problems_do_not_depend_on_the_hash_seed():
   """This task walks a set of words, whose order differs between processes."""
   made = []
   for _ in range(2):
-    pool = Pool(text.SERVER, dict(name='word_ladder', seed=0, knobs={}), 1)
+    pool = Pool(text_task.SERVER, dict(name='word_ladder', seed=0, knobs={}), 1)
     made.append([pool.call('generate', i, timeout=60) for i in range(4)])
     pool.close()
   assert made[0] == made[1] and made[0][0].status == 'ok'
@@ -129,7 +137,7 @@ def test_batch(chain_sum):
 
 
 def test_too_long_problems_are_passed_over_and_counted():
-  task = text.TextTask(
+  task = text_task.TextTask(
     'chain_sum', BYTES, prompt_length=74, completion_length=4, workers=1
   )
   sizes = [len(task.problem(i)['tokens']) for i in range(20)]
@@ -144,7 +152,7 @@ def test_every_task_has_a_config_entry():
   names = gym.names()
   assert len(names) > 100
   for name in names:
-    entry = text.entry(f'text:{name}')
+    entry = text_task.entry(f'text:{name}')
     json.dumps(entry)  # what a run's config.json holds
     if name != 'composite':  # it has no default: it is made of other tasks
       gym.make_config(name, entry['knobs'])
@@ -157,13 +165,13 @@ def test_every_task_has_a_config_entry():
 ])  # fmt: skip
 def test_bad_names_and_knobs(name, knobs, message):
   with pytest.raises(ValueError, match=re.escape(message)):
-    text.TextTask(name, BYTES, knobs=knobs)
+    text_task.TextTask(name, BYTES, knobs=knobs)
 
 
 def test_no_reasoning_gym(monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'reasoning_gym', None)
   with pytest.raises(ValueError, match=r'pip install "posttrain_jax\[envs\]"'):
-    text.TextTask('chain_sum', BYTES)
+    text_task.TextTask('chain_sum', BYTES)
 
 
 # --- Verifiers
@@ -195,7 +203,7 @@ def test_verify_right_and_wrong(chain_sum, gsm):
 
 
 def test_one_bad_verification_costs_one_reward(fake):
-  task = text.TextTask(
+  task = text_task.TextTask(
     'chain_sum', BYTES, prompt_length=80, completion_length=8, knobs=EASY,
     workers=1, timeout=1.0,
   )  # fmt: skip
@@ -256,8 +264,8 @@ def test_host_step_feeds_rewards_in_place(chain_sum):
   def learn(state, prompts, prompt_mask, samples, rewards, key):
     return state + 1, {'rewards': rewards, 'key': jax.random.key_data(key)}
 
-  step = host.HostStep(generate, learn)
-  driver = host.HostRL(step, chain_sum, BYTES, seed=0, prompts_per_step=3)
+  step = drivers.HostStep(generate, learn)
+  driver = drivers.HostRL(step, chain_sum, BYTES, seed=0, prompts_per_step=3)
 
   class State:  # all that the driver itself looks at
     params = jnp.zeros(())
@@ -278,7 +286,7 @@ def test_host_step_feeds_rewards_in_place(chain_sum):
 
 
 def test_evaluator_by_hand(chain_sum):
-  evaluator = host.HostEvaluator(
+  evaluator = on_host.HostEvaluator(
     model=None, task=chain_sum, tokenizer=BYTES, num_problems=4, samples=2,
     batch=2, max_new_tokens=8,
   )  # fmt: skip
@@ -317,7 +325,7 @@ def test_evaluator_by_hand(chain_sum):
 
 
 def test_beams_by_hand(chain_sum):
-  evaluator = host.HostEvaluator(
+  evaluator = on_host.HostEvaluator(
     model=make_config('depth-1', vocab_size=BYTES.vocab_size), task=chain_sum,
     tokenizer=BYTES, num_problems=4, samples=0, batch=2, max_new_tokens=8,
     beams=3,
@@ -349,7 +357,7 @@ FAST = [
 
 
 def rows_of(workdir):
-  _, rows = metrics.read(workdir / 'metrics.jsonl')
+  _, rows = log.read(workdir / 'metrics.jsonl')
   timing = ('time', 'time/step', 'time/verify', 'perf/tokens_per_second')
   return [
     {k: v for k, v in row.items() if k not in timing}
@@ -366,15 +374,15 @@ def test_rl_two_steps_and_two_more_are_four(fake, tmp_path):
   """The fake verifier rewards ASCII, so that a new model's rewards differ."""
 
   def load_run(**items):
-    return config.load(
+    return config_lib.load(
       'configs/rl.py:task=text:chain_sum,smoke',
       [*FAST, ('task.knobs.max_terms', '2'), ('task.knobs.max_digits', '1'),
        *items.items()],
     )  # fmt: skip
 
-  _, straight, scores = train.train(load_run(), tmp_path / 'straight')
-  train.train(load_run(num_steps='2'), tmp_path / 'halves')
-  run, resumed, again = train.train(load_run(), tmp_path / 'halves')
+  _, straight, scores = loop.train(load_run(), tmp_path / 'straight')
+  loop.train(load_run(num_steps='2'), tmp_path / 'halves')
+  run, resumed, again = loop.train(load_run(), tmp_path / 'halves')
   same(straight.params, resumed.params)
   same(straight.opt_state, resumed.opt_state)
   assert scores == again and 'eval/reward' in scores
@@ -389,10 +397,10 @@ def test_rl_two_steps_and_two_more_are_four(fake, tmp_path):
 def losses(c, steps):
   """Losses of `steps` SFT steps, without the rest of a run."""
   run = build.build(c)
-  mesh = train.sharding.make_mesh(c.mesh)
+  mesh = loop.sharding.make_mesh(c.mesh)
   with jax.set_mesh(mesh):
-    state = train.initial_state(run, mesh, c)
-    driver = train.make_driver(run, c)
+    state = loop.initial_state(run, mesh, c)
+    driver = loop.make_driver(run, c)
     out = []
     for step in range(steps):
       state, found, _ = driver.advance(state, step, 1)
@@ -416,7 +424,7 @@ def test_sft_on_answers_learns(tokenizer, tmp_path, capsys):
     ])  # fmt: skip
     assert '320 tokens' in capsys.readouterr().out
     items.append(('tokenizer', str(tmp_path / 'bpe')))
-  c = config.load('configs/sft.py:task=text:gsm_symbolic,smoke', items)
+  c = config_lib.load('configs/sft.py:task=text:gsm_symbolic,smoke', items)
   run, found = losses(c, 8)
   assert np.mean(found[-2:]) < 0.8 * found[0]
   assert run.model.vocab_size == load(c.tokenizer).vocab_size
@@ -440,16 +448,16 @@ def jsonl(tmp_path):
 
 
 def on_file(path, *items):
-  return config.load('configs/sft.py:data=jsonl,smoke', [
+  return config_lib.load('configs/sft.py:data=jsonl,smoke', [
     *FAST[:-1], ('tokenizer', 'byte'), ('data.path', str(path)),
     ('data.max_length', '32'), *items,
   ])  # fmt: skip
 
 
 def test_sft_on_a_file_resumes(jsonl, tmp_path):
-  run, straight, scores = train.train(on_file(jsonl), tmp_path / 'straight')
-  train.train(on_file(jsonl, ('num_steps', '2')), tmp_path / 'halves')
-  _, resumed, _ = train.train(on_file(jsonl), tmp_path / 'halves')
+  run, straight, scores = loop.train(on_file(jsonl), tmp_path / 'straight')
+  loop.train(on_file(jsonl, ('num_steps', '2')), tmp_path / 'halves')
+  _, resumed, _ = loop.train(on_file(jsonl), tmp_path / 'halves')
   rows = rows_of(tmp_path / 'straight')
   assert [row['step'] for row in rows] == [1, 2, 3, 4]
   assert rows[-1]['loss'] < rows[0]['loss']
@@ -469,10 +477,10 @@ def test_packed_file(jsonl):
 
 def test_tfds_in_the_tasks_vocabulary_is_evaluated_in_graph(tmp_path):
   task_builder.build(
-    task_builder.Problems(task='addition', num_train=16, num_test=1),
+    task_problems.Problems(task='addition', num_train=16, num_test=1),
     str(tmp_path),
   )
-  c = config.load('configs/sft.py:data=tfds,smoke', [
+  c = config_lib.load('configs/sft.py:data=tfds,smoke', [
     ('data.path', str(tmp_path)), ('data.name', 'task_problems:train'),
     ('data.max_length', '16'),
   ])  # fmt: skip
@@ -504,7 +512,7 @@ def test_tfds_in_the_tasks_vocabulary_is_evaluated_in_graph(tmp_path):
 ])  # fmt: skip
 def test_impossible_runs_fail_before_compiling(spec, items, message):
   with pytest.raises(ValueError, match=re.escape(message)):
-    build.build(config.load(f'configs/{spec}', list(items.items())))
+    build.build(config_lib.load(f'configs/{spec}', list(items.items())))
 
 
 @pytest.mark.parametrize('record, items, message', [

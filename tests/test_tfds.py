@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from posttrain_jax import tasks
-from posttrain_jax.data import pipeline, task_builder, tokenizers
+from posttrain_jax.data import pipeline, task_builder, task_problems, tokenizers
 from posttrain_jax.tasks import split, vocab
 
 KNOBS = (('num_digits', 2),)
@@ -18,7 +18,7 @@ KNOBS = (('num_digits', 2),)
 
 def problems(**changes):
   options = dict(task='addition', knobs=KNOBS, num_train=30, num_test=5)
-  return task_builder.Problems(**{**options, **changes})
+  return task_problems.Problems(**{**options, **changes})
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def test_records_are_right():
-  for record in task_builder.records(problems(), 'test'):
+  for record in task_problems.records(problems(), 'test'):
     first, second = json.loads(record['answer'])['terms']
     assert record['prompt'] == f'{first}+{second}='
     assert record['completion'] == str(first + second)
@@ -38,7 +38,7 @@ def test_records_are_right():
 def test_demonstration_tokens_satisfy_the_verifier():
   task = tasks.make('addition', num_digits=2, chain_of_thought=True)
   knobs = (*KNOBS, ('chain_of_thought', True))
-  record = next(task_builder.records(problems(knobs=knobs), 'train'))
+  record = next(task_problems.records(problems(knobs=knobs), 'train'))
   tokens = tokenizers.TaskTokenizer().encode(record['completion'])
   tokens = jnp.array([*tokens, vocab.EOS])
   answer = {'terms': jnp.array(json.loads(record['answer'])['terms'])}
@@ -50,12 +50,12 @@ def test_demonstration_tokens_satisfy_the_verifier():
 def test_splits_have_their_own_keys():
   few = problems(num_train=7, num_test=3)
   many = problems(num_train=300, num_test=3)
-  test = list(task_builder.records(few, 'test'))
-  assert test == list(task_builder.records(many, 'test'))
-  train = list(task_builder.records(many, 'train'))
-  assert train[:7] == list(task_builder.records(few, 'train'))
+  test = list(task_problems.records(few, 'test'))
+  assert test == list(task_problems.records(many, 'test'))
+  train = list(task_problems.records(many, 'train'))
+  assert train[:7] == list(task_problems.records(few, 'train'))
   assert len(train) == 300 and train[:3] != test
-  other = list(task_builder.records(problems(seed=1, num_test=3), 'test'))
+  other = list(task_problems.records(problems(seed=1, num_test=3), 'test'))
   assert other != test
 
 
@@ -68,7 +68,7 @@ def test_test_problems_are_held_out():
   # The share that in-graph evaluation holds out, problem by problem.
   task = tasks.make('addition', num_digits=1)
   for name, expected in (('train', False), ('test', True)):
-    for record in list(task_builder.records(problems(**small), name))[:5]:
+    for record in list(task_problems.records(problems(**small), name))[:5]:
       terms = [int(term) for term in record['prompt'][:-1].split('+')]
       example = tasks.base.example(
         vocab.literal(record['prompt']),
@@ -82,7 +82,7 @@ def test_tfds_source(folder):
   source = pipeline.TfdsSource(folder, 'train')
   assert (len(source), len(pipeline.TfdsSource(folder, 'test'))) == (30, 5)
   stored = sorted(source[i].columns['prompt'] for i in range(30))
-  records = task_builder.records(problems(), 'train')
+  records = task_problems.records(problems(), 'train')
   assert stored == sorted(record['prompt'] for record in records)
   assert source[3].where.endswith('/train[3]')
   with pytest.raises(ValueError, match='no split "tst".* mean "test"'):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from test_tasks import quick_jit
 
-from posttrain_jax import tasks, token_rewards
+from posttrain_jax import tasks
+from posttrain_jax.core.types import Example, Rollout
 from posttrain_jax.models.config import make_config
+from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.tasks import conditioned, vocab
 from posttrain_jax.tasks.mixture import Mixture
-from posttrain_jax.types import Example, Rollout
 
 SORTING = tasks.make('sorting', length=3, max_value=12)
 THOUGHT = tasks.make('sorting', length=3, max_value=12, chain_of_thought=True)

@@ -20,11 +20,12 @@ from test_token_rewards import (
   twelve,
 )
 
-from posttrain_jax import tasks, token_rewards
+from posttrain_jax import tasks
 from posttrain_jax.models import transformer
+from posttrain_jax.rewards import tokens as token_rewards
+from posttrain_jax.rewards.tokens.common import answer_length
 from posttrain_jax.tasks import conditioned, vocab
 from posttrain_jax.tasks.mixture import Mixture
-from posttrain_jax.token_rewards.common import answer_length
 
 
 @pytest.fixture(scope='module')

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import resolve, token_weights
+from posttrain_jax import token_weights
+from posttrain_jax.core import resolve
+from posttrain_jax.core.types import TokenSignals
 from posttrain_jax.losses import supervised
-from posttrain_jax.types import TokenSignals
 
 LN2 = np.log(2.0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from posttrain_jax import token_weights
-from posttrain_jax.types import TokenSignals
+from posttrain_jax.core.types import TokenSignals
 
 NAMES = ('logps', 'entropy', 'ref', 'other', 'old', 'marks')
 

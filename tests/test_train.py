@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax import checkpoint, config, evaluate, metrics, train
+from posttrain_jax import evaluate, log
+from posttrain_jax.run import checkpoint, loop
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import addition, countdown
 
 ROOT = Path(__file__).parent.parent
@@ -37,11 +39,11 @@ def in_the_repository(monkeypatch):
 def load(name, **items):
   spec, pairs = RUNS[name]
   extra = [(key.replace('__', '.'), value) for key, value in items.items()]
-  return config.load(spec, FAST + pairs + extra)
+  return config_lib.load(spec, FAST + pairs + extra)
 
 
 def rows_of(workdir, split='train'):
-  _, rows = metrics.read(workdir / 'metrics.jsonl')
+  _, rows = log.read(workdir / 'metrics.jsonl')
   timing = ('time', 'time/step', 'perf/tokens_per_second')
   return [
     {k: v for k, v in row.items() if k not in timing}
@@ -56,9 +58,9 @@ def same(tree, other):
 
 @pytest.mark.parametrize('name', RUNS)
 def test_two_steps_and_two_more_are_four(name, tmp_path):
-  _, straight, scores = train.train(load(name), tmp_path / 'straight')
-  train.train(load(name, num_steps='2'), tmp_path / 'halves')
-  _, resumed, again = train.train(load(name), tmp_path / 'halves')
+  _, straight, scores = loop.train(load(name), tmp_path / 'straight')
+  loop.train(load(name, num_steps='2'), tmp_path / 'halves')
+  _, resumed, again = loop.train(load(name), tmp_path / 'halves')
   same(straight.params, resumed.params)
   same(straight.opt_state, resumed.opt_state)
   assert scores == again and int(resumed.step) == 4
@@ -71,50 +73,50 @@ def test_two_steps_and_two_more_are_four(name, tmp_path):
 
 
 def test_a_finished_run_says_so(tmp_path, capsys):
-  train.train(load('sft'), tmp_path)
+  loop.train(load('sft'), tmp_path)
   before = (tmp_path / 'metrics.jsonl').read_text()
   capsys.readouterr()
-  train.train(load('sft'), tmp_path)
+  loop.train(load('sft'), tmp_path)
   assert 'finished at step 4; nothing left to do' in capsys.readouterr().out
   assert (tmp_path / 'metrics.jsonl').read_text() == before
 
 
 def test_another_config_does_not_continue_a_run(tmp_path):
-  train.train(load('sft'), tmp_path)
+  loop.train(load('sft'), tmp_path)
   with pytest.raises(ValueError, match=r'optimizer\.lr: 0\.002 -> 0\.5'):
-    train.train(load('sft', optimizer__lr='0.5'), tmp_path)
+    loop.train(load('sft', optimizer__lr='0.5'), tmp_path)
   assert (
     json.loads((tmp_path / 'config.json').read_text())['config']['seed'] == 0
   )
 
 
 def test_sigterm_saves_and_the_run_goes_on(tmp_path, monkeypatch):
-  real = train.drivers.InGraph.advance
+  real = loop.drivers.InGraph.advance
 
   def advance(self, state, first_step, count):
     if first_step == 2:
       os.kill(os.getpid(), signal.SIGTERM)
     return real(self, state, first_step, 1)
 
-  monkeypatch.setattr(train.drivers.InGraph, 'advance', advance)
+  monkeypatch.setattr(loop.drivers.InGraph, 'advance', advance)
   items = {'checkpoint__every': '0'}
-  with pytest.raises(train.Interrupted, match='SIGTERM at step 3'):
-    train.train(load('sft', **items), tmp_path / 'stopped')
+  with pytest.raises(loop.Interrupted, match='SIGTERM at step 3'):
+    loop.train(load('sft', **items), tmp_path / 'stopped')
   monkeypatch.undo()
   monkeypatch.chdir(ROOT)
   assert checkpoint.find(tmp_path / 'stopped')[1] == 3
-  _, resumed, _ = train.train(load('sft', **items), tmp_path / 'stopped')
-  _, straight, _ = train.train(load('sft', **items), tmp_path / 'straight')
+  _, resumed, _ = loop.train(load('sft', **items), tmp_path / 'stopped')
+  _, straight, _ = loop.train(load('sft', **items), tmp_path / 'straight')
   same(straight.params, resumed.params)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
   with pytest.raises(FloatingPointError, match='loss is nan at step'):
-    train.train(load('sft', optimizer__lr='nan'), tmp_path)
+    loop.train(load('sft', optimizer__lr='nan'), tmp_path)
 
 
 def test_starting_from_another_run(tmp_path, capsys):
-  _, _, scores = train.train(load('sft'), tmp_path / 'sft')
+  _, _, scores = loop.train(load('sft'), tmp_path / 'sft')
   capsys.readouterr()
   where = ['--checkpoint', str(tmp_path / 'sft')]
   assert evaluate.main(where) == 0
@@ -125,13 +127,13 @@ def test_starting_from_another_run(tmp_path, capsys):
   start = checkpoint.load_params(tmp_path / 'sft')
   c = load('grpo', init_from=str(tmp_path / 'sft'), optimizer__lr='0.0',
            num_steps='1')  # fmt: skip
-  run, state, _ = train.train(c, tmp_path / 'rl')
+  run, state, _ = loop.train(c, tmp_path / 'rl')
   same(state.params, start)
   same(state.ref_params, start)
   assert run.model.width == 64
   # A critic is added to a model that has none.
   c = load('ppo', init_from=str(tmp_path / 'sft'), num_steps='1')
-  run, state, _ = train.train(c, tmp_path / 'ppo')
+  run, state, _ = loop.train(c, tmp_path / 'ppo')
   assert run.model.value_head and 'value_head' in state.params
 
 
@@ -158,9 +160,9 @@ def test_eight_devices_train_as_one(name, tmp_path, monkeypatch):
     'optimizer__lr': '0.1',
     'model__preset': 'pico',  # whose two heads can be sharded
   }
-  _, one, _ = train.train(load(name, **items), tmp_path / 'one')
+  _, one, _ = loop.train(load(name, **items), tmp_path / 'one')
   c = load(name, mesh__data='2', mesh__fsdp='2', mesh__tensor='2', **items)
-  _, many, _ = train.train(c, tmp_path / 'many')
+  _, many, _ = loop.train(c, tmp_path / 'many')
   query = many.params['layers']['query']
   assert len(query.sharding.device_set) == 8
   assert query.addressable_shards[0].data.size == query.size // 4

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from posttrain_jax import config, metrics, train
+from posttrain_jax import log
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import loop
 
 ROOT = Path(__file__).parent.parent
 FAST = [
@@ -32,7 +34,7 @@ def in_the_repository(monkeypatch):
 def load(name, **items):
   spec, pairs = RUNS[name]
   extra = [(key.replace('__', '.'), value) for key, value in items.items()]
-  return config.load(spec, FAST + pairs + extra)
+  return config_lib.load(spec, FAST + pairs + extra)
 
 
 def same(tree, other):
@@ -40,7 +42,7 @@ def same(tree, other):
 
 
 def losses(workdir):
-  _, rows = metrics.read(workdir / 'metrics.jsonl')
+  _, rows = log.read(workdir / 'metrics.jsonl')
   return [row['loss'] for row in rows if row['split'] == 'train']
 
 
@@ -48,9 +50,9 @@ def losses(workdir):
   'name', ['spin', pytest.param('gkd', marks=pytest.mark.slow)]
 )
 def test_two_steps_and_two_more_are_four(name, tmp_path):
-  _, straight, _ = train.train(load(name), tmp_path / 'straight')
-  train.train(load(name, num_steps='2'), tmp_path / 'halves')
-  _, resumed, _ = train.train(load(name), tmp_path / 'halves')
+  _, straight, _ = loop.train(load(name), tmp_path / 'straight')
+  loop.train(load(name, num_steps='2'), tmp_path / 'halves')
+  _, resumed, _ = loop.train(load(name), tmp_path / 'halves')
   same(straight, resumed)
   assert losses(tmp_path / 'halves') == losses(tmp_path / 'straight')
   frozen = resumed.ref_params if name == 'spin' else resumed.others['teacher']
@@ -60,22 +62,22 @@ def test_two_steps_and_two_more_are_four(name, tmp_path):
 @pytest.mark.slow
 def test_a_teacher_of_another_size(tmp_path):
   sizes = [('model.preset', 'depth-1')]
-  c = config.load('configs/sft.py:smoke', FAST + sizes)
-  _, teacher, _ = train.train(c, tmp_path / 'teacher')
+  c = config_lib.load('configs/sft.py:smoke', FAST + sizes)
+  _, teacher, _ = loop.train(c, tmp_path / 'teacher')
   where = {'others__teacher': str(tmp_path / 'teacher')}
-  run, state, _ = train.train(load('gkd', **where), tmp_path / 'student')
+  run, state, _ = loop.train(load('gkd', **where), tmp_path / 'student')
   same(state.others['teacher'], teacher.params)
   assert run.models['teacher'].width == 32 and run.model.width == 64
   with pytest.raises(ValueError, match='others.teacher'):
-    train.train(load('gkd'), tmp_path / 'student')
+    loop.train(load('gkd'), tmp_path / 'student')
 
 
 def test_eight_devices_train_as_one(tmp_path):
   assert jax.device_count() == 8
   items = {'num_steps': '2', 'optimizer__name': 'sgd', 'optimizer__lr': '0.1'}
-  _, one, _ = train.train(load('spin', **items), tmp_path / 'one')
+  _, one, _ = loop.train(load('spin', **items), tmp_path / 'one')
   c = load('spin', mesh__data='2', mesh__fsdp='2', mesh__tensor='2', **items)
-  _, many, _ = train.train(c, tmp_path / 'many')
+  _, many, _ = loop.train(c, tmp_path / 'many')
   query = many.ref_params['layers']['query']
   assert query.addressable_shards[0].data.size == query.size // 4
   np.testing.assert_allclose(

@@ -7,12 +7,13 @@ import pytest
 from test_collect import MODEL
 from test_tasks import quick_jit
 
-from posttrain_jax import inputs, token_weights
+from posttrain_jax import token_weights
+from posttrain_jax.core.resolve import resolve
+from posttrain_jax.core.types import Batch, TrainState
 from posttrain_jax.losses import supervised
 from posttrain_jax.models import transformer
-from posttrain_jax.resolve import resolve
+from posttrain_jax.run import inputs
 from posttrain_jax.trainers import arrays, preference
-from posttrain_jax.types import Batch, TrainState
 
 ROWS, TOKENS = 8, 6
 MODELS = dict.fromkeys(('policy', 'ref', 'base', 'teacher', 'shuffled'), MODEL)

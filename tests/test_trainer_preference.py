@@ -11,12 +11,12 @@ from test_collect import MODEL
 from test_tasks import quick_jit
 from test_trainer_arrays import MODELS, ROWS, batch_of, direct, params, state
 
+from posttrain_jax.core.resolve import part
+from posttrain_jax.core.types import TrainState
 from posttrain_jax.losses import preference as preference_room
 from posttrain_jax.losses import reward_model
 from posttrain_jax.models import heads, transformer
-from posttrain_jax.resolve import part
 from posttrain_jax.trainers import preference, step, update
-from posttrain_jax.types import TrainState
 
 __all__ = ['params', 'state']  # fixtures
 

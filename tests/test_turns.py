@@ -16,7 +16,8 @@ from test_tasks import quick_jit
 
 from posttrain_jax import tasks
 from posttrain_jax.rollout import environments
-from posttrain_jax.tasks import grids, split, turns, vocab
+from posttrain_jax.tasks import split, vocab
+from posttrain_jax.tasks.parts import grids, turns
 from posttrain_jax.tasks.vocab import Text
 
 ROWS, TRIES, SIZE = 8, 18, 64

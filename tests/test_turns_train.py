@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from posttrain_jax import build
-from posttrain_jax import config as config_lib
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 GUIDES = '[{"name": "banned_tokens", "tokens": [0, 2, 3]}]'
 COMMON = [

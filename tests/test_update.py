@@ -9,10 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from posttrain_jax import optim
+from posttrain_jax.core.types import Batch, TokenSignals, TrainState
 from posttrain_jax.losses import reduce
-from posttrain_jax.trainers import arrays, objective, update
-from posttrain_jax.types import Batch, TokenSignals, TrainState
+from posttrain_jax.trainers import arrays, objective, optim, update
 
 ROWS, TOKENS = 8, 5
 

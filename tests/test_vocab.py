@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax.tasks import expressions, lists, vocab
+from posttrain_jax.tasks import vocab
+from posttrain_jax.tasks.parts import expressions, lists
 from posttrain_jax.tasks.vocab import Text
 
 SIZE = 24

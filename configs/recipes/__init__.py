@@ -15,7 +15,7 @@ from configs.recipes.distill import DISTILL
 from configs.recipes.preference import PREFERENCE
 from configs.recipes.rl import RL
 from configs.recipes.sft import SFT
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
 
 __all__ = ['DISTILL', 'PREFERENCE', 'RL', 'SFT', 'apply', 'rows']
 

@@ -4,8 +4,8 @@
 """
 
 from posttrain_jax import collect
+from posttrain_jax.core.resolve import part
 from posttrain_jax.losses import distillation, reduce
-from posttrain_jax.resolve import part
 
 
 def _row(reference: str, name: str, source: dict, **hparams) -> dict:

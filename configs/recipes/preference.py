@@ -6,8 +6,8 @@ best and the worst of the reference's answers, as an offline data set would.
 """
 
 from posttrain_jax import collect
+from posttrain_jax.core.resolve import part
 from posttrain_jax.losses import preference, reward_model
-from posttrain_jax.resolve import part
 
 
 def _pairs(reference: str, name: str, **keys) -> dict:

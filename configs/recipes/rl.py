@@ -3,12 +3,8 @@
 TRL's `loss_type` strings are rows of that name.
 """
 
-from posttrain_jax import (
-  advantages,
-  controllers,
-  token_rewards,
-  token_weights,
-)
+from posttrain_jax import advantages, controllers, token_weights
+from posttrain_jax.core.resolve import part
 from posttrain_jax.losses import (
   contrastive,
   flow,
@@ -18,7 +14,7 @@ from posttrain_jax.losses import (
   supervised,
   value,
 )
-from posttrain_jax.resolve import part
+from posttrain_jax.rewards import tokens as token_rewards
 
 
 def _kl(name: str, coef: float, place: str = 'loss') -> dict:

@@ -1,8 +1,8 @@
 """Recipes on given or self-made answers: `configs/sft.py:recipe=NAME`."""
 
 from posttrain_jax import collect, token_weights
+from posttrain_jax.core.resolve import part
 from posttrain_jax.losses import reduce, supervised
-from posttrain_jax.resolve import part
 from posttrain_jax.tasks import conditioned
 
 TOKEN_MEAN = part(reduce, 'token_mean')

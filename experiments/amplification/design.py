@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.amplification.probe import NAMES
 from posttrain_jax import lab
-from posttrain_jax.statistics import Claim
+from posttrain_jax.evals.statistics import Claim
 
 DIGITS = 2
 SAMPLES = 16  # of each problem, for pass@k

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import diagnostics, evaluate
-from posttrain_jax.measures import diversity
+from posttrain_jax import diagnostics
+from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.evals import in_graph
+from posttrain_jax.evals.measures import diversity
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import formats
-from posttrain_jax.types import Array, PyTree
 
 NAMES = tuple(formats.LETTERS)
 
@@ -35,10 +36,10 @@ class Formats:
     self, params: PyTree, base_params: PyTree | None, key: Array
   ) -> dict[str, Array]:
     del base_params
-    problems = evaluate.problems(
+    problems = in_graph.problems(
       self.task, key, self.num_problems, self.heldout_fraction
     )
-    drawn, _ = evaluate.generate_and_verify(
+    drawn, _ = in_graph.generate_and_verify(
       params, self.model, self.task, problems, jax.random.fold_in(key, 1),
       group_size=self.samples, decoder=decoders.sample,
     )  # fmt: skip

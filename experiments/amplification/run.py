@@ -31,8 +31,9 @@ from experiments.amplification.design import (
   Scale,
 )
 from experiments.amplification.probe import Formats
-from posttrain_jax import build, lab, tasks
-from posttrain_jax import config as config_lib
+from posttrain_jax import lab, tasks
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 
 def task_entry(weights: dict[str, float]) -> ml_collections.ConfigDict:

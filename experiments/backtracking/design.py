@@ -3,7 +3,7 @@
 import dataclasses
 
 from posttrain_jax import lab
-from posttrain_jax.statistics import Claim
+from posttrain_jax.evals.statistics import Claim
 
 SAMPLES = 8  # of each problem, for pass@k
 FEW, MANY = 4, 13  # detours that answers have room for

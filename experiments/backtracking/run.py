@@ -27,8 +27,9 @@ from experiments.backtracking.design import (
   Scale,
 )
 from experiments.backtracking.probe import Searches
-from posttrain_jax import build, lab, tasks
-from posttrain_jax import config as config_lib
+from posttrain_jax import lab, tasks
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 SFT, GRPO = 'configs/sft.py:recipe=sft', 'configs/rl.py:recipe=grpo'
 IN_PERCENT = ('greedy', 'accuracy', 'passk', 'formed')

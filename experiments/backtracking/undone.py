@@ -18,10 +18,12 @@ import numpy as np
 
 from experiments.backtracking import run as study
 from experiments.backtracking.design import MANY, SCALES
-from posttrain_jax import build, evaluate, lab
+from posttrain_jax import lab
+from posttrain_jax.evals import in_graph
 from posttrain_jax.rollout import decoders
+from posttrain_jax.run import build
 from posttrain_jax.tasks import backtracking, vocab
-from posttrain_jax.tasks.search_cells import LETTER, STUCK
+from posttrain_jax.tasks.parts.search_cells import LETTER, STUCK
 
 PROBLEMS, SAMPLES = 256, 4
 PUZZLES, KINDS = ('sudoku', 'queens'), ('b1', 'b5', 'b10')
@@ -59,12 +61,12 @@ def counter(setting: str) -> Callable[[lab.Trained], np.ndarray]:
   config = study.rl_config(setting, MANY, SCALES['full'])
   made = build.build(config)
   key = jax.random.key(0)
-  problems = evaluate.problems(
+  problems = in_graph.problems(
     made.task, key, PROBLEMS, config.heldout_fraction
   )
   answer = jax.jit(
     functools.partial(
-      evaluate.generate_and_verify, model=made.model, task=made.task,
+      in_graph.generate_and_verify, model=made.model, task=made.task,
       examples=problems, key=key, group_size=SAMPLES, decoder=decoders.sample,
     )
   )  # fmt: skip

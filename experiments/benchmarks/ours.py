@@ -11,13 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import (
-  advantages,
-  optim,
-  rollout,
-  tasks,
-  token_weights,
-)
+from posttrain_jax import advantages, rollout, tasks, token_weights
+from posttrain_jax.core.resolve import part
+from posttrain_jax.core.types import Array, Batch, Example, Rollout, TrainState
 from posttrain_jax.losses import (
   policy_gradient,
   reduce,
@@ -27,13 +23,13 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import part
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split, vocab
-from posttrain_jax.trainers import rl, rl_objective, sft, update
+from posttrain_jax.trainers import optim, sft, update
 from posttrain_jax.trainers import step as step_lib
+from posttrain_jax.trainers.rl import objective
+from posttrain_jax.trainers.rl import step as rl_step
 from posttrain_jax.trainers.shared import Shared
-from posttrain_jax.types import Array, Batch, Example, Rollout, TrainState
 
 EOS, PAD, VOCAB = vocab.EOS, vocab.PAD, vocab.VOCAB_SIZE
 # The digit that a completion is rewarded for, and how early it has to come.
@@ -281,12 +277,12 @@ def _grpo(
   )
   models = {'policy': model, 'ref': model}
   shared = Shared(prompt_length, work.group_size, work.token_buckets)
-  goal = rl_objective.make_objective(config, models, EOS, shared)
+  goal = objective.make_objective(config, models, EOS, shared)
   init, change = _learner(config, model, goal, sizes)
   refresh = step_lib.make_refresh(0, 1.0)
-  learn = rl.make_learn(config, models, change, refresh, shared)
+  learn = rl_step.make_learn(config, models, change, refresh, shared)
   return Steps(
-    model, init, rl.make_step(sample_examples, verify, generate, learn)
+    model, init, rl_step.make_step(sample_examples, verify, generate, learn)
   )
 
 
@@ -326,7 +322,7 @@ def grpo_on_task(
          untrained model differ, and its parameters move
   """
   task = tasks.make(name, **difficulty)
-  generate = rl.make_rollout(
+  generate = rl_step.make_rollout(
     grpo_config(work),
     model_config(work.size),
     task.completion_length,

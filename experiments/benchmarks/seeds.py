@@ -20,10 +20,10 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from experiments.benchmarks import common, ours
-from posttrain_jax import runtime
+from posttrain_jax.core.types import Array, TrainState
 from posttrain_jax.models import transformer
 from posttrain_jax.rollout import runs
-from posttrain_jax.types import Array, TrainState
+from posttrain_jax.run import runtime
 
 # name -> (width, layers, heads, MLP size), as the presets of models.config.
 SIZES = {'pico': (64, 3, 2, 256), 'depth-2': (64, 2, 2, 256)}

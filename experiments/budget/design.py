@@ -3,7 +3,7 @@
 import dataclasses
 
 from posttrain_jax import lab
-from posttrain_jax.statistics import Claim
+from posttrain_jax.evals.statistics import Claim
 
 # What the base has seen: no carries written out, no digits turned around.
 BASE = {

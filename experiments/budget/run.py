@@ -29,12 +29,14 @@ from experiments.budget.design import (
   Scale,
   Setting,
 )
-from posttrain_jax import build, evaluate, lab, tasks
-from posttrain_jax import config as config_lib
+from posttrain_jax import lab, tasks
+from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.evals import in_graph
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import vocab
-from posttrain_jax.types import Array, PyTree
 
 # Settings that only differ in the budget, by task; and all of one budget.
 _SIZES = {
@@ -122,10 +124,10 @@ class Answers:
     self, params: PyTree, base_params: PyTree, key: Array
   ) -> dict[str, Array]:
     del base_params
-    problems = evaluate.problems(
+    problems = in_graph.problems(
       self.task, key, self.num_problems, self.heldout_fraction
     )
-    samples, rewards = evaluate.generate_and_verify(
+    samples, rewards = in_graph.generate_and_verify(
       params, self.model, self.task, problems, key, group_size=1,
       decoder=decoders.greedy,
     )  # fmt: skip

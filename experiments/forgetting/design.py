@@ -1,13 +1,13 @@
 """Tasks, arms, sizes and claims of the study of forgetting.
 
-The claims and the rule that judges them (`posttrain_jax.statistics`) were
+The claims and the rule that judges them (`posttrain_jax.evals.statistics`) were
 written down before the run.
 """
 
 import dataclasses
 
 from posttrain_jax import lab
-from posttrain_jax.statistics import Claim
+from posttrain_jax.evals.statistics import Claim
 
 BASE = {
   'addition': dict(name='addition', num_digits=2, reverse=True),

@@ -31,9 +31,11 @@ from experiments.forgetting.design import (
   WAYS,
   Scale,
 )
-from posttrain_jax import build, lab, measures, tasks
-from posttrain_jax import config as config_lib
-from posttrain_jax.measures import transfer
+from posttrain_jax import lab, tasks
+from posttrain_jax.evals import measures
+from posttrain_jax.evals.measures import transfer
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 
 def mixture(weights: dict[str, float]) -> ml_collections.ConfigDict:

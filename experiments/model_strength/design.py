@@ -3,7 +3,7 @@
 import dataclasses
 
 from posttrain_jax import lab
-from posttrain_jax.statistics import Claim
+from posttrain_jax.evals.statistics import Claim
 
 # The family of tasks is one; which functions a base has seen is its strength.
 RELATED = dict(name='list_functions', depth=1, length=4, functions='adrst')

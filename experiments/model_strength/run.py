@@ -31,13 +31,16 @@ from experiments.model_strength.design import (
   TARGET,
   Scale,
 )
-from posttrain_jax import build, collect, lab, masked, measures, tasks
-from posttrain_jax import config as config_lib
+from posttrain_jax import collect, lab, tasks
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.evals import measures
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import vocab
-from posttrain_jax.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ class DemonstrationProbability:
     self, params: PyTree, base_params: PyTree | None, key: Array
   ) -> dict[str, Array]:
     del base_params
-    world = collect.World(
+    world = collect.Setting(
       task=self.task,
       models={'policy': self.model},
       num_prompts=self.rows,

@@ -24,8 +24,13 @@ import jax.numpy as jnp
 import optax
 
 from posttrain_jax import advantages
+from posttrain_jax.core.types import (
+  Array,
+  PyTree,
+  SequenceSignals,
+  TokenSignals,
+)
 from posttrain_jax.losses import policy_gradient, preference, supervised
-from posttrain_jax.types import Array, PyTree, SequenceSignals, TokenSignals
 
 ACTIONS = 100
 STATE = 16

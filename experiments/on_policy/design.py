@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.on_policy import bandit
 from posttrain_jax import lab
-from posttrain_jax.statistics import Claim
+from posttrain_jax.evals.statistics import Claim
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,15 @@ import numpy as np
 
 from configs import sft
 from experiments.amplification.probe import Formats
-from posttrain_jax import build, evaluate, lab, masked, measures, rollout, tasks
-from posttrain_jax import config as config_lib
+from posttrain_jax import lab, rollout, tasks
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.evals import in_graph, measures
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
-from posttrain_jax.types import Array, PyTree
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 # 'd32' (direct) says the sum, which the model must know; 'p27 5+' leaves it to
 # the verifier, and is right as soon as the model has learned to copy.
@@ -77,8 +80,8 @@ class Shift:
     self, params: PyTree, base_params: PyTree, key: Array
   ) -> dict[str, Array]:
     task = tasks.make(**TASK)
-    problems = evaluate.problems(task, key, PROBLEMS, self.heldout_fraction)
-    samples, rewards = evaluate.generate_and_verify(
+    problems = in_graph.problems(task, key, PROBLEMS, self.heldout_fraction)
+    samples, rewards = in_graph.generate_and_verify(
       base_params, self.model, task, problems, jax.random.fold_in(key, 3),
       group_size=SAMPLES, decoder=decoders.sample,
     )  # fmt: skip

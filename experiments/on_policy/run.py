@@ -27,7 +27,8 @@ from experiments.on_policy.design import (
   Way,
 )
 from experiments.on_policy.gamble import Gamble
-from posttrain_jax import accounting, lab
+from posttrain_jax import lab
+from posttrain_jax.run import accounting
 
 
 def on_language(

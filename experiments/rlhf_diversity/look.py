@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax import lab, rollout, tasks
-from posttrain_jax.measures import diversity
+from posttrain_jax.core.types import Array, Example, PyTree, Rollout
+from posttrain_jax.evals.measures import diversity
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rewards import answers
 from posttrain_jax.rollout import decoders, select
 from posttrain_jax.tasks import split, vocab
-from posttrain_jax.trainers import rl_rewards
-from posttrain_jax.types import Array, Example, PyTree, Rollout
 
 # Digits 1 to 9 and the end: what a completion is made of.
 ALPHABET = 10
@@ -99,7 +99,7 @@ class Look:
       decoder=functools.partial(decoders.sample, temperature=temperature),
       eos_id=vocab.EOS, pad_id=vocab.PAD, prompt_ids=part.prompt_id,
     )  # fmt: skip
-    scores = rl_rewards.answer_scores(reward_params, self.scorer, part, samples)
+    scores = answers.answer_scores(reward_params, self.scorer, part, samples)
     verify = jax.vmap(jax.vmap(task.verify, (None, 0, 0)))
     right = verify(part, samples.completion, samples.mask)['reward']
     found = {'pairs': ranked(scores, right)}

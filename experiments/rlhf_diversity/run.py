@@ -17,9 +17,10 @@ import numpy as np
 
 from configs import sft
 from experiments.rlhf_diversity.look import SETS, WHOLE, Judge, Look
-from posttrain_jax import build, lab, tasks
-from posttrain_jax import config as config_lib
-from posttrain_jax.statistics import Claim
+from posttrain_jax import lab, tasks
+from posttrain_jax.evals.statistics import Claim
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 
 
 @dataclasses.dataclass(frozen=True)

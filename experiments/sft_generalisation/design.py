@@ -3,7 +3,7 @@
 import dataclasses
 
 from posttrain_jax import lab
-from posttrain_jax.statistics import Claim
+from posttrain_jax.evals.statistics import Claim
 
 # What j, q and k count: the rule of fixed prompts, those of diverse prompts (of
 # which it is one), those that no arm trains on, those of the base's mixture.

@@ -18,12 +18,13 @@ import numpy as np
 
 from configs import sft
 from experiments.sft_generalisation import design
-from posttrain_jax import build, lab, rollout, tasks
-from posttrain_jax import config as config_lib
+from posttrain_jax import lab, rollout, tasks
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import split, vocab
-from posttrain_jax.types import Array, PyTree
 
 # What a part of a verdict is called here.
 SAID = {

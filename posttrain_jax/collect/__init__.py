@@ -2,9 +2,9 @@
 
 Every function is called the same way:
 
-  batch, metrics = collect(world, state, key, **hparams)
+  batch, metrics = collect(setting, state, key, **hparams)
 
-  world    `World`: problems, the oracle, the verifier, the models
+  setting    `Setting`: problems, the oracle, the verifier, the models
   state    TrainState before the step; its models may write answers
   batch    Batch; `extras` holds what the function's docstring lists
   metrics  {name: scalar}
@@ -26,18 +26,21 @@ from posttrain_jax.collect.groups import (
   oracle_and_rollouts,
   rollouts,
 )
-from posttrain_jax.collect.marks import counterfactual, oracle_with_wrong
+from posttrain_jax.collect.labelled_rows import (
+  counterfactual,
+  oracle_with_wrong,
+)
 from posttrain_jax.collect.pairs import best_vs_worst, oracle_vs_rollout
+from posttrain_jax.collect.setting import Setting as Setting
+from posttrain_jax.collect.setting import Spent as Spent
 from posttrain_jax.collect.single import (
   best_of,
   on_policy_mix,
   oracle,
   self_rehearsal,
 )
-from posttrain_jax.collect.world import Spent as Spent
-from posttrain_jax.collect.world import World as World
+from posttrain_jax.core.resolve import nearest, resolve
 from posttrain_jax.losses import preference
-from posttrain_jax.resolve import nearest, resolve
 
 SINGLE = (
   'best_of',

@@ -3,16 +3,16 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.collect.world import (
-  World,
+from posttrain_jax.collect.setting import (
+  Setting,
   chances,
   demonstrations,
   keep_rows,
   reward_metrics,
   rows_of,
 )
-from posttrain_jax.resolve import nearest
-from posttrain_jax.types import Array, Batch, Rollout, TrainState
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Array, Batch, Rollout, TrainState
 
 __all__ = ['feedback', 'labelled', 'oracle_and_rollouts', 'rollouts']
 
@@ -49,7 +49,7 @@ def _with_verdicts(batch: Batch, rewards: Array, threshold) -> Batch:
 
 
 def rollouts(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -81,8 +81,8 @@ def rollouts(
   if keep not in KEEP:
     raise ValueError(f'unknown keep "{keep}".{nearest(keep, KEEP)}')
   attempt_key, whole_key = jax.random.split(key)
-  examples, samples, rewards = world.attempts(
-    state, sampler, attempt_key, world.group_size
+  examples, samples, rewards = setting.attempts(
+    state, sampler, attempt_key, setting.group_size
   )
   correct, rate = _verdicts(rewards, threshold)
   kept = {
@@ -94,27 +94,27 @@ def rollouts(
     kept = kept * _first_of_kind(samples)
   batch = keep_rows(rows_of(examples, samples), kept.reshape(-1))
   batch = _with_verdicts(batch, rewards, threshold)
-  whole = chances(whole_key, examples, world.group_size) < whole_fraction
+  whole = chances(whole_key, examples, setting.group_size) < whole_fraction
   batch.extras['whole'] = whole.astype(jnp.float32)
   return batch, reward_metrics(rewards, kept)
 
 
 def _gold_first(
-  world: World, state: TrainState, key: Array, sampler: str, threshold
+  setting: Setting, state: TrainState, key: Array, sampler: str, threshold
 ) -> Rows:
   """Groups of a demonstration and `group_size` - 1 own answers, judged."""
   attempt_key, solve_key = jax.random.split(key)
-  examples, samples, rewards = world.attempts(
-    state, sampler, attempt_key, world.group_size - 1
+  examples, samples, rewards = setting.attempts(
+    state, sampler, attempt_key, setting.group_size - 1
   )
-  gold = demonstrations(world, examples, solve_key)
-  tokens, mask = world.solve(examples, solve_key)
-  gold_rewards = world.verify(examples, tokens[:, None], mask[:, None])
+  gold = demonstrations(setting, examples, solve_key)
+  tokens, mask = setting.solve(examples, solve_key)
+  gold_rewards = setting.verify(examples, tokens[:, None], mask[:, None])
   own = rows_of(examples, samples)
-  size = world.num_prompts
+  size = setting.num_prompts
 
   def joined(a, b):
-    b = b.reshape(size, world.group_size - 1, *b.shape[1:])
+    b = b.reshape(size, setting.group_size - 1, *b.shape[1:])
     both = jnp.concatenate([a[:, None], b], axis=1)
     return both.reshape(-1, *a.shape[1:])
 
@@ -125,7 +125,7 @@ def _gold_first(
 
 
 def oracle_and_rollouts(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -143,19 +143,19 @@ def oracle_and_rollouts(
   Raises:
     ValueError: group_size below 2, or an unknown `sampler`.
   """
-  if world.group_size < 2:
+  if setting.group_size < 2:
     raise ValueError(
-      f'group_size={world.group_size}: a demonstration and at least one '
+      f'group_size={setting.group_size}: a demonstration and at least one '
       'sample make 2'
     )
-  batch, metrics = _gold_first(world, state, key, sampler, threshold)
-  is_first = jnp.arange(batch.mask.shape[0]) % world.group_size == 0
+  batch, metrics = _gold_first(setting, state, key, sampler, threshold)
+  is_first = jnp.arange(batch.mask.shape[0]) % setting.group_size == 0
   batch.extras['expert'] = is_first.astype(jnp.float32)
   return batch, metrics
 
 
 def feedback(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -182,30 +182,30 @@ def feedback(
     ValueError: a task without verdicts in its prompts, an unknown `sampler`,
       or group_size 1 where the oracle's answer is the only one.
   """
-  if not hasattr(world.task, 'relabel'):
+  if not hasattr(setting.task, 'relabel'):
     raise ValueError(
       'collect "feedback" writes verdicts into prompts, and this task has no '
       'place for them: take condition.name="feedback"'
     )
   if oracle:
-    if world.group_size < 2:
+    if setting.group_size < 2:
       raise ValueError(
-        f'group_size={world.group_size}: a demonstration and at least one '
+        f'group_size={setting.group_size}: a demonstration and at least one '
         'sample make 2; or take collect.oracle=False'
       )
-    batch, metrics = _gold_first(world, state, key, sampler, threshold)
+    batch, metrics = _gold_first(setting, state, key, sampler, threshold)
   else:
-    examples, samples, rewards = world.attempts(
-      state, sampler, key, world.group_size
+    examples, samples, rewards = setting.attempts(
+      state, sampler, key, setting.group_size
     )
     batch = _with_verdicts(rows_of(examples, samples), rewards, threshold)
     metrics = reward_metrics(rewards)
-  tokens = world.task.relabel(batch.tokens, batch.extras['correct'])
+  tokens = setting.task.relabel(batch.tokens, batch.extras['correct'])
   return batch.replace(tokens=tokens), metrics
 
 
 def labelled(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -223,13 +223,13 @@ def labelled(
   Raises:
     ValueError: a single problem, or an unknown `sampler`.
   """
-  if world.num_prompts < 2:
+  if setting.num_prompts < 2:
     raise ValueError(
-      f'prompts_per_step={world.num_prompts}: collect "labelled" gives each '
+      f'prompts_per_step={setting.num_prompts}: collect "labelled" gives each '
       'problem the answers of another and needs at least 2'
     )
-  examples, samples, rewards = world.attempts(
-    state, sampler, key, world.group_size
+  examples, samples, rewards = setting.attempts(
+    state, sampler, key, setting.group_size
   )
   batch = _with_verdicts(rows_of(examples, samples), rewards, threshold)
   # Whole groups move on, so that no row keeps an answer to its own problem.

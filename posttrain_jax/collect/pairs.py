@@ -3,16 +3,16 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.collect.single import _pick
-from posttrain_jax.collect.world import (
-  World,
+from posttrain_jax.collect.setting import (
+  Setting,
   demonstrations,
   keep_rows,
   reward_metrics,
   rows_of,
 )
-from posttrain_jax.resolve import nearest
-from posttrain_jax.types import Array, Batch, TrainState
+from posttrain_jax.collect.single import _pick
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Array, Batch, TrainState
 
 __all__ = ['best_vs_worst', 'oracle_vs_rollout']
 
@@ -39,7 +39,7 @@ def _pairs(
 
 
 def best_vs_worst(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -63,10 +63,10 @@ def best_vs_worst(
   Raises:
     ValueError: group_size below 2, or an unknown `sampler`.
   """
-  if world.group_size < 2:
-    raise ValueError(f'group_size={world.group_size}: a pair needs 2 samples')
-  examples, samples, rewards = world.attempts(
-    state, sampler, key, world.group_size, fixed=fixed
+  if setting.group_size < 2:
+    raise ValueError(f'group_size={setting.group_size}: a pair needs 2 samples')
+  examples, samples, rewards = setting.attempts(
+    state, sampler, key, setting.group_size, fixed=fixed
   )
   high, low = jnp.max(rewards, axis=1), jnp.min(rewards, axis=1)
   chosen = rows_of(examples, _pick(samples, jnp.argmax(rewards, axis=1)))
@@ -77,7 +77,7 @@ def best_vs_worst(
 
 
 def oracle_vs_rollout(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -102,14 +102,14 @@ def oracle_vs_rollout(
   if keep not in KEEP:
     raise ValueError(f'unknown keep "{keep}".{nearest(keep, KEEP)}')
   attempt_key, solve_key = jax.random.split(key)
-  examples, samples, rewards = world.attempts(
+  examples, samples, rewards = setting.attempts(
     state, sampler, attempt_key, 1, fixed=fixed
   )
-  tokens, mask = world.solve(examples, solve_key)
-  gold = world.verify(examples, tokens[:, None], mask[:, None])[:, 0]
+  tokens, mask = setting.solve(examples, solve_key)
+  gold = setting.verify(examples, tokens[:, None], mask[:, None])[:, 0]
   kept = jnp.ones_like(gold) if keep == 'all' else gold - rewards[:, 0]
   batch = _pairs(
-    demonstrations(world, examples, solve_key),
+    demonstrations(setting, examples, solve_key),
     rows_of(examples, samples),
     (gold, rewards[:, 0]),
     kept > 0,

@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import rollout
-from posttrain_jax.collect.world import (
-  World,
+from posttrain_jax.collect.setting import (
+  Setting,
   chances,
   demonstrations,
   keep_rows,
   reward_metrics,
   rows_of,
 )
-from posttrain_jax.types import Array, Batch, Rollout, TrainState
+from posttrain_jax.core.types import Array, Batch, Rollout, TrainState
 
 __all__ = ['best_of', 'on_policy_mix', 'oracle', 'self_rehearsal']
 
@@ -39,7 +39,7 @@ def _where(choose: Array, first: Batch, second: Batch) -> Batch:
 
 
 def oracle(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -56,9 +56,9 @@ def oracle(
   """
   del state
   example_key, solve_key, noise_key = jax.random.split(key, 3)
-  examples = world.examples(example_key)
-  tokens, mask = world.solve(examples, solve_key)
-  given = world.given(examples, tokens)
+  examples = setting.examples(example_key)
+  tokens, mask = setting.solve(examples, solve_key)
+  given = setting.given(examples, tokens)
   wrong = chances(noise_key, examples) < noise
   wrong = jnp.logical_or(wrong, shuffled)
   moved = lambda x: jnp.where(wrong[:, None], jnp.roll(x, 1, axis=0), x)
@@ -73,7 +73,7 @@ def oracle(
 
 
 def self_rehearsal(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -93,8 +93,8 @@ def self_rehearsal(
   Gupta et al. (2024), SSR, https://arxiv.org/abs/2409.04787
   """
   own_key, solve_key, hint_key = jax.random.split(key, 3)
-  examples, samples, rewards = world.attempts(state, sampler, own_key, 1)
-  gold = demonstrations(world, examples, solve_key)
+  examples, samples, rewards = setting.attempts(state, sampler, own_key, 1)
+  gold = demonstrations(setting, examples, solve_key)
   right = rewards[:, 0] >= 1.0
   batch = _where(right, rows_of(examples, samples), gold)
   metrics = {'frac_own': jnp.mean(right.astype(jnp.float32))}
@@ -104,8 +104,8 @@ def self_rehearsal(
       prompt=gold.tokens,
       prompt_mask=(gold.segment_ids > 0).astype(jnp.float32),
     )
-    again = world.sample(state, sampler, shown, hint_key, 1)
-    rewards = world.verify(examples, again.completion, again.mask)
+    again = setting.sample(state, sampler, shown, hint_key, 1)
+    rewards = setting.verify(examples, again.completion, again.mask)
     use = ~right & (rewards[:, 0] >= 1.0)
     batch = _where(use, rows_of(examples, again), batch)
     metrics['frac_paraphrased'] = jnp.mean(use.astype(jnp.float32))
@@ -113,7 +113,7 @@ def self_rehearsal(
 
 
 def best_of(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -131,8 +131,8 @@ def best_of(
   a direction in the prompt: Wang et al. (2024), DPA,
   https://arxiv.org/abs/2402.18571
   """
-  examples, samples, rewards = world.attempts(
-    state, sampler, key, world.group_size
+  examples, samples, rewards = setting.attempts(
+    state, sampler, key, setting.group_size
   )
   best = jnp.argmax(rewards, axis=1)
   top = jnp.max(rewards, axis=1)
@@ -143,7 +143,7 @@ def best_of(
 
 
 def on_policy_mix(
-  world: World,
+  setting: Setting,
   state: TrainState,
   key: Array,
   *,
@@ -160,12 +160,12 @@ def on_policy_mix(
   Reference: Agarwal et al. (2024), GKD, https://arxiv.org/abs/2306.13649
   """
   own_key, other_key, pick_key = jax.random.split(key, 3)
-  examples, samples, rewards = world.attempts(state, sampler, own_key, 1)
+  examples, samples, rewards = setting.attempts(state, sampler, own_key, 1)
   own = rows_of(examples, samples)
   if other == 'oracle':
-    given = demonstrations(world, examples, other_key)
+    given = demonstrations(setting, examples, other_key)
   else:
-    written = world.sample(state, other, examples, other_key, 1)
+    written = setting.sample(state, other, examples, other_key, 1)
     given = rows_of(examples, written)
   choose = chances(pick_key, examples) < fraction
   metrics = {'frac_own': jnp.mean(choose.astype(jnp.float32))}

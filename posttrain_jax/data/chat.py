@@ -12,8 +12,8 @@ Tokenizers that have '<|im_start|>' and '<|im_end|>' get ChatML, whose stop is
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data.tokenizers import Tokenizer
-from posttrain_jax.resolve import nearest
 
 __all__ = ['ROLES', 'check_messages', 'opening', 'render', 'stop_id']
 

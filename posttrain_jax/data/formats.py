@@ -20,9 +20,9 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import chat
 from posttrain_jax.data.tokenizers import Tokenizer
-from posttrain_jax.resolve import nearest
 
 __all__ = ['KINDS', 'OVERLONG', 'check_columns', 'kind_of', 'tokenize']
 

@@ -19,6 +19,7 @@ import grain
 import jax
 import numpy as np
 
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import formats, packing
 from posttrain_jax.data.preflight import format_report, preflight
 from posttrain_jax.data.sources import (
@@ -29,7 +30,6 @@ from posttrain_jax.data.sources import (
   TfdsSource,
 )
 from posttrain_jax.data.tokenizers import Tokenizer
-from posttrain_jax.resolve import nearest
 
 __all__ = [
   'BatchIterator',

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import formats, packing
 from posttrain_jax.data.sources import Source
 from posttrain_jax.data.tokenizers import Tokenizer
-from posttrain_jax.resolve import nearest
 
 __all__ = ['format_report', 'preflight']
 

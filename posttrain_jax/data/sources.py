@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
 
 __all__ = ['JsonlSource', 'ListSource', 'Record', 'Source', 'TfdsSource']
 

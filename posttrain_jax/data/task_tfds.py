@@ -6,14 +6,14 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from posttrain_jax.data import task_builder
+from posttrain_jax.data import task_problems
 
 
 @dataclasses.dataclass
 class TaskConfig(tfds.core.BuilderConfig):
   """Which problems: the whole of `task_builder.Problems`."""
 
-  problems: task_builder.Problems | None = None
+  problems: task_problems.Problems | None = None
 
 
 class TaskProblems(tfds.core.GeneratorBasedBuilder):
@@ -25,7 +25,7 @@ class TaskProblems(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text()
-    features = {name: text for name in task_builder.COLUMNS}
+    features = {name: text for name in task_problems.COLUMNS}
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features)
     )
@@ -33,11 +33,11 @@ class TaskProblems(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
     del dl_manager  # nothing to download
     return {
-      split: self._generate_examples(split) for split in task_builder.SPLITS
+      split: self._generate_examples(split) for split in task_problems.SPLITS
     }
 
   def _generate_examples(
     self, split: str
   ) -> Iterator[tuple[int, dict[str, str]]]:
     problems = self.builder_config.problems
-    yield from enumerate(task_builder.records(problems, split))
+    yield from enumerate(task_problems.records(problems, split))

@@ -20,7 +20,7 @@ from typing import Protocol, runtime_checkable
 
 import tokenizers as hf_tokenizers
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.tasks import vocab
 
 __all__ = [

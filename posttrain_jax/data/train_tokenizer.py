@@ -14,10 +14,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from posttrain_jax.data import formats
+from posttrain_jax.data import formats, text_task
 from posttrain_jax.data.sources import JsonlSource
 from posttrain_jax.data.tokenizers import BPETokenizer, ByteTokenizer
-from posttrain_jax.tasks import text
 
 __all__ = ['file_texts', 'main', 'task_texts']
 
@@ -34,10 +33,10 @@ def task_texts(name: str, num_problems: int, fraction: float) -> list[str]:
   Raises:
     ValueError: unknown task, with the nearest one.
   """
-  entry = text.entry(name)
+  entry = text_task.entry(name)
   # Only the texts count: no length is a limit.
-  task = text.TextTask(
-    name.removeprefix(text.PREFIX),
+  task = text_task.TextTask(
+    name.removeprefix(text_task.PREFIX),
     ByteTokenizer(),
     prompt_length=sys.maxsize,
     completion_length=sys.maxsize,
@@ -93,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
   try:
     if args.jsonl:
       texts = list(file_texts(args.jsonl))
-    elif text.is_text(args.task):
+    elif text_task.is_text(args.task):
       texts = task_texts(args.task, args.num_problems, args.heldout_fraction)
     else:
       raise ValueError(f'--task "{args.task}" is no text task: text:NAME')

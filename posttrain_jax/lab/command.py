@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax import progress, runtime
 from posttrain_jax.lab import results
 from posttrain_jax.lab.stages import Lab
+from posttrain_jax.log import progress
+from posttrain_jax.run import runtime
 
 __all__ = ['main']
 

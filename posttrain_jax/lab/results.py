@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from posttrain_jax import accounting, metrics, report, statistics
-from posttrain_jax.blocks import filled
+from posttrain_jax import log, report
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.evals import statistics
+from posttrain_jax.evals.statistics import Claim
 from posttrain_jax.lab.stages import Lab, Trained
-from posttrain_jax.resolve import nearest
-from posttrain_jax.statistics import Claim
+from posttrain_jax.report.generated import filled
+from posttrain_jax.run import accounting
 
 __all__ = ['Arm', 'Measure', 'Study', 'best', 'total_account', 'write']
 
@@ -180,7 +182,7 @@ def results(
     ValueError: a measure that a claim names is not there, or in the full mode
       an arm.
   """
-  header = metrics.make_header({})
+  header = log.make_header({})
   claims = study.claims
   if mode != 'full':
     claims = [x for x in claims if {x.arm, x.against} <= arms.keys()]

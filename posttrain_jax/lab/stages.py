@@ -24,15 +24,18 @@ import numpy as np
 from flax import traverse_util
 from safetensors import flax as safetensors
 
-from posttrain_jax import accounting, drivers, metrics, progress, sweep
-from posttrain_jax import config as config_lib
-from posttrain_jax.types import PyTree
+from posttrain_jax import log, sweep
+from posttrain_jax.core import keys as keys_lib
+from posttrain_jax.core.types import PyTree
+from posttrain_jax.log import progress
+from posttrain_jax.run import accounting
+from posttrain_jax.run import config as config_lib
 
 __all__ = ['Lab', 'Trained']
 
 # What is folded into a seed's key for the problems of a measurement. Choices
 # are made on other problems than those that are reported.
-SPLITS = {'test': drivers.EVALUATION, 'validation': drivers.EVALUATION + 1}
+SPLITS = {'test': keys_lib.EVALUATION, 'validation': keys_lib.EVALUATION + 1}
 # Config keys that change nothing of what is learnt.
 _ASIDE = ('checkpoint.', 'eval.', 'log.', 'mesh.', 'seed', 'steps_per_call')
 FILE = 'stage.json'
@@ -258,7 +261,7 @@ class Lab:
         found.append(accounting.account(config, run.sizes, flops, steps))
       return found
 
-    header = metrics.make_header(config.to_dict())
+    header = log.make_header(config.to_dict())
     git = header['git'] or {'commit': 'unknown', 'dirty': False}
     commit = git['commit'][:7] + ('+' if git['dirty'] else '')
     saved = {
@@ -268,7 +271,7 @@ class Lab:
       'wall_seconds': took,
       'header': header,
     }
-    text = json.dumps(metrics.strict(saved), indent=1)
+    text = json.dumps(log.strict(saved), indent=1)
     (folder / FILE).write_text(text + '\n')
 
   def measure(
@@ -286,7 +289,7 @@ class Lab:
       began = time.monotonic()
       found = self._probed(trained, probe, base, split)
       saved = {'values': found, 'wall_seconds': time.monotonic() - began}
-      kept.write_text(json.dumps(metrics.strict(saved)) + '\n')
+      kept.write_text(json.dumps(log.strict(saved)) + '\n')
     saved = json.loads(kept.read_text())
     self._took[kept] = saved['wall_seconds']
     # JSON has no nan: it is kept as text.

@@ -23,8 +23,8 @@ keyword argument without a default is a further array to supply.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
-from posttrain_jax.types import Array
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array
 
 __all__ = ['carft', 'simcse', 'simcse_diff']
 

@@ -21,9 +21,9 @@ which is not multiplied back. For the sampled-token estimates of a KL see
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array
 from posttrain_jax.losses import numerics
-from posttrain_jax.types import Array
 
 __all__ = [
   'forward_kl',

@@ -34,8 +34,8 @@ the last counted token adds nothing; for a truncated row that drops a step.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
-from posttrain_jax.types import Array
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array
 
 __all__ = [
   'detailed_balance',

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.types import Array
+from posttrain_jax.core.types import Array
 
 # exp(80) is 5.5e34: its products with a batch still fit float32.
 MAX_EXPONENT = 80.0

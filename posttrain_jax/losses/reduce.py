@@ -18,7 +18,7 @@ padding: no function counts them.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
 
 __all__ = [
   'fixed_length',

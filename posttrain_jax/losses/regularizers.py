@@ -37,8 +37,8 @@ Coefficients are applied by the caller.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
-from posttrain_jax.types import Array, PyTree
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, PyTree
 
 __all__ = [
   'kl_k1',

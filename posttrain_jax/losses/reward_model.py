@@ -22,8 +22,8 @@ samples or for several attributes, each with its own signature.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
-from posttrain_jax.types import Array, PyTree
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, PyTree
 
 __all__ = ['adaptive_margin', 'bradley_terry', 'soft_label']
 

@@ -16,7 +16,7 @@ Every function is called the same way and averages nothing:
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
 
 __all__ = ['clipped_value', 'huber', 'unclipped']
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from posttrain_jax.core.types import Array
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.types import Array
 
 __all__ = ['Cache', 'Quantized', 'init_cache']
 

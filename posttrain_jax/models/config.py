@@ -6,7 +6,7 @@ The flags cover Llama, Qwen2, Qwen3 and what is built from the same blocks.
 import dataclasses
 import re
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
 
 
 @dataclasses.dataclass(frozen=True)

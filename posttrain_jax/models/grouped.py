@@ -15,10 +15,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, PyTree, TokenSignals
 from posttrain_jax.models import layers, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.scoring import score_tokens
-from posttrain_jax.types import Array, PyTree, TokenSignals
 
 __all__ = ['group_token_logps', 'stream_sizes']
 

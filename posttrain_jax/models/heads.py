@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.losses import contrastive
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.transformer import hidden_states
-from posttrain_jax.types import Array, PyTree
 
 __all__ = ['sequence_embedding', 'sequence_values']
 

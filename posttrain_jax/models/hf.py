@@ -21,10 +21,10 @@ import safetensors
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from posttrain_jax import trees
+from posttrain_jax.core import trees
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import read_config, read_json, to_json
-from posttrain_jax.types import Array, PyTree
 
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'

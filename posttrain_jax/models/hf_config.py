@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.models.config import ModelConfig, RopeScaling
-from posttrain_jax.resolve import nearest
 
 
 class Architecture(NamedTuple):

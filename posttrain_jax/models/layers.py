@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models.cache import Quantized
 from posttrain_jax.models.config import ModelConfig, RopeScaling
-from posttrain_jax.types import Array, PyTree
 
 # Large, but finite: a fully masked row gives a uniform softmax, not NaN.
 MASKED = -1e30

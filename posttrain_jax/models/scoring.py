@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, PyTree, TokenSignals
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.types import Array, PyTree, TokenSignals
 
 __all__ = ['score_tokens', 'unembed']
 

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.core.types import Array, PyTree, TokenSignals
 from posttrain_jax.models import cache as cache_lib
 from posttrain_jax.models import layers
 from posttrain_jax.models.cache import Cache
 from posttrain_jax.models.cache import init_cache as init_cache
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.scoring import score_tokens, unembed
-from posttrain_jax.types import Array, PyTree, TokenSignals
 
 
 class Param(NamedTuple):

@@ -8,10 +8,10 @@
 `python -m posttrain_jax.report WORKDIR` makes the comparison page of a workdir
 again from its summary.json and metrics files; of a study's folder, its page
 from results.json (`study.write`). With `--index` it makes the page over all
-studies of a folder (`study_index.write`).
+studies of a folder (`study.index.write`).
 """
 
-from posttrain_jax.report import study, study_index
+from posttrain_jax.report import study
 from posttrain_jax.report.comparison import (
   read_curves,
   regenerate,
@@ -34,6 +34,5 @@ __all__ = [
   'regenerate',
   'scatter_frontier',
   'study',
-  'study_index',
   'write_comparison',
 ]

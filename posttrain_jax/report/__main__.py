@@ -8,8 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from posttrain_jax.report import study, study_index
+from posttrain_jax.report import study
 from posttrain_jax.report.comparison import regenerate
+from posttrain_jax.report.study import index
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
   )
   chosen = parser.parse_args(arguments)
   if chosen.index:
-    make = study_index.write
+    make = index.write
   elif (Path(chosen.folder) / 'results.json').is_file():
     make = study.regenerate
   else:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from posttrain_jax import metrics
+from posttrain_jax import log
 from posttrain_jax.diagnostics import difference_interval
-from posttrain_jax.progress import clock, short
+from posttrain_jax.log.progress import clock, short
 from posttrain_jax.report import plots
 from posttrain_jax.report.page import Report
 from posttrain_jax.report.wording import how_to_read, verdict
@@ -43,7 +43,7 @@ def read_curves(workdir: str | os.PathLike, arms: list[str]) -> Curves:
     path = Path(workdir) / arm / 'metrics.jsonl'
     if not path.is_file():
       continue
-    _, rows = metrics.read(path)
+    _, rows = log.read(path)
     train = sorted(
       (row['step'], row.get('num_tokens', 0))
       for row in rows
@@ -119,7 +119,7 @@ def write_comparison(
   headers = {'': header} if header else _headers(workdir, list(arms))
   for name, content in headers.items():
     page.details(f'Configuration and environment {name}'.strip(), content)
-  page.details('Every number (summary)', metrics.strict(dict(summary)))
+  page.details('Every number (summary)', log.strict(dict(summary)))
   return page.write(workdir / 'report.html')
 
 
@@ -327,7 +327,7 @@ def _examples(page: Report, samples: list[dict]) -> None:
 def _headers(workdir: Path, arms: list[str]) -> dict[str, dict]:
   paths = {arm: workdir / arm / 'metrics.jsonl' for arm in arms}
   return {
-    f'of {arm}': metrics.read(path)[0]
+    f'of {arm}': log.read(path)[0]
     for arm, path in paths.items()
     if path.is_file()
   }

@@ -17,7 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from posttrain_jax.progress import short
+from posttrain_jax.log.progress import short
 from posttrain_jax.report import plots
 
 DPI = 180

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import slots as in_slots
@@ -17,7 +18,6 @@ from posttrain_jax.rollout import together
 from posttrain_jax.rollout.assemble import assemble, assemble_groups, place
 from posttrain_jax.rollout.guide import Guide, start_rows
 from posttrain_jax.rollout.work import Work, prefill
-from posttrain_jax.types import Array, PyTree, Rollout
 
 __all__ = ['assemble', 'assemble_groups', 'generate', 'place', 'row_keys']
 

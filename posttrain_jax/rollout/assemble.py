@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from posttrain_jax.types import Array, Batch, Rollout
+from posttrain_jax.core.types import Array, Batch, Rollout
 
 
 def place(values: Array, prompt_lengths: Array, total: int) -> Array:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout.guide import Guide, start_rows
 from posttrain_jax.rollout.work import prefill
-from posttrain_jax.types import Array, PyTree, Rollout
 
 __all__ = ['search']
 

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.types import Array
+from posttrain_jax.core.types import Array
 
 __all__ = ['greedy', 'min_p', 'sample', 'top_k', 'top_p', 'typical']
 TRUNCATING = ('greedy', 'min_p', 'top_k', 'top_p', 'typical')

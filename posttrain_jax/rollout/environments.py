@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, Example, PyTree
 from posttrain_jax.rollout.guide import (
   Guide,
   chain,
@@ -25,7 +26,6 @@ from posttrain_jax.rollout.guide import (
   replay,
   spread,
 )
-from posttrain_jax.types import Array, Example, PyTree
 
 __all__ = ['Environment', 'given', 'of', 'starts', 'steering']
 

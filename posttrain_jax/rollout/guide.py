@@ -24,8 +24,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.rollout.assemble import place
-from posttrain_jax.types import Array, PyTree, Rollout
 
 __all__ = [
   'Chain',

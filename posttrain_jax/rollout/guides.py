@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.resolve import arrays_of, nearest, resolve
+from posttrain_jax.core.resolve import arrays_of, nearest, resolve
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.rollout.guide import Guide, chain, next_of
-from posttrain_jax.types import Array, PyTree
 
 __all__ = [
   'allowed_tokens',

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posttrain_jax.core.types import PyTree, Rollout
 from posttrain_jax.rollout.guide import Guide, next_of
 from posttrain_jax.rollout.guides import prefix_state
-from posttrain_jax.types import PyTree, Rollout
 
 __all__ = ['Reaction', 'Turn', 'play', 'turn']
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
-from posttrain_jax.types import Array
+from posttrain_jax.core.types import Array
 
 __all__ = ['AXIS', 'SEED', 'any_run', 'seed_mesh', 'spread']
 

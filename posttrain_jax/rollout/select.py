@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.types import Array, Rollout
+from posttrain_jax.core.types import Array, Rollout
 
 __all__ = [
   'best_of_k_expected',

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import grow
 from posttrain_jax.rollout.runs import any_run
 from posttrain_jax.rollout.work import Drawn, Work
-from posttrain_jax.types import Array
 
 __all__ = ['decode']
 

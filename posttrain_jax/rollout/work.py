@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout.guide import Guide
-from posttrain_jax.types import Array, PyTree
 
 __all__ = ['Drawn', 'Work', 'prefill']
 

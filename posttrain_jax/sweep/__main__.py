@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from posttrain_jax import accounting, build, runtime, train
-from posttrain_jax import config as config_lib
-from posttrain_jax import metrics as metrics_lib
-from posttrain_jax import progress as progress_lib
-from posttrain_jax.resolve import nearest
+from posttrain_jax import log
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.log import progress
+from posttrain_jax.run import accounting, build, loop, runtime
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import runner, settings
 
 FLAGS = ('--config', '--sweep', '--list', '--random', '--seeds', '--first_seed',
@@ -104,7 +104,7 @@ def _check(member: settings.Member) -> None:
 
 def result(member: settings.Member, path: Path) -> dict[str, Any]:
   """A finished run's line of results.jsonl."""
-  _, rows = metrics_lib.read(path)
+  _, rows = log.read(path)
   trained = [row for row in rows if row['split'] == 'train']
   judged = [row for row in rows if row['split'] == 'eval']
   run = build.build(member.config)
@@ -154,7 +154,7 @@ def summary(results: Sequence[dict]) -> tuple[list[str], list[list[Any]]]:
 
 def write(results: Sequence[dict], workdir: Path) -> None:
   """results.jsonl and results.csv."""
-  lines = [json.dumps(metrics_lib.strict(row)) + '\n' for row in results]
+  lines = [json.dumps(log.strict(row)) + '\n' for row in results]
   (workdir / 'results.jsonl').write_text(''.join(lines))
   columns, table = summary(results)
   with (workdir / 'results.csv').open('w', newline='') as file:
@@ -179,19 +179,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime.prepare(runs=_alone(members))
     workdir = Path(flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    with progress_lib.Progress() as bar:
+    with progress.Progress() as bar:
       for group in runner.groups(members, workdir, flags.together):
         runner.run_group(group, workdir, bar)
     results = [result(m, runner.folder(workdir, m)) for m in members]
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
-  except train.Interrupted as stopped:
+  except loop.Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
   write(results, workdir)
   columns, table = summary(results)
-  progress_lib.table(f'{len(results)} runs', columns, table)
+  progress.table(f'{len(results)} runs', columns, table)
   print(f'look at {workdir / "results.csv"}')
   return 0
 

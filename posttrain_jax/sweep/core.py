@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from posttrain_jax import build, drivers, start
-from posttrain_jax import config as config_lib
+from posttrain_jax.core import keys as keys_lib
+from posttrain_jax.core.types import Array, PyTree, TrainState
 from posttrain_jax.rollout.runs import seed_mesh, spread
-from posttrain_jax.types import Array, PyTree, TrainState
+from posttrain_jax.run import build, drivers, roles
+from posttrain_jax.run import config as config_lib
 
 __all__ = ['Program', 'make_train', 'seed_mesh', 'spread', 'traceable']
 
@@ -48,16 +49,16 @@ def make_train(
       f'task.name="{config.task.name}", data.source: this run reads from the '
       'host at every step; take an in-graph task, or posttrain_jax.train'
     )
-  loaded = start.read(config, run.models)
+  loaded = roles.read(config, run.models)
 
   def train(key: Array, hparams: Mapping | None = None, params: PyTree = None):
     run = build.build(config_lib.with_values(config, dict(hparams or {})))
-    at_start = jax.random.fold_in(key, drivers.START)
+    at_start = jax.random.fold_in(key, keys_lib.START)
     given = loaded if params is None else params
-    scorer = start.scorer(config)
-    params = start.complete(given, run.models, at_start, scorer)
+    scorer = roles.scorer(config)
+    params = roles.complete(given, run.models, at_start, scorer)
     chunk = drivers.make_chunk(run.step, config.num_steps)
-    steps_key = jax.random.fold_in(key, drivers.STEPS)
+    steps_key = jax.random.fold_in(key, keys_lib.STEPS)
     return chunk(run.init(params), steps_key, jnp.int32(config.num_steps))
 
   return train
@@ -74,7 +75,7 @@ def traceable(config: Any, keys: Sequence[str]) -> tuple[str, ...]:
   if not in_graph(run):
     return ()
   state = jax.eval_shape(
-    lambda key: run.init(start.complete({}, run.models, key)),
+    lambda key: run.init(roles.complete({}, run.models, key)),
     jax.random.key(0),
   )
 
@@ -113,7 +114,7 @@ class Program:
     self.config = config
     self.run = build.build(config)
     self._names = tuple(names)
-    self._loaded = start.read(config, self.run.models)
+    self._loaded = roles.read(config, self.run.models)
     of_all = functools.partial(spread, mesh=mesh)
     self._start = jax.jit(of_all(self._one_start, (0, 0, 0, None)))
     self._chunk = jax.jit(
@@ -126,20 +127,20 @@ class Program:
     return build.build(config_lib.with_values(self.config, given))
 
   def _one_start(self, params, key, values, loaded):
-    at_start = jax.random.fold_in(key, drivers.START)
+    at_start = jax.random.fold_in(key, keys_lib.START)
     given = loaded if params is None else params
-    scorer = start.scorer(self.config)
-    params = start.complete(given, self.run.models, at_start, scorer)
+    scorer = roles.scorer(self.config)
+    params = roles.complete(given, self.run.models, at_start, scorer)
     return self._built(values).init(params)
 
   def _one_chunk(self, state, key, values, count):
     step = self._built(values).step
     chunk = drivers.make_chunk(step, self.config.steps_per_call)
-    return chunk(state, jax.random.fold_in(key, drivers.STEPS), count)
+    return chunk(state, jax.random.fold_in(key, keys_lib.STEPS), count)
 
   def _one_evaluation(self, params, key, values):
     del values  # an evaluator reads no hyperparameter
-    key = jax.random.fold_in(key, drivers.EVALUATION)
+    key = jax.random.fold_in(key, keys_lib.EVALUATION)
     return {
       name: evaluator(params, key)
       for name, evaluator in self.run.evaluators.items()

@@ -17,15 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax import (
-  build,
-  checkpoint,
-  states,
-  train,
-)
-from posttrain_jax import config as config_lib
-from posttrain_jax import metrics as metrics_lib
-from posttrain_jax import progress as progress_lib
+from posttrain_jax import log
+from posttrain_jax.evals import score
+from posttrain_jax.log import progress
+from posttrain_jax.run import build, checkpoint, loop
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import state as states
 from posttrain_jax.sweep.core import Program, in_graph, seed_mesh, traceable
 from posttrain_jax.sweep.settings import Member
 
@@ -132,16 +129,16 @@ def _cut(group, names, step, together) -> Iterator[Group]:
     yield Group(tuple(group[first : first + size]), names, step)
 
 
-def run_group(group: Group, workdir: Path, bar: progress_lib.Progress) -> None:
+def run_group(group: Group, workdir: Path, bar: progress.Progress) -> None:
   """Trains a group's runs to their end.
 
   Raises:
-    train.Interrupted: a signal came; every run's state is saved.
+    loop.Interrupted: a signal came; every run's state is saved.
   """
   if len(group.members) == 1:
     member = group.members[0]
     with contextlib.suppress(FloatingPointError):  # its metrics say so
-      train.train(
+      loop.train(
         member.config, folder(workdir, member), bar=bar, name=member.name
       )
     return
@@ -157,7 +154,7 @@ class _Together:
     self._config = config = group.config
     self._folders = [folder(workdir, m) for m in group.members]
     for member, path in zip(group.members, self._folders):
-      train.check_continues(member.config, path)
+      loop.check_continues(member.config, path)
     mesh = seed_mesh(len(group.members))
     self._program = Program(config, group.names, mesh)
     self._keys = jnp.stack([jax.random.key(m.seed) for m in group.members])
@@ -165,7 +162,7 @@ class _Together:
       jnp.asarray([_number(m.config, name) for m in group.members], jnp.float32)
       for name in group.names
     ]
-    self._stop = stack.enter_context(train.Stop())
+    self._stop = stack.enter_context(loop.Stop())
     self._savers = [
       stack.enter_context(checkpoint.Checkpointer(path, config.checkpoint.keep))
       for path in self._folders
@@ -174,9 +171,9 @@ class _Together:
     self._state = self._restored() if group.step else self._fresh()
     self._writers = [
       stack.enter_context(
-        metrics_lib.Writer(
+        log.Writer(
           path,
-          metrics_lib.make_header(m.config.to_dict()),
+          log.make_header(m.config.to_dict()),
           resume_step=group.step or None,
           tensorboard=config.log.tensorboard,
           wandb_project=config.log.wandb_project,
@@ -192,7 +189,7 @@ class _Together:
 
   def _fresh(self):
     for member, path in zip(self._members, self._folders):
-      train.save_run_config(path, member.config, self._program.run)
+      loop.save_run_config(path, member.config, self._program.run)
     return self._program.start(self._keys, self._values)
 
   def _restored(self):
@@ -210,7 +207,7 @@ class _Together:
     if self._step == 0 and config.eval.every > 0:
       self._evaluate()
     while self._step < config.num_steps:
-      until = train.next_stop(self._step, config) - self._step
+      until = loop.next_stop(self._step, config) - self._step
       began = time.monotonic()
       self._state, metrics, done = self._program.advance(
         self._state, self._keys, self._values, until
@@ -219,14 +216,14 @@ class _Together:
       self._write(metrics, time.monotonic() - began, done)
       self._step += done
       last = self._step == config.num_steps
-      if last or train.is_due(config.eval.every, self._step):
+      if last or loop.is_due(config.eval.every, self._step):
         self._evaluate()
       if (
-        last or stop.number or train.is_due(config.checkpoint.every, self._step)
+        last or stop.number or loop.is_due(config.checkpoint.every, self._step)
       ):
         self._save()
       if stop.number and not last:
-        raise train.Interrupted(stop.number, self._step)
+        raise loop.Interrupted(stop.number, self._step)
 
   def _write(self, metrics: dict, seconds: float, done: int) -> None:
     runs = len(self._members)
@@ -240,13 +237,13 @@ class _Together:
     means = {
       name: float(np.mean(x[:, -1]))
       for name, x in metrics.items()
-      if name in train.SHOWN
+      if name in loop.SHOWN
     }
     self._bar.update(self._handle, self._step + done, means)
 
   def _evaluate(self) -> None:
     found = self._program.evaluate(self._state.params, self._keys, self._values)
-    scores = train.gathered(found)
+    scores = score.gathered(found)
     for index, writer in enumerate(self._writers):
       own = {name: float(x[index]) for name, x in scores.items()}
       if own:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax import config as config_lib
+from posttrain_jax.run import config as config_lib
 
 __all__ = ['Member', 'grid', 'listed', 'members', 'parse_axis', 'sampled']
 

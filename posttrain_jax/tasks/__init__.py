@@ -25,7 +25,7 @@ import dataclasses
 import importlib
 from typing import Any
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
 
 __all__ = [
   'addition',

@@ -4,9 +4,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 
 @dataclasses.dataclass(frozen=True)

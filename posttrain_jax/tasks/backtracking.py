@@ -17,12 +17,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, split, vocab
-from posttrain_jax.tasks.search_cells import Branches, Coloring, Queens, Sudoku
-from posttrain_jax.tasks.search_numbers import Numbers
+from posttrain_jax.tasks.parts.search_cells import (
+  Branches,
+  Coloring,
+  Queens,
+  Sudoku,
+)
+from posttrain_jax.tasks.parts.search_numbers import Numbers
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 PUZZLES = {
   'sudoku': Sudoku,

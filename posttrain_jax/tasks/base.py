@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 
 def example(prompt: Text, answer: dict[str, Array], size: int) -> Example:

@@ -10,10 +10,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, Example, PyTree
 from posttrain_jax.rollout.environments import Environment
-from posttrain_jax.tasks import base, lists, turns, vocab
+from posttrain_jax.tasks import base, vocab
+from posttrain_jax.tasks.parts import lists, turns
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example, PyTree
 
 OPERATORS = '+-*'
 DIGITS = 9  # of the numbers that the tool reads and writes, at most

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Array, Example, PyTree
 from posttrain_jax.tasks import base, split, vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example, PyTree
 
 __all__ = ['Direction', 'Feedback', 'evaluated', 'knobs', 'wrap']
 

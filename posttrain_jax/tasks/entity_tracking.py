@@ -11,9 +11,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 
 def _text(tokens: Array) -> Text:

@@ -9,10 +9,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 SPLITS = ('train', 'heldout', 'all')
 MAX_PAIRS = 2**16

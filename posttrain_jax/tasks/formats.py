@@ -9,9 +9,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.tasks import base, lists, vocab
+from posttrain_jax.core.types import Array, Example
+from posttrain_jax.tasks import base, vocab
+from posttrain_jax.tasks.parts import lists
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 # The knob with a format's weight -> the letter that its answers begin with.
 LETTERS = {'direct': 'd', 'reverse': 'r', 'columns': 'c', 'program': 'p'}

@@ -10,9 +10,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.tasks import base, grids, vocab
+from posttrain_jax.core.types import Array, Example
+from posttrain_jax.tasks import base, vocab
+from posttrain_jax.tasks.parts import grids
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Array, Example, PyTree
 from posttrain_jax.rollout.environments import Environment
-from posttrain_jax.tasks import base, frozen_lake, grids, turns, vocab
+from posttrain_jax.tasks import base, frozen_lake, vocab
+from posttrain_jax.tasks.parts import grids, turns
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example, PyTree
 
 OBSERVE = ('full', 'none')
 # Where one goes who asked for 'udlr': straight on, to the left, to the right.

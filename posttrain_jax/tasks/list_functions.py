@@ -14,9 +14,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.tasks import base, lists, vocab
+from posttrain_jax.core.types import Array, Example
+from posttrain_jax.tasks import base, vocab
+from posttrain_jax.tasks.parts import lists
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 # A list is (digits [L] int32, count []); only the first `count` digits speak.
 List = tuple[Array, Array]

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.resolve import nearest
-from posttrain_jax.tasks import base, card_hands, expressions, vocab
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Array, Example
+from posttrain_jax.tasks import base, vocab
+from posttrain_jax.tasks.parts import card_hands, expressions
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 FACES = 'jqk'  # ranks 11, 12, 13
 RULES = {'ten': (10, 10, 10), 'rank': (11, 12, 13)}

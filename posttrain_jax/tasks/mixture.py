@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, split, vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 
 @dataclasses.dataclass(frozen=True)

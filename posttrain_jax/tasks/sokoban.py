@@ -15,9 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.tasks import base, grids, lists, vocab
+from posttrain_jax.core.types import Array, Example
+from posttrain_jax.tasks import base, vocab
+from posttrain_jax.tasks.parts import grids, lists
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 
 class _State(NamedTuple):

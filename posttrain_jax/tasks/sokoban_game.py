@@ -10,10 +10,11 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, Example, PyTree
 from posttrain_jax.rollout.environments import Environment
-from posttrain_jax.tasks import grids, sokoban, turns, vocab
+from posttrain_jax.tasks import sokoban, vocab
+from posttrain_jax.tasks.parts import grids, turns
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example, PyTree
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.types import Array, Example
+from posttrain_jax.core.types import Array, Example
 
 # (7/8)^256 < 1e-14: no draw runs out of tries at any sensible share.
 MAX_TRIES = 256

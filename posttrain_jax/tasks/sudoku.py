@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.resolve import nearest
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, vocab
 from posttrain_jax.tasks.vocab import Text
-from posttrain_jax.types import Array, Example
 
 ANSWERS = ('grid', 'holes')
 # No puzzle whose every clue is needed has more clues than this, so that many

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.types import Array
+from posttrain_jax.core.types import Array
 
 PAD, EOS, BOS, SEP = 0, 1, 2, 3
 SPECIAL = ('<pad>', '<eos>', '<bos>', '<sep>')

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
-from posttrain_jax.types import Array, TokenSignals
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, TokenSignals
 
 # exp(80) is 5.5e34: its products with a batch still fit float32.
 MAX_EXPONENT = 80.0

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, TokenSignals
 from posttrain_jax.token_weights.common import (
   detach,
   kept,
@@ -11,7 +12,6 @@ from posttrain_jax.token_weights.common import (
   top,
   unit,
 )
-from posttrain_jax.types import Array, TokenSignals
 
 __all__ = [
   'critical_tokens',

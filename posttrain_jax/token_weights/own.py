@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, TokenSignals
 from posttrain_jax.token_weights.common import (
   MAX_EXPONENT,
   detach,
@@ -11,7 +12,6 @@ from posttrain_jax.token_weights.common import (
   require,
   top,
 )
-from posttrain_jax.types import Array, TokenSignals
 
 __all__ = [
   'chord_phi',

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, TokenSignals
 from posttrain_jax.token_weights.common import (
   MAX_EXPONENT,
   kept,
@@ -12,7 +13,6 @@ from posttrain_jax.token_weights.common import (
   top,
   unit,
 )
-from posttrain_jax.types import Array, TokenSignals
 
 __all__ = ['q_tuning']
 

@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
+from posttrain_jax.core.resolve import arrays_of, nearest
+from posttrain_jax.core.types import Array, Batch, TokenSignals, TrainState
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of, nearest
 from posttrain_jax.trainers.objective import score
-from posttrain_jax.types import Array, Batch, TokenSignals, TrainState
 
 __all__ = [
   'BEFORE',

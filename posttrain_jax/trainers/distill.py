@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from posttrain_jax.core.types import Batch, TrainState
 from posttrain_jax.losses import distillation, reduce
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.trainers.objective import (
@@ -17,7 +18,6 @@ from posttrain_jax.trainers.objective import (
   score,
   with_mask,
 )
-from posttrain_jax.types import Batch, TrainState
 
 __all__ = ['make_objective']
 

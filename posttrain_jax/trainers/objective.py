@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.models import transformer
-from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of, resolve
-from posttrain_jax.trainers.shared import Shared
-from posttrain_jax.types import (
+from posttrain_jax.core.resolve import arrays_of, resolve
+from posttrain_jax.core.types import (
   Array,
   Batch,
   PyTree,
   TokenSignals,
   TrainState,
 )
+from posttrain_jax.models import transformer
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.trainers.shared import Shared
 
 __all__ = [
   'Metrics',

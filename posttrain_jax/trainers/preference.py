@@ -12,25 +12,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
+from posttrain_jax.core.resolve import active, arrays_of, lookup
+from posttrain_jax.core.types import (
+  Array,
+  Batch,
+  SequenceSignals,
+  TokenSignals,
+  TrainState,
+)
 from posttrain_jax.losses import preference, reward_model
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of, lookup
-from posttrain_jax.traced import active
 from posttrain_jax.trainers import arrays
 from posttrain_jax.trainers.objective import (
   Objective,
   bind,
   score,
   with_mask,
-)
-from posttrain_jax.types import (
-  Array,
-  Batch,
-  SequenceSignals,
-  TokenSignals,
-  TrainState,
 )
 
 __all__ = ['kind_of', 'make_objective', 'needs', 'room_of', 'side']

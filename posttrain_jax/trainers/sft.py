@@ -5,10 +5,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from posttrain_jax import masked, token_weights
+from posttrain_jax import token_weights
+from posttrain_jax.core import masked
+from posttrain_jax.core.resolve import arrays_of, lookup
+from posttrain_jax.core.types import Batch, TrainState
 from posttrain_jax.losses import reduce, supervised
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.resolve import arrays_of, lookup
 from posttrain_jax.trainers import arrays
 from posttrain_jax.trainers.objective import (
   Objective,
@@ -17,7 +19,6 @@ from posttrain_jax.trainers.objective import (
   score,
   with_mask,
 )
-from posttrain_jax.types import Batch, TrainState
 
 __all__ = ['check_packing', 'make_objective', 'needs', 'reads_values']
 

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, Batch, PyTree, TokenSignals
 from posttrain_jax.models import grouped
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.types import Array, Batch, PyTree, TokenSignals
 
 __all__ = ['Shared']
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked, sharding
-from posttrain_jax.types import Array, Batch, TrainState
+from posttrain_jax.core import masked, sharding
+from posttrain_jax.core.types import Array, Batch, TrainState
 
 __all__ = ['make_learn', 'make_refresh', 'make_step']
 

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from posttrain_jax import masked, sharding, trees
+from posttrain_jax.core import masked, sharding, trees
+from posttrain_jax.core.types import Array, Batch, PyTree, TrainState
 from posttrain_jax.trainers.objective import Objective
-from posttrain_jax.types import Array, Batch, PyTree, TrainState
 
 # Metrics of the whole minibatch take the largest token, not the mean.
 MAX_METRICS = ('sampling/sampling_logp_difference',)

@@ -19,10 +19,10 @@ import numpy as np
 from goldens import trl_batch
 from safetensors.numpy import load_file, save_file
 
+from posttrain_jax.core.types import SequenceSignals, TokenSignals
 from posttrain_jax.losses import reduce
 from posttrain_jax.models import heads, hf, transformer
 from posttrain_jax.token_weights import high_entropy
-from posttrain_jax.types import SequenceSignals, TokenSignals
 
 HERE = pathlib.Path(__file__).resolve().parent
 UNPAIRED = ('kto', 'apo_zero_unpaired')

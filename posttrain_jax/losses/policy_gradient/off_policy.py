@@ -7,7 +7,7 @@ The value of such a loss is no objective and means nothing.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
 from posttrain_jax.losses.policy_gradient import _common
 
 Array = jax.Array

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
 from posttrain_jax.losses.policy_gradient import _common
 
 Array = jax.Array

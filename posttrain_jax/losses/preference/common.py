@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, SequenceSignals
 from posttrain_jax.losses.reward_model import PairLoss, pair_metrics, smoothed
-from posttrain_jax.types import Array, SequenceSignals
 
 
 def alive(chosen: SequenceSignals, rejected: SequenceSignals) -> Array:

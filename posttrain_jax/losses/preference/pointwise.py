@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, SequenceSignals
 from posttrain_jax.losses.preference.common import (
   PairLoss,
   finish,
   quantile_loss,
   ratios,
 )
-from posttrain_jax.types import Array, SequenceSignals
 
 __all__ = [
   'aot_unpaired',

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, SequenceSignals
 from posttrain_jax.losses import numerics
 from posttrain_jax.losses.preference.common import (
   PairLoss,
@@ -12,7 +13,6 @@ from posttrain_jax.losses.preference.common import (
   score,
   smoothed,
 )
-from posttrain_jax.types import Array, SequenceSignals
 
 __all__ = [
   'aligned_sft',

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.types import Array, SequenceSignals
 from posttrain_jax.losses.preference.common import PairLoss, ratio
-from posttrain_jax.types import Array, SequenceSignals
 
 __all__ = ['apo_zero_unpaired', 'bco', 'kto']
 

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from posttrain_jax import masked
-from posttrain_jax.types import Array, TokenSignals
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, TokenSignals
 
 TokenLoss = tuple[Array, dict[str, Array]]
 

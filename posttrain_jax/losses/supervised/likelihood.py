@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, TokenSignals
 from posttrain_jax.losses import numerics
 from posttrain_jax.losses.supervised.common import (
   TokenLoss,
   keep_mean,
   require,
 )
-from posttrain_jax.types import Array, TokenSignals
 
 __all__ = [
   'dft',

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import masked
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import Array, TokenSignals
 from posttrain_jax.losses.supervised.common import TokenLoss, require
-from posttrain_jax.types import Array, TokenSignals
 
 __all__ = ['otr', 'otr_exact']
 

@@ -1,0 +1,1 @@
+"""What every room stands on: records, masks, trees, names, meshes, keys."""

@@ -1,0 +1,8 @@
+"""What a model can do, and how sure the numbers are.
+
+in_graph.py  `Evaluator`: greedy accuracy, pass@k, votes, beams, in one program
+on_host.py   the same for tasks whose verifier is Python
+score.py     every evaluator of a run, as one dict of numbers
+measures/    what an arm did to a model: diversity, calibration, divergences
+statistics/  intervals, paired tests, the rule that judges a claim
+"""

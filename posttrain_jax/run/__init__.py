@@ -1,0 +1,1 @@
+"""From a config to a finished run: build, state, drivers, loop, checkpoints."""

@@ -1,0 +1,44 @@
+"""The command line that the commands which train share."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.run import config as config_lib
+
+__all__ = ['parse']
+
+
+def parse(
+  argv: Sequence[str] | None, doc: str, prog: str = 'posttrain_jax.train'
+) -> tuple[Any, argparse.Namespace]:
+  """(config, flags) of a command line that trains.
+
+  argv  None: those of the process
+  doc   what --help prints above the flags
+
+  Raises:
+    ValueError: an unknown flag, key or name, with the nearest valid one.
+  """
+  items, rest = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
+  parser = argparse.ArgumentParser(
+    prog=f'python -m {prog}',
+    description=doc,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--config', required=True, help='configs/FILE.py[:ARGS]')
+  parser.add_argument('--workdir', help='the folder of the run')
+  parser.add_argument(
+    '--dry_run', action='store_true', help='print config and sizes, and stop'
+  )
+  flags, unknown = parser.parse_known_args(rest)
+  if unknown:
+    known = ['--config', '--workdir', '--dry_run', '--config.KEY=VALUE']
+    raise ValueError(
+      f'unknown flag "{unknown[0]}".{nearest(unknown[0], known)}'
+    )
+  if not flags.workdir and not flags.dry_run:
+    raise ValueError('--workdir is missing: the folder of the run')
+  return config_lib.load(flags.config, items), flags

@@ -1,0 +1,202 @@
+"""Ways to advance a run, one interface for the loop in train.py.
+
+  driver.advance(state, first_step, count) -> (state, metrics [done], done)
+  driver.position() -> JSON-able position of the data, saved with the state
+  driver.seek(position)   goes back to a saved position
+
+`done` <= count steps are taken. In-graph tasks take many steps in one compiled
+call; data and host tasks (`HostRL`) take one.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posttrain_jax.core import sharding
+from posttrain_jax.core.keys import run_key
+from posttrain_jax.core.types import Array, Rollout, TrainState
+from posttrain_jax.data.text_task import TextTask
+from posttrain_jax.data.tokenizers import Tokenizer
+from posttrain_jax.evals import on_host
+from posttrain_jax.run import inputs
+from posttrain_jax.trainers.rl import advantages
+
+Metrics = dict[str, Array]
+
+
+def make_chunk(step: Callable, size: int) -> Callable:
+  """`chunk(state, key, count) -> (state, metrics [size])`, jit-able.
+
+  `count` <= size steps of `step(state, key)`, each with its own key of the
+  run's; the number is a traced bound, so one program serves any distance to the
+  next evaluation or checkpoint, and a resumed run executes the same one.
+  """
+
+  def chunk(state: TrainState, key: Array, count: Array):
+    shapes = jax.eval_shape(step, state, key)[1]
+    buffers = jax.tree.map(
+      lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes
+    )
+
+    def body(index, carry):
+      state, buffers = carry
+      state, metrics = step(state, jax.random.fold_in(key, state.step))
+      write = lambda buffer, x: buffer.at[index].set(x)
+      return state, jax.tree.map(write, buffers, metrics)
+
+    return jax.lax.fori_loop(0, count, body, (state, buffers))
+
+  return chunk
+
+
+class InGraph:
+  """`step(state, key)` many times in one compiled program (`make_chunk`)."""
+
+  def __init__(self, step: Callable, seed: Any, steps_per_call: int):
+    self._size = steps_per_call
+    chunk = make_chunk(step, steps_per_call)
+    self._chunk = jax.jit(
+      lambda state, count: chunk(state, run_key(seed), count), donate_argnums=0
+    )
+
+  def advance(self, state: TrainState, first_step: int, count: int):
+    del first_step  # the state knows
+    count = min(count, self._size)
+    state, metrics = self._chunk(state, jnp.int32(count))
+    return state, {name: x[:count] for name, x in metrics.items()}, count
+
+  def lower(self, state: TrainState):
+    """The lowered program, for `plan` and tests."""
+    return self._chunk.lower(state, jnp.int32(1))
+
+  def position(self) -> dict:
+    return {}
+
+  def seek(self, position: dict) -> None:
+    del position
+
+
+class OnData:
+  """`step(state, batch)` on batches of a resumable iterator."""
+
+  def __init__(self, step: Callable, batches: Iterator[dict[str, np.ndarray]]):
+    self._step = jax.jit(step, donate_argnums=0)
+    self._batches = batches
+    # Taken when a batch is handed out: a save between two steps never skips.
+    self._position = batches.get_state()
+
+  def advance(self, state: TrainState, first_step: int, count: int):
+    del first_step, count
+    batch = inputs.to_batch(next(self._batches))
+    batch = jax.tree.map(_to_device, batch)
+    state, metrics = self._step(state, batch)
+    self._position = self._batches.get_state()
+    return state, {name: x[None] for name, x in metrics.items()}, 1
+
+  def position(self) -> dict:
+    return {'iterator': self._position.decode()}
+
+  def seek(self, position: dict) -> None:
+    self._batches.set_state(position['iterator'])
+    self._position = self._batches.get_state()
+
+
+def _to_device(x: np.ndarray) -> Array:
+  """A host batch, split over the mesh's rows where there is a mesh."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return jnp.asarray(x)
+  spec = sharding.fit(sharding.ROWS, x.shape, mesh)
+  place = jax.sharding.NamedSharding(mesh, spec)
+  if jax.process_count() > 1:
+    return jax.make_array_from_process_local_data(place, x)
+  return jax.device_put(x, place)
+
+
+class HostStep(NamedTuple):
+  """The halves of a step, from `rl.make_rollout` and `rl.make_learn`."""
+
+  generate: Callable[..., Rollout]
+  learn: Callable[..., tuple[TrainState, dict[str, Array]]]
+
+
+class HostRL:
+  """RL on a host task: generate (compiled), verify (Python), learn (compiled).
+
+  Step s trains on problems s * B .. s * B + B - 1, with the keys of the
+  in-graph step: the state's step says all there is to resume.
+  """
+
+  def __init__(
+    self,
+    step: HostStep,
+    task: TextTask,
+    tokenizer: Tokenizer,
+    seed: int,
+    prompts_per_step: int,
+  ):
+    if jax.process_count() > 1:
+      raise ValueError(
+        f'tasks "text:NAME" run on one process, not {jax.process_count()}'
+      )
+    self._task, self._tokenizer = task, tokenizer
+    self._seed, self._size = seed, prompts_per_step
+
+    def generate(params, prompts, prompt_mask, prompt_ids, key):
+      prompts, prompt_mask, prompt_ids = sharding.rows(
+        (prompts, prompt_mask, prompt_ids)
+      )
+      return sharding.rows(
+        step.generate(params, prompts, prompt_mask, prompt_ids, key)
+      )
+
+    self._generate = jax.jit(generate)
+
+    def learn(state, prompts, prompt_mask, samples, rewards, key):
+      state, metrics = step.learn(
+        state, prompts, prompt_mask, samples, rewards, key
+      )
+      return state, metrics | advantages.spent([samples])
+
+    self._learn = jax.jit(learn, donate_argnums=0)
+
+  def advance(self, state: TrainState, first_step: int, count: int):
+    """One step; `count` is at least that."""
+    del count
+    key = jax.random.fold_in(run_key(self._seed), first_step)
+    _, sample_key, update_key = jax.random.split(key, 3)
+    indices = first_step * self._size + np.arange(self._size)
+    counts = dict(self._task.counts)
+    prompts = self._task.batch(indices)
+    samples = self._generate(
+      state.params, **on_host.named(prompts), key=sample_key
+    )
+    jax.block_until_ready(samples)
+    began = time.monotonic()
+    rewards, _ = on_host.verified(
+      self._task, self._tokenizer, indices, samples, False
+    )
+    seconds = time.monotonic() - began
+    state, metrics = self._learn(
+      state,
+      prompts['prompt'],
+      prompts['prompt_mask'],
+      samples,
+      rewards,
+      update_key,
+    )
+    metrics = {name: x[None] for name, x in metrics.items()}
+    metrics['time/verify'] = np.array([seconds])
+    for name, now in self._task.counts.items():
+      metrics[f'host/{name}'] = np.array([float(now - counts[name])])
+    return state, metrics, 1
+
+  def position(self) -> dict:
+    return {}
+
+  def seek(self, position: dict) -> None:
+    del position

@@ -1,0 +1,215 @@
+"""What a run is fed from the host: a text task, or the records of a file."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.types import Batch
+from posttrain_jax.data import pipeline, tokenizers
+from posttrain_jax.data.text_task import PREFIX, TextTask, is_text
+from posttrain_jax.losses import preference
+
+__all__ = [
+  'PROVIDES',
+  'check',
+  'kinds',
+  'make_batches',
+  'make_text_task',
+  'on_data',
+  'open_source',
+  'provided',
+  'to_batch',
+]
+
+SOURCES = ('task', 'jsonl', 'tfds')
+# Records that a file of demonstrations may hold, and how many are looked at.
+SFT_KINDS = ('text', 'messages', 'completion')
+LOOKED_AT = 1000
+# Arrays that come with the rows of a kind.
+PROVIDES = {'unpaired': ('correct', 'mismatched')}
+
+
+def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
+  """The host task of `config.task`."""
+  entry = dict(config.task)
+  name = entry.pop('name').removeprefix(PREFIX)
+  knobs = dict(entry.pop('knobs'))
+  fraction = config.heldout_fraction
+  return TextTask(
+    name, tokenizer, knobs=knobs, heldout_fraction=fraction, **entry
+  )
+
+
+def on_data(config: Any) -> bool:
+  """Whether a run trains on records of a file."""
+  return config.paradigm != 'rl' and config.data.source != 'task'
+
+
+def kinds(config: Any) -> tuple[str, ...]:
+  """Kinds of records that the run's method trains on."""
+  if config.paradigm != 'preference':
+    return SFT_KINDS
+  unpaired = config.loss.name in preference.UNPAIRED
+  return ('unpaired',) if unpaired else ('preference',)
+
+
+def provided(config: Any) -> tuple[str, ...]:
+  """Names of the arrays that come with the rows of the run's file."""
+  return PROVIDES.get(kinds(config)[0], ())
+
+
+def _mismatched(rows: dict[str, np.ndarray]) -> Batch:
+  """Each prompt with the answer of the next row, cut at the row's width."""
+  tokens, mask = rows['tokens'], rows['mask']
+  width = tokens.shape[1]
+  columns = np.arange(width)[None]
+  counted = mask > 0
+  starts = np.where(counted.any(1), counted.argmax(1), 0)[:, None]
+  sizes = counted.sum(1)[:, None]
+  other_starts, other_sizes = np.roll(starts, -1, 0), np.roll(sizes, -1, 0)
+  # Padding rows neither give nor take an answer.
+  other_sizes = np.where(sizes > 0, other_sizes, 0)
+  index = np.clip(columns - starts + other_starts, 0, width - 1)
+  answer = np.take_along_axis(np.roll(tokens, -1, 0), index, axis=1)
+  inside = (columns >= starts) & (columns < starts + other_sizes)
+  real = (columns < starts) | inside
+  return Batch(
+    tokens=np.where(columns < starts, tokens, np.where(inside, answer, 0)),
+    mask=inside.astype(np.float32),
+    segment_ids=real.astype(np.int32),
+    positions=np.broadcast_to(columns, tokens.shape).astype(np.int32),
+  )
+
+
+def to_batch(raw: dict[str, Any]) -> Batch:
+  """A batch of `data.pipeline`, of any kind that is trained on.
+
+  Pairs become rows next to each other, chosen first; an unpaired batch gets
+  the extras `correct` [R] and `mismatched`.
+  """
+  if 'chosen' in raw:
+    zipped = lambda a, b: np.stack([a, b], 1).reshape(-1, *a.shape[1:])
+    return Batch(**jax.tree.map(zipped, raw['chosen'], raw['rejected']))
+  raw = dict(raw)
+  label = raw.pop('label', None)
+  batch = Batch(**raw)
+  if label is None:
+    return batch
+  return batch.replace(extras={
+    'correct': label.astype(np.float32), 'mismatched': _mismatched(raw)
+  })  # fmt: skip
+
+
+def check(config: Any) -> None:
+  """Raises ValueError unless data, task and tokenizer go together."""
+  if config.paradigm != 'rl':
+    data = config.data
+    if data.source not in SOURCES:
+      raise ValueError(
+        f'unknown data.source "{data.source}".{nearest(data.source, SOURCES)}'
+      )
+    if data.source == 'jsonl' and not data.path:
+      raise ValueError('data.source="jsonl" needs data.path: a file or a glob')
+    if data.source == 'tfds' and len(data.name.split(':')) != 2:
+      raise ValueError(
+        'data.source="tfds" needs data.name as BUILDER:SPLIT, not '
+        f'"{data.name}"'
+      )
+    if data.packing and config.paradigm == 'preference':
+      raise ValueError('data.packing=true is for demonstrations, not for pairs')
+    if on_data(config) and config.collect.name != 'oracle':
+      raise ValueError(
+        f'collect.name="{config.collect.name}" makes its rows from a task, not '
+        f'from data.source="{data.source}"'
+      )
+    if data.source == 'task' and (data.path or data.name or data.packing):
+      raise ValueError(
+        'data.path, data.name and data.packing are for data.source "jsonl" '
+        'and "tfds", not "task"'
+      )
+  text = is_text(config.task.name)
+  if text and config.paradigm in ('sft', 'preference', 'distill'):
+    if config.paradigm == 'preference' and not on_data(config):
+      raise ValueError(
+        f'task "{config.task.name}" runs on the host and gives no pairs: take '
+        'data.source="jsonl", or an in-graph task'
+      )
+    if not on_data(config) and config.collect.name != 'oracle':
+      raise ValueError(
+        f'collect.name="{config.collect.name}" is for in-graph tasks; task '
+        f'"{config.task.name}" gives its oracle\'s answers ("oracle")'
+      )
+  if text and config.tokenizer == 'task':
+    raise ValueError(
+      f'tokenizer="task" cannot write task "{config.task.name}": use "byte" or '
+      'a path to a tokenizer.json'
+    )
+  if not text and not on_data(config) and config.tokenizer != 'task':
+    raise ValueError(
+      f'tokenizer="{config.tokenizer}": in-graph tasks speak the vocabulary '
+      '"task"'
+    )
+
+
+def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
+  """The records of `config.data`, the first of them tokenised as a trial.
+
+  Raises:
+    ValueError: no such file, a record that cannot be trained on, or one that
+      is too long where `data.overlong` is 'error'.
+  """
+  data = config.data
+  if data.source == 'jsonl':
+    source = pipeline.JsonlSource(data.path)
+  else:
+    builder, split_name = data.name.split(':')
+    source = pipeline.TfdsSource(builder, split_name, data.path or None)
+  report = pipeline.preflight(
+    source,
+    tokenizer,
+    max_length=data.max_length,
+    overlong=data.overlong,
+    limit=LOOKED_AT,
+  )
+  if report['kind'] not in kinds(config):
+    method = {'sft': 'SFT', 'distill': 'distillation'}.get(
+      config.paradigm, f'"{config.loss.name}"'
+    )
+    raise ValueError(
+      f'{source[0].where}: {method} does not train on kind "{report["kind"]}".'
+      + nearest(report['kind'], kinds(config))
+    )
+  if report['errors'] or report['empty_loss'] == report['kept']:
+    raise ValueError(pipeline.format_report(report))
+  return source
+
+
+def make_batches(
+  config: Any, tokenizer: tokenizers.Tokenizer, task: Any, sizes: Any
+) -> Callable[[], pipeline.BatchIterator] | None:
+  """() -> batches of the records of the run; None: rows are made in-graph."""
+  if config.paradigm == 'rl':
+    return None
+  if on_data(config):
+    source, kind = open_source(config, tokenizer), None
+  elif isinstance(task, TextTask):
+    task.solve(0)  # a task without an oracle fails here
+    source, kind = pipeline.ListSource(task.records(), task.name), 'completion'
+  else:
+    return None
+  return lambda: pipeline.make_iterator(
+    source,
+    tokenizer,
+    # A pair is one record and two rows.
+    batch_size=sizes.prompts_per_step,
+    max_length=sizes.row_tokens,
+    kind=kind,
+    packing=config.data.packing,
+    overlong=config.data.overlong,
+    # A task's problems come in an order that is random already.
+    shuffle=on_data(config),
+    seed=config.seed,
+  )

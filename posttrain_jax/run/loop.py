@@ -1,0 +1,279 @@
+"""The loop of a run: steps, evaluations, checkpoints, and how it stops."""
+
+import contextlib
+import dataclasses
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from posttrain_jax import log
+from posttrain_jax.core import sharding
+from posttrain_jax.core.types import TrainState
+from posttrain_jax.evals import score
+from posttrain_jax.log import progress
+from posttrain_jax.run import build, checkpoint, drivers
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.state import (
+  abstract_state,
+  initial_state,
+  state_shardings,
+)
+
+# Shown beside the progress bar, where the run has them.
+SHOWN = (
+  'loss',
+  'reward',
+  'eval/accuracy',
+  'rewards/accuracies',
+  'frac_rows_kept',
+  'completions/mean_length',
+  'entropy',
+)
+# Keys that may differ between a run and its continuation.
+FREE_KEYS = ('num_steps', 'steps_per_call', 'eval.', 'checkpoint.', 'log.',
+             'mesh.')  # fmt: skip
+
+
+class Interrupted(Exception):
+  """The run was asked to stop; its state is saved."""
+
+  def __init__(self, number: int, step: int):
+    super().__init__(f'stopped by {signal.Signals(number).name} at step {step}')
+    self.number = number
+
+
+class Stop:
+  """Turns Ctrl-C and SIGTERM into a flag that the loop looks at."""
+
+  def __init__(self):
+    self.number = 0
+
+  def __enter__(self) -> 'Stop':
+    self._old = {}
+    # Only the main thread may set handlers; elsewhere signals stay as they are.
+    with contextlib.suppress(ValueError):
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._old[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *exception) -> None:
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number, frame) -> None:
+    if self.number:  # a second one does not wait
+      raise KeyboardInterrupt
+    self.number = number
+    print('\nsaving, then stopping (again to stop at once)', flush=True)
+
+
+def check_continues(config: Any, workdir: Path) -> None:
+  """Raises ValueError if `workdir` holds a run of another config."""
+  saved = checkpoint.load_config(workdir)
+  if saved is None:
+    return
+  old = config_lib.completed(saved['config']).to_dict()
+  old = config_lib.flatten(json.loads(json.dumps(old)))
+  new = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
+  changed = [
+    f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS)
+  ]
+  if changed:
+    raise ValueError(
+      f'{workdir} holds a run of another config; use another --workdir, or '
+      'undo: ' + '; '.join(changed)
+    )
+
+
+def next_stop(step: int, config: Any) -> int:
+  """The next step at which something happens on the host."""
+  stops = [config.num_steps]
+  for every in (config.eval.every, config.checkpoint.every):
+    if every > 0:
+      stops.append((step // every + 1) * every)
+  return min(stops)
+
+
+def check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
+  losses = np.asarray(metrics['loss'])
+  if not np.all(np.isfinite(losses)):
+    bad = first_step + int(np.argmax(~np.isfinite(losses)))
+    raise FloatingPointError(
+      f'loss is {losses[bad - first_step]} at step {bad}; the last checkpoint '
+      'is from before it'
+    )
+
+
+@dataclasses.dataclass
+class _Recorder:
+  """What the loop does on the host with finished steps."""
+
+  writer: log.Writer
+  bar: progress.Progress
+  handle: int
+  shown: dict[str, float] = dataclasses.field(default_factory=dict)
+  pending: Any = None
+  mark: float = 0.0
+
+  def push(self, first_step: int, metrics: dict, done: int) -> None:
+    """Takes the metrics of steps just dispatched; handles the ones before."""
+    self.drain()
+    self.pending = (first_step, metrics, done)
+
+  def drain(self) -> None:
+    """Waits for the pending steps, then writes and shows them."""
+    if self.pending is None:
+      return
+    first_step, metrics, done = self.pending
+    self.pending = None
+    metrics = {name: np.asarray(x) for name, x in metrics.items()}
+    now = time.monotonic()
+    seconds = (now - self.mark) / done
+    self.mark = now
+    check_finite(metrics, first_step)
+    metrics['time/step'] = np.full(done, seconds)
+    metrics['perf/tokens_per_second'] = metrics['num_tokens'] / seconds
+    self.writer.write_stacked(first_step, metrics)
+    last = {k: float(v[-1]) for k, v in metrics.items()}
+    self.show(first_step + done - 1, last)
+
+  def show(self, step: int, metrics: dict[str, float]) -> None:
+    self.shown |= {k: metrics[k] for k in SHOWN if k in metrics}
+    self.bar.update(self.handle, step, self.shown)
+
+
+def make_driver(run: build.Run, config: Any):
+  """The driver of a run: in-graph steps, steps on data or on a host task."""
+  if isinstance(run.step, drivers.HostStep):
+    return drivers.HostRL(
+      run.step, run.task, run.tokenizer, config.seed, run.sizes.prompts_per_step
+    )
+  if run.batches is not None:
+    return drivers.OnData(run.step, run.batches())
+  return drivers.InGraph(run.step, config.seed, config.steps_per_call)
+
+
+def _start(
+  run: build.Run,
+  mesh: jax.sharding.Mesh,
+  config: Any,
+  saver: checkpoint.Checkpointer,
+  driver: Any,
+) -> TrainState:
+  """The state that a run goes on from; the driver is set to its position."""
+  if saver.latest is None:
+    return initial_state(run, mesh, config)
+  shapes = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    abstract_state(run),
+    state_shardings(run, mesh),
+  )
+  state, position = saver.restore(shapes)
+  driver.seek(position)
+  return state
+
+
+def train(
+  config: Any,
+  workdir: str | Path,
+  *,
+  bar: progress.Progress | None = None,
+  name: str = 'train',
+) -> tuple[build.Run, TrainState, dict[str, float]]:
+  """Trains to `config.num_steps`, resuming what is in `workdir`.
+
+  Returns the run, its final state and the last evaluation.
+
+  Raises:
+    ValueError: a config that cannot work, before anything is compiled.
+    Interrupted: a signal came; the state is saved.
+    FloatingPointError: the loss is no number.
+  """
+  workdir = Path(workdir)
+  run = build.build(config)
+  check_continues(config, workdir)
+  mesh = sharding.make_mesh(config.mesh)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(jax.set_mesh(mesh))
+    saver = stack.enter_context(
+      checkpoint.Checkpointer(workdir, config.checkpoint.keep)
+    )
+    stop = stack.enter_context(Stop())
+    driver = make_driver(run, config)
+    resumed = saver.latest
+    state = _start(run, mesh, config, saver, driver)
+    if resumed is None:
+      save_run_config(workdir, config, run)
+    step = int(state.step)
+    if step >= config.num_steps:
+      print(f'{workdir}: finished at step {step}; nothing left to do')
+      return (
+        run,
+        state,
+        score.evaluate(run.evaluators, state.params, config.seed),
+      )
+    header = log.make_header(config.to_dict())
+    writer = stack.enter_context(
+      log.Writer(
+        workdir,
+        header,
+        resume_step=resumed,
+        tensorboard=config.log.tensorboard,
+        wandb_project=config.log.wandb_project,
+      )
+    )
+    if bar is None:
+      bar = stack.enter_context(progress.Progress())
+    recorder = _Recorder(writer, bar, bar.task(name, config.num_steps))
+    scores: dict[str, float] = {}
+    if resumed is None and config.eval.every > 0 and run.evaluators:
+      scores = score.evaluate(run.evaluators, state.params, config.seed)
+      writer.write(0, scores, split='eval')
+      recorder.show(0, scores)
+    recorder.mark = time.monotonic()
+    while step < config.num_steps:
+      state, metrics, done = driver.advance(
+        state, step, next_stop(step, config) - step
+      )
+      recorder.push(step + 1, metrics, done)
+      step += done
+      last = step == config.num_steps
+      if last or is_due(config.eval.every, step):
+        recorder.drain()
+        scores = score.evaluate(run.evaluators, state.params, config.seed)
+        if scores:
+          writer.write(step, scores, split='eval')
+          recorder.show(step, scores)
+        recorder.mark = time.monotonic()
+      if last or stop.number or is_due(config.checkpoint.every, step):
+        recorder.drain()
+        writer.flush()
+        saver.save(step, state, driver.position())
+        recorder.mark = time.monotonic()
+      if stop.number and not last:
+        saver.wait()
+        raise Interrupted(stop.number, step)
+  return run, state, scores
+
+
+def is_due(every: int, step: int) -> bool:
+  return every > 0 and step % every == 0
+
+
+def save_run_config(workdir: Path, config: Any, run: build.Run) -> None:
+  """config.json: the config, and the model that it resolved to."""
+  checkpoint.save_config(
+    workdir,
+    {
+      'config': config.to_dict(),
+      'resolved_model': dataclasses.asdict(run.model),
+      'sizes': run.sizes.to_dict(),
+    },
+  )

@@ -1,0 +1,182 @@
+"""The models of a run and the parameters that they start from.
+
+A run trains one model, 'policy'. Further roles are frozen: 'ref', and those of
+`config.others` ('teacher', 'base', ...). A role with a path is read from there;
+without one it is the policy as the run starts.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.core import trees
+from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.models import hf, transformer
+from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
+from posttrain_jax.models.hf_config import read_config
+from posttrain_jax.run import checkpoint
+
+__all__ = [
+  'Start',
+  'complete',
+  'make_model',
+  'make_models',
+  'model_fields',
+  'read',
+  'scorer',
+]
+
+# {role: parameters}; 'policy' is always there
+Start = dict[str, PyTree]
+
+# What a model that is read from disk says itself.
+SHAPE = ('preset', 'sliding_window')
+
+
+def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
+  """ModelConfig fields of a JSON dict."""
+  fields = dict(saved)
+  if fields.get('rope_scaling'):
+    fields['rope_scaling'] = RopeScaling(**fields['rope_scaling'])
+  return fields
+
+
+def _is_hf_folder(path: str) -> bool:
+  return bool(path) and any(Path(path).glob('*.safetensors*'))
+
+
+def _read_model(path: str) -> ModelConfig:
+  """The model saved at a path: a run, or a Hugging Face folder."""
+  if _is_hf_folder(path):
+    return read_config(Path(path))
+  workdir, _ = checkpoint.find(path)
+  saved = checkpoint.load_config(workdir)
+  if saved is None or 'resolved_model' not in saved:
+    raise ValueError(f'{workdir}/{checkpoint.CONFIG}: not a run of train.py')
+  return ModelConfig(**model_fields(saved['resolved_model']))
+
+
+def make_model(
+  config: Any, vocab_size: int, value_head: bool = False
+) -> ModelConfig:
+  """The model that a run trains: the preset's, or that of `init_from`.
+
+  Raises:
+    ValueError: unknown preset; no model at `init_from`; a tokenizer with more
+      tokens than the model.
+  """
+  wanted = {**dict(config.model), 'value_head': value_head}
+  made = {key: wanted.pop(key) for key in SHAPE}
+  if not config.init_from:
+    return make_config(vocab_size=vocab_size, **made, **wanted)
+  found = dataclasses.replace(_read_model(config.init_from), **wanted)
+  if vocab_size > found.vocab_size:
+    raise ValueError(
+      f'tokenizer "{config.tokenizer}" has {vocab_size} tokens, the model of '
+      f'{config.init_from} only {found.vocab_size}'
+    )
+  return found
+
+
+def _path(config: Any, role: str) -> str:
+  if role == 'policy':
+    return config.init_from
+  if role == 'ref':
+    return config.ref.path
+  return dict(config.get('others', {})).get(role, '')
+
+
+def make_models(
+  config: Any, policy: ModelConfig, roles: set[str]
+) -> dict[str, ModelConfig]:
+  """{role: ModelConfig} of 'policy', 'ref' and `roles`.
+
+  Raises:
+    ValueError: no model at a role's path.
+  """
+  wanted = dict(config.model)
+  for key in SHAPE:
+    wanted.pop(key)
+  models = {'policy': policy}
+  for role in sorted(roles | {'ref'}):
+    path = _path(config, role)
+    models[role] = policy
+    if path:
+      models[role] = dataclasses.replace(_read_model(path), **wanted)
+    scores = role == scorer(config)
+    if path or scores:
+      models[role] = dataclasses.replace(models[role], value_head=scores)
+  return models
+
+
+def scorer(config: Any) -> str:
+  """The role whose score is the reward of an RL run; '': the task's verifier
+  judges."""
+  return config.reward.model if config.paradigm == 'rl' else ''
+
+
+def _read_params(path: str, model: ModelConfig) -> PyTree:
+  if _is_hf_folder(path):
+    return hf.load(path, param_dtype=model.param_dtype)[1]
+  return checkpoint.load_params(path)
+
+
+def read(config: Any, models: dict[str, ModelConfig]) -> Start:
+  """What is on disk: parameters of each role that has a path.
+
+  models  the roles that the run holds, 'policy' among them
+  """
+  paths = {role: _path(config, role) for role in models}
+  return {
+    role: _read_params(path, models[role])
+    for role, path in paths.items()
+    if path
+  }
+
+
+def complete(
+  loaded: Start,
+  models: dict[str, ModelConfig],
+  key: Array,
+  scorer: str = '',
+) -> Start:
+  """Fresh parameters of the policy and of each role in `loaded`, overlaid.
+
+  A value head that a loaded model does not have starts fresh (zeros); roles
+  that the run does not hold are left out.
+
+  scorer  role of a reward model, whose head has to be loaded
+
+  Raises:
+    ValueError: a loaded array has another shape than the model's; a reward
+      model is not there, or has no value head.
+  """
+  if scorer and 'value_head' not in loaded.get(scorer, {}):
+    found = 'has no value head' if scorer in loaded else 'is empty'
+    raise ValueError(
+      f'reward.model="{scorer}": others.{scorer} {found}; give a reward model, '
+      'a run of configs/preference.py:recipe=reward_model'
+    )
+  start = {}
+  for role in {'policy': None, **loaded}:
+    if role not in models:
+      continue
+    params = transformer.init(key, models[role])
+    there = {k: x for k, x in loaded.get(role, {}).items() if k in params}
+    start[role] = {**params, **there}
+    wanted = jax.tree_util.tree_leaves_with_path(params)
+    for (path, ours), theirs in zip(wanted, jax.tree.leaves(start[role])):
+      if ours.shape != theirs.shape:
+        raise ValueError(
+          f'"{role}" has {trees.path_name(path)} of shape {theirs.shape}, the '
+          f'model of this run needs {ours.shape}'
+        )
+  return start
+
+
+def role_params(start: Start, role: str) -> PyTree:
+  """A frozen copy of a role's parameters."""
+  return jax.tree.map(jnp.copy, start.get(role, start['policy']))

@@ -1,0 +1,99 @@
+"""Optimizers and schedules from a config, as optax transformations."""
+
+import math
+import re
+from typing import Any
+
+import optax
+
+from posttrain_jax.core import trees
+from posttrain_jax.core.resolve import active, nearest
+from posttrain_jax.core.types import PyTree
+
+SCHEDULES = ('constant', 'linear', 'cosine')
+OPTIMIZERS = ('adamw', 'sgd', 'lion')
+# Norm weights and biases are not pulled to zero.
+NO_DECAY = 'norm|bias'
+
+
+def make_schedule(config: Any, num_updates: int):
+  """Multiplier of the learning rate by optimizer update: warmup, then decay.
+
+  config  .schedule, .warmup_updates, .final_fraction (of the peak, at the end)
+
+  Raises:
+    ValueError: unknown schedule, or a warmup that is longer than the run.
+  """
+  if config.schedule not in SCHEDULES:
+    raise ValueError(
+      f'unknown optimizer.schedule "{config.schedule}".'
+      + nearest(config.schedule, SCHEDULES)
+    )
+  warmup = config.warmup_updates
+  if not 0 <= warmup <= num_updates:
+    raise ValueError(
+      f'optimizer.warmup_updates={warmup} is not in 0..{num_updates}, the '
+      'updates of this run'
+    )
+  decay, final = max(num_updates - warmup, 1), config.final_fraction
+  after = {
+    'constant': lambda: optax.constant_schedule(1.0),
+    'linear': lambda: optax.linear_schedule(1.0, final, decay),
+    'cosine': lambda: optax.cosine_decay_schedule(1.0, decay, final),
+  }[config.schedule]()
+  if warmup == 0:
+    return after
+  # The first update already moves: 1/warmup, 2/warmup, ..., 1.
+  rise = lambda count: (count + 1.0) / warmup
+  return optax.join_schedules([rise, after], [warmup])
+
+
+def make_optimizer(
+  config: Any,
+  params: PyTree,
+  num_updates: int,
+) -> optax.GradientTransformation:
+  """Clipping, optimizer, weight decay, schedule and frozen parameters.
+
+  config       the `optimizer` part of a run's config; `lr`, `weight_decay`,
+               `b1`, `b2`, `eps` and `final_fraction` may be traced (sweeps)
+  params       the parameters (or their shapes), for the regex masks
+  num_updates  optimizer updates of the whole run
+
+  Raises:
+    ValueError: unknown name, or a freeze pattern that matches nothing.
+  """
+  if config.name not in OPTIMIZERS:
+    raise ValueError(
+      f'unknown optimizer.name "{config.name}".'
+      + nearest(config.name, OPTIMIZERS)
+    )
+  schedule = make_schedule(config, num_updates)
+  decayed = trees.map_by_path(
+    lambda name, _: not re.search(NO_DECAY, name), params
+  )
+  direction = {
+    'adamw': lambda: optax.scale_by_adam(config.b1, config.b2, config.eps),
+    'lion': lambda: optax.scale_by_lion(config.b1, config.b2),
+    'sgd': lambda: optax.trace(config.b1),
+  }[config.name]()
+  steps = []
+  if config.max_grad_norm > 0 and math.isfinite(config.max_grad_norm):
+    steps.append(optax.clip_by_global_norm(config.max_grad_norm))
+  steps.append(direction)
+  if active(config.weight_decay):
+    steps.append(optax.add_decayed_weights(config.weight_decay, decayed))
+  steps.append(
+    optax.scale_by_schedule(lambda count: -config.lr * schedule(count))
+  )
+  optimizer = optax.chain(*steps)
+  if not config.freeze:
+    return optimizer
+  labels = trees.map_by_path(
+    lambda _, frozen: 'frozen' if frozen else 'trained',
+    trees.regex_mask(params, tuple(config.freeze)),
+  )
+  # Frozen parameters have no moments, no decay and no share in the norm.
+  return optax.multi_transform(
+    {'trained': optimizer, 'frozen': optax.set_to_zero()}, labels
+  )

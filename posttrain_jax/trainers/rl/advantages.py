@@ -1,0 +1,135 @@
+"""From the verifier's rewards to what each token of a batch is told."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from posttrain_jax import advantages as advantages_room
+from posttrain_jax import rollout
+from posttrain_jax.core import masked
+from posttrain_jax.core.types import (
+  Array,
+  Batch,
+  Rollout,
+)
+from posttrain_jax.rewards import tokens as token_rewards
+from posttrain_jax.trainers.objective import bind
+
+__all__ = [
+  'make_token_advantages',
+  'spent',
+]
+
+
+def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
+  """(rewards, batch, old_values, expert_rewards, penalty, dense, **arrays) ->
+  the batch with advantages [R, T], returns where there is a critic, and the
+  advantages [B, D] of demonstrations, or None.
+
+  rewards         [B, G] of the policy's own answers
+  expert_rewards  [B, D] of demonstrations that share the group, or None
+  penalty         [R, T] taken off the tokens' rewards, or None
+  dense           [B, G, C] rewards of completion tokens, added to the
+                  verifier's, or None
+  """
+  critic = config.advantage.name == 'gae'
+  of = lambda part: bind(advantages_room, part, supplied=('greedy_rewards',))
+  compare = whiten = None
+  if critic:
+    hparams = dict(config.advantage)
+    whiten = hparams.pop('whiten')
+    hparams.pop('name')
+    estimate = functools.partial(advantages_room.gae, **hparams)
+  else:
+    compare = of(config.advantage)
+  apart = config.expert_advantage.name != 'none'
+  judge = of(config.expert_advantage) if apart else compare
+
+  def of_completions(rewards, expert_rewards, given):
+    """(own [B, G], demonstrations' [B, D] or None)."""
+    if expert_rewards is None:
+      return compare(rewards, **given), None
+    size = rewards.shape[1]
+    mixed = jnp.concatenate([rewards, expert_rewards], axis=1)
+    theirs = judge(mixed, **given)[:, size:]
+    if critic:
+      return None, theirs
+    if apart:
+      return compare(rewards, **given), theirs
+    return compare(mixed, **given)[:, :size], theirs
+
+  def token_advantages(
+    rewards: Array,
+    batch: Batch,
+    old_values: Array | None = None,
+    expert_rewards: Array | None = None,
+    penalty: Array | None = None,
+    dense: Array | None = None,
+    **given: Array,
+  ):
+    theirs = None
+    if dense is not None:
+      flat = lambda x: x.reshape(-1, x.shape[-1])
+      at_tokens = lambda x: rollout.place(
+        flat(x), batch.starts, batch.mask.shape[1]
+      )
+    if not critic:
+      if penalty is not None:
+        rewards = rewards - jnp.sum(penalty, axis=1).reshape(rewards.shape)
+      own, theirs = of_completions(rewards, expert_rewards, given)
+      spread = own.reshape(-1)[:, None] * batch.mask
+      if dense is not None:
+        mask = jnp.ones_like(dense)
+        spread = spread + batch.mask * at_tokens(
+          token_rewards.group_advantages(dense, mask)
+        )
+      return batch.replace(advantages=spread), theirs
+    if expert_rewards is not None:
+      _, theirs = of_completions(rewards, expert_rewards, given)
+    # The verifier's reward comes with the last token of the completion.
+    earned = advantages_room.last_token_rewards(rewards.reshape(-1), batch.mask)
+    if penalty is not None:
+      earned = earned - penalty
+    if dense is not None:
+      earned = earned + at_tokens(dense)
+    advantage, returns = estimate(earned, old_values, batch.mask)
+    if whiten:
+      advantage = masked.whiten(advantage, batch.mask)
+    batch = batch.replace(
+      advantages=advantage, returns=returns, old_values=old_values
+    )
+    return batch, theirs
+
+  return token_advantages
+
+
+def spent(
+  drawn: Sequence[Rollout],
+  beside: dict[str, tuple[Rollout, Array]] | None = None,
+  prefixes: bool = False,
+) -> dict[str, Array]:
+  """What a step's answers took, for `accounting`.
+
+  drawn     answers [B, G, C] of the policy: the group's, greedy ones
+  beside    {kind of `guests.KINDS`: (answers [B, k, C], rewards)}
+  prefixes  each answer of the group was judged at each of its tokens too
+
+  Demonstrations count as such, and the tokens of one that an answer begins with
+  are not the policy's.
+  """
+  beside = beside or {}
+  written = [
+    *drawn,
+    *(x for kind, (x, _) in beside.items() if kind != 'expert'),
+  ]
+  judged = [*drawn, *(x for x, _ in beside.values())]
+  shown = [x for kind, (x, _) in beside.items() if kind in ('expert', 'prefix')]
+  answers = lambda rows: sum(x.mask.shape[0] * x.mask.shape[1] for x in rows)
+  verified = answers(judged) + (drawn[0].mask.size if prefixes else 0)
+  return {
+    'num_generated': sum(x.num_generated() for x in written),
+    'num_verified': jnp.float32(verified),
+    'num_demonstrations': jnp.float32(answers(shown)),
+  }

@@ -1,0 +1,275 @@
+"""What an RL config asks for, and what cannot work."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from posttrain_jax import advantages as advantages_room
+from posttrain_jax import token_weights
+from posttrain_jax.core.resolve import active, arrays_of, lookup, nearest
+from posttrain_jax.core.types import Example, PyTree
+from posttrain_jax.data.text_task import is_text
+from posttrain_jax.losses import flow, regularizers
+from posttrain_jax.rollout import environments, guides
+from posttrain_jax.rollout.guide import Guide, chain
+from posttrain_jax.trainers.rl import guests, objective, prefixes
+
+__all__ = [
+  'check',
+  'make_guide',
+  'make_start',
+  'needs_greedy',
+  'needs_prefixes',
+  'needs_reference',
+]
+
+
+def needs_reference(config: Any) -> bool:
+  """Whether a run keeps the policy that it started from."""
+  return any(objective.penalised(config, x) for x in ('loss', 'reward'))
+
+
+def needs_greedy(config: Any) -> bool:
+  """Whether the advantage compares with the greedy answer (ReMax)."""
+  if config.advantage.name == 'gae':
+    return False
+  named = lookup(advantages_room, config.advantage.name)
+  return 'greedy_rewards' in arrays_of(named)
+
+
+def _needs_graph(config: Any) -> str:
+  """What only an in-graph task gives and the config asks for, or ''."""
+  if needs_greedy(config):
+    return f'advantage "{config.advantage.name}" needs greedy answers'
+  if guests.with_experts(config):
+    return f'demos_per_prompt={config.demos_per_prompt} needs demonstrations'
+  if guests.exploring(config):
+    return f'explore.per_prompt={config.explore.per_prompt} needs more answers'
+  if prefixes.used(config):
+    return f'prefix.per_prompt={config.prefix.per_prompt} needs demonstrations'
+  if config.token_rewards.name != 'none':
+    return f'token_rewards "{config.token_rewards.name}" needs the oracle'
+  if config.reward.model:
+    return (
+      f'reward.model="{config.reward.model}" scores token ids of in-graph '
+      'examples'
+    )
+  if needs_prefixes(config):
+    return f'loss "{config.loss.name}" needs rewards of unfinished answers'
+  return ''
+
+
+def needs_prefixes(config: Any) -> bool:
+  """Whether unfinished answers are judged too."""
+  return 'state_log_rewards' in objective.loss_arrays(config)
+
+
+def make_guide(
+  config: Any, task: Any, eos_id: int, vocab_size: int
+) -> Guide | None:
+  """What steers a run's own answers: the task's environment, then
+  `config.guides`."""
+  own = guides.make(config.guides, eos_id=eos_id, vocab_size=vocab_size)
+  return chain(environments.of(task), own)
+
+
+def make_start(
+  task: Any, guide: Guide | None
+) -> Callable[[Example], PyTree] | None:
+  """(examples) -> states [B, ...] of `make_guide`'s guide, where the task has
+  an environment; None: a guide knows how to start."""
+  environment = environments.of(task)
+  if environment is None:
+    return None
+  own = None if guide == environment else guide.parts[1]
+  return functools.partial(environments.starts, task, own)
+
+
+def check(config: Any) -> None:
+  """Raises ValueError for parts of an RL config that cannot work together."""
+  if config.decoder.name == 'greedy':
+    raise ValueError(
+      'decoder "greedy" draws nothing, and there is nothing to learn from '
+      'equal answers; take "sample" or one that truncates, such as "top_p"'
+    )
+  if config.old_logps not in ('sampler', 'learner'):
+    raise ValueError(
+      f'old_logps="{config.old_logps}".'
+      + nearest(config.old_logps, ('sampler', 'learner'))
+    )
+  if config.slots < 0:
+    raise ValueError(f'slots={config.slots} is below 0')
+  if config.cache_stages < 1:
+    raise ValueError(f'cache_stages={config.cache_stages} is below 1')
+  if config.slots and config.cache_stages > 1:
+    raise ValueError(
+      f'cache_stages={config.cache_stages}: a slot has its whole cache from '
+      'the beginning; take cache_stages=1, or slots=0'
+    )
+  guests.check(config)
+  _check_prefix(config)
+  _check_guides(config)
+  _check_coefficients(config)
+  _check_kl(config)
+  _check_flow(config)
+  _check_groups(config)
+  _check_reward(config)
+  reason = _needs_graph(config)
+  if reason and is_text(config.task.name):
+    raise ValueError(
+      f'{reason}, which host tasks such as "{config.task.name}" do not make'
+    )
+
+
+def _check_reward(config: Any) -> None:
+  role = config.reward.model
+  if not role:
+    return
+  if role not in config.others:
+    raise ValueError(
+      f'reward.model="{role}" is no role of others, which recipe=rlhf has '
+      '("reward").' + nearest(role, list(config.others))
+    )
+  weights = lookup(token_weights, config.weights.name)
+  for key, reads in (
+    (f'weights.name="{config.weights.name}"', 'correct' in arrays_of(weights)),
+    (f'loss.name="{config.loss.name}"', needs_prefixes(config)),
+    ('contrastive', guests.contrasts(config)),
+    ('explore.per_prompt', guests.exploring(config)),
+  ):
+    if reads:
+      raise ValueError(
+        f'reward.model="{role}": {key} asks which answers are right, and a '
+        'score does not say; leave one of them out'
+      )
+
+
+def _check_guides(config: Any) -> None:
+  names = guides.names(config.guides)
+  if not names:
+    return
+  for key, there in (
+    ('demos_per_prompt', config.demos_per_prompt),
+    ('explore.per_prompt', config.explore.per_prompt),
+    ('prefix.per_prompt', config.prefix.per_prompt),
+    ('token_rewards.name', config.token_rewards.name != 'none'),
+  ):
+    if there:
+      raise ValueError(
+        f'guides={names} steer the own answers only, and {key} adds or scores '
+        'others; leave one of them out'
+      )
+
+
+def _check_prefix(config: Any) -> None:
+  prefixes.check(config)
+  if not prefixes.used(config):
+    return
+  count = config.prefix.per_prompt
+  if config.loss.name in flow.__all__:
+    raise ValueError(
+      f'prefix.per_prompt={count}: loss "{config.loss.name}" reads no '
+      'advantage; take prefix.per_prompt=0, or a policy-gradient loss'
+    )
+  wanted = objective.loss_arrays(config)
+  if wanted:
+    raise ValueError(
+      f'prefix.per_prompt={count}: loss "{config.loss.name}" reads '
+      f'"{wanted[0]}", which rows beside the own ones do not have; take '
+      'prefix.per_prompt=0, or "ppo_clip"'
+    )
+
+
+def _check_coefficients(config: Any) -> None:
+  for what, coef in (
+    ('kl', config.kl.coef),
+    ('entropy', config.entropy_coef),
+    ('sft', config.sft_loss.coef),
+  ):
+    if active(coef) and objective.steered(config, what):
+      raise ValueError(
+        f'{what}_controller.name="{config[what + "_controller"].name}" sets '
+        f'the coefficient of {what}: leave its fixed one, {coef}, at 0'
+      )
+
+
+def _check_kl(config: Any) -> None:
+  if config.kl.place not in ('loss', 'reward'):
+    raise ValueError(f'kl.place="{config.kl.place}". Valid: loss, reward')
+  penalty = config.kl.name
+  in_reward = objective.penalised(config, 'reward')
+  if in_reward and (
+    penalty in regularizers.LOGITS
+    or 'old_logps' in arrays_of(lookup(regularizers, penalty))
+  ):
+    raise ValueError(
+      f'kl.name="{penalty}": a KL in the reward is an estimate on the taken '
+      'tokens; take "kl_k1", "kl_k2" or "kl_k3"'
+    )
+  steering = objective.make_controllers(config)
+  for what, controller in steering.items():
+    if 'kl' in controller.reads and not needs_reference(config):
+      raise ValueError(
+        f'{what}_controller.name="{config[what + "_controller"].name}" reads '
+        'the KL, and the run has none: set kl.coef'
+      )
+
+
+def _check_flow(config: Any) -> None:
+  if config.loss.name not in flow.__all__:
+    return
+  if not (config.log_reward.floor > 0 and config.log_reward.temperature > 0):
+    raise ValueError(
+      f'log_reward.floor={config.log_reward.floor} and log_reward.temperature='
+      f'{config.log_reward.temperature} must be above 0'
+    )
+  if objective.penalised(config, 'reward'):
+    raise ValueError(
+      f'kl.place="reward": loss "{config.loss.name}" reads no advantage; take '
+      'kl.place="loss"'
+    )
+  # Weights by verdict, expert losses and critics belong to policy gradients.
+  if config.expert_loss.name != 'none' or config.advantage.name != 'raw':
+    raise ValueError(
+      f'loss "{config.loss.name}" balances flows, not advantages: take '
+      'expert_loss.name="none" and advantage.name="raw"'
+    )
+  if config.token_rewards.name != 'none':
+    raise ValueError(
+      f'loss "{config.loss.name}" reads no advantage: take '
+      'token_rewards.name="none"'
+    )
+  size = config.loss.get('group_size', 1)
+  if size not in (1, config.group_size):
+    raise ValueError(
+      f'loss.group_size={size}: it is the group_size of the run, '
+      f'{config.group_size}; leave it at 1'
+    )
+
+
+def _check_groups(config: Any) -> None:
+  alone = ('raw', 'signed', 'gae')
+  shared = config.expert_loss.name != 'none'
+  shared = shared and config.expert_advantage.name == 'none'
+  compared = config.group_size + shared * config.demos_per_prompt
+  if config.advantage.name not in alone and compared < 2:
+    raise ValueError(
+      f'group_size={config.group_size}: advantage "{config.advantage.name}" '
+      'compares completions of one problem and needs at least 2'
+    )
+  if config.loss.name == 'trajectory_balance_group' and config.group_size < 2:
+    raise ValueError(
+      f'group_size={config.group_size}: loss "{config.loss.name}" compares '
+      'completions of one problem and needs at least 2'
+    )
+  expert = config.expert_advantage.name
+  if config.expert_loss.name == 'none':
+    if expert != 'none':
+      raise ValueError(
+        f'expert_advantage.name="{expert}" is for expert_loss, which is "none"'
+      )
+  elif config.advantage.name == 'gae' and expert == 'none':
+    raise ValueError(
+      'expert_loss: a critic gives demonstrations no advantage; set '
+      'expert_advantage.name, such as "group_centered"'
+    )

@@ -1,0 +1,297 @@
+"""What an RL update minimises: a policy term, and others beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from posttrain_jax import controllers, token_weights
+from posttrain_jax.core.resolve import active, arrays_of
+from posttrain_jax.core.types import (
+  Array,
+  Batch,
+  PyTree,
+  TokenSignals,
+  TrainState,
+)
+from posttrain_jax.losses import (
+  flow,
+  policy_gradient,
+  reduce,
+  regularizers,
+  value,
+)
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout.guide import Guide
+from posttrain_jax.trainers.arrays import signals_read_by
+from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
+from posttrain_jax.trainers.rl import guests as hybrid
+from posttrain_jax.trainers.rl import prefixes
+from posttrain_jax.trainers.rl.terms import (
+  bind_kl,
+  loss_arrays,
+  loss_room,
+  make_contrast,
+  make_imitation,
+  make_penalty,
+  make_policy_loss,
+  trl_names,
+)
+from posttrain_jax.trainers.shared import Shared
+
+__all__ = [
+  'bind_kl',
+  'coefficient',
+  'loss_arrays',
+  'loss_room',
+  'make_controllers',
+  'make_objective',
+  'needs_value_head',
+  'penalised',
+  'steered',
+]
+
+# Arrays that the learner makes for weights that ask for them.
+WEIGHTS = ('correct',)
+
+# What each controller sets.
+STEERS = ('kl', 'entropy', 'sft', 'explore', 'prefix')
+
+
+def steered(config: Any, what: str) -> bool:
+  """Whether a controller sets the coefficient (or another number) `what`."""
+  if what == 'prefix':
+    return prefixes.used(config)
+  return config[f'{what}_controller'].name != 'none'
+
+
+def make_controllers(config: Any) -> dict[str, controllers.Controller]:
+  """{what: Controller} of those that a config names."""
+  return {
+    what: bind(controllers, config[f'{what}_controller'])()
+    for what in STEERS
+    if steered(config, what)
+  }
+
+
+def penalised(config: Any, place: str) -> bool:
+  """Whether the KL to the reference is in the 'loss', or in the 'reward'."""
+  wanted = active(config.kl.coef) or steered(config, 'kl')
+  return wanted and config.kl.place == place
+
+
+def needs_value_head(config: Any) -> bool:
+  """Whether the model has a critic, or a head for the flow of states."""
+  if config.loss.name in flow.__all__:
+    estimated = config.loss.name == 'trajectory_balance_group'
+    return not estimated and 'stop_logps' not in loss_arrays(config)
+  return config.advantage.name == 'gae'
+
+
+def coefficient(config: Any, what: str, fixed: float) -> Callable:
+  """(TrainState) -> the coefficient of a term, `fixed` or a controller's."""
+  controller = make_controllers(config).get(what)
+  if controller is None:
+    return lambda state: fixed
+  return lambda state: controller.value(state.control[what])
+
+
+def _coefs(config: Any, terms: list[str]) -> dict[str, Callable]:
+  """{term: (TrainState) -> its coefficient}."""
+  bonus = coefficient(config, 'entropy', config.entropy_coef)
+  share = coefficient(config, 'sft', config.sft_loss.coef)
+  convex = config.sft_loss.mix == 'convex' and 'sft' in terms
+  number = lambda x: lambda state: x
+  coefs = {
+    'policy': (lambda state: 1.0 - share(state)) if convex else number(1.0),
+    'kl': coefficient(config, 'kl', config.kl.coef),
+    'entropy': lambda state: -bonus(state),
+    'value': number(config.value_loss.coef),
+    'sft': share,
+    'explore': number(config.explore.coef),
+    'contrastive': number(config.contrastive.get('coef', 0.0)),
+  }
+  return {term: coefs[term] for term in terms}
+
+
+def _make_guests(config: Any, eos_id: int) -> dict[str, Callable]:
+  """Rows beside that are averaged together with the own ones.
+
+  {kind: (signals, batch, mask) -> token loss [R, T], metrics}
+  """
+  guests = {}
+  if config.expert_loss.name != 'none':
+    expert_loss = bind(policy_gradient, config.expert_loss)
+    guests['expert'] = lambda signals, batch, mask: expert_loss(
+      signals.logps, batch.old_logps, batch.advantages, mask
+    )
+  if prefixes.used(config):
+    policy_loss = make_policy_loss(config, eos_id)
+    guests['prefix'] = prefixes.make_loss(config, policy_loss)
+  return guests
+
+
+def _make_masks(terms: list[str], guests: dict[str, Callable]) -> Callable:
+  """(batch) -> {each kind and each term: the tokens it averages over}."""
+
+  def masks(batch: Batch) -> dict[str, Array]:
+    kinds = {kind: hybrid.mask_of(batch, kind) for kind in hybrid.KINDS}
+    own = kinds['own']
+    found = {**dict.fromkeys(terms, own), **kinds}
+    found['policy'] = own + sum(kinds[guest] for guest in guests)
+    found['sft'] = kinds['expert']
+    return found
+
+  return masks
+
+
+def _make_own_terms(
+  config: Any,
+  models: dict[str, ModelConfig],
+  eos_id: int,
+  terms: list[str],
+  guide: Guide | None,
+) -> tuple[Callable, set[str]]:
+  """(terms on the policy's own rows, signals that they read).
+
+  (signals, state, batch, mask, view) -> {term: token loss [R, T]}, metrics
+  """
+  policy_loss = make_policy_loss(config, eos_id)
+  weigh = bind(token_weights, config.weights, supplied=WEIGHTS)
+  weight_arrays = arrays_of(weigh.func)
+  read = set(signals_read_by(weigh))
+  if 'stop_logps' in loss_arrays(config):
+    read.add('logits')
+  if 'kl' in terms:
+    penalty = make_penalty(config, models, guide)
+    if config.kl.name in regularizers.LOGITS:
+      read.add('logits')
+  if 'value' in terms:
+    value_loss = bind(value, config.value_loss, skip=('coef',))
+
+  def evaluate(
+    signals: TokenSignals,
+    state: TrainState,
+    batch: Batch,
+    own: Array,
+    view: dict[str, Any],
+  ):
+    token_loss, metrics = policy_loss(signals, batch, own)
+    if config.weights.name != 'uniform':
+      given = {name: batch.extras[name] for name in weight_arrays}
+      token_loss = token_loss * weigh(signals, own, **given)
+    losses = {'policy': token_loss}
+    if 'kl' in terms:
+      losses['kl'], seen = penalty(signals, state, batch, own, view)
+      metrics = {**metrics, **seen}
+    if 'entropy' in terms:
+      losses['entropy'] = signals.entropy
+    if 'value' in terms:
+      losses['value'], seen = value_loss(
+        signals.values, batch.returns, batch.old_values, own
+      )
+      metrics = {**metrics, **seen}
+    gap = jnp.abs(signals.logps - batch.old_logps)
+    metrics = {
+      **trl_names(metrics),
+      'entropy': signals.entropy,
+      'sampling/sampling_logp_difference': gap,
+    }
+    return losses, metrics
+
+  return evaluate, read
+
+
+def _terms_of(config: Any) -> list[str]:
+  present = {
+    'policy': True,
+    'kl': penalised(config, 'loss'),
+    'entropy': active(config.entropy_coef) or steered(config, 'entropy'),
+    'value': config.advantage.name == 'gae',
+    'sft': hybrid.imitates(config),
+    'explore': hybrid.exploring(config),
+    'contrastive': hybrid.contrasts(config),
+  }
+  return [term for term, there in present.items() if there]
+
+
+def _prefixed(prefix: str, metrics: dict[str, Array], mask: Array) -> dict:
+  named = {f'{prefix}/{name}': x for name, x in metrics.items()}
+  return with_mask(named, mask)
+
+
+def make_objective(
+  config: Any,
+  models: dict[str, ModelConfig],
+  eos_id: int,
+  shared: Shared | None = None,
+  guide: Guide | None = None,
+) -> Objective:
+  """`config.loss` and, where their coefficients are not 0, the other terms.
+
+  On the policy's own rows: `kl` to the reference, `entropy`, `value`,
+  `contrastive`. On demonstrations: `expert_loss`, averaged together with the
+  own rows, and `sft`, averaged by their own tokens. On exploring rows:
+  `explore`, REINFORCE with advantage 1. On rows that go on from a prefix:
+  `config.loss`, averaged together with the own rows.
+
+  shared  reads each prompt once for all of its rows
+  guide   what steered the rollouts
+  """
+  model = models['policy']
+  temperature = decoders.view(config.decoder, guide)
+  terms, average = _terms_of(config), bind(reduce, config.reduce)
+  guests = _make_guests(config, eos_id)
+  masks = _make_masks(terms, guests)
+  own_terms, read = _make_own_terms(config, models, eos_id, terms, guide)
+  if 'sft' in terms:
+    imitate, imitate_reads = make_imitation(config)
+    read |= imitate_reads
+  if 'contrastive' in terms:
+    contrast, contrast_count = make_contrast(config, model)
+  logits = 'logits' in read
+
+  def evaluate(
+    params: PyTree, state: TrainState, batch: Batch, size: int | None = None
+  ):
+    view = {'shared': shared, 'size': size}
+    signals = score(
+      params, model, batch, temperature, entropy=True, logits=logits, **view
+    )
+    mask = masks(batch)
+    own, expert = mask['own'], mask['expert']
+    losses, metrics = own_terms(signals, state, batch, own, view)
+    marked = with_mask(metrics, own)
+    for kind, loss_of in guests.items():
+      theirs, seen = loss_of(signals, batch, mask[kind])
+      # Each is 0 on the others' rows.
+      losses['policy'] = losses['policy'] + theirs
+      marked |= _prefixed(kind, seen, mask[kind])
+    if 'explore' in terms:
+      losses['explore'], _ = policy_gradient.reinforce(
+        signals.logps, signals.logps, jnp.ones_like(own), mask['explore']
+      )
+    sums = {name: average(x, mask[name])[0] for name, x in losses.items()}
+    if 'sft' in terms:
+      loss, seen = imitate(signals, expert)
+      sums['sft'] = reduce.token_mean(loss, expert)[0]
+      seen = {**seen, 'nll': -signals.logps, 'entropy': signals.entropy}
+      marked |= _prefixed('sft', seen, expert)
+    if 'contrastive' in terms:
+      loss, seen, exists = contrast(params, batch)
+      sums['contrastive'] = jnp.sum(loss)
+      marked |= _prefixed('contrastive', seen, exists)
+    return sums, marked
+
+  def count(batch: Batch) -> dict[str, Array]:
+    mask = masks(batch)
+    blank = jnp.zeros_like(batch.mask)
+    counts = {name: average(blank, mask[name])[1] for name in terms}
+    if 'sft' in terms:
+      counts['sft'] = reduce.token_mean(blank, mask['sft'])[1]
+    if 'contrastive' in terms:
+      counts['contrastive'] = contrast_count(batch)
+    return counts
+
+  return Objective(evaluate, count, _coefs(config, terms), shared)

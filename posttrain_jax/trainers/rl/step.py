@@ -1,0 +1,370 @@
+"""Reinforcement learning with verifiable rewards: one pure step.
+
+  problems -> group rollout -> verifier -> advantages -> update
+
+For in-graph tasks the whole step is one compiled program; host tasks run the
+same two halves (the rollout, then `learn`) around a Python verifier.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import diagnostics, rollout, token_weights
+from posttrain_jax.core import masked, sharding
+from posttrain_jax.core.resolve import arrays_of, lookup
+from posttrain_jax.core.types import (
+  Array,
+  Batch,
+  Example,
+  PyTree,
+  Rollout,
+  TrainState,
+)
+from posttrain_jax.losses import flow
+from posttrain_jax.models import heads
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rewards import answers
+from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout.guide import Guide, context, spread
+from posttrain_jax.trainers.objective import bind
+from posttrain_jax.trainers.rl import advantages, guest_rows, guests, objective
+from posttrain_jax.trainers.rl.scoring import make_score_rows
+from posttrain_jax.trainers.shared import Shared
+
+__all__ = ['make_learn', 'make_rollout', 'make_step']
+
+
+def make_rollout(
+  config: Any,
+  model: ModelConfig,
+  max_new_tokens: int,
+  eos_id: int,
+  pad_id: int,
+  *,
+  guide: Guide | None = None,
+  greedy: bool = False,
+  beside: int = 0,
+) -> Callable[..., Rollout]:
+  """`generate(params, prompts, prompt_mask, prompt_ids, key) -> Rollout`.
+
+  guide   what steers the answers; where it cannot start from a prompt (it has a
+          task's environment in it, or forces a prefix), `generate` takes its
+          states `guide_state` [B, ...] too
+  greedy  one greedy answer a prompt, in place of the group
+  beside  answers a prompt beside the group, in place of it (0: the group)
+
+  `generate` may be given a temperature in place of the decoder's; `logps` are
+  then at that temperature.
+  """
+  decoder = decoders.greedy if greedy else bind(decoders, config.decoder)
+  group_size = 1 if greedy else beside or config.group_size
+
+  def generate(
+    params,
+    prompts,
+    prompt_mask,
+    prompt_ids,
+    key,
+    temperature=None,
+    guide_state=None,
+  ):
+    draw = decoder
+    if temperature is not None:
+      draw = functools.partial(decoder, temperature=temperature)
+    return rollout.generate(
+      params,
+      model,
+      prompts,
+      prompt_mask,
+      key,
+      group_size=group_size,
+      max_new_tokens=max_new_tokens,
+      decoder=draw,
+      eos_id=eos_id,
+      pad_id=pad_id,
+      prompt_ids=prompt_ids,
+      slots=0 if greedy else config.slots,
+      stages=config.cache_stages,
+      guide=guide,
+      guide_state=spread(guide_state, group_size),
+    )
+
+  return generate
+
+
+def make_learn(
+  config: Any,
+  models: dict[str, ModelConfig],
+  update: Callable,
+  refresh: Callable[[TrainState], TrainState],
+  shared: Shared | None = None,
+  guide: Guide | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+  """`learn(state, prompts, prompt_mask, rollout, rewards [B, G], key,
+  beside, prefix_rewards, token_rewards, guide_state, **arrays)`.
+
+  beside          {kind, of `guests.KINDS`: (Rollout, rewards [B, k])}
+  prefix_rewards  [B, G, C] of each completion stopped before token c, for the
+                  losses that ask for them
+  token_rewards   [B, G, C] beside the verifier's, of `config.token_rewards`
+  guide_state     [B, ...] states of the guide, where it has an environment
+  arrays          those that the advantage asks for
+
+  shared  reads each prompt once for all of its rows
+  guide   what steered the rollouts: replayed where it changed logits
+  """
+  score_rows = make_score_rows(config, models, shared, guide)
+  token_advantages = advantages.make_token_advantages(config)
+  add_extras = _make_extras(config, models['policy'])
+  with_beside = guest_rows.make_join(config, models['policy'], shared)
+  steering = objective.make_controllers(config)
+
+  def learn(
+    state,
+    prompts,
+    prompt_mask,
+    samples,
+    rewards,
+    key,
+    beside=None,
+    prefix_rewards=None,
+    token_rewards=None,
+    guide_state=None,
+    **given,
+  ):
+    beside = beside or {}
+    batch = rollout.assemble_groups(prompts, prompt_mask, samples)
+    batch = _replayed(batch, guide, guide_state, prompts, prompt_mask, samples)
+    batch = sharding.rows(batch)
+    metrics = diagnostics.rollout_metrics(
+      rewards, samples.mask, samples.finished
+    )
+    batch, old_values, penalty, scored = score_rows(state, batch)
+    expert_rewards = None
+    if config.expert_loss.name != 'none':
+      shown, expert_rewards = beside['expert']
+      # One that was left out is no better or worse than the group.
+      mean = jnp.mean(rewards, axis=1, keepdims=True)
+      expert_rewards = jnp.where(shown.finished > 0, expert_rewards, mean)
+    batch, theirs = token_advantages(
+      rewards,
+      batch,
+      old_values,
+      expert_rewards,
+      penalty,
+      token_rewards,
+      **given,
+    )
+    batch = add_extras(
+      state, batch, prompts, prompt_mask, rewards, beside, prefix_rewards
+    )
+    batch, seen = with_beside(
+      state, batch, prompts, prompt_mask, rewards, beside, theirs
+    )
+    before = state
+    state, updated = update(state, batch, key)
+    metrics = {**updated, **metrics, **scored, **seen}
+    if 'rollout/logp_gap_max' not in metrics:
+      difference = 'sampling/sampling_logp_difference'
+      metrics['rollout/logp_gap_max'] = updated[f'{difference}/max']
+    metrics['num_tokens'] = masked.count(batch.mask)
+    control = {}
+    for what, controller in steering.items():
+      metrics[f'control/{what}'] = controller.value(before.control[what])
+      control[what], _ = controller.update(
+        before.control[what], metrics, state.step, config.num_steps
+      )
+    return refresh(state.replace(control=control)), metrics
+
+  return learn
+
+
+def _replayed(
+  batch: Batch,
+  guide: Guide | None,
+  states: PyTree | None,
+  prompts: Array,
+  prompt_mask: Array,
+  samples: Rollout,
+) -> Batch:
+  """The batch with the states of what steered its rows, where that matters."""
+  if guide is None or not guide.adjusts:
+    return batch
+  if states is None:
+    states = jax.vmap(guide.start)(prompts, prompt_mask)
+  states = spread(states, samples.mask.shape[1])
+  total = batch.tokens.shape[1]
+  return batch.replace(
+    guide=context(guide, states, samples, batch.starts, total)
+  )
+
+
+def _make_extras(config: Any, model: ModelConfig) -> Callable[..., Batch]:
+  """Adds what the terms of an objective ask for beside log-probabilities."""
+  weights = lookup(token_weights, config.weights.name)
+  contrasts = guests.contrasts(config)
+  verdicts = 'correct' in arrays_of(weights) or contrasts
+
+  def annotated(state, prompts, prompt_mask, samples):
+    """[B, D] embeddings of demonstrations, one a problem."""
+    batch = rollout.assemble_groups(prompts, prompt_mask, samples)
+    made = heads.sequence_embedding(
+      state.params, model, batch.tokens, batch.mask,
+      segment_ids=batch.segment_ids,
+    )  # fmt: skip
+    return jax.lax.stop_gradient(made)
+
+  def add(state, batch, prompts, prompt_mask, rewards, beside, prefix_rewards):
+    extras = dict(batch.extras)
+    flat, group_size = rewards.reshape(-1), rewards.shape[1]
+    if verdicts:
+      extras['correct'] = (flat > guests.RIGHT).astype(jnp.float32)
+    if config.loss.name in flow.__all__:
+      extras['log_rewards'] = answers.log_reward(config.log_reward, flat)
+    if prefix_rewards is not None:
+      lengths = prompt_mask.astype(jnp.int32).sum(axis=1)
+      extras['state_log_rewards'] = answers.prefix_log_rewards(
+        config.log_reward,
+        prefix_rewards.reshape(-1, prefix_rewards.shape[-1]),
+        jnp.repeat(lengths, group_size),
+        batch.mask.shape[1],
+      )
+    if contrasts:
+      anchors = annotated(state, prompts, prompt_mask, beside['expert'][0])
+      extras['anchors'] = jnp.repeat(anchors, group_size, axis=0)
+    return batch.replace(extras=extras)
+
+  return add
+
+
+def _make_ask(
+  start_guide: Callable[[Example], PyTree] | None,
+) -> Callable[..., Rollout]:
+  """(generate, state, examples, key, **given) -> the policy's answers."""
+
+  def ask(generate, state: TrainState, examples: Example, key: Array, **given):
+    if start_guide is not None:
+      given['guide_state'] = start_guide(examples)
+    return sharding.rows(
+      generate(
+        state.params,
+        examples.prompt,
+        examples.prompt_mask,
+        examples.prompt_id,
+        key,
+        **given,
+      )
+    )
+
+  return ask
+
+
+def _over_group(function: Callable) -> Callable:
+  """Over completions of one prompt, then over prompts."""
+  return jax.vmap(jax.vmap(function, (None, 0, 0)), (0, 0, 0))
+
+
+def _make_judge(
+  verify: Callable, score: Callable[..., Array] | None
+) -> Callable[..., dict[str, Array]]:
+  """(state, examples, samples) -> components [B, G], 'reward' among them."""
+  verify_all = _over_group(verify)
+
+  def judge(state: TrainState, examples: Example, samples: Rollout):
+    components = verify_all(examples, samples.completion, samples.mask)
+    if score is None:
+      return components
+    verdict = components.pop('reward')
+    own = score(state, examples, samples)
+    return {'reward': own, 'verified': verdict, **components}
+
+  return judge
+
+
+def make_step(
+  sample_examples: Callable[[Array], Example],
+  verify: Callable[[Example, Array, Array], dict[str, Array]],
+  generate: Callable[..., Rollout],
+  learn: Callable,
+  *,
+  generate_greedy: Callable[..., Rollout] | None = None,
+  sources: dict[str, Callable[..., Rollout]] | None = None,
+  reward_tokens: Callable | None = None,
+  prefixes: bool = False,
+  start_guide: Callable[[Example], PyTree] | None = None,
+  score: Callable[..., Array] | None = None,
+) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
+  """The whole step for an in-graph task: `step(state, key)`.
+
+  sample_examples     (key) -> Example [B, ...]
+  verify              a task's, unbatched: its 'reward' trains, the other
+                      components are logged
+  generate_greedy     the greedy answers, where the advantage compares with them
+  sources             of the rows beside the group (`rows_beside`)
+  reward_tokens       (params, examples, samples, key) -> rewards [B, G, C],
+                      metrics
+  prefixes            also judge every completion stopped at each of its tokens
+  start_guide         (examples) -> states [B, ...] of what steers the answers
+  score               (state, examples, samples) -> rewards [B, G] in place of
+                      the verifier's, which is then logged as 'verified'
+  """
+  stopped = _over_group(answers.stopped_everywhere(verify))
+  judge = _make_judge(verify, score)
+  ask = _make_ask(start_guide)
+
+  def draw_beside(state: TrainState, examples: Example, key: Array):
+    made = {}
+    for kind, source in (sources or {}).items():
+      samples = sharding.rows(source(ask, state, examples, key))
+      made[kind] = samples, judge(state, examples, samples)['reward']
+    return made
+
+  def step(state: TrainState, key: Array):
+    example_key, sample_key, update_key = jax.random.split(key, 3)
+    examples = sharding.rows(sample_examples(example_key))
+    samples = ask(generate, state, examples, sample_key)
+    components = judge(state, examples, samples)
+    given = {}
+    drawn = [samples]
+    if start_guide is not None:
+      given['guide_state'] = start_guide(examples)
+    if generate_greedy is not None:
+      greedy = ask(generate_greedy, state, examples, sample_key)
+      given['greedy_rewards'] = judge(state, examples, greedy)['reward'][:, 0]
+      drawn.append(greedy)
+    beside = draw_beside(state, examples, jax.random.fold_in(sample_key, 1))
+    if beside:
+      given['beside'] = beside
+    if prefixes:
+      given['prefix_rewards'] = stopped(
+        examples, samples.completion, samples.mask
+      )
+    seen = {}
+    if reward_tokens is not None:
+      dense_key = jax.random.fold_in(sample_key, 2)
+      given['token_rewards'], seen = reward_tokens(
+        state.params, examples, samples, dense_key
+      )
+    state, metrics = learn(
+      state,
+      examples.prompt,
+      examples.prompt_mask,
+      samples,
+      components['reward'],
+      update_key,
+      **given,
+    )
+    metrics |= {f'token_rewards/{name}': x for name, x in seen.items()}
+    metrics |= advantages.spent(drawn, beside, 'prefix_rewards' in given)
+    if score is not None:  # the verifier only looks on
+      metrics['num_verified'] = jnp.zeros_like(metrics['num_verified'])
+    for name, component in components.items():
+      if name != 'reward':
+        metrics[f'rewards/{name}/mean'] = jnp.mean(component)
+    return state, metrics
+
+  return step

@@ -1,0 +1,194 @@
+"""The terms of an RL objective, each bound from its part of a config."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import token_weights
+from posttrain_jax.core.resolve import arrays_of, resolve
+from posttrain_jax.core.types import (
+  Array,
+  Batch,
+  PyTree,
+  TokenSignals,
+  TrainState,
+)
+from posttrain_jax.losses import (
+  contrastive,
+  flow,
+  policy_gradient,
+  regularizers,
+  supervised,
+)
+from posttrain_jax.models import heads
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import decoders
+from posttrain_jax.rollout.guide import Guide
+from posttrain_jax.trainers.arrays import signals_read_by
+from posttrain_jax.trainers.objective import bind, score
+from posttrain_jax.trainers.rl import guests
+
+__all__ = [
+  'bind_kl',
+  'loss_arrays',
+  'loss_room',
+  'make_contrast',
+  'make_imitation',
+  'make_penalty',
+  'make_policy_loss',
+  'trl_names',
+]
+
+# Arrays that the learner makes for losses that ask for them.
+SUPPLIED = ('proximal_logps', 'stop_logps', 'state_log_rewards')
+
+
+def bind_kl(part: Any) -> Callable:
+  """The penalty of `config.kl`: on taken tokens, or on the whole vocabulary.
+
+  Raises:
+    ValueError: unknown name or hyperparameter, with the nearest valid one.
+  """
+  own = ('name', 'coef', 'place')
+  hparams = {k: v for k, v in dict(part).items() if k not in own}
+  return resolve(regularizers, part['name'], **hparams)
+
+
+def loss_room(name: str) -> Any:
+  """The room of a policy's loss."""
+  return flow if name in flow.__all__ else policy_gradient
+
+
+def loss_of(config: Any) -> Callable:
+  part = dict(config.loss)
+  if part['name'] in flow.__all__ and 'group_size' in part:
+    # Rows beside the own ones count nothing, but stand in the group.
+    beside = guests.rows_beside(config)
+    part['group_size'] = config.group_size + beside
+  return bind(loss_room(part['name']), part, supplied=SUPPLIED)
+
+
+def loss_arrays(config: Any) -> list[str]:
+  """Arrays that the policy's loss asks for."""
+  return arrays_of(loss_of(config).func)
+
+
+def trl_names(metrics: dict[str, Array]) -> dict[str, Array]:
+  """The rooms' clip marks under the names that TRL logs their means by."""
+  out = dict(metrics)
+  sides = [out.pop(f'clip_{side}', None) for side in ('low', 'high')]
+  for side, clipped in zip(('low', 'high'), sides):
+    if clipped is not None:
+      out[f'clip_ratio/{side}_mean'] = clipped
+  if all(side is not None for side in sides):
+    out['clip_ratio/region_mean'] = sides[0] + sides[1]
+  return out
+
+
+def make_policy_loss(config: Any, eos_id: int) -> Callable:
+  """(signals, batch, mask) -> token loss [R, T], metrics."""
+  loss = loss_of(config)
+  own = arrays_of(loss.func)
+
+  def gradient(signals: TokenSignals, batch: Batch, mask: Array):
+    given = {name: batch.extras[name] for name in own}
+    return loss(signals.logps, batch.old_logps, batch.advantages, mask, **given)
+
+  def balance(signals: TokenSignals, batch: Batch, mask: Array):
+    given = {n: batch.extras[n] for n in own if n != 'stop_logps'}
+    if 'stop_logps' in own:
+      chances = jax.nn.log_softmax(signals.logits)
+      given['stop_logps'] = chances[..., eos_id]
+    return loss(
+      signals.logps, signals.values, batch.extras['log_rewards'], mask, **given
+    )
+
+  return balance if config.loss.name in flow.__all__ else gradient
+
+
+def make_penalty(
+  config: Any, models: dict[str, ModelConfig], guide: Guide | None = None
+) -> Callable:
+  """(signals, state, batch, mask, view) -> token penalty [R, T], metrics.
+
+  view  how `score` reads the batch
+  """
+  penalty = bind_kl(config.kl)
+  temperature = decoders.view(config.decoder, guide)
+  on_logits = config.kl.name in regularizers.LOGITS
+  corrected = 'old_logps' in arrays_of(penalty.func)
+
+  def apply(signals, state: TrainState, batch: Batch, mask: Array, view: dict):
+    if on_logits:
+      ref = score(
+        state.ref_params,
+        models['ref'],
+        batch,
+        temperature,
+        logits=True,
+        **view,
+      )
+      return penalty(signals.logits, jax.lax.stop_gradient(ref.logits), mask)
+    extra = {'old_logps': batch.old_logps} if corrected else {}
+    return penalty(signals.logps, batch.ref_logps, mask, **extra)
+
+  return apply
+
+
+def make_imitation(config: Any) -> tuple[Callable, frozenset[str]]:
+  """((signals, mask) -> token loss and metrics, signals that it reads)."""
+  skip = ('coef', 'mix')
+  loss = bind(supervised, config.sft_loss, skip=skip)
+  weigh = bind(token_weights, config.sft_weights)
+  read = signals_read_by(loss) | signals_read_by(weigh)
+  for name in ('ref_logps', 'old_logps', 'values'):
+    if name in read:
+      raise ValueError(
+        f'sft_loss.name="{config.sft_loss.name}" with sft_weights.name='
+        f'"{config.sft_weights.name}" reads "{name}", which demonstrations '
+        'beside rollouts do not have'
+      )
+
+  def imitate(signals: TokenSignals, mask: Array):
+    token_loss, metrics = loss(signals, mask)
+    return token_loss * weigh(signals, mask), metrics
+
+  return imitate, read
+
+
+def make_contrast(config: Any, model: ModelConfig) -> tuple[Callable, Callable]:
+  """((params, batch) -> row loss [R], row metrics, rows that exist [R];
+  (batch) -> how many rows have a loss)."""
+  contrast = bind(
+    contrastive, config.contrastive, skip=('coef',), supplied=('correct',)
+  )
+  asked = arrays_of(contrast.func)
+
+  def existing(batch: Batch) -> Array:
+    mask = guests.mask_of(batch, 'own')
+    return jnp.any(mask != 0, axis=1).astype(mask.dtype)
+
+  def apply(params: PyTree, batch: Batch):
+    positives = heads.sequence_embedding(
+      params,
+      model,
+      batch.tokens,
+      guests.mask_of(batch, 'own'),
+      segment_ids=batch.segment_ids,
+    )
+    given = {name: batch.extras[name] for name in asked}
+    exists = existing(batch)
+    row_loss, metrics = contrast(
+      batch.extras['anchors'], positives, exists, **given
+    )
+    return row_loss, metrics, exists
+
+  def count(batch: Batch) -> Array:
+    exists = existing(batch)
+    if 'correct' in asked:
+      exists = exists * (batch.extras['correct'] > 0.5)
+    return jnp.sum(exists)
+
+  return apply, count
