@@ -25,7 +25,7 @@ from flax import traverse_util
 from safetensors import flax as safetensors
 
 from posttrain_jax import log, sweep
-from posttrain_jax.core import keys as keys_lib
+from posttrain_jax.core.keys import EVALUATION
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.log import progress
 from posttrain_jax.run import accounting
@@ -35,7 +35,7 @@ __all__ = ['Lab', 'Trained']
 
 # What is folded into a seed's key for the problems of a measurement. Choices
 # are made on other problems than those that are reported.
-SPLITS = {'test': keys_lib.EVALUATION, 'validation': keys_lib.EVALUATION + 1}
+SPLITS = {'test': EVALUATION, 'validation': EVALUATION + 1}
 # Config keys that change nothing of what is learnt.
 _ASIDE = ('checkpoint.', 'eval.', 'log.', 'mesh.', 'seed', 'steps_per_call')
 FILE = 'stage.json'

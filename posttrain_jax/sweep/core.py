@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from posttrain_jax.core import keys as keys_lib
+from posttrain_jax.core.keys import EVALUATION, START, STEPS
 from posttrain_jax.core.types import Array, PyTree, TrainState
 from posttrain_jax.rollout.runs import seed_mesh, spread
 from posttrain_jax.run import build, drivers, roles
@@ -53,12 +53,12 @@ def make_train(
 
   def train(key: Array, hparams: Mapping | None = None, params: PyTree = None):
     run = build.build(config_lib.with_values(config, dict(hparams or {})))
-    at_start = jax.random.fold_in(key, keys_lib.START)
+    at_start = jax.random.fold_in(key, START)
     given = loaded if params is None else params
     scorer = roles.scorer(config)
     params = roles.complete(given, run.models, at_start, scorer)
     chunk = drivers.make_chunk(run.step, config.num_steps)
-    steps_key = jax.random.fold_in(key, keys_lib.STEPS)
+    steps_key = jax.random.fold_in(key, STEPS)
     return chunk(run.init(params), steps_key, jnp.int32(config.num_steps))
 
   return train
@@ -127,7 +127,7 @@ class Program:
     return build.build(config_lib.with_values(self.config, given))
 
   def _one_start(self, params, key, values, loaded):
-    at_start = jax.random.fold_in(key, keys_lib.START)
+    at_start = jax.random.fold_in(key, START)
     given = loaded if params is None else params
     scorer = roles.scorer(self.config)
     params = roles.complete(given, self.run.models, at_start, scorer)
@@ -136,11 +136,11 @@ class Program:
   def _one_chunk(self, state, key, values, count):
     step = self._built(values).step
     chunk = drivers.make_chunk(step, self.config.steps_per_call)
-    return chunk(state, jax.random.fold_in(key, keys_lib.STEPS), count)
+    return chunk(state, jax.random.fold_in(key, STEPS), count)
 
   def _one_evaluation(self, params, key, values):
     del values  # an evaluator reads no hyperparameter
-    key = jax.random.fold_in(key, keys_lib.EVALUATION)
+    key = jax.random.fold_in(key, EVALUATION)
     return {
       name: evaluator(params, key)
       for name, evaluator in self.run.evaluators.items()

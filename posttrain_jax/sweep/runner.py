@@ -22,7 +22,7 @@ from posttrain_jax.evals import score
 from posttrain_jax.log import progress
 from posttrain_jax.run import build, checkpoint, loop
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import state as states
+from posttrain_jax.run.state import abstract_state
 from posttrain_jax.sweep.core import Program, in_graph, seed_mesh, traceable
 from posttrain_jax.sweep.settings import Member
 
@@ -70,7 +70,7 @@ def _newest(path: Path) -> int:
 
 def fits_together(run: build.Run) -> int:
   """Runs that a device's memory holds at once, by a rough upper bound."""
-  state = states.abstract_state(run)
+  state = abstract_state(run)
   held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
   # Gradients beside the state; activations of the forward pass, with logits.
   model, sizes = run.model, run.sizes
@@ -193,7 +193,7 @@ class _Together:
     return self._program.start(self._keys, self._values)
 
   def _restored(self):
-    shapes = states.abstract_state(self._program.run)
+    shapes = abstract_state(self._program.run)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes

@@ -26,8 +26,7 @@ from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
-from posttrain_jax.trainers.rl import guests as hybrid
-from posttrain_jax.trainers.rl import prefixes
+from posttrain_jax.trainers.rl import guests, prefixes
 from posttrain_jax.trainers.rl.terms import (
   bind_kl,
   loss_arrays,
@@ -120,26 +119,26 @@ def _make_guests(config: Any, eos_id: int) -> dict[str, Callable]:
 
   {kind: (signals, batch, mask) -> token loss [R, T], metrics}
   """
-  guests = {}
+  beside = {}
   if config.expert_loss.name != 'none':
     expert_loss = bind(policy_gradient, config.expert_loss)
-    guests['expert'] = lambda signals, batch, mask: expert_loss(
+    beside['expert'] = lambda signals, batch, mask: expert_loss(
       signals.logps, batch.old_logps, batch.advantages, mask
     )
   if prefixes.used(config):
     policy_loss = make_policy_loss(config, eos_id)
-    guests['prefix'] = prefixes.make_loss(config, policy_loss)
-  return guests
+    beside['prefix'] = prefixes.make_loss(config, policy_loss)
+  return beside
 
 
-def _make_masks(terms: list[str], guests: dict[str, Callable]) -> Callable:
+def _make_masks(terms: list[str], beside: dict[str, Callable]) -> Callable:
   """(batch) -> {each kind and each term: the tokens it averages over}."""
 
   def masks(batch: Batch) -> dict[str, Array]:
-    kinds = {kind: hybrid.mask_of(batch, kind) for kind in hybrid.KINDS}
+    kinds = {kind: guests.mask_of(batch, kind) for kind in guests.KINDS}
     own = kinds['own']
     found = {**dict.fromkeys(terms, own), **kinds}
-    found['policy'] = own + sum(kinds[guest] for guest in guests)
+    found['policy'] = own + sum(kinds[kind] for kind in beside)
     found['sft'] = kinds['expert']
     return found
 
@@ -209,9 +208,9 @@ def _terms_of(config: Any) -> list[str]:
     'kl': penalised(config, 'loss'),
     'entropy': active(config.entropy_coef) or steered(config, 'entropy'),
     'value': config.advantage.name == 'gae',
-    'sft': hybrid.imitates(config),
-    'explore': hybrid.exploring(config),
-    'contrastive': hybrid.contrasts(config),
+    'sft': guests.imitates(config),
+    'explore': guests.exploring(config),
+    'contrastive': guests.contrasts(config),
   }
   return [term for term, there in present.items() if there]
 
@@ -242,8 +241,8 @@ def make_objective(
   model = models['policy']
   temperature = decoders.view(config.decoder, guide)
   terms, average = _terms_of(config), bind(reduce, config.reduce)
-  guests = _make_guests(config, eos_id)
-  masks = _make_masks(terms, guests)
+  beside = _make_guests(config, eos_id)
+  masks = _make_masks(terms, beside)
   own_terms, read = _make_own_terms(config, models, eos_id, terms, guide)
   if 'sft' in terms:
     imitate, imitate_reads = make_imitation(config)
@@ -263,7 +262,7 @@ def make_objective(
     own, expert = mask['own'], mask['expert']
     losses, metrics = own_terms(signals, state, batch, own, view)
     marked = with_mask(metrics, own)
-    for kind, loss_of in guests.items():
+    for kind, loss_of in beside.items():
       theirs, seen = loss_of(signals, batch, mask[kind])
       # Each is 0 on the others' rows.
       losses['policy'] = losses['policy'] + theirs
