@@ -41,6 +41,10 @@ TOKEN = [
   'segment_rewards',
 ]
 
+# What a config may name: a critic's `gae` too.
+SELECTABLE = (*__all__, 'gae')
+# Each completion by itself: a group of one is enough.
+ALONE = ('gae', 'raw', 'signed')
 # An advantage depends on the other prompts of the call.
 WHOLE_BATCH = (
   'batch_whitened',

@@ -13,6 +13,7 @@ from test_tasks import quick_jit
 
 from posttrain_jax import collect, tasks
 from posttrain_jax.collect.setting import Setting
+from posttrain_jax.core import arrays
 from posttrain_jax.core.types import Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -141,7 +142,7 @@ def test_rows_and_extras_are_those_declared(name):
   rows = PROBLEMS * collect.rows_per_prompt(name, GROUP)
   width = ADDITION.prompt_length + ADDITION.completion_length
   assert batch.tokens.shape == batch.mask.shape == (rows, width)
-  assert set(batch.extras) == set(collect.PROVIDES[name])
+  assert set(batch.extras) == set(arrays.from_rows(name))
   for leaf in jax.tree.leaves(batch.extras):
     assert leaf.shape in ((rows,), (rows, width))
   assert all(np.shape(x) == () for x in metrics.values())

@@ -28,9 +28,10 @@ from test_collect import (
 )
 from test_tasks import quick_jit
 
-from posttrain_jax import collect
+from posttrain_jax import collect, trainers
 from posttrain_jax.collect.labelled_rows import _departures, changed_tokens
 from posttrain_jax.collect.setting import Setting
+from posttrain_jax.core import arrays
 from posttrain_jax.core.types import Rollout, TrainState
 from posttrain_jax.models import transformer
 from posttrain_jax.tasks import conditioned, split, vocab
@@ -83,7 +84,7 @@ FEEDBACK = Scripted(**{**FIELDS, 'task': conditioned.Feedback(ADDITION)})
 @pytest.mark.parametrize('oracle', [True, False])
 def test_feedback_writes_the_true_verdict(oracle):
   batch, _ = run('feedback', world=FEEDBACK, oracle=oracle)
-  assert set(batch.extras) == set(collect.PROVIDES['feedback'])
+  assert set(batch.extras) == set(arrays.from_rows('feedback'))
   for i, (prompt, answer, counted) in enumerate(texts(batch)):
     mark, prompt = prompt.split('<sep>')
     problem, sample = divmod(i, GROUP)
@@ -239,7 +240,7 @@ def test_counterfactual_marks_by_a_slow_loop():
   share = marks.sum() / batch.mask.sum()
   np.testing.assert_allclose(metrics['frac_critical'], share, rtol=1e-6)
   np.testing.assert_allclose(metrics['frac_rows_kept'], kept / PROBLEMS)
-  assert set(batch.extras) == set(collect.PROVIDES['counterfactual'])
+  assert set(batch.extras) == set(arrays.from_rows('counterfactual'))
 
 
 def test_completions_of_a_model_and_the_oracle_have_one_width():
@@ -302,6 +303,12 @@ def wanted(
   })  # fmt: skip
 
 
+def check(config):
+  """As the config's kind of trainer asks for it."""
+  kind = trainers.kind(config.paradigm)
+  collect.check(config, *kind.sources(config))
+
+
 @pytest.mark.parametrize(
   'config, message',
   [
@@ -335,18 +342,17 @@ def wanted(
 )
 def test_what_cannot_work_is_refused(config, message):
   with pytest.raises(ValueError, match=re.escape(message)):
-    collect.check(wanted(**config))
+    check(wanted(**config))
 
 
 @pytest.mark.parametrize('name', collect.__all__)
 def test_every_source_can_be_asked_for(name):
   paradigm = 'preference' if name in collect.PAIRS else 'sft'
   group_size = 1 if name in collect.LONE else 2
-  collect.check(wanted(paradigm, group_size, name=name))
+  check(wanted(paradigm, group_size, name=name))
   assert collect.rows_per_prompt(name, 5) == (
     2 if name in collect.PAIRS else 5 if name in collect.GROUPS else 1
   )
-  assert name in collect.PROVIDES
 
 
 def test_roles_are_models_that_write():

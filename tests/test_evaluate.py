@@ -11,7 +11,7 @@ import pytest
 
 from posttrain_jax import tasks
 from posttrain_jax.core.types import Rollout
-from posttrain_jax.evals import in_graph
+from posttrain_jax.evals import in_graph, scores
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
 from posttrain_jax.rollout import beam, decoders, guides
@@ -158,10 +158,10 @@ def test_given_tokens_say_nothing_of_confidence():
     logps=jnp.array([[[-1.0, 0.0, -3.0], [-1.0, -2.0, 0.0]]]),
     finished=jnp.ones((1, 2)),
   )
-  plain = in_graph.confidence(samples)
+  plain = scores.confidence(samples)
   np.testing.assert_allclose(plain, [[-4 / 3, -1.5]], rtol=1e-6)
   given = jnp.array([[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
-  told = in_graph.confidence(samples.replace(given=given))
+  told = scores.confidence(samples.replace(given=given))
   np.testing.assert_allclose(told, [[-2.0, -1.5]], rtol=1e-6)
 
 

@@ -59,7 +59,7 @@ def test_the_score_of_a_row_alone():
   )
 
   def both(state):
-    score = answers_lib.make_score(run.config, run.models)
+    score = answers_lib.make_score(run.config.reward.model, run.models)
     alone = []
     for i in range(2):
       for j in range(3):
@@ -78,7 +78,7 @@ def test_the_score_of_a_row_alone():
 
 
 def test_the_verifier_judges_where_there_is_no_model():
-  assert answers_lib.make_score(load('configs/rl.py:smoke'), {}) is None
+  assert answers_lib.make_score('', {}) is None
 
 
 def test_a_trained_reward_model_is_the_judge(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from posttrain_jax import tasks
 from posttrain_jax.core.types import Rollout
-from posttrain_jax.evals import in_graph
+from posttrain_jax.evals import in_graph, scores
 from posttrain_jax.evals.measures import (
   Probe,
   calibration,
@@ -705,7 +705,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch):
     (diversity, 'distinct_correct'), (calibration, 'ece'),
     (diversity, 'expectation_adjusted_distinct'),
     (divergences, 'compare'), (decoders, 'greedy'),
-    (transformer, 'token_logps'), (in_graph, 'confidence'),
+    (transformer, 'token_logps'), (scores, 'confidence'),
   ):  # fmt: skip
     monkeypatch.setattr(module, name, fail)
   names = traced('accuracy', 'pass@k', 'length', 'truncated')

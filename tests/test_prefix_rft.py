@@ -24,6 +24,7 @@ from posttrain_jax.trainers.rl import (
   prefixes,
 )
 from posttrain_jax.trainers.rl import step as rl_step
+from posttrain_jax.trainers.rl.experience import Experience
 
 PREFIX = ('prefix.per_prompt', '2')
 # Forced tokens of two answers to each problem; the second problem has none.
@@ -55,8 +56,12 @@ def outcome(*items):
     run.config, run.models, hand.look, lambda state: state
   )
   _, metrics = quick_jit(learn)(
-    state, hand.PROMPTS, hand.PROMPT_MASK, hand.answers(1, hand.GROUP),
-    jnp.asarray(hand.OWN, jnp.float32), jax.random.key(0), beside,
+    state,
+    Experience(
+      hand.PROMPTS, hand.PROMPT_MASK, hand.answers(1, hand.GROUP),
+      jnp.asarray(hand.OWN, jnp.float32), beside,
+    ),
+    jax.random.key(0),
   )  # fmt: skip
   batch = metrics.pop('batch')
   goal = objective.make_objective(run.config, run.models, vocab.EOS)

@@ -21,6 +21,7 @@ from posttrain_jax.tasks import vocab
 from posttrain_jax.trainers import update
 from posttrain_jax.trainers.rl import guests, objective
 from posttrain_jax.trainers.rl import step as rl_step
+from posttrain_jax.trainers.rl.experience import Experience
 
 PROBLEMS, GROUP, WIDTH = 3, 3, 4
 PROMPT_SIZES = np.array([3, 2, 3])
@@ -148,8 +149,12 @@ def learnt(recipe, *items, coef=None):
     given['prefix_rewards'] = jnp.asarray(PREFIX_REWARDS, jnp.float32)
   learn = rl_step.make_learn(c, run.models, look, lambda state: state)
   after, metrics = quick_jit(learn)(
-    state, PROMPTS, PROMPT_MASK, answers(1, GROUP),
-    jnp.asarray(OWN, jnp.float32), jax.random.key(0), beside, **given,
+    state,
+    Experience(
+      PROMPTS, PROMPT_MASK, answers(1, GROUP), jnp.asarray(OWN, jnp.float32),
+      beside, **given,
+    ),
+    jax.random.key(0),
   )  # fmt: skip
   return state, after, metrics.pop('batch'), metrics
 

@@ -261,9 +261,9 @@ def test_coefficients_of_terms_are_those_in_the_state():
 def give_away(*_):
   """A `make_learn` whose step returns what it is given."""
 
-  def learn(state, prompts, prompt_mask, samples, rewards, key, beside):
-    found = {'prompts': (prompts, prompt_mask), 'own': samples, **beside}
-    return state, found
+  def learn(state, lived, key):
+    prompts = lived.prompts, lived.prompt_mask
+    return state, {'prompts': prompts, 'own': lived.samples, **lived.guests}
 
   return learn
 

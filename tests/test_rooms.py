@@ -1,7 +1,6 @@
 """Protocol over every room: imports, names, docstrings, masks, jit."""
 
 import ast
-import importlib
 from pathlib import Path
 
 import jax
@@ -10,25 +9,11 @@ import numpy as np
 import pytest
 
 from configs import recipes
+from posttrain_jax.core import rooms
 from posttrain_jax.core.resolve import arrays_of, lookup, resolve
 
 ROOT = Path(__file__).parent.parent / 'posttrain_jax'
-ROOMS = [
-  'losses.supervised',
-  'losses.policy_gradient',
-  'losses.preference',
-  'losses.distillation',
-  'losses.value',
-  'losses.regularizers',
-  'losses.reduce',
-  'losses.reward_model',
-  'losses.flow',
-  'losses.contrastive',
-  'controllers',
-  'advantages',
-  'token_weights',
-  'rollout.decoders',
-]
+ROOMS = rooms.PURE
 ALLOWED = {
   'jax', 'optax', 'math', 'functools', 'typing', 'collections', 'dataclasses',
   'posttrain_jax.core.types', 'posttrain_jax.core.masked',
@@ -37,7 +22,7 @@ ALLOWED = {
 
 
 def room(name):
-  return importlib.import_module(f'posttrain_jax.{name}')
+  return rooms.load(name)
 
 
 def files(name):

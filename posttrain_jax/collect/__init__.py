@@ -40,7 +40,6 @@ from posttrain_jax.collect.single import (
   self_rehearsal,
 )
 from posttrain_jax.core.resolve import nearest, resolve
-from posttrain_jax.losses import preference
 
 SINGLE = (
   'best_of',
@@ -63,23 +62,6 @@ LONE = (
 # What the `keep` of a source may be.
 KEEP = {'oracle_vs_rollout': pairs.KEEP, 'rollouts': groups.KEEP}
 
-# Names of the extras that come with the rows.
-_VERDICTS = ('scores', 'correct', 'correct_rate', 'negative')
-PROVIDES = {
-  'best_of': ('scores',),
-  'best_vs_worst': ('scores',),
-  'counterfactual': ('critical',),
-  'feedback': _VERDICTS,
-  'labelled': (*_VERDICTS, 'mismatched'),
-  'on_policy_mix': (),
-  'oracle': ('scores',),
-  'oracle_and_rollouts': (*_VERDICTS, 'expert'),
-  'oracle_vs_rollout': ('scores',),
-  'oracle_with_wrong': ('changed', 'keys', 'wrong', 'wrong_changed'),
-  'rollouts': (*_VERDICTS, 'whole'),
-  'self_rehearsal': (),
-}
-
 __all__ = [
   'best_of',
   'best_vs_worst',
@@ -96,6 +78,21 @@ __all__ = [
 ]
 
 
+def written_per_prompt(name: str, group_size: int, length: int) -> int:
+  """Answers that models write for each problem, for `accounting`.
+
+  length  tokens that an answer may have
+  """
+  return {
+    'oracle': 0,
+    'oracle_and_rollouts': group_size - 1,
+    'oracle_vs_rollout': 1,
+    'on_policy_mix': 1,
+    'self_rehearsal': 2,
+    'counterfactual': 1 + 2 * length,
+  }.get(name, group_size)
+
+
 def rows_per_prompt(name: str, group_size: int) -> int:
   """Rows that a source gives for each problem."""
   if name in PAIRS:
@@ -109,16 +106,14 @@ def roles(part: dict) -> set[str]:
   return named - {None, 'policy', 'oracle'}
 
 
-def check(config: Any) -> None:
-  """Raises ValueError for a source that cannot work with the run's config."""
+def check(config: Any, wanted: tuple[str, ...], whom: str) -> None:
+  """Raises ValueError for a source that cannot work with the run's config.
+
+  wanted  sources that make rows for `whom`
+  """
   part = dict(config.collect)
   resolve(sys.modules[__name__], part.pop('name'), **part)
   name = config.collect.name
-  wanted, whom = SINGLE + GROUPS, f'paradigm "{config.paradigm}"'
-  if config.paradigm == 'preference':
-    unpaired = config.loss.name in preference.UNPAIRED
-    wanted = ('labelled',) if unpaired else PAIRS
-    whom = f'loss "{config.loss.name}"'
   if name not in wanted:
     raise ValueError(
       f'collect.name="{name}" gives no rows for {whom}.' + nearest(name, wanted)

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import diagnostics, rollout
+from posttrain_jax import rollout
 from posttrain_jax.core import masked
 from posttrain_jax.core.types import Array, Example, PyTree, Rollout
+from posttrain_jax.evals import scores
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, environments, select
@@ -21,11 +22,9 @@ from posttrain_jax.tasks.vocab import Text
 __all__ = [
   'Evaluator',
   'answers',
-  'confidence',
   'divergence',
   'generate_and_verify',
   'problems',
-  'selected',
 ]
 
 MARKER = '>'  # between a chain of thought and the answer
@@ -96,37 +95,6 @@ def answers(task: Any, samples: Rollout) -> Text:
   return jax.vmap(jax.vmap(answer))(samples.completion, samples.mask)
 
 
-def selected(
-  words: Array, mask: Array, confidence: Array, rewards: Array
-) -> dict[str, Array]:
-  """What choosing among k samples without a verifier is worth.
-
-  words, mask   [N, S, A] answers, from the first slot on
-  confidence    [N, S] mean log-probability of each sample's tokens
-  rewards       [N, S]
-
-  Returns eval/maj@k, of the answer that most of k samples give, and
-  eval/best_of@k, of the sample the policy itself is surest of, for powers of
-  two 2 <= k <= S.
-  """
-  metrics = {}
-  for k in _powers(rewards.shape[1]):
-    voted = select.majority_at_k(words, mask, rewards, k)
-    best = select.best_of_k_expected(confidence, rewards, k)
-    metrics[f'eval/maj@{k}'] = jnp.mean(voted)
-    metrics[f'eval/best_of@{k}'] = jnp.mean(best)
-  return metrics
-
-
-def confidence(samples: Rollout) -> Array:
-  """Mean log-probability [B, G] of the tokens that the model chose."""
-  return masked.mean(samples.logps, samples.chosen, axis=-1)
-
-
-def _powers(largest: int) -> list[int]:
-  return [2**i for i in range(1, largest.bit_length())]
-
-
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
   """`evaluator(params, key) -> {name: scalar}` on held-out problems, jit-able.
@@ -154,18 +122,11 @@ class Evaluator:
   guide: Guide | None = None
 
   def __post_init__(self):
-    if self.beams < 0:
-      raise ValueError(f'eval.beams={self.beams} is negative; 0 = none')
+    scores.check_sizes(self.num_problems, self.batch, self.beams)
     if self.beams and environments.of(self.task) is not None:
       raise ValueError(
         f'eval.beams={self.beams}: a task in turns has no beam search; '
         'nearest valid: 0'
-      )
-    if self.num_problems < 1 or self.num_problems % self.batch:
-      raise ValueError(
-        f'eval.num_problems={self.num_problems} is no multiple of '
-        f'eval.batch={self.batch}; nearest valid: '
-        f'{max(1, round(self.num_problems / self.batch)) * self.batch}'
       )
 
   def problems(self, key: Array):
@@ -186,11 +147,7 @@ class Evaluator:
       return rewards[:, 0], samples.mask.sum(-1)[:, 0], samples.finished[:, 0]
 
     correct, length, finished = jax.lax.map(one, examples)
-    metrics = {
-      'eval/accuracy': jnp.mean(correct),
-      'eval/length': jnp.mean(length),
-      'eval/truncated': 1.0 - jnp.mean(finished),
-    }
+    metrics = scores.greedy(correct, length, finished)
     if self.beams:
       found = jax.lax.map(lambda part: self._beam(params, part), examples)
       metrics['eval/accuracy_beam'] = jnp.mean(found)
@@ -212,7 +169,7 @@ class Evaluator:
 
   def _beam(self, params: PyTree, part: Any) -> Array:
     """Rewards [B] of the best beam of each problem."""
-    found, scores = beam.search(
+    found, ranks = beam.search(
       params,
       self.model,
       part.prompt,
@@ -223,7 +180,7 @@ class Evaluator:
       pad_id=vocab.PAD,
       guide=self.guide,
     )
-    return _verify(self.task, part, select.best_of_n(found, scores))[:, 0]
+    return _verify(self.task, part, select.best_of_n(found, ranks))[:, 0]
 
   def _sampled(self, params: PyTree, key: Array, examples: Any) -> dict:
     def many(part):
@@ -234,23 +191,14 @@ class Evaluator:
       ordered = jnp.sort(words, axis=1)
       fresh = 1 + jnp.sum(ordered[:, 1:] != ordered[:, :-1], axis=1)
       said = answers(self.task, samples)
-      sure = confidence(samples)
+      sure = scores.confidence(samples)
       return rewards, fresh / self.samples, said.tokens, said.mask, sure
 
     found = jax.lax.map(many, examples)
     rewards, distinct, words, mask, sure = jax.tree.map(
       lambda x: x.reshape(self.num_problems, *x.shape[2:]), found
     )
-    # Problems are independent, the samples of one problem are not.
-    spread = jnp.std(jnp.mean(rewards, axis=1), ddof=1)
-    metrics = {
-      'eval/accuracy_sampled': jnp.mean(rewards),
-      'eval/accuracy_sampled_stderr': spread / self.num_problems**0.5,
-      'eval/distinct': jnp.mean(distinct),
-    }
-    for k in _powers(self.samples):
-      metrics[f'eval/pass@{k}'] = diagnostics.pass_at_k(rewards > 0.5, k)
-    return metrics | selected(words, mask, sure, rewards)
+    return scores.sampled(rewards, distinct, words, mask, sure)
 
   def transcripts(self, params: PyTree, key: Array, count: int) -> list[dict]:
     """Greedy completions of the first `count` problems, as text (host)."""

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax import diagnostics, rollout
+from posttrain_jax import rollout
 from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.data.text_task import TextTask, final_answer
 from posttrain_jax.data.tokenizers import Tokenizer
-from posttrain_jax.evals import in_graph
+from posttrain_jax.evals import scores
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, select
 from posttrain_jax.rollout.guide import Guide
@@ -80,14 +80,7 @@ class HostEvaluator:
   guide: Guide | None = None
 
   def __post_init__(self):
-    if self.beams < 0:
-      raise ValueError(f'eval.beams={self.beams} is negative; 0 = none')
-    if self.num_problems < 1 or self.num_problems % self.batch:
-      near = max(1, round(self.num_problems / self.batch)) * self.batch
-      raise ValueError(
-        f'eval.num_problems={self.num_problems} is no multiple of '
-        f'eval.batch={self.batch}; nearest valid: {near}'
-      )
+    scores.check_sizes(self.num_problems, self.batch, self.beams)
 
   @functools.cached_property
   def _generate(self) -> Callable[..., Rollout]:
@@ -112,7 +105,7 @@ class HostEvaluator:
   @functools.cached_property
   def _search(self) -> Callable[..., Rollout]:
     def search(params, prompts, prompt_mask):
-      found, scores = beam.search(
+      found, ranks = beam.search(
         params,
         self.model,
         prompts,
@@ -123,7 +116,7 @@ class HostEvaluator:
         pad_id=self.tokenizer.pad_id,
         guide=self.guide,
       )
-      return select.best_of_n(found, scores)
+      return select.best_of_n(found, ranks)
 
     return jax.jit(search)
 
@@ -157,12 +150,12 @@ class HostEvaluator:
       lengths.append(samples.mask.sum(-1))
       finished.append(samples.finished)
     rewards = np.concatenate(rewards)
-    metrics = {
-      'eval/accuracy': np.mean(rewards >= 1.0),
-      'eval/reward': np.mean(rewards),
-      'eval/length': np.mean(lengths),
-      'eval/truncated': 1.0 - np.mean(finished),
-    }
+    metrics = scores.greedy(
+      jnp.asarray(rewards >= 1.0, jnp.float32),
+      jnp.asarray(np.concatenate(lengths)),
+      jnp.asarray(np.concatenate(finished)),
+    )
+    metrics['eval/reward'] = np.mean(rewards)
     if self.beams:
       found = np.concatenate([self._beam(params, start) for start in starts])
       metrics['eval/accuracy_beam'] = np.mean(found >= 1.0)
@@ -178,25 +171,14 @@ class HostEvaluator:
       groups = np.reshape(np.array(texts, object), rewards.shape)
       distinct += [len(set(group)) / self.samples for group in groups]
       answers += [final_answer(text) for text in texts]
-      sure.append(in_graph.confidence(samples))
+      sure.append(scores.confidence(samples))
     correct = jnp.asarray(np.concatenate(correct), jnp.float32)
-    # Problems are independent, the samples of one problem are not.
-    spread = jnp.std(correct.mean(axis=1), ddof=1)
-    metrics = {
-      'eval/accuracy_sampled': correct.mean(),
-      'eval/accuracy_sampled_stderr': spread / self.num_problems**0.5,
-      'eval/distinct': np.mean(distinct),
-    }
-    k = 2
-    while k <= self.samples:
-      metrics[f'eval/pass@{k}'] = diagnostics.pass_at_k(correct, k)
-      k *= 2
     # One number for each different answer stands for it in the vote.
     names, words = np.unique(np.array(answers), return_inverse=True)
     words = jnp.asarray(words.reshape(*correct.shape, 1))
     said = jnp.asarray(names != '')[words]
-    return metrics | in_graph.selected(
-      words, said, jnp.concatenate(sure), correct
+    return scores.sampled(
+      correct, jnp.asarray(distinct), words, said, jnp.concatenate(sure)
     )
 
   def transcripts(self, params: PyTree, key: Array, count: int) -> list[dict]:

@@ -49,11 +49,13 @@ def answer_scores(
 
 
 def make_score(
-  config: Any, models: dict[str, ModelConfig]
+  role: str, models: dict[str, ModelConfig]
 ) -> Callable[[TrainState, Example, Rollout], Array] | None:
   """(state, examples, samples) -> `answer_scores` of the run's reward model;
-  None where the verifier judges."""
-  role = config.reward.model
+  None where the verifier judges.
+
+  role  of the reward model; '' where there is none
+  """
   if not role:
     return None
 

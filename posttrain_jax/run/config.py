@@ -10,25 +10,12 @@ from typing import Any
 
 import ml_collections
 
-from posttrain_jax import advantages, collect, controllers, tasks, token_weights
+from posttrain_jax import tasks, trainers
+from posttrain_jax.core import rooms
 from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
-from posttrain_jax.losses import (
-  contrastive,
-  distillation,
-  flow,
-  policy_gradient,
-  preference,
-  reduce,
-  regularizers,
-  reward_model,
-  supervised,
-  value,
-)
-from posttrain_jax.rewards import tokens as token_rewards
-from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import conditioned
-from posttrain_jax.trainers.rl import guests
+from posttrain_jax.trainers.rl.terms import has_critic
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -51,32 +38,11 @@ OPTIONAL = (
 def _room(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
   """The room that `config.<key>.name` = `name` is a name of."""
   if key == 'loss':
-    if config.paradigm == 'preference' and name in reward_model.__all__:
-      return reward_model
-    return {
-      'sft': supervised,
-      'preference': preference,
-      'rl': flow if name in flow.__all__ else policy_gradient,
-      'distill': distillation,
-    }.get(config.paradigm)
-  if key.endswith('_controller'):
-    return controllers
-  return {
-    'advantage': advantages,
-    'collect': collect,
-    'contrastive': contrastive,
-    'decoder': decoders,
-    'expert_advantage': advantages,
-    'expert_loss': policy_gradient,
-    'kl': regularizers,
-    'negative': token_weights,
-    'reduce': reduce,
-    'sft_loss': supervised,
-    'sft_weights': token_weights,
-    'token_rewards': token_rewards,
-    'value_loss': value,
-    'weights': token_weights,
-  }.get(key)
+    if config.paradigm not in trainers.KINDS:
+      return None
+    return trainers.kind(config.paradigm).loss_room(name)
+  room = rooms.of_key(key)
+  return rooms.load(room) if room else None
 
 
 def task_entry(name: str) -> dict[str, Any]:
@@ -96,13 +62,14 @@ def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
     return task_entry(name)
   if key == 'condition':
     return {'name': name, **conditioned.knobs(name)}
-  if key == 'advantage' and name == 'gae':
-    return {'name': 'gae', 'gamma': 1.0, 'lam': 0.95, 'whiten': True}
   # What the caller keeps beside the function's own hyperparameters.
   kept = {k: config[key][k] for k in CALLERS if k in config[key]}
   if name == 'none' and key in OPTIONAL:
     return {'name': 'none', **kept}
-  return part(_room(config, key, name), name) | kept
+  entry = part(_room(config, key, name), name) | kept
+  if key == 'advantage' and has_critic(ConfigDict({key: entry})):
+    entry['whiten'] = True  # of the critic's advantages, before the update
+  return entry
 
 
 def keys(config: ConfigDict, prefix: str = '') -> list[str]:
@@ -279,69 +246,3 @@ def split_flags(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
   if pending is not None:
     raise ValueError(f'--config.{pending} has no value')
   return items, rest
-
-
-def _divides(name: str, part_: int, whole: int, of: str) -> None:
-  """Raises with the nearest valid sizes unless `part_` divides `whole`."""
-  if part_ < 0 or (part_ > 0 and whole % part_):
-    valid = [d for d in range(1, whole + 1) if whole % d == 0]
-    near = sorted(valid, key=lambda d: abs(d - part_))[:3]
-    raise ValueError(
-      f'{name}={part_} does not divide {of}={whole}; nearest valid: '
-      + ', '.join(str(d) for d in sorted(near))
-    )
-
-
-def rows_per_prompt(config: ConfigDict) -> int:
-  """Rows that a step trains on for each of its problems or records."""
-  if config.paradigm == 'rl':
-    return config.group_size + guests.rows_beside(config)
-  if config.data.source == 'task':
-    name = config.collect.name
-    return collect.rows_per_prompt(name, config.group_size)
-  unpaired = config.loss.name in preference.UNPAIRED
-  return 2 if config.paradigm == 'preference' and not unpaired else 1
-
-
-def sizes(config: ConfigDict) -> ConfigDict:
-  """The batch arithmetic of a run, resolved and checked.
-
-  Returns prompts_per_step, group_size (rows of one problem), rows,
-  minibatch_rows, microbatch_rows, updates_per_rollout, updates_per_step and
-  num_updates.
-
-  Raises:
-    ValueError: sizes that do not divide, with the nearest that do.
-  """
-  for key in ('prompts_per_step', 'group_size', 'num_steps', 'steps_per_call',
-              'updates_per_rollout'):  # fmt: skip
-    if config[key] < 1:
-      raise ValueError(f'{key}={config[key]} must be at least 1')
-  group = rows_per_prompt(config)
-  rows = config.prompts_per_step * group
-  minibatch = config.minibatch_rows or rows
-  _divides('minibatch_rows', minibatch, rows, 'rows')
-  microbatch = config.microbatch_rows or minibatch
-  _divides('microbatch_rows', microbatch, minibatch, 'minibatch_rows')
-  if group > 1 and config.paradigm == 'preference':
-    for key, size in (('minibatch', minibatch), ('microbatch', microbatch)):
-      if size % group:
-        raise ValueError(
-          f'{key}_rows={size} would cut the {group} rows of a problem apart; '
-          f'nearest valid: {max(group, size // group * group)}'
-        )
-  if 'reduce' in config and config.reduce.name == 'prompt_mean':
-    _divides('group_size', group, microbatch, 'microbatch_rows')
-  per_step = rows // minibatch * config.updates_per_rollout
-  return ConfigDict(
-    dict(
-      prompts_per_step=config.prompts_per_step,
-      group_size=group,
-      rows=rows,
-      minibatch_rows=minibatch,
-      microbatch_rows=microbatch,
-      updates_per_rollout=config.updates_per_rollout,
-      updates_per_step=per_step,
-      num_updates=per_step * config.num_steps,
-    )
-  )

@@ -10,7 +10,7 @@ call; data and host tasks (`HostRL`) take one.
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,13 @@ import numpy as np
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.keys import run_key
-from posttrain_jax.core.types import Array, Rollout, TrainState
+from posttrain_jax.core.types import Array, TrainState
 from posttrain_jax.data.text_task import TextTask
 from posttrain_jax.data.tokenizers import Tokenizer
 from posttrain_jax.evals import on_host
 from posttrain_jax.run import inputs
-from posttrain_jax.trainers.rl import advantages
+from posttrain_jax.trainers.rl import HostStep, advantages
+from posttrain_jax.trainers.rl.experience import Experience
 
 Metrics = dict[str, Array]
 
@@ -117,13 +118,6 @@ def _to_device(x: np.ndarray) -> Array:
   return jax.device_put(x, place)
 
 
-class HostStep(NamedTuple):
-  """The halves of a step, from `rl.make_rollout` and `rl.make_learn`."""
-
-  generate: Callable[..., Rollout]
-  learn: Callable[..., tuple[TrainState, dict[str, Array]]]
-
-
 class HostRL:
   """RL on a host task: generate (compiled), verify (Python), learn (compiled).
 
@@ -156,11 +150,9 @@ class HostRL:
 
     self._generate = jax.jit(generate)
 
-    def learn(state, prompts, prompt_mask, samples, rewards, key):
-      state, metrics = step.learn(
-        state, prompts, prompt_mask, samples, rewards, key
-      )
-      return state, metrics | advantages.spent([samples])
+    def learn(state, lived, key):
+      state, metrics = step.learn(state, lived, key)
+      return state, metrics | advantages.spent([lived.samples])
 
     self._learn = jax.jit(learn, donate_argnums=0)
 
@@ -181,14 +173,10 @@ class HostRL:
       self._task, self._tokenizer, indices, samples, False
     )
     seconds = time.monotonic() - began
-    state, metrics = self._learn(
-      state,
-      prompts['prompt'],
-      prompts['prompt_mask'],
-      samples,
-      rewards,
-      update_key,
+    lived = Experience(
+      prompts['prompt'], prompts['prompt_mask'], samples, rewards
     )
+    state, metrics = self._learn(state, lived, update_key)
     metrics = {name: x[None] for name, x in metrics.items()}
     metrics['time/verify'] = np.array([seconds])
     for name, now in self._task.counts.items():

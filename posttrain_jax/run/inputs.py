@@ -6,30 +6,24 @@ from typing import Any
 import jax
 import numpy as np
 
+from posttrain_jax import trainers
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Batch
 from posttrain_jax.data import pipeline, tokenizers
 from posttrain_jax.data.text_task import PREFIX, TextTask, is_text
-from posttrain_jax.losses import preference
+from posttrain_jax.trainers.step import from_file
 
 __all__ = [
-  'PROVIDES',
   'check',
-  'kinds',
   'make_batches',
   'make_text_task',
-  'on_data',
   'open_source',
-  'provided',
   'to_batch',
 ]
 
 SOURCES = ('task', 'jsonl', 'tfds')
-# Records that a file of demonstrations may hold, and how many are looked at.
-SFT_KINDS = ('text', 'messages', 'completion')
+# Records of a file that are looked at before a run begins.
 LOOKED_AT = 1000
-# Arrays that come with the rows of a kind.
-PROVIDES = {'unpaired': ('correct', 'mismatched')}
 
 
 def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
@@ -41,24 +35,6 @@ def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
   return TextTask(
     name, tokenizer, knobs=knobs, heldout_fraction=fraction, **entry
   )
-
-
-def on_data(config: Any) -> bool:
-  """Whether a run trains on records of a file."""
-  return config.paradigm != 'rl' and config.data.source != 'task'
-
-
-def kinds(config: Any) -> tuple[str, ...]:
-  """Kinds of records that the run's method trains on."""
-  if config.paradigm != 'preference':
-    return SFT_KINDS
-  unpaired = config.loss.name in preference.UNPAIRED
-  return ('unpaired',) if unpaired else ('preference',)
-
-
-def provided(config: Any) -> tuple[str, ...]:
-  """Names of the arrays that come with the rows of the run's file."""
-  return PROVIDES.get(kinds(config)[0], ())
 
 
 def _mismatched(rows: dict[str, np.ndarray]) -> Batch:
@@ -105,7 +81,8 @@ def to_batch(raw: dict[str, Any]) -> Batch:
 
 def check(config: Any) -> None:
   """Raises ValueError unless data, task and tokenizer go together."""
-  if config.paradigm != 'rl':
+  kind = trainers.kind(config.paradigm)
+  if 'data' in config:
     data = config.data
     if data.source not in SOURCES:
       raise ValueError(
@@ -118,9 +95,7 @@ def check(config: Any) -> None:
         'data.source="tfds" needs data.name as BUILDER:SPLIT, not '
         f'"{data.name}"'
       )
-    if data.packing and config.paradigm == 'preference':
-      raise ValueError('data.packing=true is for demonstrations, not for pairs')
-    if on_data(config) and config.collect.name != 'oracle':
+    if from_file(config) and config.collect.name != 'oracle':
       raise ValueError(
         f'collect.name="{config.collect.name}" makes its rows from a task, not '
         f'from data.source="{data.source}"'
@@ -131,13 +106,13 @@ def check(config: Any) -> None:
         'and "tfds", not "task"'
       )
   text = is_text(config.task.name)
-  if text and config.paradigm in ('sft', 'preference', 'distill'):
-    if config.paradigm == 'preference' and not on_data(config):
+  if text and 'data' in config and not from_file(config):
+    if 'completion' not in kind.records(config):
       raise ValueError(
         f'task "{config.task.name}" runs on the host and gives no pairs: take '
         'data.source="jsonl", or an in-graph task'
       )
-    if not on_data(config) and config.collect.name != 'oracle':
+    if config.collect.name != 'oracle':
       raise ValueError(
         f'collect.name="{config.collect.name}" is for in-graph tasks; task '
         f'"{config.task.name}" gives its oracle\'s answers ("oracle")'
@@ -147,7 +122,7 @@ def check(config: Any) -> None:
       f'tokenizer="task" cannot write task "{config.task.name}": use "byte" or '
       'a path to a tokenizer.json'
     )
-  if not text and not on_data(config) and config.tokenizer != 'task':
+  if not text and not from_file(config) and config.tokenizer != 'task':
     raise ValueError(
       f'tokenizer="{config.tokenizer}": in-graph tasks speak the vocabulary '
       '"task"'
@@ -174,13 +149,12 @@ def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
     overlong=data.overlong,
     limit=LOOKED_AT,
   )
-  if report['kind'] not in kinds(config):
-    method = {'sft': 'SFT', 'distill': 'distillation'}.get(
-      config.paradigm, f'"{config.loss.name}"'
-    )
+  kind = trainers.kind(config.paradigm)
+  if report['kind'] not in kind.records(config):
     raise ValueError(
-      f'{source[0].where}: {method} does not train on kind "{report["kind"]}".'
-      + nearest(report['kind'], kinds(config))
+      f'{source[0].where}: {kind.LABEL} with loss "{config.loss.name}" does '
+      f'not train on kind "{report["kind"]}".'
+      + nearest(report['kind'], kind.records(config))
     )
   if report['errors'] or report['empty_loss'] == report['kept']:
     raise ValueError(pipeline.format_report(report))
@@ -191,9 +165,9 @@ def make_batches(
   config: Any, tokenizer: tokenizers.Tokenizer, task: Any, sizes: Any
 ) -> Callable[[], pipeline.BatchIterator] | None:
   """() -> batches of the records of the run; None: rows are made in-graph."""
-  if config.paradigm == 'rl':
+  if 'data' not in config:
     return None
-  if on_data(config):
+  if from_file(config):
     source, kind = open_source(config, tokenizer), None
   elif isinstance(task, TextTask):
     task.solve(0)  # a task without an oracle fails here
@@ -210,6 +184,6 @@ def make_batches(
     packing=config.data.packing,
     overlong=config.data.overlong,
     # A task's problems come in an order that is random already.
-    shuffle=on_data(config),
+    shuffle=from_file(config),
     seed=config.seed,
   )

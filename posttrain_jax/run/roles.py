@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax import trainers
 from posttrain_jax.core import trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import hf, transformer
@@ -113,9 +114,8 @@ def make_models(
 
 
 def scorer(config: Any) -> str:
-  """The role whose score is the reward of an RL run; '': the task's verifier
-  judges."""
-  return config.reward.model if config.paradigm == 'rl' else ''
+  """The role whose score is a run's reward; '' where no model judges."""
+  return trainers.kind(config.paradigm).scorer(config)
 
 
 def _read_params(path: str, model: ModelConfig) -> PyTree:

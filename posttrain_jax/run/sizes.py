@@ -1,94 +1,102 @@
-"""The sizes of a run: rows, lengths, and what may be split."""
+"""The sizes of a run: rows, lengths, updates."""
 
+import dataclasses
 from typing import Any
 
-from posttrain_jax import token_weights
-from posttrain_jax.losses import contrastive, policy_gradient
-from posttrain_jax.losses import preference as preference_room
-from posttrain_jax.losses import supervised as supervised_room
-from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import inputs
-from posttrain_jax.trainers.rl import guests, objective, prefixes
+from posttrain_jax import trainers
+from posttrain_jax.trainers.step import from_file
 
-__all__ = ['check_micro', 'resolve', 'shares_prompts']
+__all__ = ['Sizes', 'resolve']
 
 
-def resolve(config: Any, task: Any) -> Any:
-  """`config.sizes` and what the task or the data say of lengths.
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """The batch arithmetic of a run, resolved and checked.
 
-  Adds prompt_length, max_new_tokens (of a run with a task), row_tokens and
-  tokens_per_step.
+  prompts_per_step     problems or records of a step
+  group_size           rows of one problem
+  rows                 of a step
+  minibatch_rows       of one optimizer update
+  microbatch_rows      of one forward and backward pass
+  updates_per_rollout  passes over the rows of a step
+  updates_per_step     optimizer updates of a step
+  num_updates          of the whole run
+  prompt_length        tokens a prompt may have; None: rows are a file's
+  max_new_tokens       tokens an answer may have; None: rows are a file's
+  row_tokens           tokens of a row
+  tokens_per_step      rows * row_tokens
   """
-  sizes = config_lib.sizes(config)
-  if task is not None:
-    sizes.prompt_length = task.prompt_length
-    sizes.max_new_tokens = task.completion_length
-  if config.get('max_new_tokens', 0):
-    sizes.max_new_tokens = config.max_new_tokens
-  if inputs.on_data(config):
-    sizes.row_tokens = config.data.max_length
-  else:
-    sizes.row_tokens = sizes.prompt_length + sizes.max_new_tokens
-  sizes.tokens_per_step = sizes.rows * sizes.row_tokens
-  return sizes
+
+  prompts_per_step: int
+  group_size: int
+  rows: int
+  minibatch_rows: int
+  microbatch_rows: int
+  updates_per_rollout: int
+  updates_per_step: int
+  num_updates: int
+  prompt_length: int | None = None
+  max_new_tokens: int | None = None
+  row_tokens: int = 0
+  tokens_per_step: int = 0
+
+  def to_dict(self) -> dict[str, int]:
+    """{name: number} of the sizes that the run has."""
+    every = dataclasses.asdict(self)
+    return {name: x for name, x in every.items() if x is not None}
 
 
-def check_micro(config: Any, sizes: Any) -> None:
-  """Refuses micro-batches for parts that look at a whole minibatch."""
-  if sizes.microbatch_rows == sizes.minibatch_rows:
-    return
-  named = []
-  if config.paradigm == 'rl':
-    if prefixes.ranks(config):
-      raise ValueError(
-        f'microbatch_rows={sizes.microbatch_rows}: prefix.top_fraction='
-        f'{config.prefix.top_fraction} compares the given tokens of all '
-        f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0, '
-        'or set prefix.top_fraction=1'
-      )
-    named.append((objective.loss_room(config.loss.name), config.loss.name))
-    if config.expert_loss.name != 'none':
-      named.append((policy_gradient, config.expert_loss.name))
-    if guests.imitates(config):
-      named.append((supervised_room, config.sft_loss.name))
-      named.append((token_weights, config.sft_weights.name))
-    if guests.contrasts(config):
-      named.append((contrastive, config.contrastive.name))
-  elif config.paradigm != 'distill':
-    rooms = {'sft': supervised_room, 'preference': preference_room}
-    named.append((rooms[config.paradigm], config.loss.name))
-  if 'weights' in config:
-    named.append((token_weights, config.weights.name))
-  for room, name in named:
-    if name in room.WHOLE_BATCH:
-      raise ValueError(
-        f'microbatch_rows={sizes.microbatch_rows}: "{name}" compares all '
-        f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0'
-      )
+def _divides(name: str, part: int, whole: int, of: str) -> None:
+  """Raises with the nearest valid sizes unless `part` divides `whole`."""
+  if part < 0 or (part > 0 and whole % part):
+    valid = [d for d in range(1, whole + 1) if whole % d == 0]
+    near = sorted(valid, key=lambda d: abs(d - part))[:3]
+    raise ValueError(
+      f'{name}={part} does not divide {of}={whole}; nearest valid: '
+      + ', '.join(str(d) for d in sorted(near))
+    )
 
 
-def shares_prompts(config: Any, sizes: Any) -> bool:
-  """Whether the learner reads a prompt once for all of its rows.
+def resolve(config: Any, task: Any) -> Sizes:
+  """The sizes that a config, its task and its data give.
+
+  task  None where the run has none
 
   Raises:
-    ValueError: `token_buckets` that cannot work.
+    ValueError: sizes that do not divide, with the nearest that do, or
+      micro-batches that would change the result.
   """
-  whole = sizes.microbatch_rows % sizes.group_size == 0
-  shares = bool(config.share_prompts) and whole
-  if config.token_buckets < 1:
-    raise ValueError(f'token_buckets={config.token_buckets} is below 1')
-  if config.token_buckets > 1:
-    if not shares:
-      raise ValueError(
-        f'token_buckets={config.token_buckets} is of shared prompts: set '
-        'share_prompts=true and microbatch_rows to a multiple of the '
-        f'{sizes.group_size} rows of a problem'
-      )
-    mesh = dict(config.mesh)
-    if any(mesh[axis] != 1 for axis in ('data', 'fsdp')):
-      raise ValueError(
-        f'token_buckets={config.token_buckets}: a stream of tokens cannot lie '
-        f'on several devices (mesh.data={mesh["data"]}, mesh.fsdp='
-        f'{mesh["fsdp"]}); take token_buckets=1'
-      )
-  return shares
+  for key in ('prompts_per_step', 'group_size', 'num_steps', 'steps_per_call',
+              'updates_per_rollout'):  # fmt: skip
+    if config[key] < 1:
+      raise ValueError(f'{key}={config[key]} must be at least 1')
+  kind = trainers.kind(config.paradigm)
+  group = kind.rows_per_prompt(config)
+  rows = config.prompts_per_step * group
+  minibatch = config.minibatch_rows or rows
+  _divides('minibatch_rows', minibatch, rows, 'rows')
+  microbatch = config.microbatch_rows or minibatch
+  _divides('microbatch_rows', microbatch, minibatch, 'minibatch_rows')
+  if 'reduce' in config and config.reduce.name == 'prompt_mean':
+    _divides('group_size', group, microbatch, 'microbatch_rows')
+  per_step = rows // minibatch * config.updates_per_rollout
+  prompt = None if task is None else task.prompt_length
+  new = None if task is None else task.completion_length
+  new = config.get('max_new_tokens', 0) or new
+  length = config.data.max_length if from_file(config) else prompt + new
+  sizes = Sizes(
+    prompts_per_step=config.prompts_per_step,
+    group_size=group,
+    rows=rows,
+    minibatch_rows=minibatch,
+    microbatch_rows=microbatch,
+    updates_per_rollout=config.updates_per_rollout,
+    updates_per_step=per_step,
+    num_updates=per_step * config.num_steps,
+    prompt_length=prompt,
+    max_new_tokens=new,
+    row_tokens=length,
+    tokens_per_step=rows * length,
+  )
+  kind.check_sizes(config, sizes)
+  return sizes

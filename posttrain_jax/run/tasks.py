@@ -11,10 +11,10 @@ from posttrain_jax.evals import on_host
 from posttrain_jax.evals.in_graph import Evaluator
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import guides
-from posttrain_jax.run import inputs
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.tasks.mixture import Mixture
 from posttrain_jax.tasks.subset import Subset
+from posttrain_jax.trainers.step import from_file
 
 __all__ = ['make_evaluators', 'make_task', 'training_task']
 
@@ -40,7 +40,7 @@ def training_task(config: Any, task: Any) -> Any:
     return task
   if not isinstance(count, jax.core.Tracer) and count < 0:
     raise ValueError(f'problems.count={count} is below 0; 0 = no end of them')
-  if task is None or isinstance(task, TextTask) or inputs.on_data(config):
+  if task is None or isinstance(task, TextTask) or from_file(config):
     raise ValueError(
       f'problems.count={count} is of in-graph tasks; a file and a task '
       '"text:NAME" have as many as they have'

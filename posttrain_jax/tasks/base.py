@@ -1,11 +1,41 @@
 """What tasks share: building an Example, checking knobs, exact-match verify."""
 
+from typing import Any, Protocol
+
 import jax
 import jax.numpy as jnp
 
 from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import vocab
 from posttrain_jax.tasks.vocab import Text
+
+
+class Task(Protocol):
+  """An in-graph task: every method is jit- and vmap-able, of one problem.
+
+  prompt_length      tokens that a prompt may have
+  completion_length  tokens that an answer may have, its EOS among them
+  """
+
+  @property
+  def prompt_length(self) -> int: ...
+
+  @property
+  def completion_length(self) -> int: ...
+
+  def sample(self, key: Array) -> Example:
+    """A problem."""
+    ...
+
+  def verify(
+    self, example: Example, completion: Array, mask: Array
+  ) -> dict[str, Any]:
+    """{'reward': scalar, ...} of an answer [C]."""
+    ...
+
+  def solve(self, example: Example, key: Array) -> Text:
+    """The oracle's answer, with its chain of thought where it has one."""
+    ...
 
 
 def example(prompt: Text, answer: dict[str, Array], size: int) -> Example:

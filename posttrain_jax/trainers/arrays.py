@@ -2,11 +2,9 @@
 
 A loss or a token weight says what it needs beyond the signals by keyword
 arguments without a default, and what it reads of the signals by reading it.
-Each of those names comes from one of three places:
-
-  the source   rows came with it (`Batch.extras`): verdicts, scores, marks
-  before       scored once a step by a frozen model or by the policy as it was
-  inside       made from the trained parameters, in the loss itself
+`core.arrays` is the table of those names; here they are made: before the
+update by a model that scores the rows once, or inside it, from the trained
+parameters. The others came with the rows (`Batch.extras`).
 """
 
 import inspect
@@ -16,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import arrays as named
 from posttrain_jax.core import masked
 from posttrain_jax.core.resolve import arrays_of, nearest
 from posttrain_jax.core.types import Array, Batch, TokenSignals, TrainState
@@ -23,8 +22,6 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.trainers.objective import score
 
 __all__ = [
-  'BEFORE',
-  'INSIDE',
   'check',
   'inside',
   'make_prepare',
@@ -33,31 +30,15 @@ __all__ = [
   'signals_read_by',
 ]
 
-# Whose log-probabilities they are: 'policy' is the one before the update,
-# 'ref' the reference, other names are roles of `config.others`.
-BEFORE = {
-  'base_logps': 'base',
-  'history_logps': 'ref',
-  'old_logps': 'policy',
-  'proximal_logps': 'policy',
-  'ref_logps': 'ref',
-  'ref_scores': 'teacher',
-  'shuffled_logps': 'shuffled',
-}
-INSIDE = ('key', 'ref_logits', 'tokens', 'wrong_logps')
-
-# Arrays of rows or of another type, for tracing; all others are [B, T] floats.
-_ROWS = ('scores', 'correct', 'correct_rate', 'expert', 'ref_scores', 'whole')
-
 
 def _example(name: str) -> Any:
+  """Something to trace a method with in place of an array."""
   if name == 'key':
     return jax.eval_shape(lambda: jax.random.key(0))
   if name == 'tokens':
     return jax.ShapeDtypeStruct((2, 3), jnp.int32)
-  if name.endswith('logits'):
-    return jax.ShapeDtypeStruct((2, 3, 5), jnp.float32)
-  shape = (2,) if name in _ROWS else (2, 3)
+  sizes = {'B': 2, 'T': 3, 'V': 5, 'D': 4}
+  shape = tuple(sizes[axis] for axis in named.shape(name) or 'BT')
   return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
@@ -102,8 +83,9 @@ def signals_read_by(function: Callable) -> frozenset[str]:
 def check(names: Iterable[str], provided: Iterable[str], who: str) -> None:
   """Raises ValueError for an array that nobody makes, naming the method."""
   provided = set(provided)
+  made = {*named.scored_by(), *named.inside_update()}
   for name in sorted(names):
-    if name not in provided and name not in BEFORE and name not in INSIDE:
+    if name not in provided | made:
       raise ValueError(
         f'"{who}" needs the array "{name}", which the rows of this source do '
         f'not carry.{nearest(name, provided)}'
@@ -117,7 +99,8 @@ def check(names: Iterable[str], provided: Iterable[str], who: str) -> None:
 
 def roles(names: Iterable[str], provided: Iterable[str]) -> set[str]:
   """Models besides the trained one that these arrays are scored by."""
-  found = {BEFORE[n] for n in names if n in BEFORE and n not in set(provided)}
+  role_of, given = named.scored_by(), set(provided)
+  found = {role_of[n] for n in names if n in role_of and n not in given}
   if 'ref_logits' in names:
     found.add('ref')
   return found - {'policy'}
@@ -135,17 +118,18 @@ def make_prepare(
   models: dict[str, ModelConfig],
   temperature: float = 1.0,
 ) -> Callable[[TrainState, Batch], Batch]:
-  """`prepare(state, batch)`: the batch with every array of `BEFORE` it needs.
+  """`prepare(state, batch)`: the batch with what models score before it.
 
   models  {role: ModelConfig} with 'policy' and 'ref'
   """
-  wanted = sorted(n for n in names if n in BEFORE and n not in set(provided))
+  role_of, given = named.scored_by(), set(provided)
+  wanted = sorted(n for n in names if n in role_of and n not in given)
 
   def prepare(state: TrainState, batch: Batch) -> Batch:
     by_role: dict[str, Array] = {}
     fields, extras = {}, dict(batch.extras)
     for name in wanted:
-      role = BEFORE[name]
+      role = role_of[name]
       if role not in by_role:
         signals = score(
           params_of(state, role), models[role], batch, temperature

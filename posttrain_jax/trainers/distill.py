@@ -4,13 +4,17 @@ Where the rows come from is the source's business: demonstrations, the
 teacher's own samples, or the student's (on-policy).
 """
 
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import jax
 
+from posttrain_jax import collect, token_weights
 from posttrain_jax.core.types import Batch, TrainState
 from posttrain_jax.losses import distillation, reduce
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.trainers import sft, step
 from posttrain_jax.trainers.objective import (
   Objective,
   bind,
@@ -19,7 +23,65 @@ from posttrain_jax.trainers.objective import (
   with_mask,
 )
 
-__all__ = ['make_objective']
+__all__ = [
+  'LABEL',
+  'check',
+  'check_sizes',
+  'controllers',
+  'counts',
+  'forwards',
+  'loss_room',
+  'make_objective',
+  'make_step',
+  'needs',
+  'records',
+  'roles',
+  'rows_per_prompt',
+  'scorer',
+  'sources',
+  'value_head',
+]
+
+LABEL = 'distillation'
+
+# Rows, sources and accounts are those of SFT.
+records, sources, rows_per_prompt = (
+  sft.records,
+  sft.sources,
+  sft.rows_per_prompt,
+)
+roles, scorer, forwards = sft.roles, sft.scorer, sft.forwards
+controllers, counts = sft.controllers, sft.counts
+
+
+def loss_room(name: str) -> ModuleType:
+  """The room of a loss: always `distillation`."""
+  del name
+  return distillation
+
+
+def check(config: Any) -> None:
+  """Raises ValueError for parts of a config that cannot work together."""
+  if not step.from_file(config):
+    collect.check(config, *sources(config))
+
+
+def check_sizes(config: Any, sizes: Any) -> None:
+  """Raises ValueError for micro-batches that would change the result."""
+  if 'weights' in config:
+    step.refuse_split(sizes, [(token_weights, config.weights.name)])
+
+
+def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
+  """No array beside the teacher's logits, which the objective makes itself."""
+  del config, provided
+  return frozenset()
+
+
+def value_head(config: Any) -> bool:
+  """The model has no scalar head."""
+  del config
+  return False
 
 
 def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
@@ -52,3 +114,8 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
     return {'loss': total}, with_mask(metrics, batch.mask)
 
   return Objective(evaluate, count_with(average, 'loss'), {'loss': 1.0})
+
+
+def make_step(setup: step.Setup) -> step.Steps:
+  """The steps of a run."""
+  return step.on_rows(setup, make_objective(setup.config, setup.models))

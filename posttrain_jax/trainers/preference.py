@@ -7,11 +7,13 @@ rejected one. A pair with an empty side is padding.
 import inspect
 import typing
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax import collect, token_weights
 from posttrain_jax.core import masked
 from posttrain_jax.core.resolve import active, arrays_of, lookup
 from posttrain_jax.core.types import (
@@ -24,7 +26,7 @@ from posttrain_jax.core.types import (
 from posttrain_jax.losses import preference, reward_model
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.trainers import arrays
+from posttrain_jax.trainers import arrays, sft, step
 from posttrain_jax.trainers.objective import (
   Objective,
   bind,
@@ -32,7 +34,28 @@ from posttrain_jax.trainers.objective import (
   with_mask,
 )
 
-__all__ = ['kind_of', 'make_objective', 'needs', 'room_of', 'side']
+__all__ = [
+  'LABEL',
+  'check',
+  'check_sizes',
+  'controllers',
+  'counts',
+  'forwards',
+  'kind_of',
+  'loss_room',
+  'make_objective',
+  'make_step',
+  'needs',
+  'records',
+  'roles',
+  'rows_per_prompt',
+  'scorer',
+  'side',
+  'sources',
+  'value_head',
+]
+
+LABEL = 'preference learning'
 
 # Arrays of a pair that are made from the rows: name -> what of a row.
 PAIR_ARRAYS = ('chosen_rewards', 'rejected_rewards')
@@ -53,9 +76,75 @@ def kind_of(name: str) -> str:
   return 'unpaired' if name in preference.UNPAIRED else 'pair'
 
 
-def room_of(name: str) -> Any:
+def loss_room(name: str) -> ModuleType:
   """The room that a preference recipe's loss is in."""
   return reward_model if name in reward_model.__all__ else preference
+
+
+def _unpaired(config: Any) -> bool:
+  return config.loss.name in preference.UNPAIRED
+
+
+def records(config: Any) -> tuple[str, ...]:
+  """Kinds of records that it trains on."""
+  return ('unpaired',) if _unpaired(config) else ('preference',)
+
+
+def sources(config: Any) -> tuple[tuple[str, ...], str]:
+  """(names of `collect` that make its rows, for whom)."""
+  names = ('labelled',) if _unpaired(config) else collect.PAIRS
+  return names, f'loss "{config.loss.name}"'
+
+
+def rows_per_prompt(config: Any) -> int:
+  """Rows of one problem or record: two of a pair."""
+  if step.from_file(config):
+    return 1 if _unpaired(config) else 2
+  return collect.rows_per_prompt(config.collect.name, config.group_size)
+
+
+def counts(config: Any, sizes: Any) -> dict[str, float]:
+  """Labels that a step compares: pairs, or single answers."""
+  labels = sizes.rows if _unpaired(config) else sizes.rows // 2
+  return {'preference_labels': float(labels)}
+
+
+def value_head(config: Any) -> bool:
+  """Whether a reward model is trained."""
+  return kind_of(config.loss.name) == 'reward'
+
+
+def check(config: Any) -> None:
+  """Raises ValueError for parts of a config that cannot work together."""
+  if config.data.packing:
+    raise ValueError('data.packing=true is for demonstrations, not for pairs')
+  if not step.from_file(config):
+    collect.check(config, *sources(config))
+
+
+def check_sizes(config: Any, sizes: Any) -> None:
+  """Raises ValueError for rows of a problem that would be cut apart."""
+  group = sizes.group_size
+  for key in ('minibatch', 'microbatch'):
+    size = getattr(sizes, f'{key}_rows')
+    if size % group:
+      raise ValueError(
+        f'{key}_rows={size} would cut the {group} rows of a problem apart; '
+        f'nearest valid: {max(group, size // group * group)}'
+      )
+  parts = [(loss_room(config.loss.name), config.loss.name)]
+  if 'weights' in config:
+    parts.append((token_weights, config.weights.name))
+  step.refuse_split(sizes, parts)
+
+
+scorer, controllers, forwards = sft.scorer, sft.controllers, sft.forwards
+
+
+def roles(config: Any, needs: frozenset[str], given: tuple[str, ...]) -> set:
+  """Frozen models that a run holds."""
+  held = step.roles(config, needs, given)
+  return held | ({'ref'} if 'mismatched' in needs else set())
 
 
 def _uses_reference(loss: Any) -> bool:
@@ -78,7 +167,7 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
     ValueError: an array that neither a model nor the source makes.
   """
   kind = kind_of(config.loss.name)
-  loss = lookup(room_of(config.loss.name), config.loss.name)
+  loss = lookup(loss_room(config.loss.name), config.loss.name)
   wanted = set(arrays_of(loss))
   if kind == 'pair':
     if wanted & set(PAIR_ARRAYS):
@@ -272,3 +361,8 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
   if kind == 'unpaired':
     return _make_unpaired(config, models)
   return _make_pairs(config, models['policy'])
+
+
+def make_step(setup: step.Setup) -> step.Steps:
+  """The steps of a run."""
+  return step.on_rows(setup, make_objective(setup.config, setup.models))

@@ -1,17 +1,19 @@
 """Losses on given or self-made rows: supervised fine-tuning and its kin."""
 
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
 
-from posttrain_jax import token_weights
+from posttrain_jax import collect, token_weights
+from posttrain_jax.core import arrays as named
 from posttrain_jax.core import masked
 from posttrain_jax.core.resolve import arrays_of, lookup
 from posttrain_jax.core.types import Batch, TrainState
 from posttrain_jax.losses import reduce, supervised
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.trainers import arrays
+from posttrain_jax.trainers import arrays, step
 from posttrain_jax.trainers.objective import (
   Objective,
   bind,
@@ -20,12 +22,50 @@ from posttrain_jax.trainers.objective import (
   with_mask,
 )
 
-__all__ = ['check_packing', 'make_objective', 'needs', 'reads_values']
+__all__ = [
+  'LABEL',
+  'check',
+  'check_sizes',
+  'controllers',
+  'counts',
+  'forwards',
+  'loss_room',
+  'make_objective',
+  'make_step',
+  'needs',
+  'records',
+  'roles',
+  'rows_per_prompt',
+  'scorer',
+  'sources',
+  'value_head',
+]
+
+LABEL = 'SFT'
+
+
+def loss_room(name: str) -> ModuleType:
+  """The room of a loss: always `supervised`."""
+  del name
+  return supervised
+
+
+def records(config: Any) -> tuple[str, ...]:
+  """Kinds of records that it trains on."""
+  del config
+  return ('text', 'messages', 'completion')
+
+
+def sources(config: Any) -> tuple[tuple[str, ...], str]:
+  """(names of `collect` that make its rows, for whom)."""
+  return collect.SINGLE + collect.GROUPS, f'paradigm "{config.paradigm}"'
 
 
 def _parts(config: Any, provided: Iterable[str]):
   """(loss, weights, marks or None), each bound."""
-  supplied = (*provided, *arrays.BEFORE, *arrays.INSIDE, 'negative')
+  supplied = (
+    *provided, *named.scored_by(), *named.inside_update(), 'negative'
+  )  # fmt: skip
   loss = bind(supervised, config.loss, supplied=supplied)
   weigh = bind(token_weights, config.weights, supplied=supplied)
   marks = None
@@ -65,13 +105,58 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
   return names
 
 
-def reads_values(config: Any) -> bool:
+def value_head(config: Any) -> bool:
   """Whether the loss reads a scalar head."""
   loss = lookup(supervised, config.loss.name)
   return 'values' in arrays.signals_read_by(loss)
 
 
-def check_packing(config: Any) -> None:
+roles, forwards = step.roles, step.forwards
+
+
+def scorer(config: Any) -> str:
+  """No model judges."""
+  del config
+  return ''
+
+
+def controllers(config: Any) -> dict[str, Any]:
+  """No coefficient moves."""
+  del config
+  return {}
+
+
+def rows_per_prompt(config: Any) -> int:
+  """Rows of one problem or record."""
+  if step.from_file(config):
+    return 1
+  return collect.rows_per_prompt(config.collect.name, config.group_size)
+
+
+def counts(config: Any, sizes: Any) -> dict[str, float]:
+  """What a step on a file shows; sources of rows count their own."""
+  if not step.from_file(config):
+    return {}
+  return {'demonstrations': float(sizes.rows)}
+
+
+def check(config: Any) -> None:
+  """Raises ValueError for parts of a config that cannot work together."""
+  if not step.from_file(config):
+    collect.check(config, *sources(config))
+  elif config.data.packing:
+    _check_packing(config)
+
+
+def check_sizes(config: Any, sizes: Any) -> None:
+  """Raises ValueError for micro-batches that would change the result."""
+  parts = [(supervised, config.loss.name)]
+  if 'weights' in config:
+    parts.append((token_weights, config.weights.name))
+  step.refuse_split(sizes, parts)
+
+
+def _check_packing(config: Any) -> None:
   """Raises ValueError for parts that would mix the examples of a packed row."""
   for key, room in (('loss', supervised), ('weights', token_weights)):
     name = config[key].name
@@ -126,3 +211,9 @@ def make_objective(
     return {'loss': total}, with_mask(metrics, batch.mask)
 
   return Objective(evaluate, count_with(average, 'loss'), {'loss': 1.0})
+
+
+def make_step(setup: step.Setup) -> step.Steps:
+  """The steps of a run."""
+  objective = make_objective(setup.config, setup.models, setup.provided)
+  return step.on_rows(setup, objective)

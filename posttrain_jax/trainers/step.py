@@ -1,17 +1,137 @@
 """The step of all trainers but RL's: rows, scores, update, refresh."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax import collect
+from posttrain_jax.core import arrays as named
 from posttrain_jax.core import masked, sharding
+from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Batch, TrainState
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import decoders, guides
+from posttrain_jax.trainers import arrays
+from posttrain_jax.trainers.objective import Objective, bind
 
-__all__ = ['make_learn', 'make_refresh', 'make_step']
+__all__ = [
+  'Setup',
+  'Steps',
+  'forwards',
+  'from_file',
+  'make_learn',
+  'make_refresh',
+  'make_step',
+  'on_rows',
+  'provided',
+  'refuse_split',
+  'roles',
+]
 
 Metrics = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What a run hands to its kind of trainer.
+
+  models       {role: ModelConfig}, 'policy' is trained
+  task         what it trains on; None where rows come from a file
+  tokenizer    its eos_id and pad_id
+  sizes        `run.sizes.Sizes`
+  needs        arrays that frozen models have to give
+  provided     arrays that come with the rows
+  from_host    whether rows come as batches: of a file, or of a host task
+  make_update  Objective -> (state, batch, key) -> (state, metrics)
+  refresh      (state) -> state: moves the reference
+  """
+
+  config: Any
+  models: dict[str, ModelConfig]
+  task: Any
+  tokenizer: Any
+  sizes: Any
+  needs: frozenset[str]
+  provided: tuple[str, ...]
+  from_host: bool
+  make_update: Callable[[Objective], Callable]
+  refresh: Callable[[TrainState], TrainState]
+
+
+class Steps(NamedTuple):
+  """A step, and the halves of one that makes its own rows.
+
+  step     (state, key) or (state, batch) -> (state, metrics)
+  collect  (state, key) -> (Batch, metrics), or None
+  learn    (state, batch, key) -> (state, metrics), or None
+  """
+
+  step: Any
+  collect: Callable | None = None
+  learn: Callable | None = None
+
+
+def from_file(config: Any) -> bool:
+  """Whether a run trains on the records of a file."""
+  return 'data' in config and config.data.source != 'task'
+
+
+def provided(config: Any, records: tuple[str, ...]) -> tuple[str, ...]:
+  """Arrays that come with the rows; `records` are those of the kind."""
+  if from_file(config):
+    return named.from_rows(f'data:{records[0]}')
+  return named.from_rows(config.collect.name)
+
+
+def roles(config: Any, needs: frozenset[str], given: tuple[str, ...]) -> set:
+  """Frozen models that score rows, write them, or are named in `others`."""
+  held = set(config.get('others', {})) | arrays.roles(needs, given)
+  if not from_file(config):
+    held |= collect.roles(config.collect)
+  return held
+
+
+def forwards(
+  config: Any, sizes: Any, models: Any
+) -> list[tuple[float, str, int, int]]:
+  """Passes of a step beside its updates: (times, role, rows, tokens a row).
+
+  Every frozen model is counted as scoring all rows once.
+  """
+  passes = [
+    (1.0, role, sizes.rows, sizes.row_tokens)
+    for role in models
+    if role != 'policy'
+  ]
+  if not from_file(config):
+    answers = collect.written_per_prompt(
+      config.collect.name, config.group_size, sizes.max_new_tokens
+    )
+    sampler = config.collect.get('sampler', 'policy')
+    written = sizes.prompts_per_step * answers
+    passes.append((1.0, sampler, written, sizes.row_tokens))
+  return passes
+
+
+def refuse_split(sizes: Any, parts: list[tuple[Any, str]]) -> None:
+  """Refuses micro-batches for functions that look at a whole minibatch.
+
+  parts  (room, name) of the functions that a run uses
+
+  Raises:
+    ValueError: one of them is in its room's WHOLE_BATCH.
+  """
+  if sizes.microbatch_rows == sizes.minibatch_rows:
+    return
+  for room, name in parts:
+    if name in room.WHOLE_BATCH:
+      raise ValueError(
+        f'microbatch_rows={sizes.microbatch_rows}: "{name}" compares all '
+        f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0'
+      )
 
 
 def make_refresh(
@@ -91,3 +211,44 @@ def make_step(
     return state, {**learnt, **metrics}
 
   return on_batch if collect is None else on_key
+
+
+def _make_source(setup: Setup) -> Callable:
+  """(state, key) -> rows, from `config.collect`."""
+  config, sizes, tokenizer = setup.config, setup.sizes, setup.tokenizer
+  setting = collect.Setting(
+    task=setup.task,
+    models=setup.models,
+    num_prompts=sizes.prompts_per_step,
+    group_size=config.group_size,
+    heldout_fraction=config.heldout_fraction,
+    max_new_tokens=sizes.max_new_tokens,
+    decoder=bind(decoders, config.decoder),
+    eos_id=tokenizer.eos_id,
+    pad_id=tokenizer.pad_id,
+    guide=guides.make(
+      config.guides,
+      eos_id=tokenizer.eos_id,
+      vocab_size=setup.models['policy'].vocab_size,
+    ),
+  )
+  part = dict(config.collect)
+  function = resolve(collect, part.pop('name'), **part)
+
+  def source(state: TrainState, key: Array):
+    own = dataclasses.replace(setting, spent=collect.Spent())
+    batch, metrics = function(own, state, key)
+    return batch, {**metrics, **own.spent.metrics()}
+
+  return source
+
+
+def on_rows(setup: Setup, objective: Objective) -> Steps:
+  """The steps of a kind that is given its rows, or makes them by `collect`."""
+  source = None if setup.from_host else _make_source(setup)
+  learn = make_learn(
+    setup.make_update(objective),
+    arrays.make_prepare(setup.needs, setup.provided, setup.models),
+    setup.refresh,
+  )
+  return Steps(make_step(learn, source, setup.config.seed), source, learn)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from posttrain_jax import diagnostics, rollout
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree, Rollout
-from posttrain_jax.evals import in_graph
+from posttrain_jax.evals import in_graph, scores
 from posttrain_jax.evals.measures import calibration, divergences, diversity
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -248,7 +248,7 @@ class Probe:
 
   def _confidence(self, samples: Rollout) -> Array:
     if self.confidence == 'likelihood':
-      return jnp.exp(in_graph.confidence(samples))
+      return jnp.exp(scores.confidence(samples))
     said = in_graph.answers(self.task, samples)
     return calibration.consistency(said.tokens, said.mask)
 

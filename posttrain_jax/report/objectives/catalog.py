@@ -3,17 +3,17 @@
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
+from posttrain_jax.core import rooms as room_table
 from posttrain_jax.core.resolve import arrays_of, hparams_of
 from posttrain_jax.report.objectives import docs
 from posttrain_jax.report.objectives import needs as objectives_needs
 from posttrain_jax.report.objectives.docs import Doc
 
 __all__ = [
-  'ROOMS',
   'Catalog',
   'Function',
   'Part',
@@ -26,49 +26,8 @@ __all__ = [
   'rooms',
 ]
 
-ROOMS = (
-  'losses.supervised',
-  'losses.policy_gradient',
-  'losses.preference',
-  'losses.reward_model',
-  'losses.distillation',
-  'losses.flow',
-  'losses.contrastive',
-  'losses.value',
-  'losses.regularizers',
-  'losses.reduce',
-  'advantages',
-  'token_weights',
-  'rewards.tokens',
-  'collect',
-  'rollout.decoders',
-  'controllers',
-)
-
 # Public functions with a signature of their own, in no list of their room.
 _UNLISTED = {'losses.regularizers': ('l2_to_start',)}
-
-# Which room a key of a recipe names a function of; the others are searched.
-_ROOM_OF_KEY = {
-  'advantage': 'advantages',
-  'collect': 'collect',
-  'contrastive': 'losses.contrastive',
-  'decoder': 'rollout.decoders',
-  'entropy_controller': 'controllers',
-  'expert_advantage': 'advantages',
-  'expert_loss': 'losses.policy_gradient',
-  'explore_controller': 'controllers',
-  'kl_controller': 'controllers',
-  'kl': 'losses.regularizers',
-  'negative': 'token_weights',
-  'reduce': 'losses.reduce',
-  'sft_controller': 'controllers',
-  'sft_loss': 'losses.supervised',
-  'sft_weights': 'token_weights',
-  'token_rewards': 'rewards.tokens',
-  'value_loss': 'losses.value',
-  'weights': 'token_weights',
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +102,8 @@ class Recipe:
   def place(self) -> int:
     """Where the room of its loss stands: tables are shown in that order."""
     losses = [p.function.room for p in self.parts if p.key == 'loss']
-    return ROOMS.index(losses[0]) if losses else len(ROOMS)
+    order = list(room_table.ROOMS)
+    return order.index(losses[0]) if losses else len(order)
 
   @property
   def needs(self) -> tuple[str, ...]:
@@ -233,8 +193,8 @@ def _module(room: str) -> ModuleType | None:
     return None
 
 
-def rooms(names: tuple[str, ...] = ROOMS) -> tuple[Room, ...]:
-  """The rooms that there are, in the order of `ROOMS`."""
+def rooms(names: Iterable[str] = room_table.ROOMS) -> tuple[Room, ...]:
+  """The rooms that there are, in the order of `core.rooms`."""
   home: dict[Callable, str] = {}
   found = []
   modules = {room: _module(room) for room in names}
@@ -285,7 +245,7 @@ def find(key: str, entry: dict, where: str, functions: list[Function]) -> Part:
   Raises:
     LookupError: no room has it.
   """
-  room = _ROOM_OF_KEY.get(key, 'losses.')
+  room = room_table.of_key(key) or 'losses.'
   named = [f for f in functions if f.name == entry['name']]
   fitting = [f for f in named if f.room.startswith(room)] or named
   if not fitting:
@@ -323,7 +283,7 @@ def _recipe(
   is_part = lambda key, entry: (
     isinstance(entry, dict)
     and 'name' in entry
-    and (key == 'loss' or key in _ROOM_OF_KEY or entry['name'] in names)
+    and (key == 'loss' or room_table.of_key(key) or entry['name'] in names)
   )
   parts = tuple(
     find(key, entry, f'{table}[{name!r}]', functions)

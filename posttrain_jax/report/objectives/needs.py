@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import arrays as named
 from posttrain_jax.core.resolve import arrays_of, hparams_of
 from posttrain_jax.core.types import SequenceSignals
 from posttrain_jax.trainers import arrays
@@ -47,29 +48,6 @@ NEEDS = {
   'whole batch': 'rows depend on each other: micro-batches change the result',
   'whole rows': 'tokens depend on their row: no packing',
 }
-
-_BY_NAME = {
-  'reference policy': (
-    'ref_logps', 'ref_logits', 'ref_chosen', 'ref_rejected', 'ref_answers',
-    'ref_mismatched', 'start_params',
-  ),
-  'old policy': ('old_logps', 'proximal_logps'),
-  'value head': ('values', 'old_values', 'log_flows', 'gaps'),
-  'whole vocabulary': ('logits', 'student_logits'),
-  'teacher': ('teacher_logits',),
-  'pairs': (
-    'chosen', 'rejected', 'chosen_rewards', 'rejected_rewards', 'gaps',
-    'rejected_anchors',
-  ),
-  'labels': ('desirable', 'targets'),
-  'rollouts': ('correct', 'correct_rate', 'expert'),
-  'rewards': (
-    'rewards', 'advantages', 'token_rewards', 'log_rewards', 'success',
-    'state_log_rewards', 'greedy_rewards', 'scores', 'correct', 'returns',
-  ),
-  'entropy': ('entropy',),
-  'hidden states': ('hidden', 'anchors', 'positives'),
-}  # fmt: skip
 
 _COLLECT = 'posttrain_jax.collect'
 _ROLES = {'ref': 'reference policy', 'policy': 'old policy'}
@@ -216,9 +194,10 @@ def needs_of(room: str, function: Callable, module: Any) -> tuple[str, ...]:
   read = parameters_read(function)
   if 'signals' in read:
     read |= arrays.signals_read_by(function)
-  needs = {need for need, names in _BY_NAME.items() if read & set(names)}
-  for array in read & arrays.BEFORE.keys():
-    role = arrays.BEFORE[array]
+  needs = {need for array in read for need in named.needs(array)}
+  scored_by = named.scored_by()
+  for array in read & scored_by.keys():
+    role = scored_by[array]
     known = _ROLES.get(role, role)
     needs.add(known if known in NEEDS else 'other models')
   extra = set(arrays_of(function)) & read
@@ -226,8 +205,8 @@ def needs_of(room: str, function: Callable, module: Any) -> tuple[str, ...]:
     needs.add('rewards' if 'chosen_rewards' in extra else 'value head')
   if room == 'losses.reward_model' and 'rewards' in needs:
     needs = needs - {'rewards'} | {'value head'}
-  known = {n for names in _BY_NAME.values() for n in names}
-  if extra - known - arrays.BEFORE.keys() - set(arrays.INSIDE):
+  unnamed = {array for array in extra if not named.needs(array)}
+  if unnamed - scored_by.keys() - set(named.inside_update()):
     needs.add('extra arrays')
   if (
     room == 'losses.supervised' and not needs & {'rewards'} or 'expert' in read

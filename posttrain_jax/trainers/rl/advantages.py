@@ -1,6 +1,5 @@
 """From the verifier's rewards to what each token of a batch is told."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +7,9 @@ import jax.numpy as jnp
 
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax import rollout
+from posttrain_jax.core import arrays as named
 from posttrain_jax.core import masked
+from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import (
   Array,
   Batch,
@@ -16,6 +17,7 @@ from posttrain_jax.core.types import (
 )
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.trainers.objective import bind
+from posttrain_jax.trainers.rl.terms import has_critic
 
 __all__ = [
   'make_token_advantages',
@@ -34,14 +36,15 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   dense           [B, G, C] rewards of completion tokens, added to the
                   verifier's, or None
   """
-  critic = config.advantage.name == 'gae'
-  of = lambda part: bind(advantages_room, part, supplied=('greedy_rewards',))
+  critic = has_critic(config)
+  of = lambda part: bind(
+    advantages_room, part, supplied=named.of_learner('advantage')
+  )
   compare = whiten = None
   if critic:
     hparams = dict(config.advantage)
     whiten = hparams.pop('whiten')
-    hparams.pop('name')
-    estimate = functools.partial(advantages_room.gae, **hparams)
+    estimate = resolve(advantages_room, hparams.pop('name'), **hparams)
   else:
     compare = of(config.advantage)
   apart = config.expert_advantage.name != 'none'

@@ -9,13 +9,22 @@ from posttrain_jax import token_weights
 from posttrain_jax.core.resolve import active, arrays_of, lookup, nearest
 from posttrain_jax.core.types import Example, PyTree
 from posttrain_jax.data.text_task import is_text
-from posttrain_jax.losses import flow, regularizers
+from posttrain_jax.losses import (
+  contrastive,
+  flow,
+  policy_gradient,
+  regularizers,
+  supervised,
+)
 from posttrain_jax.rollout import environments, guides
 from posttrain_jax.rollout.guide import Guide, chain
 from posttrain_jax.trainers.rl import guests, objective, prefixes
+from posttrain_jax.trainers.rl.terms import has_critic, loss_room
+from posttrain_jax.trainers.step import refuse_split
 
 __all__ = [
   'check',
+  'check_sizes',
   'make_guide',
   'make_start',
   'needs_greedy',
@@ -31,7 +40,7 @@ def needs_reference(config: Any) -> bool:
 
 def needs_greedy(config: Any) -> bool:
   """Whether the advantage compares with the greedy answer (ReMax)."""
-  if config.advantage.name == 'gae':
+  if has_critic(config):
     return False
   named = lookup(advantages_room, config.advantage.name)
   return 'greedy_rewards' in arrays_of(named)
@@ -118,6 +127,52 @@ def check(config: Any) -> None:
   if reason and is_text(config.task.name):
     raise ValueError(
       f'{reason}, which host tasks such as "{config.task.name}" do not make'
+    )
+
+
+def check_sizes(config: Any, sizes: Any) -> None:
+  """Raises ValueError for micro-batches and streams of tokens that cannot
+  work."""
+  _check_streams(config, sizes)
+  if sizes.microbatch_rows == sizes.minibatch_rows:
+    return
+  if prefixes.ranks(config):
+    raise ValueError(
+      f'microbatch_rows={sizes.microbatch_rows}: prefix.top_fraction='
+      f'{config.prefix.top_fraction} compares the given tokens of all '
+      f'{sizes.minibatch_rows} rows of a minibatch; leave microbatch_rows=0, '
+      'or set prefix.top_fraction=1'
+    )
+  parts = [(loss_room(config.loss.name), config.loss.name)]
+  if config.expert_loss.name != 'none':
+    parts.append((policy_gradient, config.expert_loss.name))
+  if guests.imitates(config):
+    parts.append((supervised, config.sft_loss.name))
+    parts.append((token_weights, config.sft_weights.name))
+  if guests.contrasts(config):
+    parts.append((contrastive, config.contrastive.name))
+  parts.append((token_weights, config.weights.name))
+  refuse_split(sizes, parts)
+
+
+def _check_streams(config: Any, sizes: Any) -> None:
+  """Raises ValueError for `token_buckets` that cannot work."""
+  if config.token_buckets < 1:
+    raise ValueError(f'token_buckets={config.token_buckets} is below 1')
+  if config.token_buckets == 1:
+    return
+  if not config.share_prompts or sizes.microbatch_rows % sizes.group_size:
+    raise ValueError(
+      f'token_buckets={config.token_buckets} is of shared prompts: set '
+      'share_prompts=true and microbatch_rows to a multiple of the '
+      f'{sizes.group_size} rows of a problem'
+    )
+  mesh = dict(config.mesh)
+  if any(mesh[axis] != 1 for axis in ('data', 'fsdp')):
+    raise ValueError(
+      f'token_buckets={config.token_buckets}: a stream of tokens cannot lie '
+      f'on several devices (mesh.data={mesh["data"]}, mesh.fsdp='
+      f'{mesh["fsdp"]}); take token_buckets=1'
     )
 
 
@@ -248,11 +303,10 @@ def _check_flow(config: Any) -> None:
 
 
 def _check_groups(config: Any) -> None:
-  alone = ('raw', 'signed', 'gae')
   shared = config.expert_loss.name != 'none'
   shared = shared and config.expert_advantage.name == 'none'
   compared = config.group_size + shared * config.demos_per_prompt
-  if config.advantage.name not in alone and compared < 2:
+  if config.advantage.name not in advantages_room.ALONE and compared < 2:
     raise ValueError(
       f'group_size={config.group_size}: advantage "{config.advantage.name}" '
       'compares completions of one problem and needs at least 2'
@@ -263,12 +317,17 @@ def _check_groups(config: Any) -> None:
       'completions of one problem and needs at least 2'
     )
   expert = config.expert_advantage.name
+  if expert not in ('none', *advantages_room.__all__):
+    raise ValueError(
+      f'expert_advantage.name="{expert}": demonstrations are compared with '
+      'their group.' + nearest(expert, ('none', *advantages_room.__all__))
+    )
   if config.expert_loss.name == 'none':
     if expert != 'none':
       raise ValueError(
         f'expert_advantage.name="{expert}" is for expert_loss, which is "none"'
       )
-  elif config.advantage.name == 'gae' and expert == 'none':
+  elif has_critic(config) and expert == 'none':
     raise ValueError(
       'expert_loss: a critic gives demonstrations no advantage; set '
       'expert_advantage.name, such as "group_centered"'

@@ -1,6 +1,6 @@
 """What a step draws beside a group's own answers, and where the rows go.
 
-`hybrid` says which kinds of rows there are, and who reads them.
+`guests` says which kinds of rows there are, and who reads them.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from posttrain_jax.core.types import Array, Batch, Rollout, TrainState
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import guides
 from posttrain_jax.trainers.rl import guests, objective, prefixes
+from posttrain_jax.trainers.rl.experience import Experience
 from posttrain_jax.trainers.shared import Shared
 
 __all__ = ['make_join', 'make_sources']
@@ -74,11 +75,10 @@ def make_sources(
 def make_join(
   config: Any, model: ModelConfig, shared: Shared | None = None
 ) -> Callable[..., tuple[Batch, dict[str, Array]]]:
-  """(state, own, prompts, prompt_mask, rewards, beside, expert_advantages) ->
-  groups of own rows with those beside, metrics.
+  """(state, own, experience, expert_advantages) -> groups of own rows with
+  those beside, metrics.
 
-  own      Batch of the group's own answers, rewards [B, G]
-  beside   {kind: (Rollout, rewards [B, k])}
+  own                Batch of the group's own answers
   expert_advantages  [B, D], or None
 
   shared  reads each prompt once for all of its rows
@@ -88,17 +88,15 @@ def make_join(
   def join(
     state: TrainState,
     own: Batch,
-    prompts: Array,
-    prompt_mask: Array,
-    rewards: Array,
-    beside: dict[str, tuple[Rollout, Array]],
+    lived: Experience,
     expert_advantages: Array | None,
   ):
     if not guests.rows_beside(config):
       return own, {}
+    prompts, prompt_mask = lived.prompts, lived.prompt_mask
     others, metrics = {}, {}
     if guests.joins_experts(config):
-      samples, given = beside['expert']
+      samples, given = lived.guests['expert']
       rows = rollout.assemble_groups(prompts, prompt_mask, samples)
       if expert_advantages is not None:
         spread = expert_advantages.reshape(-1)[:, None] * rows.mask
@@ -106,15 +104,15 @@ def make_join(
       others['expert'] = rows
       metrics['rewards/expert/mean'] = jnp.mean(given)
     if guests.exploring(config):
-      samples, given = beside['explore']
-      kept = guests.useful(rewards, given)
+      samples, given = lived.guests['explore']
+      kept = guests.useful(lived.rewards, given)
       samples = samples.replace(mask=samples.mask * kept[..., None])
       others['explore'] = rollout.assemble_groups(prompts, prompt_mask, samples)
       metrics['rewards/explore/mean'] = jnp.mean(given)
       metrics['explore/frac_rows_kept'] = jnp.mean(kept)
     if prefixes.used(config):
       others['prefix'], seen = prefix_rows(
-        state, prompts, prompt_mask, rewards, *beside['prefix']
+        state, prompts, prompt_mask, lived.rewards, *lived.guests['prefix']
       )
       metrics |= seen
     return sharding.rows(guests.join(own, others, prompts.shape[0])), metrics

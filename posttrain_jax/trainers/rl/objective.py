@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from posttrain_jax import controllers, token_weights
+from posttrain_jax.core import arrays as named
 from posttrain_jax.core.resolve import active, arrays_of
 from posttrain_jax.core.types import (
   Array,
@@ -29,6 +30,7 @@ from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
 from posttrain_jax.trainers.rl import guests, prefixes
 from posttrain_jax.trainers.rl.terms import (
   bind_kl,
+  has_critic,
   loss_arrays,
   loss_room,
   make_contrast,
@@ -50,9 +52,6 @@ __all__ = [
   'penalised',
   'steered',
 ]
-
-# Arrays that the learner makes for weights that ask for them.
-WEIGHTS = ('correct',)
 
 # What each controller sets.
 STEERS = ('kl', 'entropy', 'sft', 'explore', 'prefix')
@@ -85,7 +84,7 @@ def needs_value_head(config: Any) -> bool:
   if config.loss.name in flow.__all__:
     estimated = config.loss.name == 'trajectory_balance_group'
     return not estimated and 'stop_logps' not in loss_arrays(config)
-  return config.advantage.name == 'gae'
+  return has_critic(config)
 
 
 def coefficient(config: Any, what: str, fixed: float) -> Callable:
@@ -157,7 +156,9 @@ def _make_own_terms(
   (signals, state, batch, mask, view) -> {term: token loss [R, T]}, metrics
   """
   policy_loss = make_policy_loss(config, eos_id)
-  weigh = bind(token_weights, config.weights, supplied=WEIGHTS)
+  weigh = bind(
+    token_weights, config.weights, supplied=named.of_learner('weights')
+  )
   weight_arrays = arrays_of(weigh.func)
   read = set(signals_read_by(weigh))
   if 'stop_logps' in loss_arrays(config):
@@ -207,7 +208,7 @@ def _terms_of(config: Any) -> list[str]:
     'policy': True,
     'kl': penalised(config, 'loss'),
     'entropy': active(config.entropy_coef) or steered(config, 'entropy'),
-    'value': config.advantage.name == 'gae',
+    'value': has_critic(config),
     'sft': guests.imitates(config),
     'explore': guests.exploring(config),
     'contrastive': guests.contrasts(config),

@@ -14,6 +14,7 @@ from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.trainers.objective import score
 from posttrain_jax.trainers.rl import objective
+from posttrain_jax.trainers.rl.terms import has_critic
 from posttrain_jax.trainers.shared import Shared
 
 __all__ = ['make_score_rows']
@@ -29,7 +30,7 @@ def make_score_rows(
   penalty [R, T] that rewards lose, metrics."""
   model, temperature = models['policy'], decoders.view(config.decoder, guide)
   proximal = 'proximal_logps' in objective.loss_arrays(config)
-  critic = config.advantage.name == 'gae'
+  critic = has_critic(config)
   rescored = config.old_logps == 'learner' or critic or proximal
   in_reward = objective.penalised(config, 'reward')
   on_logits = config.kl.name in regularizers.LOGITS

@@ -32,6 +32,7 @@ from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide, context, spread
 from posttrain_jax.trainers.objective import bind
 from posttrain_jax.trainers.rl import advantages, guest_rows, guests, objective
+from posttrain_jax.trainers.rl.experience import Experience
 from posttrain_jax.trainers.rl.scoring import make_score_rows
 from posttrain_jax.trainers.shared import Shared
 
@@ -104,15 +105,7 @@ def make_learn(
   shared: Shared | None = None,
   guide: Guide | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-  """`learn(state, prompts, prompt_mask, rollout, rewards [B, G], key,
-  beside, prefix_rewards, token_rewards, guide_state, **arrays)`.
-
-  beside          {kind, of `guests.KINDS`: (Rollout, rewards [B, k])}
-  prefix_rewards  [B, G, C] of each completion stopped before token c, for the
-                  losses that ask for them
-  token_rewards   [B, G, C] beside the verifier's, of `config.token_rewards`
-  guide_state     [B, ...] states of the guide, where it has an environment
-  arrays          those that the advantage asks for
+  """`learn(state, experience, key) -> (state, metrics)`.
 
   shared  reads each prompt once for all of its rows
   guide   what steered the rollouts: replayed where it changed logits
@@ -120,51 +113,27 @@ def make_learn(
   score_rows = make_score_rows(config, models, shared, guide)
   token_advantages = advantages.make_token_advantages(config)
   add_extras = _make_extras(config, models['policy'])
-  with_beside = guest_rows.make_join(config, models['policy'], shared)
-  steering = objective.make_controllers(config)
+  with_guests = guest_rows.make_join(config, models['policy'], shared)
+  moving = objective.make_controllers(config)
+  judges_experts = config.expert_loss.name != 'none'
 
-  def learn(
-    state,
-    prompts,
-    prompt_mask,
-    samples,
-    rewards,
-    key,
-    beside=None,
-    prefix_rewards=None,
-    token_rewards=None,
-    guide_state=None,
-    **given,
-  ):
-    beside = beside or {}
-    batch = rollout.assemble_groups(prompts, prompt_mask, samples)
-    batch = _replayed(batch, guide, guide_state, prompts, prompt_mask, samples)
-    batch = sharding.rows(batch)
+  def learn(state: TrainState, lived: Experience, key: Array):
+    batch = sharding.rows(_replayed(_own_rows(lived), guide, lived))
     metrics = diagnostics.rollout_metrics(
-      rewards, samples.mask, samples.finished
+      lived.rewards, lived.samples.mask, lived.samples.finished
     )
     batch, old_values, penalty, scored = score_rows(state, batch)
-    expert_rewards = None
-    if config.expert_loss.name != 'none':
-      shown, expert_rewards = beside['expert']
-      # One that was left out is no better or worse than the group.
-      mean = jnp.mean(rewards, axis=1, keepdims=True)
-      expert_rewards = jnp.where(shown.finished > 0, expert_rewards, mean)
     batch, theirs = token_advantages(
-      rewards,
+      lived.rewards,
       batch,
       old_values,
-      expert_rewards,
+      lived.expert_rewards() if judges_experts else None,
       penalty,
-      token_rewards,
-      **given,
+      lived.token_rewards,
+      **_asked(lived),
     )
-    batch = add_extras(
-      state, batch, prompts, prompt_mask, rewards, beside, prefix_rewards
-    )
-    batch, seen = with_beside(
-      state, batch, prompts, prompt_mask, rewards, beside, theirs
-    )
+    batch = add_extras(state, batch, lived)
+    batch, seen = with_guests(state, batch, lived, theirs)
     before = state
     state, updated = update(state, batch, key)
     metrics = {**updated, **metrics, **scored, **seen}
@@ -173,7 +142,7 @@ def make_learn(
       metrics['rollout/logp_gap_max'] = updated[f'{difference}/max']
     metrics['num_tokens'] = masked.count(batch.mask)
     control = {}
-    for what, controller in steering.items():
+    for what, controller in moving.items():
       metrics[f'control/{what}'] = controller.value(before.control[what])
       control[what], _ = controller.update(
         before.control[what], metrics, state.step, config.num_steps
@@ -183,23 +152,30 @@ def make_learn(
   return learn
 
 
-def _replayed(
-  batch: Batch,
-  guide: Guide | None,
-  states: PyTree | None,
-  prompts: Array,
-  prompt_mask: Array,
-  samples: Rollout,
-) -> Batch:
+def _own_rows(lived: Experience) -> Batch:
+  return rollout.assemble_groups(
+    lived.prompts, lived.prompt_mask, lived.samples
+  )
+
+
+def _asked(lived: Experience) -> dict[str, Array]:
+  """Arrays that an advantage asks for by name."""
+  if lived.greedy_rewards is None:
+    return {}
+  return {'greedy_rewards': lived.greedy_rewards}
+
+
+def _replayed(batch: Batch, guide: Guide | None, lived: Experience) -> Batch:
   """The batch with the states of what steered its rows, where that matters."""
   if guide is None or not guide.adjusts:
     return batch
+  states = lived.guide_state
   if states is None:
-    states = jax.vmap(guide.start)(prompts, prompt_mask)
-  states = spread(states, samples.mask.shape[1])
+    states = jax.vmap(guide.start)(lived.prompts, lived.prompt_mask)
+  states = spread(states, lived.samples.mask.shape[1])
   total = batch.tokens.shape[1]
   return batch.replace(
-    guide=context(guide, states, samples, batch.starts, total)
+    guide=context(guide, states, lived.samples, batch.starts, total)
   )
 
 
@@ -218,23 +194,25 @@ def _make_extras(config: Any, model: ModelConfig) -> Callable[..., Batch]:
     )  # fmt: skip
     return jax.lax.stop_gradient(made)
 
-  def add(state, batch, prompts, prompt_mask, rewards, beside, prefix_rewards):
+  def add(state: TrainState, batch: Batch, lived: Experience) -> Batch:
     extras = dict(batch.extras)
-    flat, group_size = rewards.reshape(-1), rewards.shape[1]
+    flat, group_size = lived.rewards.reshape(-1), lived.rewards.shape[1]
     if verdicts:
       extras['correct'] = (flat > guests.RIGHT).astype(jnp.float32)
     if config.loss.name in flow.__all__:
       extras['log_rewards'] = answers.log_reward(config.log_reward, flat)
-    if prefix_rewards is not None:
-      lengths = prompt_mask.astype(jnp.int32).sum(axis=1)
+    judged = lived.prefix_rewards
+    if judged is not None:
+      lengths = lived.prompt_mask.astype(jnp.int32).sum(axis=1)
       extras['state_log_rewards'] = answers.prefix_log_rewards(
         config.log_reward,
-        prefix_rewards.reshape(-1, prefix_rewards.shape[-1]),
+        judged.reshape(-1, judged.shape[-1]),
         jnp.repeat(lengths, group_size),
         batch.mask.shape[1],
       )
     if contrasts:
-      anchors = annotated(state, prompts, prompt_mask, beside['expert'][0])
+      shown, _ = lived.guests['expert']
+      anchors = annotated(state, lived.prompts, lived.prompt_mask, shown)
       extras['anchors'] = jnp.repeat(anchors, group_size, axis=0)
     return batch.replace(extras=extras)
 
@@ -336,9 +314,9 @@ def make_step(
       greedy = ask(generate_greedy, state, examples, sample_key)
       given['greedy_rewards'] = judge(state, examples, greedy)['reward'][:, 0]
       drawn.append(greedy)
-    beside = draw_beside(state, examples, jax.random.fold_in(sample_key, 1))
-    if beside:
-      given['beside'] = beside
+    drawn_beside = draw_beside(
+      state, examples, jax.random.fold_in(sample_key, 1)
+    )
     if prefixes:
       given['prefix_rewards'] = stopped(
         examples, samples.completion, samples.mask
@@ -349,17 +327,17 @@ def make_step(
       given['token_rewards'], seen = reward_tokens(
         state.params, examples, samples, dense_key
       )
-    state, metrics = learn(
-      state,
-      examples.prompt,
-      examples.prompt_mask,
-      samples,
-      components['reward'],
-      update_key,
+    lived = Experience(
+      prompts=examples.prompt,
+      prompt_mask=examples.prompt_mask,
+      samples=samples,
+      rewards=components['reward'],
+      guests=drawn_beside,
       **given,
     )
+    state, metrics = learn(state, lived, update_key)
     metrics |= {f'token_rewards/{name}': x for name, x in seen.items()}
-    metrics |= advantages.spent(drawn, beside, 'prefix_rewards' in given)
+    metrics |= advantages.spent(drawn, drawn_beside, 'prefix_rewards' in given)
     if score is not None:  # the verifier only looks on
       metrics['num_verified'] = jnp.zeros_like(metrics['num_verified'])
     for name, component in components.items():

@@ -1,13 +1,16 @@
 """The terms of an RL objective, each bound from its part of a config."""
 
+import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import token_weights
-from posttrain_jax.core.resolve import arrays_of, resolve
+from posttrain_jax import advantages, token_weights
+from posttrain_jax.core import arrays as named
+from posttrain_jax.core.resolve import arrays_of, lookup, resolve
 from posttrain_jax.core.types import (
   Array,
   Batch,
@@ -32,6 +35,7 @@ from posttrain_jax.trainers.rl import guests
 
 __all__ = [
   'bind_kl',
+  'has_critic',
   'loss_arrays',
   'loss_room',
   'make_contrast',
@@ -40,9 +44,6 @@ __all__ = [
   'make_policy_loss',
   'trl_names',
 ]
-
-# Arrays that the learner makes for losses that ask for them.
-SUPPLIED = ('proximal_logps', 'stop_logps', 'state_log_rewards')
 
 
 def bind_kl(part: Any) -> Callable:
@@ -56,9 +57,15 @@ def bind_kl(part: Any) -> Callable:
   return resolve(regularizers, part['name'], **hparams)
 
 
-def loss_room(name: str) -> Any:
+def loss_room(name: str) -> ModuleType:
   """The room of a policy's loss."""
   return flow if name in flow.__all__ else policy_gradient
+
+
+def has_critic(config: Any) -> bool:
+  """Whether the advantage reads values of states, so that a critic learns."""
+  function = lookup(advantages, config.advantage.name)
+  return 'values' in inspect.signature(function).parameters
 
 
 def loss_of(config: Any) -> Callable:
@@ -67,7 +74,7 @@ def loss_of(config: Any) -> Callable:
     # Rows beside the own ones count nothing, but stand in the group.
     beside = guests.rows_beside(config)
     part['group_size'] = config.group_size + beside
-  return bind(loss_room(part['name']), part, supplied=SUPPLIED)
+  return bind(loss_room(part['name']), part, supplied=named.of_learner('loss'))
 
 
 def loss_arrays(config: Any) -> list[str]:
@@ -162,7 +169,10 @@ def make_contrast(config: Any, model: ModelConfig) -> tuple[Callable, Callable]:
   """((params, batch) -> row loss [R], row metrics, rows that exist [R];
   (batch) -> how many rows have a loss)."""
   contrast = bind(
-    contrastive, config.contrastive, skip=('coef',), supplied=('correct',)
+    contrastive,
+    config.contrastive,
+    skip=('coef',),
+    supplied=named.of_learner('contrastive'),
   )
   asked = arrays_of(contrast.func)
 

@@ -1,0 +1,121 @@
+"""Reinforcement learning with verifiable rewards, as a kind of trainer.
+
+  problems -> group rollout -> verifier -> advantages -> update
+
+checks.py      what a config asks for, and what cannot work
+step.py        the pure step, and the learner's half of it
+wiring.py      from a config to the functions that the step calls
+objective.py   what an update minimises; terms.py: each term from its part
+scoring.py     what models say of rollouts before the update
+advantages.py  from rewards to what each token is told
+guests.py      rows beside a group's own answers: which kinds there are
+guest_rows.py  how those rows are drawn, and where they go
+prefixes.py    answers that go on from the beginning of a demonstration
+"""
+
+from typing import Any
+
+from posttrain_jax.trainers.rl import guests
+from posttrain_jax.trainers.rl.checks import check, check_sizes, needs_reference
+from posttrain_jax.trainers.rl.objective import (
+  make_controllers as controllers,
+)
+from posttrain_jax.trainers.rl.objective import (
+  needs_value_head as value_head,
+)
+from posttrain_jax.trainers.rl.terms import has_critic, loss_room
+from posttrain_jax.trainers.rl.wiring import HostStep, make_step
+
+__all__ = [
+  'LABEL',
+  'HostStep',
+  'check',
+  'check_sizes',
+  'controllers',
+  'counts',
+  'forwards',
+  'loss_room',
+  'make_step',
+  'needs',
+  'records',
+  'roles',
+  'rows_per_prompt',
+  'scorer',
+  'sources',
+  'value_head',
+]
+
+LABEL = 'RL'
+
+
+def records(config: Any) -> tuple[str, ...]:
+  """It samples its own rows."""
+  del config
+  return ()
+
+
+def sources(config: Any) -> tuple[tuple[str, ...], str]:
+  """It samples its own rows."""
+  del config
+  return (), ''
+
+
+def needs(config: Any, provided: Any) -> frozenset[str]:
+  """No array by name: the learner makes those that its parts ask for."""
+  del config, provided
+  return frozenset()
+
+
+def roles(config: Any, needs: frozenset[str], given: tuple[str, ...]) -> set:
+  """Frozen models that a run holds."""
+  del needs, given
+  held = set(config.get('others', {}))
+  return held | ({'ref'} if needs_reference(config) else set())
+
+
+def scorer(config: Any) -> str:
+  """The role whose score is the reward; '': the task's verifier judges."""
+  return config.reward.model
+
+
+def rows_per_prompt(config: Any) -> int:
+  """Rows of one problem: the group's own answers, and those beside them."""
+  return config.group_size + guests.rows_beside(config)
+
+
+def counts(config: Any, sizes: Any) -> dict[str, float]:
+  """The step counts what it draws itself."""
+  del config, sizes
+  return {}
+
+
+def forwards(
+  config: Any, sizes: Any, models: Any
+) -> list[tuple[float, str, int, int]]:
+  """Passes of a step beside its updates: (times, role, rows, tokens a row).
+
+  A rollout is counted to its longest possible completion; a group's prompt is
+  read once.
+  """
+  del models
+  prompts = sizes.prompts_per_step
+  answers = config.group_size
+  answers += config.explore.per_prompt + config.prefix.per_prompt
+  own = prompts * config.group_size
+  passes = [
+    (1.0, 'policy', prompts, sizes.prompt_length),
+    (1.0, 'policy', prompts * answers, sizes.row_tokens),
+    (-1.0, 'policy', prompts * answers, sizes.prompt_length),
+  ]
+  if config.old_logps == 'learner' or has_critic(config):
+    passes.append((1.0, 'policy', own, sizes.row_tokens))
+  if config.kl.coef or config.kl_controller.name != 'none':
+    passes.append((1.0, 'ref', own, sizes.row_tokens))
+  if config.token_rewards.name == 'progress':
+    times = config.token_rewards.episodes + 1.0
+    passes.append((times, 'policy', own, sizes.row_tokens))
+  if config.reward.model:
+    passes.append((1.0, config.reward.model, own, sizes.row_tokens))
+  if guests.contrasts(config):
+    passes.append((1.0, 'policy', prompts, sizes.row_tokens))
+  return passes

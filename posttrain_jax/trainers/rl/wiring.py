@@ -1,0 +1,107 @@
+"""From a config to the functions that an RL step calls."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from posttrain_jax.core.resolve import resolve
+from posttrain_jax.core.types import Array, Rollout, TrainState
+from posttrain_jax.data.text_task import TextTask
+from posttrain_jax.rewards import answers
+from posttrain_jax.rewards import tokens as token_rewards
+from posttrain_jax.rollout import decoders
+from posttrain_jax.tasks import split
+from posttrain_jax.trainers.rl import (
+  checks,
+  guest_rows,
+  objective,
+  prefixes,
+  step,
+)
+from posttrain_jax.trainers.shared import Shared
+from posttrain_jax.trainers.step import Setup, Steps
+
+__all__ = ['HostStep', 'make_step', 'shares_prompts']
+
+
+class HostStep(NamedTuple):
+  """The halves of a step around a verifier in Python (`make_rollout` and
+  `make_learn` of `step`)."""
+
+  generate: Callable[..., Rollout]
+  learn: Callable[..., tuple[TrainState, dict[str, Array]]]
+
+
+def shares_prompts(config: Any, sizes: Any) -> bool:
+  """Whether the learner reads a prompt once for all of its rows."""
+  whole = sizes.microbatch_rows % sizes.group_size == 0
+  return bool(config.share_prompts) and whole
+
+
+def make_step(setup: Setup) -> Steps:
+  """The step of a run: one program, or for host tasks its two halves."""
+  config, models, sizes = setup.config, setup.models, setup.sizes
+  task, tokenizer = setup.task, setup.tokenizer
+  shared = None
+  if shares_prompts(config, sizes):
+    shared = Shared(sizes.prompt_length, sizes.group_size, config.token_buckets)
+  guide = checks.make_guide(
+    config, task, tokenizer.eos_id, models['policy'].vocab_size
+  )
+  goal = objective.make_objective(
+    config, models, tokenizer.eos_id, shared, guide
+  )
+  make_rollout = lambda guide=guide, **kind: step.make_rollout(
+    config,
+    models['policy'],
+    sizes.max_new_tokens,
+    tokenizer.eos_id,
+    tokenizer.pad_id,
+    guide=guide,
+    **kind,
+  )
+  token_rewards.check(config.token_rewards, task)
+  prefixes.check_task(config, task)
+  generate = make_rollout()
+  learn = step.make_learn(
+    config, models, setup.make_update(goal), setup.refresh, shared, guide
+  )
+  if isinstance(task, TextTask):
+    return Steps(HostStep(generate, learn))
+
+  def sample_examples(key):
+    return split.sample_batch(
+      task,
+      key,
+      sizes.prompts_per_step,
+      heldout=False,
+      fraction=config.heldout_fraction,
+    )
+
+  kinds = {
+    'start_guide': checks.make_start(task, guide),
+    'score': answers.make_score(config.reward.model, models),
+    'sources': guest_rows.make_sources(
+      config, task, make_rollout, sizes.max_new_tokens, tokenizer.pad_id
+    ),
+  }
+  if config.token_rewards.name != 'none':
+    part = dict(config.token_rewards)
+    setting = token_rewards.World(
+      task, models['policy'], decoders.view(config.decoder)
+    )
+    kinds['reward_tokens'] = functools.partial(
+      resolve(token_rewards, part.pop('name'), **part), setting
+    )
+  if checks.needs_greedy(config):
+    kinds['generate_greedy'] = make_rollout(greedy=True)
+  return Steps(
+    step.make_step(
+      sample_examples,
+      task.verify,
+      generate,
+      learn,
+      prefixes=checks.needs_prefixes(config),
+      **kinds,
+    )
+  )
