@@ -8,6 +8,7 @@ as `arg`; any key can then be overridden: `--config.optimizer.lr=1e-4`.
 from typing import Any
 
 import ml_collections
+from ml_collections import FieldReference
 
 from posttrain_jax.core.resolve import nearest
 
@@ -42,6 +43,11 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(out)
 
 
+def auto() -> FieldReference:
+  """'auto', which a number may replace: decided by `posttrain_jax.run.auto`."""
+  return FieldReference('auto', field_type=object)
+
+
 def get_config() -> ml_collections.ConfigDict:
   """Shared keys with their defaults. Every one is read by something."""
   c = ml_collections.ConfigDict()
@@ -66,7 +72,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.param_dtype = 'float32'
   c.model.cache_dtype = ''  # while decoding: 'bfloat16', 'int8'; '' = dtype
   c.model.remat = False  # recompute layers in the backward pass
-  c.model.scan_layers = False  # one compiled layer, for deep models
+  c.model.scan_layers = auto()  # one compiled layer; 'auto': of deep models
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all
   c.model.attention_chunk = 0  # queries at a time, for long rows; 0 = all
 
@@ -74,7 +80,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.prompts_per_step = 32  # different problems of one step
   c.group_size = 1  # completions (RL) of each problem
   c.minibatch_rows = 0  # rows of one optimizer update; 0 = all
-  c.microbatch_rows = 0  # rows of one forward and backward; 0 = a minibatch
+  c.microbatch_rows = auto()  # of one forward and backward; 0 = a minibatch
   c.updates_per_rollout = 1  # passes over the rows of one step
 
   c.optimizer = ml_collections.ConfigDict()

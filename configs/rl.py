@@ -37,13 +37,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.group_size = 8
   c.max_new_tokens = 0  # 0 = the longest completion the task's oracle needs
   c.decoder = ml_collections.ConfigDict(part(decoders, 'sample'))
-  c.cache_stages = 1  # steps in which the cache grows; more compile for longer
-  c.slots = 0  # completions decoded at a time; 0 = all
+  c.cache_stages = base.auto()  # in which the cache grows; more compile longer
+  c.slots = base.auto()  # completions decoded at a time; 0 = all
   c.old_logps = 'sampler'  # or 'learner': rescored, so the first ratio is 1
 
   # Update
   c.share_prompts = True  # read once, where micro-batches hold whole groups
-  c.token_buckets = 1  # sizes to compile the update for; more skip padding
+  c.token_buckets = base.auto()  # sizes to compile updates for, to skip padding
 
   # Objective
   c.kl = ml_collections.ConfigDict(rows.KL)  # to the reference

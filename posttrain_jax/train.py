@@ -23,7 +23,10 @@ def describe(config: Any) -> str:
   out = [str(config).rstrip(), '', 'resolved sizes']
   sizes = run.sizes.to_dict()
   sizes['parameters'] = transformer.param_count(run.model)
+  sizes['scan_layers'] = run.model.scan_layers
   out += [f'  {name:22} {value:,}' for name, value in sizes.items()]
+  if run.sizes.why:
+    out.append(f'  auto                   {run.sizes.why}')
   return '\n'.join(out)
 
 

@@ -328,6 +328,8 @@ def grpo_on_task(
     task.completion_length,
     EOS,
     PAD,
+    slots=work.slots,
+    cache_stages=work.stages,
   )
 
   def sample_examples(key):

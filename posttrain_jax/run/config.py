@@ -14,6 +14,7 @@ from posttrain_jax import tasks, trainers
 from posttrain_jax.core import rooms
 from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
+from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers.rl.terms import has_critic
 
@@ -21,6 +22,15 @@ ConfigDict = ml_collections.ConfigDict
 
 # Keys of a part that are not hyperparameters of the function it names.
 CALLERS = ('coef', 'mix', 'place')
+
+# Keys that may be 'auto', and what a run whose seeds are mapped takes.
+DECIDED = {
+  'cache_stages': 1,
+  'microbatch_rows': 0,
+  'model.scan_layers': False,
+  'slots': 0,
+  'token_buckets': 1,
+}
 
 # Parts that a run may do without: their name is then 'none'.
 OPTIONAL = (
@@ -94,6 +104,10 @@ def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
+  if key in DECIDED:
+    if text == AUTO:
+      return AUTO
+    old = DECIDED[key]
   try:
     if isinstance(old, bool):
       return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
@@ -156,6 +170,20 @@ def with_values(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:
       node = node[name]
     with node.ignore_type():
       node[leaf] = value_
+  return config
+
+
+def plain(config: ConfigDict) -> ConfigDict:
+  """A copy that takes all rows at a time where the config leaves it to 'auto'.
+
+  Runs mapped side by side share one program, in which slots and micro-batches
+  gain nothing. How deep a model is still says whether its layers are scanned.
+  """
+  config = config.copy_and_resolve_references()
+  for key, number in DECIDED.items():
+    if key in config and config[key] == AUTO:
+      with config.ignore_type():
+        config[key] = number
   return config
 
 

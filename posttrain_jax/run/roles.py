@@ -18,7 +18,7 @@ from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
 from posttrain_jax.models.hf_config import read_config
-from posttrain_jax.run import checkpoint
+from posttrain_jax.run import auto, checkpoint
 
 __all__ = [
   'Start',
@@ -60,6 +60,12 @@ def _read_model(path: str) -> ModelConfig:
   return ModelConfig(**model_fields(saved['resolved_model']))
 
 
+def _scanned(model: ModelConfig, value: Any) -> ModelConfig:
+  """The model with `config.model.scan_layers` decided."""
+  deep = auto.scan_layers(value, model.num_layers)
+  return dataclasses.replace(model, scan_layers=deep)
+
+
 def make_model(
   config: Any, vocab_size: int, value_head: bool = False
 ) -> ModelConfig:
@@ -71,9 +77,12 @@ def make_model(
   """
   wanted = {**dict(config.model), 'value_head': value_head}
   made = {key: wanted.pop(key) for key in SHAPE}
+  scanned = wanted.pop('scan_layers')
   if not config.init_from:
-    return make_config(vocab_size=vocab_size, **made, **wanted)
+    made = make_config(vocab_size=vocab_size, **made, **wanted)
+    return _scanned(made, scanned)
   found = dataclasses.replace(_read_model(config.init_from), **wanted)
+  found = _scanned(found, scanned)
   if vocab_size > found.vocab_size:
     raise ValueError(
       f'tokenizer "{config.tokenizer}" has {vocab_size} tokens, the model of '
@@ -101,12 +110,14 @@ def make_models(
   wanted = dict(config.model)
   for key in SHAPE:
     wanted.pop(key)
+  scanned = wanted.pop('scan_layers')
   models = {'policy': policy}
   for role in sorted(roles | {'ref'}):
     path = _path(config, role)
     models[role] = policy
     if path:
-      models[role] = dataclasses.replace(_read_model(path), **wanted)
+      read = dataclasses.replace(_read_model(path), **wanted)
+      models[role] = _scanned(read, scanned)
     scores = role == scorer(config)
     if path or scores:
       models[role] = dataclasses.replace(models[role], value_head=scores)

@@ -1,9 +1,13 @@
 """The sizes of a run: rows, lengths, updates."""
 
 import dataclasses
+import math
 from typing import Any
 
+import jax
+
 from posttrain_jax import trainers
+from posttrain_jax.run import auto
 from posttrain_jax.trainers.step import from_file
 
 __all__ = ['Sizes', 'resolve']
@@ -25,6 +29,11 @@ class Sizes:
   max_new_tokens       tokens an answer may have; None: rows are a file's
   row_tokens           tokens of a row
   tokens_per_step      rows * row_tokens
+  slots                completions decoded at a time, of RL; 0: all
+  cache_stages         in which the cache of a rollout grows
+  token_buckets        sizes that an update is compiled for, to skip padding
+  why                  why the last of these and microbatch_rows are what they
+                       are, where the config leaves them to 'auto'
   """
 
   prompts_per_step: int
@@ -39,11 +48,15 @@ class Sizes:
   max_new_tokens: int | None = None
   row_tokens: int = 0
   tokens_per_step: int = 0
+  slots: int = 0
+  cache_stages: int = 1
+  token_buckets: int = 1
+  why: str = ''
 
   def to_dict(self) -> dict[str, int]:
     """{name: number} of the sizes that the run has."""
     every = dataclasses.asdict(self)
-    return {name: x for name, x in every.items() if x is not None}
+    return {name: x for name, x in every.items() if isinstance(x, int)}
 
 
 def _divides(name: str, part: int, whole: int, of: str) -> None:
@@ -75,10 +88,6 @@ def resolve(config: Any, task: Any) -> Sizes:
   rows = config.prompts_per_step * group
   minibatch = config.minibatch_rows or rows
   _divides('minibatch_rows', minibatch, rows, 'rows')
-  microbatch = config.microbatch_rows or minibatch
-  _divides('microbatch_rows', microbatch, minibatch, 'minibatch_rows')
-  if 'reduce' in config and config.reduce.name == 'prompt_mean':
-    _divides('group_size', group, microbatch, 'microbatch_rows')
   per_step = rows // minibatch * config.updates_per_rollout
   prompt = None if task is None else task.prompt_length
   new = None if task is None else task.completion_length
@@ -89,7 +98,7 @@ def resolve(config: Any, task: Any) -> Sizes:
     group_size=group,
     rows=rows,
     minibatch_rows=minibatch,
-    microbatch_rows=microbatch,
+    microbatch_rows=minibatch,
     updates_per_rollout=config.updates_per_rollout,
     updates_per_step=per_step,
     num_updates=per_step * config.num_steps,
@@ -98,5 +107,51 @@ def resolve(config: Any, task: Any) -> Sizes:
     row_tokens=length,
     tokens_per_step=rows * length,
   )
-  kind.check_sizes(config, sizes)
+  sizes = _decided(config, sizes, kind)
+  _check(config, sizes, kind)
   return sizes
+
+
+def _check(config: Any, sizes: Sizes, kind: Any) -> None:
+  micro = sizes.microbatch_rows
+  _divides('microbatch_rows', micro, sizes.minibatch_rows, 'minibatch_rows')
+  if 'reduce' in config and config.reduce.name == 'prompt_mean':
+    _divides('group_size', sizes.group_size, micro, 'microbatch_rows')
+  kind.check_sizes(config, sizes)
+
+
+def _work(config: Any, sizes: Sizes) -> auto.Work:
+  axes = list(dict(config.mesh).values())
+  devices = jax.device_count() if -1 in axes else math.prod(axes)
+  return auto.Work(
+    backend=jax.default_backend(),
+    devices=devices,
+    rollouts='share_prompts' in config,
+    share_prompts=bool(config.get('share_prompts', False)),
+    rows=sizes.rows,
+    minibatch_rows=sizes.minibatch_rows,
+    group_size=sizes.group_size,
+    row_tokens=sizes.row_tokens,
+    max_new_tokens=sizes.max_new_tokens or 0,
+    num_steps=config.num_steps,
+  )
+
+
+def _decided(config: Any, sizes: Sizes, kind: Any) -> Sizes:
+  """The sizes with what the config says of their parts, or 'auto' for it."""
+  keys = ('slots', 'cache_stages', 'token_buckets', 'microbatch_rows')
+  asked = {key: config.get(key, auto.AUTO) for key in keys}
+  fixed = {key: x for key, x in asked.items() if x != auto.AUTO}
+  if fixed.get('microbatch_rows') == 0:
+    fixed['microbatch_rows'] = sizes.minibatch_rows
+  for choice in auto.choices(_work(config, sizes)):
+    chosen = {**dataclasses.asdict(choice), **fixed}
+    if len(fixed) == len(keys):
+      chosen['why'] = ''
+    made = dataclasses.replace(sizes, **chosen)
+    try:
+      _check(config, made, kind)
+    except ValueError:
+      continue
+    return made
+  return made  # what is wrong with it is said by `_check`

@@ -43,6 +43,7 @@ def make_train(
   Raises:
     ValueError: a config that cannot work, or whose steps need the host.
   """
+  config = config_lib.plain(config)
   run = build.build(config)
   if not in_graph(run):
     raise ValueError(
@@ -71,6 +72,7 @@ def traceable(config: Any, keys: Sequence[str]) -> tuple[str, ...]:
   name, a switch), or where the host needs it. Found by tracing a step, which
   computes nothing.
   """
+  config = config_lib.plain(config)
   run = build.build(config)
   if not in_graph(run):
     return ()
@@ -111,7 +113,7 @@ class Program:
   def __init__(
     self, config: Any, names: Sequence[str] = (), mesh: Mesh | None = None
   ):
-    self.config = config
+    self.config = config = config_lib.plain(config)
     self.run = build.build(config)
     self._names = tuple(names)
     self._loaded = roles.read(config, self.run.models)

@@ -106,15 +106,6 @@ def check(config: Any) -> None:
       f'old_logps="{config.old_logps}".'
       + nearest(config.old_logps, ('sampler', 'learner'))
     )
-  if config.slots < 0:
-    raise ValueError(f'slots={config.slots} is below 0')
-  if config.cache_stages < 1:
-    raise ValueError(f'cache_stages={config.cache_stages} is below 1')
-  if config.slots and config.cache_stages > 1:
-    raise ValueError(
-      f'cache_stages={config.cache_stages}: a slot has its whole cache from '
-      'the beginning; take cache_stages=1, or slots=0'
-    )
   guests.check(config)
   _check_prefix(config)
   _check_guides(config)
@@ -133,6 +124,7 @@ def check(config: Any) -> None:
 def check_sizes(config: Any, sizes: Any) -> None:
   """Raises ValueError for micro-batches and streams of tokens that cannot
   work."""
+  _check_rollout(sizes)
   _check_streams(config, sizes)
   if sizes.microbatch_rows == sizes.minibatch_rows:
     return
@@ -155,22 +147,34 @@ def check_sizes(config: Any, sizes: Any) -> None:
   refuse_split(sizes, parts)
 
 
+def _check_rollout(sizes: Any) -> None:
+  if sizes.slots < 0:
+    raise ValueError(f'slots={sizes.slots} is below 0')
+  if sizes.cache_stages < 1:
+    raise ValueError(f'cache_stages={sizes.cache_stages} is below 1')
+  if sizes.slots and sizes.cache_stages > 1:
+    raise ValueError(
+      f'cache_stages={sizes.cache_stages}: a slot has its whole cache from '
+      'the beginning; take cache_stages=1, or slots=0'
+    )
+
+
 def _check_streams(config: Any, sizes: Any) -> None:
   """Raises ValueError for `token_buckets` that cannot work."""
-  if config.token_buckets < 1:
-    raise ValueError(f'token_buckets={config.token_buckets} is below 1')
-  if config.token_buckets == 1:
+  if sizes.token_buckets < 1:
+    raise ValueError(f'token_buckets={sizes.token_buckets} is below 1')
+  if sizes.token_buckets == 1:
     return
   if not config.share_prompts or sizes.microbatch_rows % sizes.group_size:
     raise ValueError(
-      f'token_buckets={config.token_buckets} is of shared prompts: set '
+      f'token_buckets={sizes.token_buckets} is of shared prompts: set '
       'share_prompts=true and microbatch_rows to a multiple of the '
       f'{sizes.group_size} rows of a problem'
     )
   mesh = dict(config.mesh)
   if any(mesh[axis] != 1 for axis in ('data', 'fsdp')):
     raise ValueError(
-      f'token_buckets={config.token_buckets}: a stream of tokens cannot lie '
+      f'token_buckets={sizes.token_buckets}: a stream of tokens cannot lie '
       f'on several devices (mesh.data={mesh["data"]}, mesh.fsdp='
       f'{mesh["fsdp"]}); take token_buckets=1'
     )

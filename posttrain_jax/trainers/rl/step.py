@@ -46,12 +46,15 @@ def make_rollout(
   eos_id: int,
   pad_id: int,
   *,
+  slots: int = 0,
+  cache_stages: int = 1,
   guide: Guide | None = None,
   greedy: bool = False,
   beside: int = 0,
 ) -> Callable[..., Rollout]:
   """`generate(params, prompts, prompt_mask, prompt_ids, key) -> Rollout`.
 
+  slots, cache_stages  of `rollout.generate`
   guide   what steers the answers; where it cannot start from a prompt (it has a
           task's environment in it, or forces a prefix), `generate` takes its
           states `guide_state` [B, ...] too
@@ -88,8 +91,8 @@ def make_rollout(
       eos_id=eos_id,
       pad_id=pad_id,
       prompt_ids=prompt_ids,
-      slots=0 if greedy else config.slots,
-      stages=config.cache_stages,
+      slots=0 if greedy else slots,
+      stages=cache_stages,
       guide=guide,
       guide_state=spread(guide_state, group_size),
     )

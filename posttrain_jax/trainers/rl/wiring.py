@@ -44,7 +44,7 @@ def make_step(setup: Setup) -> Steps:
   task, tokenizer = setup.task, setup.tokenizer
   shared = None
   if shares_prompts(config, sizes):
-    shared = Shared(sizes.prompt_length, sizes.group_size, config.token_buckets)
+    shared = Shared(sizes.prompt_length, sizes.group_size, sizes.token_buckets)
   guide = checks.make_guide(
     config, task, tokenizer.eos_id, models['policy'].vocab_size
   )
@@ -57,6 +57,8 @@ def make_step(setup: Setup) -> Steps:
     sizes.max_new_tokens,
     tokenizer.eos_id,
     tokenizer.pad_id,
+    slots=sizes.slots,
+    cache_stages=sizes.cache_stages,
     guide=guide,
     **kind,
   )
