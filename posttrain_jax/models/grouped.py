@@ -70,7 +70,7 @@ class _Stream:
   inverse  [B * P + R * C] place in the stream; M for tokens that are not in it
   """
 
-  shapes: tuple[tuple[int, int], tuple[int, int]]
+  shapes: tuple[tuple[int, ...], tuple[int, ...]]
   source: Array
   inverse: Array
 
@@ -193,14 +193,16 @@ def group_token_logps(
   before = causal(prompts) & (prompt_real != 0)[:, None]
   seen = jnp.repeat(prompt_real != 0, group, axis=0)[:, None]
   seen = jnp.broadcast_to(seen, (*completions.shape, prompts.shape[1]))
-  own, before = (transformer.windows(x, config) for x in (own, before))
+  own_seen, before_seen = (
+    transformer.windows(x, config) for x in (own, before)
+  )
   allowed = {}
   for kind in config.kinds:
     near = seen
     if kind == 'window':
       distance = after[:, :, None] - jnp.arange(prompts.shape[1])[None, None]
       near = seen & (distance < config.sliding_window)
-    allowed[kind] = own[kind], before[kind], near
+    allowed[kind] = own_seen[kind], before_seen[kind], near
   ids = layout.gather(prompts, completions)
   xs = [params['embed']['tokens'][x].astype(config.dtype) for x in ids]
   xs = _run(params, xs, tables, layout, allowed, config)
