@@ -19,11 +19,22 @@ PyTree = Any
 
 
 class Record:
-  """Base of the records: what flax's decorator adds, for type checkers."""
+  """Base of the records."""
 
-  if TYPE_CHECKING:
+  if TYPE_CHECKING:  # flax's decorator adds it
 
     def replace(self, **changes: Any) -> Self: ...
+
+  def need(self, name: str) -> Array:
+    """The array of that name.
+
+    Raises:
+      ValueError: it is None here.
+    """
+    array = getattr(self, name)
+    if array is None:
+      raise ValueError(f'{type(self).__name__}.{name} is None; it is needed')
+    return array
 
 
 @struct.dataclass
