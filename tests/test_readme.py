@@ -43,6 +43,9 @@ def test_links_lead_somewhere(page):
   for address in re.findall(r'\]\(([^)#\s]+)', PAGES[page]):
     if not address.startswith('https://'):
       assert (folder / address).exists(), f'{page}: {address}'
+  for name in re.findall(r'`((?:posttrain_jax|configs|tests)/[\w/]+\.py)`',
+                         PAGES[page]):  # fmt: skip
+    assert (ROOT / name).exists() or page == 'CONTRIBUTING.md', name
 
 
 def test_there_are_commands():
