@@ -40,7 +40,8 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   of = lambda part: bind(
     advantages_room, part, supplied=named.of_learner('advantage')
   )
-  compare = whiten = None
+  compare: Any = None
+  whiten: Any = None
   if critic:
     hparams = dict(config.advantage)
     whiten = hparams.pop('whiten')
@@ -76,7 +77,7 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
     if dense is not None:
       flat = lambda x: x.reshape(-1, x.shape[-1])
       at_tokens = lambda x: rollout.place(
-        flat(x), batch.starts, batch.mask.shape[1]
+        flat(x), batch.need('starts'), batch.mask.shape[1]
       )
     if not critic:
       if penalty is not None:

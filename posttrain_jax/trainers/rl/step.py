@@ -61,7 +61,9 @@ def make_rollout(
   `generate` may be given a temperature in place of the decoder's; `logps` are
   then at that temperature.
   """
-  decoder = decoders.greedy if greedy else bind(decoders, config.decoder)
+  decoder: Callable = decoders.greedy
+  if not greedy:
+    decoder = bind(decoders, config.decoder)
   group_size = 1 if greedy else beside or config.group_size
 
   def generate(
@@ -175,7 +177,7 @@ def _replayed(batch: Batch, guide: Guide | None, lived: Experience) -> Batch:
   states = spread(states, lived.samples.mask.shape[1])
   total = batch.tokens.shape[1]
   return batch.replace(
-    guide=context(guide, states, lived.samples, batch.starts, total)
+    guide=context(guide, states, lived.samples, batch.need('starts'), total)
   )
 
 
