@@ -265,6 +265,21 @@ def _make_judge(
   return judge
 
 
+def _make_draw_beside(
+  sources: dict[str, Callable[..., Rollout]], ask: Callable, judge: Callable
+) -> Callable[..., dict[str, tuple[Rollout, Array]]]:
+  """(state, examples, key) -> {kind: (rows beside the group, rewards)}."""
+
+  def draw(state: TrainState, examples: Example, key: Array):
+    made = {}
+    for kind, source in sources.items():
+      samples = sharding.rows(source(ask, state, examples, key))
+      made[kind] = samples, judge(state, examples, samples)['reward']
+    return made
+
+  return draw
+
+
 def make_step(
   sample_examples: Callable[[Array], Example],
   verify: Callable[[Example, Array, Array], dict[str, Array]],
@@ -295,13 +310,7 @@ def make_step(
   stopped = _over_group(answers.stopped_everywhere(verify))
   judge = _make_judge(verify, score)
   ask = _make_ask(start_guide)
-
-  def draw_beside(state: TrainState, examples: Example, key: Array):
-    made = {}
-    for kind, source in (sources or {}).items():
-      samples = sharding.rows(source(ask, state, examples, key))
-      made[kind] = samples, judge(state, examples, samples)['reward']
-    return made
+  draw_beside = _make_draw_beside(sources or {}, ask, judge)
 
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
