@@ -1,6 +1,6 @@
 # make quickstart   train, compare and look at the result (CPU, minutes)
 # make experiments  every study in its reduced mode (minutes each)
-# make test         ruff and the quick test suite
+# make test         ruff, types and the quick test suite
 # make test-long    what CI runs after it
 # make test-slow    all tests
 PYTHON ?= python3
@@ -16,7 +16,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 # Every folder of experiments/ with a run.py is a study.
 STUDIES = $(patsubst experiments/%/run.py,%,$(wildcard experiments/*/run.py))
 
-.PHONY: quickstart experiments test test-long test-slow lint format clean
+.PHONY: quickstart experiments test test-long test-slow lint types format clean
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "posttrain_jax needs Python 3.11+, this is %s" % sys.version.split()[0]'
@@ -38,17 +38,21 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+# Which files: pyproject.toml. Seconds after the first time.
+types: $(STAMP)
+	$(PY) -m mypy
+
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-test: lint
+test: lint types
 	$(PY) -m pytest -m 'not slow and not long' $(PYTEST_FLAGS)
 
 test-long: $(STAMP)
 	$(PY) -m pytest -m 'long and not slow' $(PYTEST_FLAGS)
 
-test-slow: lint
+test-slow: lint types
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
 clean:

@@ -20,7 +20,7 @@ state as it is: one bad step must not spoil the rest of a run.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,9 @@ def _scheduled(schedule: Callable[[Array], Array]) -> Controller:
 
 
 def _steered(
-  name: str, start: State, change: Callable[[State, Array], State]
+  name: str,
+  start: Mapping[str, float],
+  change: Callable[[State, Array], State],
 ) -> Controller:
   """A controller that reacts to the metric `name`."""
 

@@ -33,6 +33,7 @@ LONG = (
   'test_train',
   'test_metamorphic',
   'test_metamorphic_numerics',
+  'test_text_runs',
   'test_text_tasks',
   'test_model',
 )

@@ -18,6 +18,7 @@ from experiments.benchmarks import (
   logp_gap,
   long_rows,
   ours,
+  ours_steps,
   profile_decode,
   scaling,
   workers,
@@ -164,7 +165,7 @@ def test_reward_is_for_an_early_three():
 
 
 def test_full_rows_score_all_but_the_first_token():
-  batch = ours.full_rows(jnp.ones((2, 5), jnp.int32))
+  batch = ours_steps.full_rows(jnp.ones((2, 5), jnp.int32))
   np.testing.assert_array_equal(batch.mask, [[0, 1, 1, 1, 1]] * 2)
 
 
@@ -244,7 +245,7 @@ def test_the_step_is_the_one_that_build_makes(monkeypatch):
   run = build.build(config)
   monkeypatch.setattr(ours, 'model_config', lambda size: run.model)
   work = ours.Work('', 2, 0, 2, 0, 0.0)
-  mine = ours.grpo_on_task(work, 'addition', num_digits=1)
+  mine = ours_steps.grpo_on_task(work, 'addition', num_digits=1)
   assert run.model.width == make_config('depth-1').width
   params = transformer.init(jax.random.key(0), run.model)
   # The reward of an untrained model is 0: what moves is what is compared in

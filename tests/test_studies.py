@@ -4,6 +4,7 @@ import dataclasses
 import html
 import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,16 @@ def study(request):
   return module, found, folder
 
 
-def test_there_are_all_eight():
-  assert len(STUDIES) == 8
+def test_every_study_is_in_the_index_and_has_its_results():
+  assert STUDIES
+  text = (ROOT / 'experiments' / 'README.md').read_text(encoding='utf-8')
+  table = text.split('<!-- studies -->')[1].split('<!-- /studies -->')[0]
+  assert re.findall(r'^\| \[(\w+)\]\(\1/README', table, re.M) == STUDIES
+  page = (ROOT / 'experiments' / 'index.html').read_text(encoding='utf-8')
+  cards = re.findall(r'<h3><a href="(\w+)/index.html">', page)
+  assert sorted(cards) == STUDIES
+  kept = ROOT.glob('experiments/*/results.json')
+  assert sorted(x.parent.name for x in kept) == STUDIES
 
 
 def test_claims_are_those_of_the_code(study):

@@ -12,7 +12,13 @@ from collections.abc import Callable
 
 import jax
 
-from experiments.benchmarks import common, generate_hf, grpo_trl, ours
+from experiments.benchmarks import (
+  common,
+  generate_hf,
+  grpo_trl,
+  ours,
+  ours_steps,
+)
 from posttrain_jax.models import transformer
 
 SETTINGS = {
@@ -31,15 +37,15 @@ def _generate(name: str, toy: bool, options: dict | None) -> Callable:
 
 def _grpo(name: str, toy: bool, options: dict | None) -> Callable:
   work = (grpo_trl.TOY if toy else grpo_trl.WORKS)[name]
-  return ours.Runner(ours.grpo(work), options=options)
+  return ours_steps.Runner(ours_steps.grpo(work), options=options)
 
 
 def _sft(name: str, toy: bool, options: dict | None) -> Callable:
   del name
   size, shape = ('toy', (4, 8)) if toy else ('1m', (128, 128))
   rows = jax.random.randint(jax.random.key(1), shape, 3, ours.VOCAB)
-  run = ours.Runner(ours.supervised_steps(size), options=options)
-  return lambda: run(ours.full_rows(rows)) * rows.size
+  run = ours_steps.Runner(ours_steps.supervised_steps(size), options=options)
+  return lambda: run(ours_steps.full_rows(rows)) * rows.size
 
 
 # work -> (its maker, its name there, unit)

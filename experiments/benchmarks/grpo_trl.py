@@ -27,7 +27,7 @@ import time
 import jax
 import numpy as np
 
-from experiments.benchmarks import common, generate_hf, ours
+from experiments.benchmarks import common, generate_hf, ours, ours_steps
 from posttrain_jax.models import transformer
 from posttrain_jax.tasks import vocab
 
@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> common.Session:
     work = (TOY if flags.toy else WORKS)[key]
     print(f'{key}: {work}')
     sides = {
-      side: common.timed(ours.Runner(ours.grpo(variant)))
+      side: common.timed(ours_steps.Runner(ours_steps.grpo(variant)))
       for side, variant in our_works(key, work).items()
     }
     if absent:

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from experiments.benchmarks import common, ours, workers
+from experiments.benchmarks import common, ours, ours_steps, workers
 
 
 def main() -> None:
@@ -14,7 +14,8 @@ def main() -> None:
   flags = parser.parse_args()
   work = ours.Work(**json.loads(flags.work))
   workers.main_of(
-    lambda: common.timed(ours.Runner(ours.grpo(work))), flags.threads
+    lambda: common.timed(ours_steps.Runner(ours_steps.grpo(work))),
+    flags.threads,
   )
 
 

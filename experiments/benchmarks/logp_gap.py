@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import common, ours
+from experiments.benchmarks import common, ours, ours_steps
 from posttrain_jax import rollout, tasks
 from posttrain_jax.models import transformer
 from posttrain_jax.rollout import decoders
@@ -54,7 +54,7 @@ def train(task, size: str, steps: int):
       examples.prompt, examples.prompt_mask, answers.tokens, answers.mask
     )
 
-  runner = ours.Runner(ours.supervised_steps(size, lr=2e-3))
+  runner = ours_steps.Runner(ours_steps.supervised_steps(size, lr=2e-3))
   for index in range(steps):
     runner(rows(jax.random.key(index)))
   print(f'trained {steps} steps: loss {float(runner.metrics["loss"]):.4f}')

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from experiments.benchmarks import common, ours
+from experiments.benchmarks import common, ours, ours_steps
 from posttrain_jax.core.types import Array, TrainState
 from posttrain_jax.models import transformer
 from posttrain_jax.rollout import runs
@@ -32,7 +32,7 @@ ours.SIZES.update(SIZES)
 BATCHES = {'8x8': (8, 8), '32x8': (32, 8)}
 
 
-def make_run(steps: ours.Steps, count: int) -> Callable[..., TrainState]:
+def make_run(steps: ours_steps.Steps, count: int) -> Callable[..., TrainState]:
   """(state, key) -> the state `count` steps later, and the rewards [count]."""
 
   def run(state: TrainState, key: Array):
@@ -54,7 +54,9 @@ class Seeds:
   count: int
 
   def __post_init__(self):
-    steps = ours.grpo_on_task(self.work, 'addition', bonus=True, num_digits=2)
+    steps = ours_steps.grpo_on_task(
+      self.work, 'addition', bonus=True, num_digits=2
+    )
     self._run = make_run(steps, self.count)
     key = jax.random.key(0)
     self.keys = jax.random.split(key, self.seeds)

@@ -13,7 +13,7 @@ taken from the system and given back. The fastest of each side counts.
 import jax
 import numpy as np
 
-from experiments.benchmarks import common, generate_hf, ours
+from experiments.benchmarks import common, generate_hf, ours, ours_steps
 from posttrain_jax.models import transformer
 
 ROWS, LENGTH = 128, 128
@@ -25,10 +25,10 @@ class Ours:
   """One step of our trainer on the same rows."""
 
   def __init__(self, size: str, params, tokens, micro: int = 0):
-    steps = ours.supervised_steps(size, micro=micro)
-    self._run = ours.Runner(steps)
+    steps = ours_steps.supervised_steps(size, micro=micro)
+    self._run = ours_steps.Runner(steps)
     self._run.state = jax.jit(steps.init)(params)
-    self._batch = ours.full_rows(tokens)
+    self._batch = ours_steps.full_rows(tokens)
 
   def __call__(self) -> float:
     self._run(self._batch)

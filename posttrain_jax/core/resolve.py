@@ -51,7 +51,7 @@ def lookup(room: ModuleType, name: str) -> Callable:
   return getattr(room, name)
 
 
-def resolve(room: ModuleType, name: str, **hparams) -> Callable:
+def resolve(room: ModuleType, name: str, **hparams) -> functools.partial:
   """`room.name` with its hyperparameters bound.
 
   Raises:

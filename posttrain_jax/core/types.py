@@ -9,7 +9,7 @@ Masks and lengths are data: nothing is ever inferred from token ids, so `pad`
 may equal `eos` or any common token.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 from flax import struct
@@ -18,8 +18,27 @@ Array = jax.Array
 PyTree = Any
 
 
+class Record:
+  """Base of the records."""
+
+  if TYPE_CHECKING:  # flax's decorator adds it
+
+    def replace(self, **changes: Any) -> Self: ...
+
+  def need(self, name: str) -> Array:
+    """The array of that name.
+
+    Raises:
+      ValueError: it is None here.
+    """
+    array = getattr(self, name)
+    if array is None:
+      raise ValueError(f'{type(self).__name__}.{name} is None; it is needed')
+    return array
+
+
 @struct.dataclass
-class Example:
+class Example(Record):
   """One problem. Tasks make them unbatched; `vmap` adds the leading B.
 
   prompt       [P] int32, right-padded
@@ -36,7 +55,7 @@ class Example:
 
 
 @struct.dataclass
-class Rollout:
+class Rollout(Record):
   """Completions of B prompts, G each.
 
   completion  [B, G, C] int32; after the end: the pad id
@@ -67,7 +86,7 @@ class Rollout:
 
 
 @struct.dataclass
-class Batch:
+class Batch(Record):
   """Rows that the learner sees; what a method does not need is None.
 
   tokens       [B, T] int32, prompt then completion, contiguous from 0
@@ -103,7 +122,7 @@ class Batch:
 
 
 @struct.dataclass
-class TokenSignals:
+class TokenSignals(Record):
   """What a learner's forward pass says about each token of a batch.
 
   logps      [B, T] log-probability of the taken token
@@ -126,7 +145,7 @@ class TokenSignals:
 
 
 @struct.dataclass
-class SequenceSignals:
+class SequenceSignals(Record):
   """One side of a preference pair, scored by one model.
 
   logps        [B] summed log-probability of the completion
@@ -142,7 +161,7 @@ class SequenceSignals:
 
 
 @struct.dataclass
-class TrainState:
+class TrainState(Record):
   """All that a run is, besides its config; one checkpoint holds it.
 
   step        [] int32, optimizer-visible steps done (one per `step` call)

@@ -269,4 +269,4 @@ def l2_to_start(params: PyTree, start_params: PyTree) -> Array:
     params,
     start_params,
   )
-  return 0.5 * sum(jax.tree.leaves(squares))
+  return 0.5 * jnp.asarray(sum(jax.tree.leaves(squares)))

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from posttrain_jax.core.types import Array
+from posttrain_jax.core.types import Array, Record
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = ['Cache', 'Quantized', 'init_cache']
 
 
 @struct.dataclass
-class Quantized:
+class Quantized(Record):
   """Numbers as int8 multiples of a scale of their token and head.
 
   values  [R, N, S, K] int8
@@ -41,7 +41,7 @@ Numbers = Array | Quantized
 
 
 @struct.dataclass
-class Cache:
+class Cache(Record):
   """What has been read.
 
   keys, values  tuple over layers of [R, N, S, K], or Quantized
@@ -181,7 +181,8 @@ def fill(
   real       [R, T] bool; positions [R, T]
   """
   total = real.shape[1]
-  source, marked = {}, {}
+  source: dict[str, Array | None] = {}
+  marked = {}
   for kind, old in cache.positions.items():
     # A row's last real token lands where the next one's predecessor would be:
     # the ring then drops its oldest token first.
@@ -192,8 +193,9 @@ def fill(
     else:
       age = (total - 1 - jnp.arange(ring)) % ring
       lengths = jnp.sum(real, axis=1)[:, None]
-      source[kind] = jnp.maximum(lengths - 1 - age[None], 0)
-      taken = jnp.take_along_axis(positions, source[kind], axis=1)
+      last = jnp.maximum(lengths - 1 - age[None], 0)
+      source[kind] = last
+      taken = jnp.take_along_axis(positions, last, axis=1)
       new = jnp.where(age[None] < lengths, taken, -1).astype(jnp.int32)
     marked[kind] = jax.lax.dynamic_update_slice(old, new, (0, 0))
 

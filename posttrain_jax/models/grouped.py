@@ -70,7 +70,7 @@ class _Stream:
   inverse  [B * P + R * C] place in the stream; M for tokens that are not in it
   """
 
-  shapes: tuple[tuple[int, int], tuple[int, int]]
+  shapes: tuple[tuple[int, ...], tuple[int, ...]]
   source: Array
   inverse: Array
 
@@ -152,6 +152,33 @@ def _run(params, xs, tables, layout, allowed, config):
   return xs
 
 
+def _allowed(
+  prompt_real: Array, real: Array, after: Array, config: ModelConfig
+) -> dict[str, tuple[Array, Array, Array]]:
+  """What may be seen, by kind of layer: [R, C, C] a completion of itself,
+  [B, P, P] a prompt of itself, [R, C, P] a completion of its prompt.
+
+  after  [R, C] position of each token of a completion in its whole row
+  """
+  group = real.shape[0] // prompt_real.shape[0]
+  causal = lambda x: jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))[None]
+  own = transformer.windows(causal(real) & real[:, None], config)
+  before = transformer.windows(
+    causal(prompt_real) & prompt_real[:, None], config
+  )
+  places = prompt_real.shape[1]
+  seen = jnp.repeat(prompt_real, group, axis=0)[:, None]
+  seen = jnp.broadcast_to(seen, (*real.shape, places))
+  allowed = {}
+  for kind in config.kinds:
+    near = seen
+    if kind == 'window':
+      distance = after[:, :, None] - jnp.arange(places)[None, None]
+      near = seen & (distance < config.sliding_window)
+    allowed[kind] = own[kind], before[kind], near
+  return allowed
+
+
 def group_token_logps(
   params: PyTree,
   config: ModelConfig,
@@ -188,19 +215,7 @@ def group_token_logps(
     layers.rope_tables(positions, config)
     for positions in layout.gather(rank(prompts), after)
   ]
-  causal = lambda x: jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))[None]
-  own = causal(completions) & (real != 0)[:, None]
-  before = causal(prompts) & (prompt_real != 0)[:, None]
-  seen = jnp.repeat(prompt_real != 0, group, axis=0)[:, None]
-  seen = jnp.broadcast_to(seen, (*completions.shape, prompts.shape[1]))
-  own, before = (transformer.windows(x, config) for x in (own, before))
-  allowed = {}
-  for kind in config.kinds:
-    near = seen
-    if kind == 'window':
-      distance = after[:, :, None] - jnp.arange(prompts.shape[1])[None, None]
-      near = seen & (distance < config.sliding_window)
-    allowed[kind] = own[kind], before[kind], near
+  allowed = _allowed(prompt_real != 0, real != 0, after, config)
   ids = layout.gather(prompts, completions)
   xs = [params['embed']['tokens'][x].astype(config.dtype) for x in ids]
   xs = _run(params, xs, tables, layout, allowed, config)

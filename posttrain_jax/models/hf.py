@@ -138,7 +138,7 @@ def _open(folder: Path, stack: contextlib.ExitStack) -> dict[str, tuple]:
     if not isinstance(weight_map, dict):
       raise ValueError(f'{folder / INDEX}: key "weight_map" is missing')
     files = sorted({folder / name for name in weight_map.values()})
-  found = {}
+  found: dict[str, tuple] = {}
   for file in files:
     if not file.exists():
       raise FileNotFoundError(
@@ -259,7 +259,8 @@ def _shards(
   config: ModelConfig, host: dict, max_bytes: int
 ) -> list[list[tuple[Row, int | None, str]]]:
   """The tensors in file order, cut before a shard exceeds `max_bytes`."""
-  shards, used = [[]], 0
+  shards: list[list[tuple[Row, int | None, str]]] = [[]]
+  used = 0
   for row, layer, key in _file_keys(config):
     size = math.prod(row.shape(config)) * host[row.path].dtype.itemsize
     if shards[-1] and used + size > max_bytes:
@@ -316,6 +317,6 @@ def save(
     # transformers before 5 refuses files that do not name a framework.
     save_file(tensors, folder / name, metadata={'format': 'pt'})
   if len(shards) > 1:
-    index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
+    files = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+    (folder / INDEX).write_text(json.dumps(files, indent=2) + '\n')
   (folder / 'config.json').write_text(json.dumps(content, indent=2) + '\n')

@@ -108,10 +108,11 @@ def _architecture(file: Path, values: dict) -> Architecture:
   by_type = {a.model_type: name for name, a in ARCHITECTURES.items()}
   key = 'architectures' if values.get('architectures') else 'model_type'
   named = values.get(key)
-  name = named[0] if isinstance(named, list) else by_type.get(named, named)
+  name = named[0] if isinstance(named, list) else by_type.get(str(named), named)
   if name not in ARCHITECTURES:
     raise ValueError(
-      f'{file}: {key}={named!r} is not supported.{nearest(name, ARCHITECTURES)}'
+      f'{file}: {key}={named!r} is not supported.'
+      + nearest(str(name), ARCHITECTURES)
     )
   return ARCHITECTURES[name]
 

@@ -270,7 +270,7 @@ def hidden_states(
     allowed = windows(same & causal[None], config)
     keep = cache is not None
     x, kept = _run_layers(params, x, tables, allowed, config, keep)
-    if keep:
+    if cache is not None:
       cache = cache_lib.fill(cache, kept, real, positions, config)
   return layers.rms_norm(x, params['final_norm'], config.norm_eps), cache
 

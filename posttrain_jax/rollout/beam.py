@@ -173,6 +173,7 @@ def _decode(
       # The prefix stays outside the loop's carry: it is read, never written.
       cache=cache.replace(prefix=prefix),
     )
+    assert cache is not None  # One was given.
     running, closed, active, parents = _step(
       rules, running, closed, active, logits.reshape(b, k, -1), t
     )

@@ -70,7 +70,7 @@ def _in_typical(scores: Array, p: float) -> Array:
   return distance <= limit
 
 
-_KEEPS = {
+_KEEPS: dict[str, Callable[..., Array]] = {
   'min_p': _in_min_p,
   'top_k': _in_top_k,
   'top_p': _in_top_p,
@@ -122,10 +122,11 @@ def view(
   hparams = dict(part)
   if hparams['name'] == 'greedy':
     raise ValueError('decoder "greedy" draws nothing that could be scored')
-  plain = hparams['name'] == 'sample'
-  own = hparams['temperature'] if plain else functools.partial(
-    _scores, **hparams
-  )  # fmt: skip
+  own: float | Callable[..., Array]
+  if hparams['name'] == 'sample':
+    own = hparams['temperature']
+  else:
+    own = functools.partial(_scores, **hparams)
   if guide is None or not guide.adjusts:
     return own
 
@@ -134,7 +135,7 @@ def view(
     for _ in range(taken.ndim):
       adjust = jax.vmap(adjust)
     logits = adjust(states, logits)
-    return logits / own if plain else own(logits, taken)
+    return own(logits, taken) if callable(own) else logits / own
 
   return steered
 

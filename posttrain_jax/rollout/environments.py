@@ -106,11 +106,12 @@ def of(task: Any) -> Environment | None:
 
 def starts(task: Any, own: Guide | None, examples: Example) -> PyTree:
   """States [B, ...] of `chain(of(task), own)` before the first token."""
-  read = lambda: jax.vmap(own.start)(examples.prompt, examples.prompt_mask)
-  if of(task) is None:
-    return read()
-  episodes = jax.vmap(task.episode)(examples)
-  return episodes if own is None else (episodes, read())
+  states = []
+  if of(task) is not None:
+    states.append(jax.vmap(task.episode)(examples))
+  if own is not None:
+    states.append(jax.vmap(own.start)(examples.prompt, examples.prompt_mask))
+  return tuple(states) if len(states) > 1 else states[0]
 
 
 def steering(

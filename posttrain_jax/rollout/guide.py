@@ -78,21 +78,22 @@ class Chain(Guide):
   """Several guides at once; the state is the tuple of their states.
 
   Logits pass through all of them in order; of the tokens that they force the
-  first guide's is taken; one of them is enough to end a completion.
+  first guide's is taken; one of them is enough to end a completion. What other
+  guides say for their class it says for its parts.
   """
 
   parts: tuple[Guide, ...]
 
   @property
-  def adjusts(self) -> bool:
+  def adjusts(self) -> bool:  # type: ignore[override]
     return any(part.adjusts for part in self.parts)
 
   @property
-  def forces(self) -> bool:
+  def forces(self) -> bool:  # type: ignore[override]
     return any(part.forces for part in self.parts)
 
   @property
-  def eos_ends(self) -> bool:
+  def eos_ends(self) -> bool:  # type: ignore[override]
     return all(part.eos_ends for part in self.parts)
 
   def start(self, prompt, prompt_mask):

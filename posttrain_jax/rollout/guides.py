@@ -273,7 +273,7 @@ def names(parts: Sequence[Any]) -> list[str]:
   Raises:
     ValueError: "forced_prefix", whose tokens no config has.
   """
-  named = [part.get('name') for part in parts if isinstance(part, Mapping)]
+  named = [str(x.get('name')) for x in parts if isinstance(x, Mapping)]
   if 'forced_prefix' in named:
     raise ValueError(
       'guides: "forced_prefix" needs the tokens; set prefix.per_prompt for '

@@ -9,7 +9,7 @@ position alone, not on how often the host was asked.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -143,4 +143,5 @@ def play(
       length[i, j] = room.stop
       over[i, j] = room.stop >= size
   mask = (columns < length[..., None]).astype(np.float32)
-  return Rollout(tokens, mask, logps, finished, given)
+  host: tuple[Any, ...] = tokens, mask, logps, finished, given
+  return Rollout(*host)

@@ -51,6 +51,7 @@ def decode(work: Work) -> dict[str, Array]:
       positions=(starts + t - 1)[:, None],
       cache=carry['cache'].replace(prefix=work.prefix),
     )
+    assert cache is not None  # One was given.
     carry = carry | {'t': t + 1, 'cache': cache.own()}
     return _record(work, carry, t, draw(logits[:, 0], t, carry['state']))
 

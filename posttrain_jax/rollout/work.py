@@ -90,10 +90,15 @@ def prefill(
   params: PyTree, config: ModelConfig, prompts: Array, prompt_mask: Array
 ) -> tuple[Array, transformer.Cache]:
   """Reads prompts [B, P]: (logits of the first new token [B, V], cache)."""
-  cache = transformer.init_cache(config, *prompts.shape)
+  rows, length = prompts.shape
   hidden, cache = transformer.hidden_states(
-    params, config, prompts, mask=prompt_mask, cache=cache
+    params,
+    config,
+    prompts,
+    mask=prompt_mask,
+    cache=transformer.init_cache(config, rows, length),
   )
+  assert cache is not None  # One was given.
   index = prompt_mask.astype(jnp.int32).sum(axis=1)[:, None, None] - 1
   last = jnp.take_along_axis(hidden, index, axis=1)
   return transformer.unembed(params, config, last[:, 0]), cache

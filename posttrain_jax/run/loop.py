@@ -214,11 +214,8 @@ def train(
     step = int(state.step)
     if step >= config.num_steps:
       print(f'{workdir}: finished at step {step}; nothing left to do')
-      return (
-        run,
-        state,
-        score.evaluate(run.evaluators, state.params, config.seed),
-      )
+      scores = score.evaluate(run.evaluators, state.params, config.seed)
+      return run, state, scores
     header = log.make_header(config.to_dict())
     writer = stack.enter_context(
       log.Writer(
@@ -232,7 +229,7 @@ def train(
     if bar is None:
       bar = stack.enter_context(progress.Progress())
     recorder = _Recorder(writer, bar, bar.task(name, config.num_steps))
-    scores: dict[str, float] = {}
+    scores = {}
     if resumed is None and config.eval.every > 0 and run.evaluators:
       scores = score.evaluate(run.evaluators, state.params, config.seed)
       writer.write(0, scores, split='eval')

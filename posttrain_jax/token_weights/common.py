@@ -10,14 +10,19 @@ from posttrain_jax.core.types import Array, TokenSignals
 MAX_EXPONENT = 80.0
 
 
-def require(signals: TokenSignals, *names: str) -> None:
-  """Raises ValueError naming the first array of `signals` that is missing."""
-  for name in names:
-    if getattr(signals, name) is None:
-      raise ValueError(
-        f'these token weights need signals.{name}, which is None: compute it '
-        'in the forward pass'
-      )
+def require(signals: TokenSignals, name: str) -> Array:
+  """The array of `signals` called `name`.
+
+  Raises:
+    ValueError: it is None.
+  """
+  array = getattr(signals, name)
+  if array is None:
+    raise ValueError(
+      f'these token weights need signals.{name}, which is None: compute it '
+      'in the forward pass'
+    )
+  return array
 
 
 def detach(weights: Array, mask: Array) -> Array:

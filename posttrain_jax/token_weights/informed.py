@@ -43,8 +43,7 @@ def rho1(
   Raises:
     ValueError: `signals.ref_logps` is None, or an unknown `scope`.
   """
-  require(signals, 'ref_logps')
-  score = signals.ref_logps - signals.logps
+  score = require(signals, 'ref_logps') - signals.logps
   return kept(top(score, mask, fraction, scope), mask, normalize)
 
 
@@ -73,8 +72,7 @@ def token_cleaning(
   Raises:
     ValueError: `signals.ref_logps` is None, or an unknown `scope`.
   """
-  require(signals, 'ref_logps')
-  score = signals.ref_logps - base_logps
+  score = require(signals, 'ref_logps') - base_logps
   return kept(top(score, mask, fraction, scope), mask, normalize)
 
 

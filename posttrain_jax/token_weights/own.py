@@ -94,8 +94,8 @@ def high_entropy(
   Raises:
     ValueError: `signals.entropy` is None, or an unknown `scope`.
   """
-  require(signals, 'entropy')
-  return kept(top(signals.entropy, mask, fraction, scope), mask, normalize)
+  entropy = require(signals, 'entropy')
+  return kept(top(entropy, mask, fraction, scope), mask, normalize)
 
 
 def prefix_only(
@@ -191,8 +191,8 @@ def srft_entropy(
   Raises:
     ValueError: `signals.entropy` is None.
   """
-  require(signals, 'entropy')
-  entropy = masked.mean(signals.entropy, mask, axis=1, keepdims=True)
+  entropy = require(signals, 'entropy')
+  entropy = masked.mean(entropy, mask, axis=1, keepdims=True)
   weight = scale * jnp.exp(jnp.minimum(sign * entropy, MAX_EXPONENT))
   return detach(jnp.broadcast_to(weight, mask.shape), mask)
 

@@ -84,10 +84,9 @@ def q_tuning(
   Raises:
     ValueError: `signals.entropy` is None.
   """
-  require(signals, 'entropy')
   live = jnp.sum(mask, axis=1) > 0
   loss = -masked.select(signals.logps, mask)
-  entropy = masked.mean(signals.entropy, mask, axis=1)
+  entropy = masked.mean(require(signals, 'entropy'), mask, axis=1)
   exponent = jnp.minimum(masked.mean(loss, mask, axis=1), MAX_EXPONENT)
   rows, second = _rows(jnp.exp(exponent), entropy, live, sample_fraction)
   local = masked.select(jnp.exp(jnp.minimum(loss, MAX_EXPONENT)), mask)

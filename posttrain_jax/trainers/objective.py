@@ -1,7 +1,8 @@
 """What an update minimises: named terms, each with its own sum and count."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ class Objective:
 
   evaluate: Callable[[PyTree, TrainState, Batch], tuple[Sums, Metrics]]
   count: Callable[[Batch], dict[str, Array]]
-  coefs: dict[str, float | Callable[[TrainState], Array]]
+  coefs: Mapping[str, float | Callable[[TrainState], Array]]
   shared: Shared | None = None
 
   def coef(self, state: TrainState, term: str) -> Array | float:
@@ -63,7 +64,7 @@ def bind(
   part: Any,
   skip: tuple[str, ...] = (),
   supplied: tuple[str, ...] = (),
-) -> Callable:
+) -> functools.partial:
   """The function that a config part {name, **hparams} names, bound.
 
   skip      keys of the part that are the caller's, not the function's

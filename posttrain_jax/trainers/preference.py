@@ -209,7 +209,7 @@ def _extras(loss: Any, batch: Batch, signals: TokenSignals) -> dict[str, Array]:
     if f'{prefix}_rewards' in names:
       out[f'{prefix}_rewards'] = side(batch.extras['scores'], which)
     if f'{prefix}_collision' in names:
-      doubled = 2.0 * jax.nn.log_softmax(signals.logits)
+      doubled = 2.0 * jax.nn.log_softmax(signals.need('logits'))
       collision = jnp.exp(jax.nn.logsumexp(doubled, axis=-1))
       out[f'{prefix}_collision'] = side(
         masked.select(jax.lax.stop_gradient(collision), batch.mask), which
@@ -233,7 +233,9 @@ def _make_pairs(config: Any, model: ModelConfig) -> Objective:
     del state
     signals = score(params, model, batch, entropy=True, logits=wants_logits)
     policy = _sequence(signals.logps, batch.mask)
-    ref = _sequence(batch.ref_logps, batch.mask) if referenced else None
+    ref = None
+    if referenced:
+      ref = _sequence(batch.need('ref_logps'), batch.mask)
     pair_loss, metrics = loss(
       side(policy, 0),
       side(policy, 1),
@@ -252,8 +254,9 @@ def _make_pairs(config: Any, model: ModelConfig) -> Objective:
     if active(config.nll_coef):
       sums['nll'] = -masked.sum(signals.logps, chosen)
     tokens = {
-      'entropy': signals.entropy, 'mean_token_accuracy': signals.is_top
-    }  # fmt: skip
+      'entropy': signals.need('entropy'),
+      'mean_token_accuracy': signals.need('is_top'),
+    }
     return sums, with_mask(metrics, live) | with_mask(tokens, batch.mask)
 
   def count(batch: Batch) -> dict[str, Array]:
@@ -285,7 +288,7 @@ def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
     other = batch.extras['mismatched'] if mismatches else None
     row_loss, metrics = loss(
       _sequence(signals.logps, batch.mask),
-      _sequence(batch.ref_logps, batch.mask),
+      _sequence(batch.need('ref_logps'), batch.mask),
       _frozen(params, model, other),
       _frozen(state.ref_params, models['ref'], other),
       batch.extras['correct'],
@@ -299,7 +302,7 @@ def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
     for name, values in metrics.items():
       mask = sides.get(name.removeprefix('rewards/'), live)
       out |= with_mask({name: values}, mask)
-    out |= with_mask({'entropy': signals.entropy}, batch.mask)
+    out |= with_mask({'entropy': signals.need('entropy')}, batch.mask)
     return {'preference': jnp.sum(row_loss * live)}, out
 
   def count(batch: Batch) -> dict[str, Array]:

@@ -86,7 +86,7 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
     ValueError: an array that neither a model nor the source makes.
   """
   provided = set(provided)
-  names = frozenset()
+  names: frozenset[str] = frozenset()
   loss, weigh, marks = _parts(config, provided)
   for function in (loss, weigh, marks):
     if function is None:

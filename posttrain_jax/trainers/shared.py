@@ -39,7 +39,7 @@ class Shared:
 
   def _taken_apart(self, batch: Batch):
     """(prompts, their real tokens, places of the completions [R, C])."""
-    lengths = batch.starts[:: self.group_size]
+    lengths = batch.need('starts')[:: self.group_size]
     columns = jnp.arange(self.prompt_length)
     prompts = batch.tokens[:: self.group_size, : self.prompt_length]
     prompt_real = columns[None] < lengths[:, None]

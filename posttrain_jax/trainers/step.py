@@ -204,13 +204,16 @@ def make_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     return learn(state, batch, key)
 
+  if collect is None:
+    return on_batch
+
   def on_key(state: TrainState, key: Array):
     collect_key, learn_key = jax.random.split(key)
     batch, metrics = collect(state, collect_key)
     state, learnt = learn(state, batch, learn_key)
     return state, {**learnt, **metrics}
 
-  return on_batch if collect is None else on_key
+  return on_key
 
 
 def _make_source(setup: Setup) -> Callable:

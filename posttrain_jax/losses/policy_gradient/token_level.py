@@ -58,17 +58,17 @@ def ppo_clip(
   ratio = _common.exp_clamped(logps - old_logps)
   # "Off" as a bound that no ratio reaches, finite so that 0 * bound is 0.
   never = 10.0 * jnp.exp(_common.MAX_LOG_RATIO)
-  delta = jnp.where(delta > 0, delta, never)
-  dual_clip = jnp.where(dual_clip > 0, dual_clip, never)
+  cap_of_all = jnp.where(delta > 0, delta, never)
+  cap_of_bad = jnp.where(dual_clip > 0, dual_clip, never)
 
   clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
-  capped = jnp.minimum(ratio, delta)
+  capped = jnp.minimum(ratio, cap_of_all)
   token_loss = -jnp.minimum(capped * advantages, clipped * advantages)
   negative = advantages < 0
   token_loss = jnp.where(
-    negative, jnp.minimum(token_loss, -advantages * dual_clip), token_loss
+    negative, jnp.minimum(token_loss, -advantages * cap_of_bad), token_loss
   )
-  cap = jnp.minimum(jnp.maximum(delta, 1.0 + clip_high), dual_clip)
+  cap = jnp.minimum(jnp.maximum(cap_of_all, 1.0 + clip_high), cap_of_bad)
   return _common.finish(
     token_loss,
     mask,

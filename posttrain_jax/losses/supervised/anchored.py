@@ -48,7 +48,7 @@ def asft(
   Raises:
     ValueError: `signals.logits` is None, or an unknown `direction`.
   """
-  require(signals, 'logits')
+  logits = require(signals, 'logits')
   if direction not in ('forward', 'reverse'):
     raise ValueError(
       f'unknown direction "{direction}". Valid: forward, reverse'
@@ -56,7 +56,7 @@ def asft(
   logps = masked.select(signals.logps, mask)
   weight = numerics.exp(alpha * jax.lax.stop_gradient(logps))
   log_probs = lambda x: jax.nn.log_softmax(masked.select(x, mask[..., None]))
-  own, base = log_probs(signals.logits), log_probs(ref_logits)
+  own, base = log_probs(logits), log_probs(ref_logits)
   base = jax.lax.stop_gradient(base)
   pair = (base, own) if direction == 'forward' else (own, base)
   kl = masked.select(numerics.kl(*pair), mask)
@@ -81,8 +81,7 @@ def psft(
   Raises:
     ValueError: `signals.old_logps` is None.
   """
-  require(signals, 'old_logps')
-  old_logps = jax.lax.stop_gradient(signals.old_logps)
+  old_logps = jax.lax.stop_gradient(require(signals, 'old_logps'))
   ratio_log = log_ratio(signals.logps, old_logps, mask)
   # The clip is applied to log R, so that exp never sees a large argument.
   limit = jnp.log1p(clip_high)
@@ -120,8 +119,7 @@ def iw_sft(
   Raises:
     ValueError: `signals.ref_logps` is None, or an unknown `level`.
   """
-  require(signals, 'ref_logps')
-  distance = log_ratio(signals.logps, signals.ref_logps, mask)
+  distance = log_ratio(signals.logps, require(signals, 'ref_logps'), mask)
   if level == 'sequence':
     distance = masked.mean(distance, mask, axis=1, keepdims=True)
   elif level != 'token':
@@ -176,8 +174,7 @@ def f_sft(
   Raises:
     ValueError: `signals.ref_logps` is None, or an unknown `divergence`.
   """
-  require(signals, 'ref_logps')
-  ref_logps = jax.lax.stop_gradient(signals.ref_logps)
+  ref_logps = jax.lax.stop_gradient(require(signals, 'ref_logps'))
   ratio = log_ratio(signals.logps, ref_logps, mask)
   reward = beta * jnp.sum(ratio, axis=1)
   edge = jnp.asarray(floor, reward.dtype)
@@ -239,8 +236,7 @@ def una(
   Raises:
     ValueError: `signals.ref_logps` is None, or an unknown `link`.
   """
-  require(signals, 'ref_logps')
-  ref_logps = jax.lax.stop_gradient(signals.ref_logps)
+  ref_logps = jax.lax.stop_gradient(require(signals, 'ref_logps'))
   ratio = log_ratio(signals.logps, ref_logps, mask)
   reward = beta * jnp.sum(ratio, axis=1)
   scores = jnp.where(jnp.sum(mask, axis=1) > 0, scores, 0.0)

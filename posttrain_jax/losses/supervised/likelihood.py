@@ -54,8 +54,7 @@ def label_smoothing(
   Raises:
     ValueError: `signals.logits` is None.
   """
-  require(signals, 'logits')
-  logits = masked.select(signals.logits, mask[..., None])
+  logits = masked.select(require(signals, 'logits'), mask[..., None])
   uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
   target = -masked.select(signals.logps, mask)
   loss = (1.0 - smoothing) * target + smoothing * uniform

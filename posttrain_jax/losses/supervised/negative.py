@@ -43,8 +43,7 @@ def unlikelihood(
   Raises:
     ValueError: `signals.logits` is None.
   """
-  require(signals, 'logits')
-  logits = masked.select(signals.logits, mask[..., None])
+  logits = masked.select(require(signals, 'logits'), mask[..., None])
   size = tokens.shape[1]
   index = jnp.broadcast_to(tokens[:, None, :], (*tokens.shape, size))
   candidates = jnp.take_along_axis(
@@ -145,7 +144,7 @@ def nft(
   Raises:
     ValueError: `signals.old_logps` is None, or an unknown `prompt_weight`.
   """
-  require(signals, 'old_logps')
+  old_logps = jax.lax.stop_gradient(require(signals, 'old_logps'))
   rate = jnp.clip(correct_rate, 0.02, 0.98)
   weights = {
     'linear': 1.0 - rate,
@@ -156,7 +155,6 @@ def nft(
     raise ValueError(
       f'unknown prompt_weight "{prompt_weight}". Valid: {", ".join(weights)}'
     )
-  old_logps = jax.lax.stop_gradient(signals.old_logps)
   ratio_log = log_ratio(signals.logps, old_logps, mask)
   ratio_log = jnp.where(ratio_log > 10.0, 10.0, ratio_log)
   ratio = jnp.exp(ratio_log)
@@ -190,8 +188,7 @@ def irl_discriminator(
   Raises:
     ValueError: `signals.values` is None.
   """
-  require(signals, 'values')
-  logit = masked.select(signals.values, mask)
+  logit = masked.select(require(signals, 'values'), mask)
   target = jnp.where(expert[:, None] != 0, 1.0 - smoothing, smoothing)
   loss = -target * jax.nn.log_sigmoid(logit)
   loss = loss - (1.0 - target) * jax.nn.log_sigmoid(-logit)

@@ -54,8 +54,7 @@ def otr(
   Raises:
     ValueError: `signals.logits` is None.
   """
-  require(signals, 'logits')
-  logits = masked.select(signals.logits, mask[..., None])
+  logits = masked.select(require(signals, 'logits'), mask[..., None])
   fixed = jax.lax.stop_gradient(logits)
   # In bfloat16 a running sum has too few values to tell most ids apart.
   fixed = fixed.astype(jnp.promote_types(fixed.dtype, jnp.float32))
@@ -91,8 +90,7 @@ def otr_exact(
   Raises:
     ValueError: `signals.logits` is None.
   """
-  require(signals, 'logits')
-  logits = masked.select(signals.logits, mask[..., None])
+  logits = masked.select(require(signals, 'logits'), mask[..., None])
   logps = masked.select(signals.logps, mask)
   fixed = jax.lax.stop_gradient(logits)
   q = jax.nn.softmax(fixed / temperature)

@@ -1,6 +1,7 @@
 """What rewards of tokens share: what they see, the oracle, the task's parts."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,12 +22,13 @@ class World:
 
   task         an in-graph task
   model        of the policy
-  temperature  of the policy's own answers
+  temperature  of the policy's own answers, or how a learner scores them
+               (`decoders.view`)
   """
 
   task: Any
   model: ModelConfig
-  temperature: float = 1.0
+  temperature: float | Callable[..., Array] = 1.0
 
 
 def solve(task: Any, examples: Example, key: Array) -> vocab.Text:

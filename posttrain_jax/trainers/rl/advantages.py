@@ -25,6 +25,12 @@ __all__ = [
 ]
 
 
+def _at_tokens(dense: Array, batch: Batch) -> Array:
+  """Values of completion tokens [B, G, C] at their places in rows [R, T]."""
+  flat = dense.reshape(-1, dense.shape[-1])
+  return rollout.place(flat, batch.need('starts'), batch.mask.shape[1])
+
+
 def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   """(rewards, batch, old_values, expert_rewards, penalty, dense, **arrays) ->
   the batch with advantages [R, T], returns where there is a critic, and the
@@ -40,7 +46,8 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   of = lambda part: bind(
     advantages_room, part, supplied=named.of_learner('advantage')
   )
-  compare = whiten = None
+  compare: Any = None
+  whiten: Any = None
   if critic:
     hparams = dict(config.advantage)
     whiten = hparams.pop('whiten')
@@ -73,11 +80,6 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
     **given: Array,
   ):
     theirs = None
-    if dense is not None:
-      flat = lambda x: x.reshape(-1, x.shape[-1])
-      at_tokens = lambda x: rollout.place(
-        flat(x), batch.starts, batch.mask.shape[1]
-      )
     if not critic:
       if penalty is not None:
         rewards = rewards - jnp.sum(penalty, axis=1).reshape(rewards.shape)
@@ -85,9 +87,8 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
       spread = own.reshape(-1)[:, None] * batch.mask
       if dense is not None:
         mask = jnp.ones_like(dense)
-        spread = spread + batch.mask * at_tokens(
-          token_rewards.group_advantages(dense, mask)
-        )
+        dense = token_rewards.group_advantages(dense, mask)
+        spread = spread + batch.mask * _at_tokens(dense, batch)
       return batch.replace(advantages=spread), theirs
     if expert_rewards is not None:
       _, theirs = of_completions(rewards, expert_rewards, given)
@@ -96,7 +97,7 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
     if penalty is not None:
       earned = earned - penalty
     if dense is not None:
-      earned = earned + at_tokens(dense)
+      earned = earned + _at_tokens(dense, batch)
     advantage, returns = estimate(earned, old_values, batch.mask)
     if whiten:
       advantage = masked.whiten(advantage, batch.mask)

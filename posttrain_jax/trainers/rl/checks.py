@@ -17,7 +17,7 @@ from posttrain_jax.losses import (
   supervised,
 )
 from posttrain_jax.rollout import environments, guides
-from posttrain_jax.rollout.guide import Guide, chain
+from posttrain_jax.rollout.guide import Chain, Guide, chain
 from posttrain_jax.trainers.rl import guests, objective, prefixes
 from posttrain_jax.trainers.rl.terms import has_critic, loss_room
 from posttrain_jax.trainers.step import refuse_split
@@ -90,7 +90,7 @@ def make_start(
   environment = environments.of(task)
   if environment is None:
     return None
-  own = None if guide == environment else guide.parts[1]
+  own = guide.parts[1] if isinstance(guide, Chain) else None
   return functools.partial(environments.starts, task, own)
 
 

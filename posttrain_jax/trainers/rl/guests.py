@@ -177,14 +177,14 @@ def join(own: Batch, beside: dict[str, Batch], num_prompts: int) -> Batch:
   beside  {kind: [B * k, T]}; what they lack of own's fields is 0, and so are
           the extras that only some kinds have
   """
-  every = {}
+  every: dict[str, Any] = {}
   for batch in (own, *beside.values()):
     every |= batch.extras
 
   def marked(batch: Batch, kind: str) -> Batch:
     rows = batch.mask.shape[:1]
-    kind = jnp.full(rows, KINDS.index(kind), jnp.int32)
-    return batch.replace(extras={**batch.extras, 'kind': kind})
+    kinds = jnp.full(rows, KINDS.index(kind), jnp.int32)
+    return batch.replace(extras={**batch.extras, 'kind': kinds})
 
   def completed(batch: Batch) -> Batch:
     rows = batch.mask.shape[0]

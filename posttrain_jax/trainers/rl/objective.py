@@ -192,7 +192,7 @@ def _make_own_terms(
         signals.values, batch.returns, batch.old_values, own
       )
       metrics = {**metrics, **seen}
-    gap = jnp.abs(signals.logps - batch.old_logps)
+    gap = jnp.abs(signals.logps - batch.need('old_logps'))
     metrics = {
       **trl_names(metrics),
       'entropy': signals.entropy,
@@ -255,7 +255,7 @@ def make_objective(
   def evaluate(
     params: PyTree, state: TrainState, batch: Batch, size: int | None = None
   ):
-    view = {'shared': shared, 'size': size}
+    view: dict[str, Any] = {'shared': shared, 'size': size}
     signals = score(
       params, model, batch, temperature, entropy=True, logits=logits, **view
     )

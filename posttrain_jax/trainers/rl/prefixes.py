@@ -183,19 +183,20 @@ def make_rows(
     rewards: Array,
   ):
     flat = lambda x: x.reshape(-1, *x.shape[2:])
-    given = samples.given
+    given = samples.need('given')
     kept = given[..., :1]
     batch = rollout.assemble_groups(
       prompts,
       prompt_mask,
       samples.replace(mask=samples.mask * kept, given=None),
     )
-    forced = rollout.place(flat(given), batch.starts, batch.mask.shape[1])
+    starts, width = batch.need('starts'), batch.mask.shape[1]
+    forced = rollout.place(flat(given), starts, width)
     begun, after = advantages(rewards, own_rewards, config.prefix.baseline)
     spread = jnp.where(forced > 0, flat(begun)[:, None], flat(after)[:, None])
     taught = jnp.ones_like(forced) if rescored else forced
     old_logps = jnp.where(
-      taught > 0, read(state.params, batch), batch.old_logps
+      taught > 0, read(state.params, batch), batch.need('old_logps')
     )
     batch = batch.replace(
       advantages=spread * batch.mask,
@@ -226,7 +227,7 @@ def make_loss(config: Any, policy_loss: Callable) -> Callable:
       signals, forced, fraction=config.prefix.top_fraction
     )
     kept = jnp.where(forced > 0, top, 1.0)
-    batch = batch.replace(advantages=batch.advantages * kept)
+    batch = batch.replace(advantages=batch.need('advantages') * kept)
     return policy_loss(signals, batch, mask)
 
   return loss

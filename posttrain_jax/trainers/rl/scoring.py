@@ -7,7 +7,7 @@ import jax
 
 from posttrain_jax import diagnostics
 from posttrain_jax.core import masked
-from posttrain_jax.core.types import Batch, TrainState
+from posttrain_jax.core.types import Array, Batch, TrainState
 from posttrain_jax.losses import regularizers
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
@@ -51,13 +51,13 @@ def make_score_rows(
 
   def score_rows(state: TrainState, batch: Batch):
     old_values = penalty = None
-    metrics = {}
+    metrics: dict[str, Array] = {}
     if rescored:
       # The scoring program's own numbers: the first ratio is exactly 1.
       signals = read(state.params, model, batch)
       signals = jax.lax.stop_gradient(signals)
       metrics |= diagnostics.logp_gap(
-        batch.old_logps, signals.logps, batch.mask
+        batch.need('old_logps'), signals.logps, batch.mask
       )
       old_values = signals.values
       if config.old_logps == 'learner':

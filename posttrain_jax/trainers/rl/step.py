@@ -64,7 +64,9 @@ def make_rollout(
   `generate` may be given a temperature in place of the decoder's; `logps` are
   then at that temperature.
   """
-  decoder = decoders.greedy if greedy else bind(decoders, config.decoder)
+  decoder: Callable = decoders.greedy
+  if not greedy:
+    decoder = bind(decoders, config.decoder)
   group_size = 1 if greedy else beside or config.group_size
 
   def generate(
@@ -178,7 +180,7 @@ def _replayed(batch: Batch, guide: Guide | None, lived: Experience) -> Batch:
   states = spread(states, lived.samples.mask.shape[1])
   total = batch.tokens.shape[1]
   return batch.replace(
-    guide=context(guide, states, lived.samples, batch.starts, total)
+    guide=context(guide, states, lived.samples, batch.need('starts'), total)
   )
 
 
@@ -266,6 +268,21 @@ def _make_judge(
   return judge
 
 
+def _make_draw_beside(
+  sources: dict[str, Callable[..., Rollout]], ask: Callable, judge: Callable
+) -> Callable[..., dict[str, tuple[Rollout, Array]]]:
+  """(state, examples, key) -> {kind: (rows beside the group, rewards)}."""
+
+  def draw(state: TrainState, examples: Example, key: Array):
+    made = {}
+    for kind, source in sources.items():
+      samples = sharding.rows(source(ask, state, examples, key))
+      made[kind] = samples, judge(state, examples, samples)['reward']
+    return made
+
+  return draw
+
+
 def make_step(
   sample_examples: Callable[[Array], Example],
   verify: Callable[[Example, Array, Array], dict[str, Array]],
@@ -296,13 +313,7 @@ def make_step(
   stopped = _over_group(answers.stopped_everywhere(verify))
   judge = _make_judge(verify, score)
   ask = _make_ask(start_guide)
-
-  def draw_beside(state: TrainState, examples: Example, key: Array):
-    made = {}
-    for kind, source in (sources or {}).items():
-      samples = sharding.rows(source(ask, state, examples, key))
-      made[kind] = samples, judge(state, examples, samples)['reward']
-    return made
+  draw_beside = _make_draw_beside(sources or {}, ask, judge)
 
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)

@@ -1,5 +1,6 @@
 """The terms of an RL objective, each bound from its part of a config."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from types import ModuleType
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 
-def bind_kl(part: Any) -> Callable:
+def bind_kl(part: Any) -> functools.partial:
   """The penalty of `config.kl`: on taken tokens, or on the whole vocabulary.
 
   Raises:
@@ -68,7 +69,7 @@ def has_critic(config: Any) -> bool:
   return 'values' in inspect.signature(function).parameters
 
 
-def loss_of(config: Any) -> Callable:
+def loss_of(config: Any) -> functools.partial:
   part = dict(config.loss)
   if part['name'] in flow.__all__ and 'group_size' in part:
     # Rows beside the own ones count nothing, but stand in the group.
@@ -85,12 +86,15 @@ def loss_arrays(config: Any) -> list[str]:
 def trl_names(metrics: dict[str, Array]) -> dict[str, Array]:
   """The rooms' clip marks under the names that TRL logs their means by."""
   out = dict(metrics)
-  sides = [out.pop(f'clip_{side}', None) for side in ('low', 'high')]
-  for side, clipped in zip(('low', 'high'), sides):
-    if clipped is not None:
-      out[f'clip_ratio/{side}_mean'] = clipped
-  if all(side is not None for side in sides):
-    out['clip_ratio/region_mean'] = sides[0] + sides[1]
+  sides = {
+    side: out.pop(f'clip_{side}')
+    for side in ('low', 'high')
+    if f'clip_{side}' in out
+  }
+  for side, clipped in sides.items():
+    out[f'clip_ratio/{side}_mean'] = clipped
+  if len(sides) == 2:
+    out['clip_ratio/region_mean'] = sides['low'] + sides['high']
   return out
 
 
@@ -106,7 +110,7 @@ def make_policy_loss(config: Any, eos_id: int) -> Callable:
   def balance(signals: TokenSignals, batch: Batch, mask: Array):
     given = {n: batch.extras[n] for n in own if n != 'stop_logps'}
     if 'stop_logps' in own:
-      chances = jax.nn.log_softmax(signals.logits)
+      chances = jax.nn.log_softmax(signals.need('logits'))
       given['stop_logps'] = chances[..., eos_id]
     return loss(
       signals.logps, signals.values, batch.extras['log_rewards'], mask, **given

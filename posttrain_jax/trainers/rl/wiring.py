@@ -80,7 +80,7 @@ def make_step(setup: Setup) -> Steps:
       fraction=config.heldout_fraction,
     )
 
-  kinds = {
+  kinds: dict[str, Any] = {
     'start_guide': checks.make_start(task, guide),
     'score': answers.make_score(config.reward.model, models),
     'sources': guest_rows.make_sources(
