@@ -64,8 +64,11 @@ SFT = {
     'iw_sft',
     loss=dict(level='token', low=0.2, high=1.8),
   ),
-  'otr': _loss('https://arxiv.org/abs/2509.26313', 'otr'),
-  'otr_exact': _loss('https://arxiv.org/abs/2509.26313', 'otr_exact'),
+  # The objective is 1 / T over each sequence's tokens.
+  'otr': _loss('https://arxiv.org/abs/2509.26313', 'otr', SEQUENCE_MEAN),
+  'otr_exact': _loss(
+    'https://arxiv.org/abs/2509.26313', 'otr_exact', SEQUENCE_MEAN
+  ),
   # SFT as distribution matching, one row for each divergence.
   'f_sft': _loss('https://arxiv.org/abs/2507.00018', 'f_sft', SEQUENCE_SUM),
   **{
@@ -84,7 +87,8 @@ SFT = {
     collect=part(collect, 'oracle_and_rollouts'),
     group_size=2,
   ),
-  'ift': _loss('https://arxiv.org/abs/2405.11870', 'ift'),
+  # Of the two halves, the weights; the inputs are the demonstration's own.
+  'ift': _loss('https://arxiv.org/abs/2405.11870', 'ift', SEQUENCE_MEAN),
   # `others.teacher` stands for the aligned models whose scores are beaten.
   'poft': _loss(
     'https://arxiv.org/abs/2412.12865',
@@ -119,7 +123,9 @@ SFT = {
     negative=part(token_weights, 'token_cleaning', fraction=0.7),
     others=dict(base=''),
   ),
-  # Own right and wrong answers; rows of a problem weigh by its difficulty.
+  # Own right and wrong answers; rows of a problem weigh by its difficulty. The
+  # authors' script divides the sum over tokens by 1000, not by their number:
+  # one positive factor for each minibatch.
   'nft': _loss(
     'https://arxiv.org/abs/2505.18116',
     'nft',
