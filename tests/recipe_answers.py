@@ -152,11 +152,11 @@ def follow(tokens, vocab: int) -> int:
   return (3 * int(sum(tokens)) + len(tokens)) % vocab
 
 
-def _write(rng, vocab, right, most=WIDTH) -> tuple[int, ...]:
-  """A random answer that is right or wrong."""
-  tokens = rng.integers(0, vocab, rng.integers(1, most + 1))
-  if (tokens.sum() % 2 == 0) != right:
-    tokens[-1] += 1 if tokens[-1] + 1 < vocab else -1
+def _write(rng, words, right, most=WIDTH) -> tuple[int, ...]:
+  """A random answer of these words that is right or wrong."""
+  tokens = rng.choice(words, rng.integers(1, most + 1))
+  even = (tokens[:-1].sum() % 2 == 0) == right
+  tokens[-1] = rng.choice(words[words % 2 == (0 if even else 1)])
   return tuple(int(x) for x in tokens)
 
 
@@ -166,6 +166,7 @@ def make(problems: int, size: int, vocab: int, eos: int, seed: int) -> Answers:
   size  answers that each model writes to a problem
   """
   rng = np.random.default_rng(seed)
+  words = np.setdiff1d(np.arange(vocab), [eos])
   gold, again = [], []
   own = {role: [] for role in OWN}
   for b in range(problems):
@@ -175,14 +176,14 @@ def make(problems: int, size: int, vocab: int, eos: int, seed: int) -> Answers:
     def answer(tokens, b=b, prompt=prompt):
       return Answer(b, prompt, tokens, reward_of(tokens))
 
-    gold.append(answer(_write(rng, vocab, True)))
-    again.append(answer(_write(rng, vocab, b % 4 < 2)))
+    gold.append(answer(_write(rng, words, True)))
+    again.append(answer(_write(rng, words, b % 4 < 2)))
     for role in OWN:
       # Always wrong means without any credit too.
       most = 3 if b % 4 == 1 else WIDTH
       pattern = PATTERNS[(b + OWN.index(role)) % 4 if size == 1 else b % 4]
       made = [
-        answer(_write(rng, vocab, x == '1', most)) for x in pattern[:size]
+        answer(_write(rng, words, x == '1', most)) for x in pattern[:size]
       ]
       if b % 4 == 3 and size > 4:
         made[1], made[4] = made[0], made[3]

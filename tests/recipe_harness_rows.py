@@ -20,11 +20,13 @@ import recipe_tables
 from recipe_answers import PROMPT, WIDTH, Answers, Model
 
 from configs import recipes
-from posttrain_jax import build, collect, config, rollout
+from posttrain_jax import collect, rollout
 from posttrain_jax.collect import groups, single
+from posttrain_jax.core.types import Example, Rollout, TokenSignals, TrainState
 from posttrain_jax.models import transformer
+from posttrain_jax.run import build, config
+from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import update
-from posttrain_jax.types import Example, Rollout, TokenSignals, TrainState
 
 __all__ = ['PARADIGMS', 'evaluate', 'measure', 'names']
 
@@ -92,7 +94,7 @@ def _padded(answers) -> tuple:
 
 
 def _setting(answers: Answers) -> type:
-  """A `collect.World` with these problems, answers and verdicts."""
+  """A `collect.Setting` with these problems, answers and verdicts."""
   prompts = np.zeros((len(answers.gold), PROMPT), np.int32)
   prompt_mask = np.zeros(prompts.shape, np.float32)
   for b, gold in enumerate(answers.gold):
@@ -105,7 +107,7 @@ def _setting(answers: Answers) -> type:
     finished = jnp.ones(mask.shape[:-1])
     return Rollout(jnp.asarray(tokens), mask, jnp.zeros(mask.shape), finished)
 
-  class Fixed(collect.World):
+  class Fixed(collect.Setting):
     def examples(self, key):
       identity = jnp.arange(len(prompts), dtype=jnp.uint32)
       prompt, mask = jnp.asarray(prompts), jnp.asarray(prompt_mask)
@@ -207,8 +209,6 @@ def _config(paradigm: str, name: str):
 
 def _verdicts(c, batch):
   """What the prompts say of their answers, as `extras['verdict']`."""
-  from posttrain_jax.tasks import conditioned
-
   if c.condition.name != 'feedback':
     return batch
   heads = batch.tokens[:, 0]
@@ -232,7 +232,7 @@ def _rows(c, vocab: int):
     return jnp.asarray(data.chances[: c.prompts_per_step * group_size])
 
   exchanged = [
-    (collect, 'World', _setting(data)),
+    (collect, 'Setting', _setting(data)),
     (rollout, 'generate', _generate(vocab)),
     (single, 'chances', chances),
     (groups, 'chances', chances),
