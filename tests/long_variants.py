@@ -216,6 +216,7 @@ LONG = (
 SHARES = {
   'test_metamorphic': (1, 1),
   'test_metamorphic_numerics': (1, 1),
+  'test_recipe_forms_sft': (1, 3),
   'test_tasks': (1, 1),
   'test_trl_parity': (1, 2),
   'test_twins': (1, 2),

@@ -86,7 +86,7 @@ class Model:
     return -(np.exp(dist) * dist).sum(-1)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Answers:
   """All that a form may read beside the trained model.
 

@@ -287,7 +287,6 @@ F_SFT_DIFFERS = (
   "loss is divided by beta: ours. phi is IQ-Learn's; the paper's own equation "
   'was not read.'
 )
-_PSFT = 'Eight minibatches of 16 rows for each cached policy, as their script.'
 
 FORMS = {
   'sft': Form(sft, ARXIV + '2203.02155', 'section 3.5, one mean over tokens'),
@@ -334,40 +333,28 @@ FORMS = {
   ),
   'otr_exact': Form(
     otr_exact,
-    'https://arxiv.org/abs/2509.26313',
+    ARXIV + '2509.26313',
     'the expectation of the objective of section 3 over its samples',
     'The paper samples 256 tokens; the expectation is ours.',
   ),
-  'f_sft': Form(
-    _f_sft('chi2'), F_SFT, 'iq_learn/iq.py, iq_loss, div chi', F_SFT_DIFFERS
-  ),
-  'f_sft_total_variation': Form(
-    _f_sft('total_variation'),
-    F_SFT,
-    'iq_learn/iq.py, iq_loss, phi_grad 1',
-    F_SFT_DIFFERS,
-  ),
-  'f_sft_hellinger': Form(
-    _f_sft('hellinger'),
-    F_SFT,
-    'iq_learn/iq.py, iq_loss, div hellinger',
-    F_SFT_DIFFERS,
-  ),
-  'f_sft_js': Form(
-    _f_sft('js'), F_SFT, 'iq_learn/iq.py, iq_loss, div js', F_SFT_DIFFERS
-  ),
-  'f_sft_reverse_kl': Form(
-    _f_sft('reverse_kl'),
-    F_SFT,
-    'iq_learn/iq.py, iq_loss, div kl',
-    F_SFT_DIFFERS,
-  ),
+  **{
+    'f_sft' if name == 'chi2' else f'f_sft_{name}': Form(
+      _f_sft(name), F_SFT, f'iq_learn/iq.py, iq_loss, {where}', F_SFT_DIFFERS
+    )
+    for name, where in (
+      ('chi2', 'div chi'),
+      ('total_variation', 'phi_grad 1'),
+      ('hellinger', 'div hellinger'),
+      ('js', 'div js'),
+      ('reverse_kl', 'div kl'),
+    )
+  },
   'irl_discriminator': Form(
     irl_discriminator,
     ARXIV + '1606.03476',
-    'equation 14, the discriminator; SFT as inverse RL (2403.12017) has no code',
+    'equation 14, the discriminator',
     'The adversary alone, with labels smoothed by 0.1: the policy that answers '
-    'it is another run.',
+    'it is another run. SFT as inverse RL (2403.12017) has no code.',
   ),
   'ift': Form(
     ift,

@@ -1,6 +1,6 @@
 """Cross-entropy whose tokens are weighed or chosen, as the sources have it."""
 
-import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -116,7 +116,8 @@ def _spread(x):
   return (x - x.min()) / (x.max() - x.min())
 
 
-def q_tuning(live, frozen, data):
+@functools.lru_cache(maxsize=4)
+def _q_tuned(frozen, data):
   """A quarter of the rows; half of the tokens of confident mistakes."""
   rows = data.demonstrations()
   ppl = np.array([np.exp(-frozen.logps(r).mean()) for r in rows])
@@ -150,7 +151,11 @@ def q_tuning(live, frozen, data):
       score[:-1] += 0.5 * own[1:]
       keep &= _highest([-score], 0.5, True)[0]
     keeps.append(keep)
-  return _kept(live, rows, keeps)
+  return keeps
+
+
+def q_tuning(live, frozen, data):
+  return _kept(live, data.demonstrations(), _q_tuned(frozen, data))
 
 
 def _unshared(a, b) -> np.ndarray:
@@ -252,73 +257,6 @@ def srft_demonstrations(live, frozen, data):
   return _weighed(live, rows, weights)
 
 
-# Loops that make their own rows
-
-
-def _of(rows):
-  """Plain NLL over the tokens of these rows."""
-  return lambda live, frozen, data: over_tokens(
-    [-live.logps(r) for r in rows(data)]
-  )
-
-
-def _accepted(data):
-  """Right answers of the frozen sampler, each once."""
-  rows = []
-  for group in data.groups('ref'):
-    seen = set()
-    for r in group:
-      if r.reward > 0.5 and tuple(r.ids) not in seen:
-        rows.append(r)
-      seen.add(tuple(r.ids))
-  return rows
-
-
-def _best(least: float):
-  """The best answer of each group, the first of several, above `least`."""
-
-  def rows(data):
-    chosen = []
-    for b, group in enumerate(data.own['policy']):
-      best = max(group[: data.size], key=lambda a: a.reward)
-      if best.reward > least:
-        chosen.append(best.at(b))
-    return chosen
-
-  return rows
-
-
-def _rehearsed(hint: bool):
-  """The start's own answer where it is right, else the demonstration."""
-
-  def rows(data):
-    chosen = []
-    for b, gold in enumerate(data.gold):
-      own, again = data.own['ref'][b][0], data.again[b]
-      if own.reward >= 1:
-        chosen.append(own.at(b))
-      elif hint and again.reward >= 1:
-        chosen.append(again.at(b))
-      else:
-        chosen.append(gold.at(b))
-    return chosen
-
-  return rows
-
-
-def _judged(oracle: bool):
-  """All answers, each behind its verdict: bad ones in the table's second half."""
-
-  def rows(data):
-    groups = data.gold_first('policy') if oracle else data.groups('policy')
-    bad = lambda r: dataclasses.replace(r, index=data.rows + r.index)
-    return [
-      r if r.reward > 0.5 else bad(r) for group in groups for r in group
-    ]
-
-  return rows
-
-
 FROM_CARD = 'No code of the authors is released.'
 
 FORMS = {
@@ -415,66 +353,4 @@ FORMS = {
     'the supervised term: 0.5 exp(-entropy) of a row, detached',
     'The supervised half alone.',
   ),
-  'rejection_sampling': Form(
-    _of(_accepted),
-    ARXIV + '2308.01825',
-    'section 3.3: right answers, different ones only',
-    'Two answers are the same if all tokens are; theirs if their equations '
-    'are. Demonstrations are not added.',
-  ),
-  'expert_iteration': Form(
-    _of(_accepted),
-    ARXIV + '2312.06585',
-    'equations 4 and 5 with a binary reward: the sampler of the last iteration',
-    'Every iteration goes on from the last one, theirs from the base; answers '
-    'are taken once each, theirs at most ten of a problem.',
-  ),
-  'raft': Form(
-    _of(_best(0.0)),
-    ARXIV + '2304.06767',
-    'algorithm 1: the best of the samples of each prompt',
-    'Problems whose best answer earns nothing are left out, there the best '
-    'is taken whatever it earns.',
-  ),
-  's3ft': Form(
-    _of(_rehearsed(True)),
-    ARXIV + '2502.08130',
-    'algorithm 1: own answer, else its paraphrase of the gold one, else gold',
-    'The verifier is the judge, and answers are drawn anew in every step; '
-    'theirs once, before training.',
-  ),
-  'ssr': Form(
-    _of(_rehearsed(False)),
-    ARXIV + '2409.04787',
-    'section 3: own answer if the judge accepts it, else gold',
-    'The verifier is the judge, and answers are drawn anew in every step.',
-  ),
-  'faft': Form(
-    _of(_judged(True)),
-    ARXIV + '2408.06318',
-    'section 4.2: NLL of good and bad plans behind their feedback',
-    'One verdict, theirs one of each of eight constraints; prompts do not '
-    'count in the loss.',
-  ),
-  'leti': Form(
-    _of(_judged(False)),
-    'https://github.com/xingyaww/LeTI',
-    'feedback-conditioned fine-tuning: a reward token, then the program',
-    "Without the interpreter's messages and the mixture with pretraining "
-    'text; prompts do not count in the loss.',
-  ),
-  'dpa': Form(
-    _of(_best(-1.0)),
-    ARXIV + '2402.18571',
-    'section 3.3: the best of the samples along the direction of the prompt',
-    'One answer of eight is kept; rewards are the verifier and brevity, '
-    'theirs a reward model with ten outputs.',
-  ),
-  'teacher_samples': Form(
-    _of(lambda data: [r for group in data.groups('teacher') for r in group]),
-    ARXIV + '1606.07947',
-    'equation 6: NLL of what the teacher writes',
-    "The teacher's answer is sampled; theirs is the best that a beam finds.",
-  ),
 }  # fmt: skip
-

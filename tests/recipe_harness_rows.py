@@ -24,16 +24,18 @@ from posttrain_jax import collect, rollout
 from posttrain_jax.collect import groups, single
 from posttrain_jax.core.types import Example, Rollout, TokenSignals, TrainState
 from posttrain_jax.models import transformer
-from posttrain_jax.run import build, config
+from posttrain_jax.run import build, config, roles
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import update
 
-__all__ = ['PARADIGMS', 'evaluate', 'measure', 'names']
+__all__ = ['PARADIGMS', 'compare', 'evaluate', 'measure', 'names']
 
 PARADIGMS = ('sft', 'distill')
 STEP = 1e-5  # of the central differences
 EOS = 1  # of the tasks' tokenizer
 SEED = 0
+# Recipes whose reference is not the policy as it starts.
+OTHER_REFERENCE = ('forgetting', 'rho1', 'token_cleaning')
 
 
 def names() -> list[tuple[str, str]]:
@@ -186,9 +188,7 @@ def _numbered(batch):
     wrong = extras['wrong']
     index = spread(count + jnp.arange(count), wrong.positions)
     extras['wrong'] = wrong.replace(positions=index)
-  return batch.replace(
-    positions=spread(own, batch.positions), extras=extras
-  )
+  return batch.replace(positions=spread(own, batch.positions), extras=extras)
 
 
 def _as_float64(tree):
@@ -196,15 +196,25 @@ def _as_float64(tree):
   return jax.tree.map(wide, tree)
 
 
-def _config(paradigm: str, name: str):
-  """The recipe's config, with few problems and one update a batch."""
+def _config(paradigm: str, name: str, *changes: tuple[str, str]):
+  """The recipe's config, with few problems and one update a batch.
+
+  Models beside the policy have a place to be read from, which is never opened.
+  """
   spec = f'configs/{paradigm}.py:recipe={name}'
-  size = config.load(spec).group_size
+  c = config.load(spec)
   items = [
-    ('prompts_per_step', '4' if size > 2 else '8'),
+    ('prompts_per_step', '4' if c.group_size > 2 else '8'),
     ('minibatch_rows', '0'),
+    *((f'others.{role}', 'a_table') for role in c.get('others', {})),
+    *((('ref.path', 'a_table'),) if name in OTHER_REFERENCE else ()),
   ]
-  return config.load(spec, items)
+  return config.load(spec, [*items, *changes])
+
+
+def _same_shape(c, policy, wanted):
+  """A `roles.make_models` that reads nothing: all models are tables."""
+  return dict.fromkeys({'policy', 'ref', *wanted}, policy)
 
 
 def _verdicts(c, batch):
@@ -232,6 +242,7 @@ def _rows(c, vocab: int):
     return jnp.asarray(data.chances[: c.prompts_per_step * group_size])
 
   exchanged = [
+    (roles, 'make_models', _same_shape),
     (collect, 'Setting', _setting(data)),
     (rollout, 'generate', _generate(vocab)),
     (single, 'chances', chances),
@@ -281,6 +292,7 @@ def _learn(c, data: Answers, batch):
     return change
 
   exchanged = [
+    (roles, 'make_models', _same_shape),
     (update, 'make_update', make_update),
     (transformer, 'token_logps', _BY_NUMBER),
   ]
@@ -301,13 +313,15 @@ def _learn(c, data: Answers, batch):
   return float(value), jax.tree.map(np.asarray, gradient), data
 
 
-def evaluate(paradigm: str, name: str) -> dict:
+def evaluate(paradigm: str, name: str, *changes: tuple[str, str]) -> dict:
   """The recipe's value and gradient, and what its form is to be given.
+
+  changes  overrides of its config, as ('loss.beta', '0.2')
 
   Returns {'value', 'gradient': {'logits' [N, T, V], 'values' [N, T]}, 'data':
   Answers, 'mask': [N, T] of the table's places that a loss may read}.
   """
-  c = _config(paradigm, name)
+  c = _config(paradigm, name, *changes)
   with jax.enable_x64(True):
     data, batch = _rows(c, max(6, c.loss.get('k', 0) + 2))
     value, gradient, data = _learn(c, data, batch)
