@@ -1,7 +1,7 @@
 """Objectives on demonstrations and own answers, as their sources have them.
 
-Each is a number of (live, frozen, data), see `recipe_answers`; `rows` are the
-rows that learn, and what is averaged over what is said where it is done.
+Each is a number of (live, frozen, data), see `recipe_answers_rows`; `rows` are
+the rows that learn, and what is averaged over what is said where it is done.
 """
 
 import math
@@ -110,14 +110,9 @@ def ift(live, frozen, data):
   losses = []
   for r in data.demonstrations():
     loss = -live.logps(r)
-    item = loss / len(r)
-    future = np.array(
-      [
-        sum(0.95 ** (i - t) * item[i] for i in range(t, len(r)))
-        for t in range(len(r))
-      ]
-    )
-    losses.append(loss * future * len(r) / future.sum())
+    item, steps = loss / len(r), range(len(r))
+    future = [sum(0.95 ** (i - t) * item[i] for i in steps[t:]) for t in steps]
+    losses.append(loss * np.array(future) * len(r) / sum(future))
   return over_rows(losses)
 
 
@@ -162,10 +157,7 @@ PHI = {
     lambda x: math.log(2 - math.exp(-x)),
     lambda x: math.exp(-x) / (2 - math.exp(-x)),
   ),
-  'reverse_kl': (
-    lambda x: -math.exp(-x - 1),
-    lambda x: math.exp(-x - 1),
-  ),
+  'reverse_kl': (lambda x: -math.exp(-x - 1), lambda x: math.exp(-x - 1)),
 }
 
 
@@ -315,16 +307,14 @@ FORMS = {
   'psft': Form(
     psft, 'https://github.com/zwhong714/PSFT', 'recipe/psft/run_psft.sh'
   ),
-  'iw_sft': Form(
-    _importance(True),
-    'https://github.com/emmyqin/iw_sft',
-    'bounding_trainers.py, IwSFTLoss with sum_over_time and temp 1',
-  ),
-  'iw_sft_step': Form(
-    _importance(False),
-    'https://github.com/emmyqin/iw_sft',
-    'bounding_trainers.py, IwSFTLoss without sum_over_time',
-  ),
+  **{
+    f'iw_sft{ending}': Form(
+      _importance(not ending),
+      'https://github.com/emmyqin/iw_sft',
+      f'bounding_trainers.py, IwSFTLoss, sum_over_time {not ending}, temp 1',
+    )
+    for ending in ('', '_step')
+  },
   'otr': Form(
     otr,
     ARXIV + '2509.26313',

@@ -4,7 +4,7 @@ import functools
 import math
 
 import numpy as np
-from recipe_answers import follow, reward_of
+from recipe_answers_rows import follow, reward_of
 from recipe_form import Form
 from recipe_forms_sft_losses import ARXIV, over_tokens
 

@@ -2,9 +2,9 @@
 
 `build` wires the run as ever: source of rows, frozen models' opinions, loss,
 weights, reduction, coefficients. Three things are exchanged: problems, answers
-and verdicts are those of `recipe_answers`; a model's scores are looked up in a
-table of logits; and an update takes the gradient and leaves the state alone.
-Everything is in float64.
+and verdicts are those of `recipe_answers_rows`; a model's scores are looked up
+in a table of logits; and an update takes the gradient and leaves the state as
+it is. Everything is in float64.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import recipe_answers
+import recipe_answers_rows as rows_of
 import recipe_tables
-from recipe_answers import PROMPT, WIDTH, Answers, Model
+from recipe_answers_rows import PROMPT, WIDTH, Answers, Model
 
 from configs import recipes
 from posttrain_jax import collect, rollout
@@ -87,7 +87,7 @@ def _params(model: Model) -> dict:
 
 def _padded(answers) -> tuple:
   """Tokens and mask [..., WIDTH] of nested lists of answers."""
-  if isinstance(answers, recipe_answers.Answer):
+  if isinstance(answers, rows_of.Answer):
     free = WIDTH - len(answers.tokens)
     tokens = np.array([*answers.tokens, *[0] * free], np.int32)
     return tokens, np.arange(WIDTH) < len(answers.tokens)
@@ -138,7 +138,7 @@ def _setting(answers: Answers) -> type:
 
 
 def _generate(vocab: int):
-  """A `rollout.generate` that writes what `recipe_answers.follow` says."""
+  """A `rollout.generate` that writes what `recipe_answers_rows.follow` says."""
 
   def generate(params, _, prompts, mask, key, **sizes):
     total = jnp.sum(prompts * (mask > 0), 1)
@@ -236,7 +236,7 @@ def _rows(c, vocab: int):
   key = json.dumps([c.prompts_per_step, *parts], sort_keys=True)
   if key in _BATCHES:
     return _BATCHES[key]
-  data = recipe_answers.make(c.prompts_per_step, c.group_size, vocab, EOS, SEED)
+  data = rows_of.make(c.prompts_per_step, c.group_size, vocab, EOS, SEED)
 
   def chances(key, examples, group_size=1):
     return jnp.asarray(data.chances[: c.prompts_per_step * group_size])

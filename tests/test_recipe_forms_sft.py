@@ -6,7 +6,7 @@ average and coefficients, equal a form that was written from the source.
 
 import numpy as np
 import pytest
-import recipe_answers
+import recipe_answers_rows
 import recipe_harness_rows as harness
 import recipe_tables
 
@@ -54,7 +54,7 @@ def test_a_changed_recipe_is_told(name, change):
 
 def test_answers_are_of_every_kind():
   """Groups without spread, without credit, with repeats; ragged rows."""
-  data = recipe_answers.make(4, 8, 6, harness.EOS, harness.SEED)
+  data = recipe_answers_rows.make(4, 8, 6, harness.EOS, harness.SEED)
   mixed, wrong, right, twice = data.own['policy']
   rewards = lambda group: [a.reward for a in group]
   assert 0 < np.mean([r >= 1 for r in rewards(mixed)]) < 0.5

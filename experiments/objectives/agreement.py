@@ -10,26 +10,18 @@ Writes agreement.json and agreement.md beside this file, or under --out.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-TRL = ROOT / 'tests' / 'goldens' / 'trl'
-COMMAND = 'python experiments/objectives/agreement.py'
+sys.path.insert(0, str(HERE))  # whether it is run by its path or its name
 
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# What the test suite has compiled is not compiled again.
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'jax'))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
-# A clone works without being installed.
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+import shared_tables as shared  # noqa: E402
+
+TRL = shared.ROOT / 'tests' / 'goldens' / 'trl'
+COMMAND = 'python experiments/objectives/agreement.py'
 
 HOW = {
   'hand': 'derivative written by hand',
@@ -80,59 +72,17 @@ def trl_entries(folder: Path = TRL) -> dict[str, dict] | None:
   return json.loads(path.read_text()) if path.exists() else None
 
 
-def _git(*arguments: str) -> str:
-  done = subprocess.run(
-    ['git', '-C', str(ROOT), *arguments], capture_output=True, text=True
-  )
-  return done.stdout.strip()
-
-
 def provenance(seeds: int) -> dict[str, Any]:
   """What the numbers were made with."""
-  import jax
-  import jaxlib
-  import numpy
-
-  versions = {
-    'python': platform.python_version(),
-    'jax': jax.__version__,
-    'jaxlib': jaxlib.__version__,
-    'numpy': numpy.__version__,
-  }
+  content = shared.provenance(COMMAND)
   expected = TRL / 'expected.json'
   if expected.exists():
     theirs = json.loads(expected.read_text()).get('versions', {})
-    versions |= {k: v for k, v in theirs.items() if k != 'python'}
-  try:
-    commit = _git('rev-parse', 'HEAD') or 'unknown'
-    changed = _git('status', '--porcelain', '--', 'posttrain_jax', 'tests')
-  except OSError:
-    commit, changed = 'unknown', ''
-  return {
-    'command': COMMAND,
-    'commit': commit + (' and uncommitted changes' if changed else ''),
-    'date': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'),
-    'machine': f'{platform.machine()} CPU',
-    'seeds': seeds,
-    'versions': versions,
-  }
+    content['versions'] |= {k: v for k, v in theirs.items() if k != 'python'}
+  return content | {'seeds': seeds}
 
 
 # Markdown
-
-
-def _number(x: float | None) -> str:
-  return '–' if x is None else '0' if x == 0 else f'{x:.0e}'
-
-
-def _largest(values: list[float | None]) -> float | None:
-  return max((x for x in values if x is not None), default=None)
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> str:
-  cells = [columns, ['---'] * len(columns), *rows]
-  escape = lambda text: text.replace('|', '\\|')
-  return '\n'.join(f'| {" | ".join(map(escape, row))} |' for row in cells)
 
 
 def _main_rows(cases: list[dict], entries: dict[str, dict]) -> list[list[str]]:
@@ -153,12 +103,14 @@ def _main_rows(cases: list[dict], entries: dict[str, dict]) -> list[list[str]]:
       [
         f'`{objective}`',
         str(len(own)),
-        _number(_largest([c['value'] for c in own])),
-        _number(_largest([c['gradient'] for c in own])),
+        shared.number(shared.largest([c['value'] for c in own])),
+        shared.number(shared.largest([c['gradient'] for c in own])),
         '; '.join(how) or 'no formula',
         first + (f' and {len(more)} more' if more else ''),
-        _number(_largest([e['loss'] for e in theirs.values()])),
-        _number(_largest([e['grad_norm'] for e in theirs.values()])),
+        shared.number(shared.largest([e['loss'] for e in theirs.values()])),
+        shared.number(
+          shared.largest([e['grad_norm'] for e in theirs.values()])
+        ),
       ]
     )
   return rows
@@ -171,20 +123,25 @@ def _summary(cases: list[dict], entries: dict[str, dict] | None) -> str:
   lines = [
     f'{len(objectives)} objectives in {len(cases) + len(single)} cases. '
     'Against NumPy the largest difference in value is '
-    f'{_number(_largest([c["value"] for c in cases]))}, in gradient '
+    f'{shared.number(shared.largest([c["value"] for c in cases]))}, in '
+    'gradient '
   ]
   parts = []
   for by, words in HOW.items():
     own = [c['gradient'] for c in cases if c['gradient_by'] == by]
     if by in ('hand', 'finite differences') and own:
-      parts.append(f'{_number(_largest(own))} ({words}, {len(own)} cases)')
+      parts.append(
+        f'{shared.number(shared.largest(own))} ({words}, {len(own)} cases)'
+      )
   lines.append(' and '.join(parts) + '.')
   if single:
-    largest = _largest([c[k] for c in single for k in ('value', 'gradient')])
+    largest = shared.largest(
+      [c[k] for c in single for k in ('value', 'gradient')]
+    )
     names = sorted({f'`{case["objective"]}`' for case in single})
     lines.append(
-      f' Apart from these, {_number(largest)} where float32 is used whatever '
-      f'is given: {", ".join(names)}.'
+      f' Apart from these, {shared.number(largest)} where float32 is used '
+      f'whatever is given: {", ".join(names)}.'
     )
   if entries is None:
     lines.append(
@@ -192,12 +149,12 @@ def _summary(cases: list[dict], entries: dict[str, dict] | None) -> str:
       'tests/goldens/trl/differences.json.'
     )
   else:
-    losses = _largest([e['loss'] for e in entries.values()])
-    norms = _largest([e['grad_norm'] for e in entries.values()])
+    losses = shared.largest([e['loss'] for e in entries.values()])
+    norms = shared.largest([e['grad_norm'] for e in entries.values()])
     lines.append(
       f" Against TRL's own trainers, {len(entries)} entries, the largest "
-      f'relative difference of the loss is {_number(losses)} and of a '
-      f"gradient's norm {_number(norms)}."
+      f'relative difference of the loss is {shared.number(losses)} and of a '
+      f"gradient's norm {shared.number(norms)}."
     )
   return ''.join(lines)
 
@@ -220,7 +177,7 @@ def markdown(content: dict[str, Any]) -> str:
     'gradient norms (of all parameters, and of single tensors). The loss of a '
     'policy gradient is a small sum of terms that nearly cancel, so rounding '
     'shows more in it than in its gradient. A dash: no such comparison.',
-    _table(
+    shared.table(
       [
         'objective', 'cases', 'NumPy: value', 'gradient', 'gradient checked by',
         'TRL entry', 'loss', 'gradient norm',
@@ -232,15 +189,15 @@ def markdown(content: dict[str, Any]) -> str:
     parts += [
       '## All TRL entries',
       'How: the trainer itself, or the function of TRL that it calls.',
-      _table(
+      shared.table(
         ['TRL', 'ours', 'how', 'loss', 'gradient norm', 'note'],
         [
           [
             entry['trl'],
             f'`{entry["objective"]}`',
             entry['how'],
-            _number(entry['loss']),
-            _number(entry['grad_norm']),
+            shared.number(entry['loss']),
+            shared.number(entry['grad_norm']),
             entry['note'],
           ]
           for _, entry in sorted(entries.items())
