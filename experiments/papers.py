@@ -237,8 +237,8 @@ def render(papers: list[Paper]) -> str:
     'Code is named from `posttrain_jax` on. Run a spec with `python -m '
     'posttrain_jax.train --config SPEC --workdir runs/NAME`; of several, each '
     'starts from the one before, with `--config.init_from=runs/NAME`, unless '
-    'it names the run that it reads (runs/1 is that of the first spec). A paper '
-    'is found by any word with `python experiments/papers.py find WORD`.',
+    'it names the run that it reads (runs/1 is that of the first spec). A '
+    'paper is found by any word with `python experiments/papers.py find WORD`.',
     '',
     *_counts(papers),
   ]

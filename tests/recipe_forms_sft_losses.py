@@ -281,7 +281,7 @@ F_SFT_DIFFERS = (
 )
 
 FORMS = {
-  'sft': Form(sft, ARXIV + '2203.02155', 'section 3.5, one mean over tokens'),
+  'sft': Form(sft, ARXIV + '2203.02155', 'section 3.5: one mean over tokens'),
   'label_smoothing': Form(label_smoothing, ARXIV + '1512.00567', 'section 7'),
   'dft': Form(
     dft,
@@ -319,7 +319,7 @@ FORMS = {
     otr,
     ARXIV + '2509.26313',
     'section 3: 1 / T over a sequence, 1 / K over samples, reward 1 or beta',
-    'beta -0.1 and temperature 1.3 are from a summary; no code is released.',
+    'beta -0.1 and temperature 1.3 are from a summary; no code was found.',
   ),
   'otr_exact': Form(
     otr_exact,
@@ -342,7 +342,7 @@ FORMS = {
   'irl_discriminator': Form(
     irl_discriminator,
     ARXIV + '1606.03476',
-    'equation 14, the discriminator',
+    'section 5, the discriminator',
     'The adversary alone, with labels smoothed by 0.1: the policy that answers '
     'it is another run. SFT as inverse RL (2403.12017) has no code.',
   ),
@@ -356,7 +356,7 @@ FORMS = {
   'poft': Form(
     poft,
     ARXIV + '2412.12865',
-    'equations 6 and 7',
+    'section 3.2, L_PoFT with length-normalised log-likelihoods',
     'One model, others.teacher, stands for the three aligned ones.',
   ),
   'uft': Form(

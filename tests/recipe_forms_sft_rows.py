@@ -75,14 +75,14 @@ FORMS = {
   'rejection_sampling': Form(
     _of(_accepted),
     ARXIV + '2308.01825',
-    'section 3.3: right answers, different ones only',
+    'rejection sampling: right answers, different ones only',
     'Two answers are the same if all tokens are; theirs if their equations '
     'are. Demonstrations are not added.',
   ),
   'expert_iteration': Form(
     _of(_accepted),
     ARXIV + '2312.06585',
-    'equations 4 and 5 with a binary reward: the sampler of the last iteration',
+    'E-step and M-step with a binary reward: the last iteration samples',
     'Every iteration goes on from the last one, theirs from the base; answers '
     'are taken once each, theirs at most ten of a problem.',
   ),
@@ -96,26 +96,26 @@ FORMS = {
   's3ft': Form(
     _of(_rehearsed(True)),
     ARXIV + '2502.08130',
-    'algorithm 1: own answer, else its paraphrase of the gold one, else gold',
+    'own answer if right, else its paraphrase of the gold one, else gold',
     'The verifier is the judge, and answers are drawn anew in every step; '
     'theirs once, before training.',
   ),
   'ssr': Form(
     _of(_rehearsed(False)),
     ARXIV + '2409.04787',
-    'section 3: own answer if the judge accepts it, else gold',
+    'own answer if the judge accepts it, else gold',
     'The verifier is the judge, and answers are drawn anew in every step.',
   ),
   'faft': Form(
     _of(_judged(True)),
     ARXIV + '2408.06318',
-    'section 4.2: NLL of good and bad plans behind their feedback',
+    'NLL of good and bad plans behind their feedback',
     'One verdict, theirs one of each of eight constraints; prompts do not '
     'count in the loss.',
   ),
   'leti': Form(
     _of(_judged(False)),
-    'https://github.com/xingyaww/LeTI',
+    'https://github.com/xingyaoww/LeTI',
     'feedback-conditioned fine-tuning: a reward token, then the program',
     "Without the interpreter's messages and the mixture with pretraining "
     'text; prompts do not count in the loss.',
@@ -123,14 +123,14 @@ FORMS = {
   'dpa': Form(
     _of(_best(-1.0)),
     ARXIV + '2402.18571',
-    'section 3.3: the best of the samples along the direction of the prompt',
+    'the best of the samples along the direction of the prompt',
     'One answer of eight is kept; rewards are the verifier and brevity, '
     'theirs a reward model with ten outputs.',
   ),
   'teacher_samples': Form(
     _of(lambda data: [r for group in data.groups('teacher') for r in group]),
     ARXIV + '1606.07947',
-    'equation 6: NLL of what the teacher writes',
+    'section 3.2: NLL of what the teacher writes',
     "The teacher's answer is sampled; theirs is the best that a beam finds.",
   ),
 }  # fmt: skip

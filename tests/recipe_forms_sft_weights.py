@@ -257,14 +257,14 @@ def srft_demonstrations(live, frozen, data):
   return _weighed(live, rows, weights)
 
 
-FROM_CARD = 'No code of the authors is released.'
+NO_CODE = 'No code of the authors was found.'
 
 FORMS = {
   'talr': Form(
     talr,
     ARXIV + '2509.20758',
     'the closed form of the weights on the simplex, tau the median sequence',
-    FROM_CARD + ' Whether the simplex is of the batch or of a sequence is not '
+    NO_CODE + ' Whether the simplex is of the batch or of a sequence is not '
     'known: here of the batch. tau is at least 1e-3.',
   ),
   'talr_floor': Form(
@@ -277,14 +277,14 @@ FORMS = {
   'critical_tokens': Form(
     critical_tokens,
     ARXIV + '2510.10974',
-    'section 3: greedy right answers, second and third choices both wrong',
-    FROM_CARD + ' The loss is a mean over the critical tokens of the batch; '
+    'counterfactuals of greedy right answers: choices 2 and 3 both wrong',
+    NO_CODE + ' The loss is a mean over the critical tokens of the batch; '
     "the paper's normalisation was not read.",
   ),
   'shad': Form(
     shad,
     ARXIV + '2412.14780',
-    'the loss difference of section 3 and its reasoning-highlighted loss',
+    'loss difference after shuffled answers; softmax of the two mean losses',
     'tau is 3, inside of the range that the paper finds robust.',
   ),
   'token_cleaning': Form(
@@ -311,14 +311,14 @@ FORMS = {
     q_tuning,
     ARXIV + '2509.23873',
     'algorithm 1 and equation 7, a quarter of rows and half of their tokens',
-    FROM_CARD + ' After ten halvings the wider end is taken, so that enough '
+    NO_CODE + ' After ten halvings the wider end is taken, so that enough '
     'rows are kept.',
   ),
   'fait': Form(
     fait,
     ARXIV + '2503.16913',
     'the weighted loss on tokens that differ from a wrong variant',
-    FROM_CARD + ' The weight of a differing token is ours; wrong variants are '
+    NO_CODE + ' The weight of a differing token is ours; wrong variants are '
     "the policy's own answers, theirs a teacher's; no diff of lines first.",
   ),
   'tl_training': Form(
@@ -331,20 +331,20 @@ FORMS = {
   'high_entropy': Form(
     high_entropy,
     ARXIV + '2506.01939',
-    'equation 7: the top 20% of a batch by entropy, over all tokens',
+    'the top 20% of a batch by entropy, over the count of all tokens',
     "On the cross-entropy of demonstrations; the paper's objective is DAPO's.",
   ),
   'upft': Form(
     upft,
     ARXIV + '2503.02875',
-    'equation 6: prefixes of 8 tokens, whole answers with chance 0.1',
+    'NLL of prefixes of 8 tokens, of a tenth of the answers as a whole',
     'A cut answer is asked for with the ordinary prompt, theirs with one that '
     'wants the first steps alone.',
   ),
   'chord_phi': Form(
     chord_phi,
     ARXIV + '2508.11408',
-    'phi of section 3.3',
+    'the token weight phi',
     'The supervised half alone, coefficient 1.',
   ),
   'srft_demonstrations': Form(

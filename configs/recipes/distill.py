@@ -1,6 +1,8 @@
 """Recipes with a teacher: `configs/distill.py:recipe=NAME`.
 
-`others.teacher` is the teacher's folder.
+`others.teacher` is the teacher's folder. Each is held to a form of its whole
+objective, tests/recipe_forms_distill.py, which says where it was read and what
+the row does otherwise.
 """
 
 from posttrain_jax import collect

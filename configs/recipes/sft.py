@@ -1,4 +1,8 @@
-"""Recipes on given or self-made answers: `configs/sft.py:recipe=NAME`."""
+"""Recipes on given or self-made answers: `configs/sft.py:recipe=NAME`.
+
+Each is held to a form of its whole objective, tests/recipe_forms_sft*.py, which
+says where it was read and what the row does otherwise.
+"""
 
 from posttrain_jax import collect, token_weights
 from posttrain_jax.core.resolve import part
@@ -116,7 +120,7 @@ SFT = {
     group_size=4,
   ),
   # Tokens of least influence are unlearnt. `ref.path` is the start tuned on a
-  # clean subset, `others.base` the start itself.
+  # clean subset, `others.base` the start itself. The ascent does not grow.
   'forgetting': _loss(
     'https://arxiv.org/abs/2508.04329',
     'forgetting',
@@ -155,7 +159,8 @@ SFT = {
     others=dict(base=''),
   ),
   'rho1': _weighted('https://arxiv.org/abs/2404.07965', 'rho1'),
-  # The history model is the policy of some steps ago.
+  # The history model is the policy of some steps ago; the attention on the
+  # prompt, the other half of the authors' score, is left out.
   'ss_token': _weighted(
     'https://arxiv.org/abs/2510.18250', 'ss_token', ref=dict(refresh_every=50)
   ),
@@ -200,6 +205,7 @@ SFT = {
     group_size=8,
     ref=dict(refresh_every=50),
   ),
+  # Problems whose best answer earns nothing are left out: ours.
   'raft': _loss(
     'https://arxiv.org/abs/2304.06767',
     'nll',
