@@ -206,6 +206,7 @@ def _config(paradigm: str, name: str, *changes: tuple[str, str]):
   items = [
     ('prompts_per_step', '4' if c.group_size > 2 else '8'),
     ('minibatch_rows', '0'),
+    ('microbatch_rows', '0'),
     *((f'others.{role}', 'a_table') for role in c.get('others', {})),
     *((('ref.path', 'a_table'),) if name in OTHER_REFERENCE else ()),
   ]
