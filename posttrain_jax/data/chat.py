@@ -13,40 +13,133 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.data.quoting import listed, quoted, shown
 from posttrain_jax.data.tokenizers import Tokenizer
 
-__all__ = ['ROLES', 'check_messages', 'opening', 'render', 'stop_id']
+__all__ = [
+  'ROLES',
+  'check_messages',
+  'check_order',
+  'check_text',
+  'opening',
+  'render',
+  'stop_id',
+]
 
 ROLES = ('system', 'user', 'assistant', 'tool')
-# Keys that change what a turn says; to ignore them would train on other text.
-_UNSUPPORTED = ('tool_calls', 'thinking', 'reasoning_content', 'weight')
+# What other formats call these.
+OTHER_ROLES = {
+  'developer': 'system',
+  'human': 'user',
+  'gpt': 'assistant',
+  'bot': 'assistant',
+  'model': 'assistant',
+  'function': 'tool',
+  'observation': 'tool',
+}
+OTHER_KEYS = {'from': 'role', 'value': 'content', 'text': 'content'}
+# Who may speak after whom; None: the first turn.
+FOLLOWS = {
+  None: ('system', 'user', 'assistant'),
+  'system': ('user', 'assistant'),
+  'user': ('assistant',),
+  'assistant': ('user', 'tool'),
+  'tool': ('assistant', 'tool'),
+}
+# Keys that change what a turn says, or whether it is trained; to ignore them
+# would train on other text.
+UNSUPPORTED = (
+  'tool_calls',
+  'tool_call_id',
+  'function_call',
+  'name',
+  'thinking',
+  'reasoning',
+  'reasoning_content',
+  'images',
+  'audio',
+  'weight',
+  'train',
+)
+EMPTY = (None, '', [], {})
+
+
+def check_text(value: Any, where: str) -> None:
+  """Raises ValueError unless `value` is a string that UTF-8 can write."""
+  if not isinstance(value, str):
+    raise ValueError(f'{where}: expected a string, got {shown(value)}')
+  try:
+    value.encode('utf-8')
+  except UnicodeEncodeError as error:
+    code = ord(value[error.start])
+    raise ValueError(
+      f'{where}: character {error.start + 1} is half of one (a lone surrogate, '
+      f'U+{code:04X})'
+    ) from None
+
+
+def _check_message(message: Any, here: str) -> None:
+  if not isinstance(message, dict):
+    raise ValueError(
+      f'{here}: expected {{role, content}}, got {shown(message)}'
+    )
+  for key in ('role', 'content'):
+    if key not in message:
+      other = [k for k, v in OTHER_KEYS.items() if v == key and k in message]
+      hint = f'; rename its "{other[0]}"' if other else ''
+      raise ValueError(
+        f'{here}: a message without "{key}"; it has {listed(message)}{hint}'
+      )
+  role, content = message['role'], message['content']
+  if role not in ROLES:
+    other = OTHER_ROLES.get(role) if isinstance(role, str) else None
+    hint = (
+      f' Did you mean "{other}"? Valid: {", ".join(ROLES)}'
+      if other
+      else nearest(str(role)[:40], ROLES)
+    )
+    raise ValueError(f'{here}: unknown role {quoted(role)}.{hint}')
+  if not isinstance(content, str):
+    parts = isinstance(content, list) and 'a list of content parts'
+    raise ValueError(
+      f'{here}: "content" must be a string, not {parts or shown(content)}'
+    )
+  check_text(content, f'{here}: "content"')
+  for key in UNSUPPORTED:
+    if message.get(key) not in EMPTY:
+      raise ValueError(f'{here}: "{key}" is not supported')
 
 
 def check_messages(messages: Any, where: str) -> None:
-  """Raises ValueError at the first turn that cannot be rendered."""
+  """Raises ValueError at the first turn that cannot be rendered.
+
+  That is one with no role or content, an unknown role, content that is no
+  string, or a key that changes what the turn says. Other keys, as an id, are
+  passed over.
+  """
   if not isinstance(messages, Sequence) or isinstance(messages, str):
-    raise ValueError(f'{where}: expected a list of messages, got {messages!r}')
+    raise ValueError(
+      f'{where}: expected a list of messages, got {shown(messages)}'
+    )
   for i, message in enumerate(messages):
-    here = f'{where}[{i}]'
-    if not isinstance(message, dict):
-      raise ValueError(f'{here}: expected {{role, content}}, got {message!r}')
-    for key in ('role', 'content'):
-      if key not in message:
-        raise ValueError(
-          f'{here}: a message without "{key}"; it has {sorted(message)}'
-        )
-    if message['role'] not in ROLES:
+    _check_message(message, f'{where}[{i}]')
+
+
+def check_order(
+  messages: Sequence[dict], where: str, before: str | None = None
+) -> None:
+  """Raises ValueError where a turn cannot come after the one before it.
+
+  before  role of the turn before the first; None: there is none
+  """
+  for i, message in enumerate(messages):
+    if message['role'] not in FOLLOWS[before]:
+      place = f'after "{before}"' if before else 'at the start'
       raise ValueError(
-        f'{here}: unknown role "{message["role"]}".'
-        f'{nearest(message["role"], ROLES)}'
+        f'{where}[{i}]: role "{message["role"]}" {place}, where only '
+        f'{" or ".join(FOLLOWS[before])} can stand'
       )
-    if not isinstance(message['content'], str):
-      raise ValueError(
-        f'{here}: "content" must be a string, not {message["content"]!r}'
-      )
-    for key in _UNSUPPORTED:
-      if message.get(key) not in (None, [], ''):
-        raise ValueError(f'{here}: "{key}" is not supported')
+    before = message['role']
 
 
 def _is_chatml(tokenizer: Tokenizer) -> bool:

@@ -21,7 +21,11 @@ import numpy as np
 
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import formats, packing
-from posttrain_jax.data.preflight import format_report, preflight
+from posttrain_jax.data.preflight import (
+  format_report,
+  preflight,
+  warnings,
+)
 from posttrain_jax.data.sources import (
   JsonlSource,
   ListSource,
@@ -39,6 +43,7 @@ __all__ = [
   'format_report',
   'make_iterator',
   'preflight',
+  'warnings',
 ]
 
 
@@ -170,6 +175,10 @@ def _check_choices(identity: dict[str, Any], kind: str) -> None:
     raise ValueError(
       f'unknown overlong "{identity["overlong"]}".'
       f'{nearest(identity["overlong"], formats.OVERLONG)}'
+    )
+  if identity['max_length'] < 2:
+    raise ValueError(
+      f'max_length={identity["max_length"]} must be at least 2 tokens'
     )
   if rows < 1 or rows % count:
     raise ValueError(

@@ -6,16 +6,24 @@ it by index, so nothing is read twice or held in memory.
 
 import difflib
 import glob
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.data import json_lines
+from posttrain_jax.data.quoting import shown
 
-__all__ = ['JsonlSource', 'ListSource', 'Record', 'Source', 'TfdsSource']
+__all__ = [
+  'JsonlSource',
+  'ListSource',
+  'Record',
+  'Source',
+  'TfdsSource',
+  'in_order',
+]
 
 
 class Record(NamedTuple):
@@ -29,61 +37,61 @@ class Record(NamedTuple):
 Source = Sequence[Record]
 
 
-def _expand(paths: str | Sequence[str]) -> list[str]:
-  """Files of a path, a glob or a list of both, in a fixed order."""
-  paths = [paths] if isinstance(paths, str | os.PathLike) else paths
-  files = []
-  for path in map(os.fspath, paths):
-    # A file may have glob characters in its name.
-    found = [path] if os.path.isfile(path) else sorted(glob.glob(path))
-    if not found:
-      folder = os.path.dirname(path) or '.'
-      listing = os.listdir(folder) if os.path.isdir(folder) else []
-      hint = nearest(os.path.basename(path), listing)
-      raise ValueError(f'no file matches "{path}".{hint}')
-    files.extend(found)
-  return files
+def in_order(source: Source) -> Iterator[Record]:
+  """Every record, once."""
+  if isinstance(source, JsonlSource):
+    return iter(source)
+  return (source[i] for i in range(len(source)))
 
 
 class JsonlSource:
-  """JSON Lines files, read at byte offsets that are found once."""
+  """JSON Lines files, read at byte offsets that are found once.
+
+  num_bytes  of all records together
+  """
 
   def __init__(self, paths: str | Sequence[str]):
     """`paths`: a file, a glob or a list of them; blank lines are skipped.
 
     Raises:
-      ValueError: nothing matches, or there is no record at all.
+      ValueError: nothing matches, what matches is no text file, a line is too
+        long to be a record, or there is no record at all.
     """
-    self._files = _expand(paths)
+    self._files = json_lines.expand(paths)
     spans = []  # (file, line, offset, size)
     for number, path in enumerate(self._files):
-      offset = 0
-      with open(path, 'rb') as file:
-        for line_number, line in enumerate(file, start=1):
-          if line.strip():
-            spans.append((number, line_number, offset, len(line)))
-          offset += len(line)
+      spans.extend(
+        (number, line_number, offset, len(line))
+        for line_number, offset, line in json_lines.lines(path)
+      )
     if not spans:
-      raise ValueError(f'no records in {", ".join(self._files)}')
+      raise json_lines.no_records(self._files)
     self._spans = np.array(spans, np.int64)
+    self.num_bytes = int(self._spans[:, 3].sum())
 
   def __len__(self) -> int:
     return len(self._spans)
+
+  def __iter__(self) -> Iterator[Record]:
+    """All records in order, each file opened once."""
+    index = 0
+    for path in self._files:
+      for line_number, _, line in json_lines.lines(path):
+        where = f'{path}:{line_number}'
+        yield Record(json_lines.parse(line, where), where, index)
+        index += 1
 
   def __getitem__(self, index: int) -> Record:
     """Raises ValueError ('file:line: ...') where the line is no JSON object."""
     number, line_number, offset, size = self._spans[index].tolist()
     where = f'{self._files[number]}:{line_number}'
-    with open(self._files[number], 'rb') as file:
-      file.seek(offset)
-      line = file.read(size)
     try:
-      columns = json.loads(line)
-    except ValueError as error:  # bad JSON, or bytes that are not UTF-8
-      raise ValueError(f'{where}: {error}') from None
-    if not isinstance(columns, dict):
-      raise ValueError(f'{where}: expected a JSON object, got {columns!r}')
-    return Record(columns, where, int(index))
+      with open(self._files[number], 'rb') as file:
+        file.seek(offset)
+        line = file.read(size)
+    except OSError as error:
+      raise ValueError(f'{where}: {error.strerror}') from None
+    return Record(json_lines.parse(line, where), where, int(index))
 
 
 class ListSource:
@@ -100,7 +108,10 @@ class ListSource:
   def __getitem__(self, index: int) -> Record:
     index = int(index)
     where = f'{self._name}[{index}]'
-    return Record(dict(self._records[index]), where, index)
+    record = self._records[index]
+    if not isinstance(record, Mapping):
+      raise ValueError(f'{where}: expected a dict, got {shown(record)}')
+    return Record(dict(record), where, index)
 
 
 def _plain(value: Any) -> Any:
@@ -133,7 +144,10 @@ def _tfds_folder(name: str, data_dir: str | None) -> str | None:
 
 
 class TfdsSource:
-  """A split of a TFDS dataset in array_record files; no TensorFlow."""
+  """A split of a TFDS dataset in array_record files; no TensorFlow.
+
+  num_bytes  of all its records together, a slice's too
+  """
 
   def __init__(self, name: str, split: str, data_dir: str | None = None):
     """`name`: a folder that a builder has written, or a registered dataset.
@@ -166,11 +180,18 @@ class TfdsSource:
       hint = nearest(base_split, builder.info.splits)
       raise ValueError(f'dataset "{name}" has no split "{split}".{hint}')
     self._source = builder.as_data_source(split=split)
+    self.num_bytes = builder.info.splits[base_split].num_bytes
     self._name = f'{builder.info.full_name}/{split}'
 
   def __len__(self) -> int:
     return len(self._source)
 
   def __getitem__(self, index: int) -> Record:
-    columns = _plain(self._source[int(index)])
-    return Record(columns, f'{self._name}[{int(index)}]', int(index))
+    where = f'{self._name}[{int(index)}]'
+    try:
+      return Record(_plain(self._source[int(index)]), where, int(index))
+    except UnicodeDecodeError as error:
+      byte = error.object[error.start]
+      raise ValueError(
+        f'{where}: byte {error.start + 1} (0x{byte:02x}) of a text is not UTF-8'
+      ) from None

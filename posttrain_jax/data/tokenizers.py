@@ -245,7 +245,12 @@ class BPETokenizer:
     return cls(tokenizer, eos=eos, pad=pad, bos=bos, add_bos=bool(add_bos))
 
   def encode(self, text: str) -> list[int]:
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
+    """Raises UnicodeEncodeError (a ValueError) at a lone surrogate."""
+    try:
+      return self._tokenizer.encode(text, add_special_tokens=False).ids
+    except TypeError:  # what the library says of text that UTF-8 cannot write
+      text.encode('utf-8')
+      raise
 
   def decode(self, ids: Sequence[int]) -> str:
     ids = [int(i) for i in ids]

@@ -1,5 +1,6 @@
 """What a run is fed from the host: a text task, or the records of a file."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from posttrain_jax import trainers
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Batch
-from posttrain_jax.data import pipeline, tokenizers
+from posttrain_jax.data import formats, pipeline, tokenizers
 from posttrain_jax.data.text_task import PREFIX, TextTask, is_text
 from posttrain_jax.trainers.step import from_file
 
@@ -22,8 +23,9 @@ __all__ = [
 ]
 
 SOURCES = ('task', 'jsonl', 'tfds')
-# Records of a file that are looked at before a run begins.
+# Records of a file that are tokenised before a run begins.
 LOOKED_AT = 1000
+TOKENISED = 2**23  # bytes of a data set up to which all records are
 
 
 def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
@@ -130,11 +132,16 @@ def check(config: Any) -> None:
 
 
 def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
-  """The records of `config.data`, the first of them tokenised as a trial.
+  """The records of `config.data`: all checked, as many as may be tokenised.
+
+  Every record's columns are checked. All are tokenised where they are small
+  together (TOKENISED bytes), else LOOKED_AT of them. What is cut, dropped or
+  trains nothing is told on stderr, with counts.
 
   Raises:
-    ValueError: no such file, a record that cannot be trained on, or one that
-      is too long where `data.overlong` is 'error'.
+    ValueError: no such file, a record that cannot be trained on, one that is
+      too long where `data.overlong` is 'error', or records that all train
+      nothing.
   """
   data = config.data
   if data.source == 'jsonl':
@@ -142,23 +149,47 @@ def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
   else:
     builder, split_name = data.name.split(':')
     source = pipeline.TfdsSource(builder, split_name, data.path or None)
+  first = source[0]
+  kind = formats.kind_of(first.columns, first.where)
+  trainer = trainers.kind(config.paradigm)
+  if kind not in trainer.records(config):
+    raise ValueError(
+      f'{first.where}: {trainer.LABEL} with loss "{config.loss.name}" does not '
+      f'train on kind "{kind}".{nearest(kind, trainer.records(config))}'
+    )
   report = pipeline.preflight(
     source,
     tokenizer,
     max_length=data.max_length,
     overlong=data.overlong,
-    limit=LOOKED_AT,
+    limit=None if source.num_bytes <= TOKENISED else LOOKED_AT,
   )
-  kind = trainers.kind(config.paradigm)
-  if report['kind'] not in kind.records(config):
-    raise ValueError(
-      f'{source[0].where}: {kind.LABEL} with loss "{config.loss.name}" does '
-      f'not train on kind "{report["kind"]}".'
-      + nearest(report['kind'], kind.records(config))
-    )
-  if report['errors'] or report['empty_loss'] == report['kept']:
-    raise ValueError(pipeline.format_report(report))
+  _judge(report)
   return source
+
+
+def _judge(report: dict[str, Any]) -> None:
+  """Refuses a data set that stops the run or trains nothing; tells the rest."""
+  looked, places = report['examples'], report['places']
+  if report['errors']:
+    raise ValueError(
+      f'{places["errors"][0]}: too long: {report["errors"]:,} of {looked:,} '
+      f'records have more than data.max_length={report["max_length"]} tokens '
+      f'(the longest {report["lengths"]["max"]:,}); raise it, or set '
+      'data.overlong to "truncate" or "drop"'
+    )
+  told = pipeline.warnings(report)
+  if max(report['empty_loss'], report['equal_pairs']) == report['kept']:
+    raise ValueError(f'{next(iter(places.values()))[0]}: ' + '; '.join(told))
+  if looked < report['num_records'] and report['overlong'] == 'error':
+    told.append(
+      f'{looked:,} of {report["num_records"]:,} records were tokenised; one '
+      'that is too long ends the run where it comes, which data.overlong='
+      '"truncate" or "drop" would not'
+    )
+  if jax.process_index() == 0:
+    for line in told:
+      print(f'WARNING data: {line}', file=sys.stderr)
 
 
 def make_batches(
