@@ -17,6 +17,7 @@ from posttrain_jax.data.quoting import listed, quoted, shown
 __all__ = ['expand', 'lines', 'parse']
 
 MAX_LINE = 2**26  # bytes; a longer line is no record
+NEAR = 20  # names of a folder that are compared with one that is missing
 BOM = b'\xef\xbb\xbf'
 # What files that are no text begin with, and what to do about them.
 MAGIC = {
@@ -52,6 +53,19 @@ def _check_file(path: str) -> None:
       raise ValueError(f'{path}: {told}')
 
 
+def _hint(path: str) -> str:
+  """What there is in place of a path."""
+  folder, name = os.path.split(path)
+  if not os.path.isdir(folder or '.'):
+    return f' No folder "{folder}".'
+  listing = os.listdir(folder or '.')
+  if len(listing) <= NEAR:
+    return nearest(name, listing)
+  # Of thousands of files, those near it are enough.
+  close = [other for other in listing if other[:1] == name[:1]][:NEAR]
+  return nearest(name, close).split(' Valid: ')[0]
+
+
 def expand(paths: str | Sequence[str]) -> list[str]:
   """Files of a path, a glob or a list of both, in a fixed order.
 
@@ -65,13 +79,7 @@ def expand(paths: str | Sequence[str]) -> list[str]:
     # A file may have glob characters in its name.
     found = [path] if os.path.exists(path) else sorted(glob.glob(path))
     if not found:
-      folder = os.path.dirname(path) or '.'
-      listing = os.listdir(folder) if os.path.isdir(folder) else []
-      missing = '' if os.path.isdir(folder) else f' No folder "{folder}".'
-      near = nearest(os.path.basename(path), listing)
-      # A folder may hold thousands of files: those near it are enough.
-      hint = near.split(' Valid: ')[0] if len(listing) > 8 else near
-      raise ValueError(f'no file matches "{path}".{missing or hint}')
+      raise ValueError(f'no file matches "{path}".{_hint(path)}')
     files.extend(found)
   for path in files:
     _check_file(path)
