@@ -55,7 +55,9 @@ def test_jsonl_source_errors(tmp_path):
   path = tmp_path / 'train.jsonl'
   path.write_text('{"text": "a"}\n{"text": \n[1]\n')
   source = pipeline.JsonlSource(str(path))
-  with pytest.raises(ValueError, match='train.jsonl:2: character 9: Expecting value'):
+  with pytest.raises(
+    ValueError, match='train.jsonl:2: character 9: Expecting value'
+  ):
     source[1]
   with pytest.raises(ValueError, match='train.jsonl:3: expected a JSON object'):
     source[2]
@@ -259,7 +261,9 @@ def test_preflight_counts():
   assert run('drop')['dropped'] == run('error')['errors'] == 2
   assert run('drop')['kept'] == 1
   text = pipeline.format_report(json.loads(json.dumps(report)))
-  assert 'WARNING no token is trained for 1 of 3 records; first: records[1]' in text
+  assert (
+    'WARNING no token is trained for 1 of 3 records; first: records[1]' in text
+  )
 
 
 def test_preflight_limit_is_spread():

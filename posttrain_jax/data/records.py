@@ -248,8 +248,8 @@ def read(record: dict, kind: str, where: str = 'record') -> dict:
     chat.check_messages(record['messages'], f'{where}: column "messages"')
     chat.check_order(record['messages'], f'{where}: column "messages"')
     return record
-  turns = isinstance(record.get('prompt'), list)
-  if kind == 'preference' and _conversations(record) and not turns:
+  whole = isinstance(record.get('prompt'), str | None)
+  if kind == 'preference' and _conversations(record) and whole:
     record = _with_prompt(record, where)
   _check_prompt(record['prompt'], where)
   for column in ANSWERS.get(kind, ()):
