@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain_jax import config, inputs, train
+from posttrain_jax import train
 from posttrain_jax.data import (
   formats,
   json_lines,
@@ -20,6 +20,8 @@ from posttrain_jax.data import (
   records,
   tokenizers,
 )
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import inputs
 
 BYTE = tokenizers.ByteTokenizer()
 BPE = tokenizers.BPETokenizer.train(['hello'], 300)
@@ -393,7 +395,7 @@ def test_equal_pairs_are_told():
 
 def test_a_preference_run_on_equal_pairs_is_refused(tmp_path):
   (tmp_path / 'x').write_text('{"prompt": "q", "chosen": "a", "rejected": "a"}')
-  c = config.load('configs/preference.py:data=jsonl,smoke', [
+  c = config_lib.load('configs/preference.py:data=jsonl,smoke', [
     ('data.path', str(tmp_path / 'x')), ('tokenizer', 'byte'),
   ])  # fmt: skip
   with pytest.raises(ValueError, match='x:1: 1 of 1 records have a rejected'):
