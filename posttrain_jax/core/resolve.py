@@ -1,21 +1,14 @@
 """Names become code in one place: `resolve(room, name, **hparams)`."""
 
-import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import jax
 
-
-def nearest(name: str, choices: Iterable[str]) -> str:
-  """' Did you mean "x"? Valid: a, b, x' for an error message."""
-  choices = sorted(str(choice) for choice in choices)
-  close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.4)
-  hint = f' Did you mean "{close[0]}"?' if close else ''
-  return f'{hint} Valid: {", ".join(choices) or "(none)"}'
+from posttrain_jax.core.names import nearest
 
 
 def hparams_of(function: Callable) -> dict[str, Any]:

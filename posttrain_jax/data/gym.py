@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.names import nearest
+from posttrain_jax.data import gym_scores
 
 __all__ = ['Server', 'knobs', 'make_config', 'names']
 
@@ -34,19 +35,22 @@ def _datasets() -> dict[str, tuple[type, type]]:
 
 
 def names() -> list[str]:
-  """Names of all tasks.
+  """Names of all tasks but those of `gym_scores.LEFT_OUT`.
 
   Raises:
     ValueError: reasoning-gym is not installed.
   """
-  return sorted(_datasets())
+  return sorted(_datasets().keys() - gym_scores.LEFT_OUT)
 
 
 def _classes(name: str) -> tuple[type, type]:
-  found = _datasets()
-  if name not in found:
-    raise ValueError(f'unknown task "text:{name}".{nearest(name, found)}')
-  return found[name]
+  if name in gym_scores.LEFT_OUT:
+    raise ValueError(
+      f'task "text:{name}" is left out: {gym_scores.LEFT_OUT[name]}'
+    )
+  if name not in names():
+    raise ValueError(f'unknown task "text:{name}".{nearest(name, names())}')
+  return _datasets()[name]
 
 
 def _is_plain(value: Any) -> bool:
@@ -61,7 +65,8 @@ def knobs(name: str) -> dict[str, Any]:
   Those that a config file cannot hold (dates, enumerations) are left out.
 
   Raises:
-    ValueError: unknown task, with the nearest one.
+    ValueError: unknown task, with the nearest one, or one that is left out,
+      with the reason.
   """
   defaults = _classes(name)[1]()
   found = {
@@ -113,7 +118,7 @@ class Server:
   """
 
   def __init__(self, name: str, seed: int, knobs: dict[str, Any]):
-    self._dataset = _classes(name)[0]
+    self._name, self._dataset = name, _classes(name)[0]
     self._config, self._base = make_config(name, knobs), _base(seed)
     # Some tasks draw by `size`, or make all problems of a data set at once: a
     # long stream is made of data sets as long as the task's author meant.
@@ -139,8 +144,14 @@ class Server:
     np.random.seed(seed)
 
   def generate(self, number: int) -> dict[str, Any]:
-    """{question: text, answer: text, or None where the task has no oracle}."""
+    """{question: text, answer: text, or None where the task has no oracle}.
+
+    Raises:
+      ValueError: the generator's answer is none (`gym_scores.unsolved`).
+    """
     entry = self._entry(number)
+    if told := gym_scores.unsolved(self._name, entry):
+      raise ValueError(told)
     answer = entry['answer']
     return {
       'question': str(entry['question']),
@@ -148,7 +159,12 @@ class Server:
     }
 
   def score(self, number: int, text: str) -> float:
-    """The task's own score of an answer to problem `number`, 1.0 if right."""
+    """The score of an answer to problem `number`, 1.0 if right.
+
+    It is the task's own, with the corrections of `gym_scores`.
+    """
     data = self._block(number // self._size)
     # A copy: a verifier may change the entry, and others read it after it.
-    return float(data.score_answer(text, copy.deepcopy(self._entry(number))))
+    entry = copy.deepcopy(self._entry(number))
+    own = lambda text: float(data.score_answer(text, entry))
+    return gym_scores.score(self._name, text, entry, own)
