@@ -4,10 +4,13 @@
 
 `--checkpoint` is a run's folder (its newest step) or runs/x/checkpoints/40.
 A value head is left out: no Hugging Face decoder has one. Tokenizer files are
-copied where the run used some; 'task' and 'byte' tokenizers have none.
+copied where the run used some; 'task' and 'byte' tokenizers have none. A run
+on conversations gets the chat template that it was trained on, and every folder
+a generation_config.json that stops where its answers were trained to stop.
 """
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.data import tokenizers
+from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.models import hf
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run import checkpoint, roles
@@ -28,6 +31,8 @@ TOKENIZER_FILES = (
   'special_tokens_map.json',
   'chat_template.jinja',
 )
+TEMPLATE = 'chat_template.jinja'
+GENERATION = 'generation_config.json'
 
 
 def _copy_tokenizer(name: str, out: Path) -> list[str]:
@@ -41,6 +46,32 @@ def _copy_tokenizer(name: str, out: Path) -> list[str]:
   for file, source in files.items():
     shutil.copy(source, out / file)
   return list(files)
+
+
+def _write_template(tokenizer: tokenizers.Tokenizer, out: Path) -> str:
+  """The template of the trained turns, in place of the copied one."""
+  (out / TEMPLATE).write_text(chat.template(tokenizer))
+  named = out / 'tokenizer_config.json'
+  if named.exists():  # older folders hold theirs in here
+    content = json.loads(named.read_text())
+    if content.pop('chat_template', None) is not None:
+      named.write_text(json.dumps(content, indent=2))
+  return f'wrote {TEMPLATE}: the turns as they were trained'
+
+
+def _write_generation(
+  saved: dict, tokenizer: tokenizers.Tokenizer, stops: list[int], out: Path
+) -> None:
+  """generation_config.json: the starting folder's, with our stop tokens."""
+  base = Path(saved['config'].get('init_from') or '') / GENERATION
+  content = json.loads(base.read_text()) if base.is_file() else {}
+  content |= {
+    'eos_token_id': stops if len(stops) > 1 else stops[0],
+    'pad_token_id': tokenizer.pad_id,
+  }
+  if tokenizer.bos_id is not None:
+    content['bos_token_id'] = tokenizer.bos_id
+  (out / GENERATION).write_text(json.dumps(content, indent=2) + '\n')
 
 
 def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
@@ -68,11 +99,17 @@ def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
     params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
   name = saved['config']['tokenizer']
   tokenizer = tokenizers.load(name)
+  # Runs before this was saved may have trained either.
+  turns = saved.get('conversations')
+  stop, stops = chat.stop_id(tokenizer), [tokenizer.eos_id]
+  known = stop not in stops and stop < config.vocab_size
+  if turns is not False and known:
+    stops.insert(0, stop)
   hf.save(
     out,
     config,
     params,
-    eos_id=tokenizer.eos_id,
+    eos_id=stops if len(stops) > 1 else stops[0],
     pad_id=tokenizer.pad_id,
     bos_id=tokenizer.bos_id,
   )
@@ -82,6 +119,9 @@ def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
     report.append(f'copied: {", ".join(copied)}')
   else:
     report.append(f'no tokenizer files: the run used "{name}"')
+  _write_generation(saved, tokenizer, stops, Path(out))
+  if copied and turns:
+    report.append(_write_template(tokenizer, Path(out)))
   return report
 
 

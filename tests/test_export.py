@@ -6,13 +6,16 @@ import json
 import jax
 import numpy as np
 import pytest
+import tokenizers as hf_tokenizers
 from flax import traverse_util
 
 from posttrain_jax import export
 from posttrain_jax.core.types import TrainState
+from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling
-from posttrain_jax.run import checkpoint
+from posttrain_jax.run import checkpoint, inputs
+from posttrain_jax.run import config as config_lib
 
 MODEL = ModelConfig(
   num_layers=2,
@@ -101,3 +104,90 @@ def test_errors(run, tmp_path, capsys):
   assert command(run) == 0
   assert command(run) == 2
   assert 'model.safetensors: exists' in capsys.readouterr().err
+
+
+CHAT = [
+  {'role': 'user', 'content': 'hello'},
+  {'role': 'assistant', 'content': 'world'},
+]
+PLAIN = (
+  "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + "
+  "eos_token + '\\n' }}{% endfor %}{% if add_generation_prompt %}"
+  "{{ '<|assistant|>\\n' }}{% endif %}"
+)
+CHATML = (
+  "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] "
+  "+ '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}"
+  "{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(params=['chatml', 'plain'])
+def folder(request, tmp_path):
+  """A tokenizer's folder with a template and sampling settings of its own."""
+  path = tmp_path / 'base'
+  tokenizers.BPETokenizer.train(['hello world user'] * 9, 290).save(path)
+  if request.param == 'chatml':
+    file = str(path / 'tokenizer.json')
+    tokenizer = hf_tokenizers.Tokenizer.from_file(file)
+    tokenizer.add_special_tokens(['<|im_start|>', '<|im_end|>'])
+    tokenizer.save(file)
+  config = path / 'tokenizer_config.json'
+  older = json.loads(config.read_text()) | {'chat_template': 'older'}
+  config.write_text(json.dumps(older))
+  (path / 'chat_template.jinja').write_text('theirs')
+  (path / 'generation_config.json').write_text(
+    json.dumps({'eos_token_id': 7, 'top_k': 5})
+  )
+  return path
+
+
+@pytest.mark.parametrize('turns', [True, False, None])
+def test_a_folder_stops_and_speaks_as_it_was_trained(
+  turns, folder, run, tmp_path, monkeypatch
+):
+  tokenizer = tokenizers.load(folder)
+  saved = checkpoint.load_config(run) | {'conversations': turns}
+  saved['config'] |= {'tokenizer': str(folder), 'init_from': str(folder)}
+  saved['resolved_model']['vocab_size'] = tokenizer.vocab_size
+  monkeypatch.setattr(checkpoint, 'load_config', lambda _: saved)
+  written = {}
+  monkeypatch.setattr(hf, 'save', lambda *_, **ids: written.update(ids))
+  out = tmp_path / 'out'
+  out.mkdir()
+  export.export(run, out)
+  stop, eos = chat.stop_id(tokenizer), tokenizer.eos_id
+  # Where it is not known, both may have been trained.
+  stops = eos if turns is False or stop == eos else [stop, eos]
+  found = json.loads((out / 'generation_config.json').read_text())
+  assert found == {
+    'eos_token_id': stops,
+    'pad_token_id': tokenizer.pad_id,
+    'bos_token_id': tokenizer.bos_id,
+    'top_k': 5,
+  }
+  assert written['eos_id'] == stops
+  template = (out / 'chat_template.jinja').read_text()
+  named = json.loads((out / 'tokenizer_config.json').read_text())
+  if turns:
+    assert template == chat.template(tokenizer)
+    assert template == (PLAIN if stop == eos else CHATML)
+    assert 'chat_template' not in named
+  else:
+    assert (template, named['chat_template']) == ('theirs', 'older')
+
+
+@pytest.mark.parametrize('records, expected', [
+  ([{'messages': CHAT}], True),
+  ([{'prompt': CHAT[:1], 'completion': CHAT[1:]}], True),
+  ([{'prompt': 'a', 'completion': 'b'}], False), ([{'text': 'a'}], False),
+])  # fmt: skip
+def test_a_run_knows_whether_it_trains_turns(records, expected, tmp_path):
+  path = tmp_path / 'x.jsonl'
+  path.write_text('\n'.join(map(json.dumps, records)))
+  c = config_lib.load(
+    'configs/sft.py:data=jsonl,smoke', [('data.path', str(path))]
+  )
+  assert inputs.conversations(c) is expected
+  c = config_lib.load('configs/sft.py:smoke', [])
+  assert inputs.conversations(c) is False

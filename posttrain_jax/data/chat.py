@@ -24,6 +24,7 @@ __all__ = [
   'opening',
   'render',
   'stop_id',
+  'template',
 ]
 
 ROLES = ('system', 'user', 'assistant', 'tool')
@@ -184,3 +185,23 @@ def render(
     add([stop_id(tokenizer)], weight)
     add(newline, 0.0)
   return tokens, mask
+
+
+def template(tokenizer: Tokenizer) -> str:
+  """What `render` writes, as a Hugging Face chat template.
+
+  It gives the same ids wherever the tokenizer splits text at the line breaks
+  around a turn's content, as byte-level BPE does.
+  """
+  opened, stop = "'<|' + m['role'] + '|>\\n'", 'eos_token'
+  prompt = "'<|assistant|>\\n'"
+  if _is_chatml(tokenizer):
+    opened = "'<|im_start|>' + m['role'] + '\\n'"
+    prompt = "'<|im_start|>assistant\\n'"
+    stop = "'<|im_end|>'"
+  bos = '{{ bos_token }}' if tokenizer.add_bos else ''
+  return (
+    f"{bos}{{% for m in messages %}}{{{{ {opened} + m['content'] + {stop} "
+    "+ '\\n' }}{% endfor %}{% if add_generation_prompt %}"
+    f'{{{{ {prompt} }}}}{{% endif %}}'
+  )

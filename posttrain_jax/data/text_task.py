@@ -256,7 +256,7 @@ class TextTask:
     completions: Sequence[str],
     heldout: bool = False,
   ) -> np.ndarray:
-    """Rewards [N] float32: the task's own score of each completion's answer.
+    """Rewards [N] float32: the score of each completion's answer.
 
     indices  the problem of each completion; may repeat
     """

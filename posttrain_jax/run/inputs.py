@@ -16,6 +16,7 @@ from posttrain_jax.trainers.step import from_file
 
 __all__ = [
   'check',
+  'conversations',
   'make_batches',
   'make_text_task',
   'open_source',
@@ -131,6 +132,23 @@ def check(config: Any) -> None:
     )
 
 
+def _source(config: Any) -> Any:
+  data = config.data
+  if data.source == 'jsonl':
+    return pipeline.JsonlSource(data.path)
+  builder, split_name = data.name.split(':')
+  return pipeline.TfdsSource(builder, split_name, data.path or None)
+
+
+def conversations(config: Any) -> bool:
+  """Whether a run trains on turns, written as `data.chat` writes them."""
+  if not from_file(config):
+    return False
+  first = _source(config)[0].columns
+  columns = formats.KINDS[formats.kind_of(first)]
+  return any(isinstance(first.get(name), list) for name in columns)
+
+
 def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
   """The records of `config.data`: all checked, as many as may be tokenised.
 
@@ -143,12 +161,7 @@ def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
       too long where `data.overlong` is 'error', or records that all train
       nothing.
   """
-  data = config.data
-  if data.source == 'jsonl':
-    source = pipeline.JsonlSource(data.path)
-  else:
-    builder, split_name = data.name.split(':')
-    source = pipeline.TfdsSource(builder, split_name, data.path or None)
+  data, source = config.data, _source(config)
   first = source[0]
   kind = formats.kind_of(first.columns, first.where)
   trainer = trainers.kind(config.paradigm)
@@ -179,7 +192,7 @@ def _judge(report: dict[str, Any]) -> None:
       'data.overlong to "truncate" or "drop"'
     )
   told = pipeline.warnings(report)
-  if max(report['empty_loss'], report['equal_pairs']) == report['kept']:
+  if report['empty_loss'] + report['equal_pairs'] == report['kept']:
     raise ValueError(f'{next(iter(places.values()))[0]}: ' + '; '.join(told))
   if looked < report['num_records'] and report['overlong'] == 'error':
     told.append(

@@ -16,7 +16,7 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
-from posttrain_jax.run import build, checkpoint, drivers
+from posttrain_jax.run import build, checkpoint, drivers, inputs
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.state import (
   abstract_state,
@@ -272,5 +272,7 @@ def save_run_config(workdir: Path, config: Any, run: build.Run) -> None:
       'config': config.to_dict(),
       'resolved_model': dataclasses.asdict(run.model),
       'sizes': run.sizes.to_dict(),
+      # What an exported folder's chat template and stop tokens follow from.
+      'conversations': inputs.conversations(config),
     },
   )
