@@ -217,6 +217,7 @@ def test_a_score_is_at_most_one():
   assert gym_scores.score('chain_sum', '5', entry, lambda text: 1.2) == 1.0
 
 
+@pytest.mark.long
 def test_problems_that_their_author_left_open():
   """Some antiderivatives of this task's answers are integrals themselves."""
   server = server_of('intermediate_integration')
