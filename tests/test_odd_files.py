@@ -19,6 +19,7 @@ from posttrain_jax.data import (
   pipeline,
   records,
   tokenizers,
+  train_tokenizer,
 )
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs
@@ -400,3 +401,45 @@ def test_a_preference_run_on_equal_pairs_is_refused(tmp_path):
   ])  # fmt: skip
   with pytest.raises(ValueError, match='x:1: 1 of 1 records have a rejected'):
     inputs.open_source(c, BYTE)
+
+
+def test_a_file_is_looked_at_once_until_it_changes(tmp_path, monkeypatch):
+  path, calls = tmp_path / 'x', []
+  path.write_text(OK)
+  c = config_lib.load('configs/sft.py:data=jsonl,smoke', [
+    ('data.path', str(path)), ('tokenizer', 'byte'),
+  ])  # fmt: skip
+  preflight = pipeline.preflight
+
+  def counted(*args, **options):
+    calls.append(options['max_length'])
+    return preflight(*args, **options)
+
+  monkeypatch.setattr(pipeline, 'preflight', counted)
+  for _ in range(3):
+    inputs.open_source(c, BYTE)
+  c.data.max_length = 99
+  inputs.open_source(c, BYTE)
+  path.write_text(OK + '\n' + OK)
+  assert len(inputs.open_source(c, BYTE)) == 2
+  assert calls == [256, 99, 99]
+
+
+@pytest.mark.parametrize('record, expected', [
+  ({'prompt': 'ab', 'completion': 'cd', 'x': 'no'}, ['ab', 'cd']),
+  ({'messages': [{'role': 'assistant', 'content': 'ef'}]}, ['ef']),
+  ({'prompt': [{'role': 'user', 'content': 'ab'}]}, ['ab']),
+])  # fmt: skip
+def test_texts_of_a_tokenizer_are_those_of_training(record, expected, tmp_path):
+  (tmp_path / 'x').write_text(json.dumps(record))
+  assert list(train_tokenizer.file_texts(str(tmp_path / 'x'))) == expected
+
+
+@pytest.mark.parametrize('name', ['deep array', 'surrogate', 'prompt 5'])
+def test_a_tokenizer_is_not_trained_on_odd_files(name, tmp_path):
+  (tmp_path / 'x').write_text(OK + '\n' + LINES[name][0])
+  with pytest.raises(SystemExit, match='^error: .*x:2: '):
+    train_tokenizer.main([
+      '--jsonl', str(tmp_path / 'x'), '--vocab_size', '300',
+      '--out', str(tmp_path / 'out'),
+    ])  # fmt: skip

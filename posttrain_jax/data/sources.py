@@ -48,6 +48,7 @@ class JsonlSource:
   """JSON Lines files, read at byte offsets that are found once.
 
   num_bytes  of all records together
+  stamp      (path, size, time of change) of every file
   """
 
   def __init__(self, paths: str | Sequence[str]):
@@ -58,6 +59,8 @@ class JsonlSource:
         long to be a record, or there is no record at all.
     """
     self._files = json_lines.expand(paths)
+    stats = [(path, os.stat(path)) for path in self._files]
+    self.stamp = tuple((p, s.st_size, s.st_mtime_ns) for p, s in stats)
     spans = []  # (file, line, offset, size)
     for number, path in enumerate(self._files):
       spans.extend(
@@ -148,6 +151,8 @@ class TfdsSource:
 
   num_bytes  of all its records together, a slice's too
   """
+
+  stamp = None  # a data set does not say whether it has changed
 
   def __init__(self, name: str, split: str, data_dir: str | None = None):
     """`name`: a folder that a builder has written, or a registered dataset.

@@ -12,17 +12,12 @@ problems at its default difficulty, with the default `heldout_fraction`.
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any
 
-from posttrain_jax.data import formats, text_task
+from posttrain_jax.data import records, text_task
 from posttrain_jax.data.sources import JsonlSource
 from posttrain_jax.data.tokenizers import BPETokenizer, ByteTokenizer
 
 __all__ = ['file_texts', 'main', 'task_texts']
-
-TEXT_COLUMNS = sorted(
-  {name for names in formats.KINDS.values() for name in names}
-)
 
 
 def task_texts(name: str, num_problems: int, fraction: float) -> list[str]:
@@ -50,27 +45,23 @@ def task_texts(name: str, num_problems: int, fraction: float) -> list[str]:
   return [part for p in found for part in (p['prompt'], p['answer']) if part]
 
 
-def _strings(value: Any) -> Iterator[str]:
-  """Every text of a column: a string, or the contents of messages."""
-  if isinstance(value, str):
-    yield value
-  elif isinstance(value, list):
-    for message in value:
-      if isinstance(message, dict):
-        yield from _strings(message.get('content'))
-
-
 def file_texts(paths: str) -> Iterator[str]:
   """The texts of JSON Lines records, of the columns that training reads.
 
   Raises:
-    ValueError: no such file, or a line that is no JSON object.
+    ValueError: no such file, or a record that training would refuse.
   """
   source = JsonlSource(paths)
-  for index in range(len(source)):
-    columns = source[index].columns
-    for name in TEXT_COLUMNS:
-      yield from _strings(columns.get(name))
+  first = source[0]
+  kind = records.kind_of(first.columns, first.where)
+  for record in source:
+    columns = records.read(record.columns, kind, record.where)
+    for name in records.KINDS[kind]:
+      value = columns[name]
+      if isinstance(value, str):
+        yield value
+      elif isinstance(value, list):
+        yield from (message['content'] for message in value)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,10 +87,8 @@ def main(argv: list[str] | None = None) -> None:
       texts = task_texts(args.task, args.num_problems, args.heldout_fraction)
     else:
       raise ValueError(f'--task "{args.task}" is no text task: text:NAME')
-    if not texts:
-      raise ValueError(
-        f'no text to train on in columns {", ".join(TEXT_COLUMNS)}'
-      )
+    if not any(texts):
+      raise ValueError('no text to train on: all of it is empty')
     tokenizer = BPETokenizer.train(texts, args.vocab_size)
   except ValueError as error:
     sys.exit(f'error: {error}')

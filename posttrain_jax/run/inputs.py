@@ -27,6 +27,7 @@ SOURCES = ('task', 'jsonl', 'tfds')
 # Records of a file that are tokenised before a run begins.
 LOOKED_AT = 1000
 TOKENISED = 2**23  # bytes of a data set up to which all records are
+_REPORTS: dict[tuple, dict[str, Any]] = {}
 
 
 def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
@@ -170,14 +171,16 @@ def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
       f'{first.where}: {trainer.LABEL} with loss "{config.loss.name}" does not '
       f'train on kind "{kind}".{nearest(kind, trainer.records(config))}'
     )
-  report = pipeline.preflight(
-    source,
-    tokenizer,
+  choices = dict(
     max_length=data.max_length,
     overlong=data.overlong,
     limit=None if source.num_bytes <= TOKENISED else LOOKED_AT,
   )
-  _judge(report)
+  # The runs of a sweep read one file; what is found in it stays the same.
+  key = (source.stamp, config.tokenizer, tokenizer.vocab_size, str(choices))
+  if source.stamp is None or key not in _REPORTS:
+    _REPORTS[key] = pipeline.preflight(source, tokenizer, **choices)
+  _judge(_REPORTS[key])
   return source
 
 
