@@ -280,3 +280,18 @@ def test_any_line_is_read_or_refused(line):
     assert isinstance(json_lines.parse(line, 'f:1'), dict)
   except ValueError as error:
     assert str(error).startswith('f:1: ') and len(str(error)) < 400
+
+
+@pytest.mark.parametrize('content, message', [
+  ('', 'cannot be read: '), ('garbage', 'cannot be read: '),
+  ('[1]', 'cannot be read: '), ('{}', 'cannot be read: '),
+  ('{"name": "x", "version": "1.0.0"}', 'cannot be read: '),
+])  # fmt: skip
+def test_harmed_tfds_folders(content, message, tmp_path):
+  (tmp_path / 'dataset_info.json').write_text(content)
+  with pytest.raises(ValueError, match=message) as caught:
+    pipeline.TfdsSource(str(tmp_path), 'train')
+  assert str(tmp_path) in str(caught.value)
+  assert '\n' not in str(caught.value)
+  with pytest.raises(ValueError, match='cannot be read: Parsing'):
+    pipeline.TfdsSource('no such set', 'train')

@@ -146,6 +146,11 @@ def _tfds_folder(name: str, data_dir: str | None) -> str | None:
   return found[0] if found else None
 
 
+def _unreadable(name: str, error: Exception) -> ValueError:
+  told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+  return ValueError(f'dataset "{name}" cannot be read: {told}')
+
+
 class TfdsSource:
   """A split of a TFDS dataset in array_record files; no TensorFlow.
 
@@ -166,25 +171,37 @@ class TfdsSource:
     import tensorflow_datasets as tfds  # half a second, rarely needed
 
     folder = _tfds_folder(name, data_dir)
-    if folder is not None:
-      builder = tfds.builder_from_directory(folder)
-    else:
-      try:
+    try:
+      if folder is not None:
+        builder = tfds.builder_from_directory(folder)
+      else:
         builder = tfds.builder(
           name, data_dir=data_dir, file_format='array_record'
         )
-      except tfds.core.DatasetNotFoundError:
-        names = tfds.list_builders(with_community_datasets=False)
-        close = difflib.get_close_matches(name, names, n=3)
-        hint = f' Registered names near it: {", ".join(close)}' if close else ''
-        raise ValueError(
-          f'no TFDS dataset or folder "{name}", data_dir {data_dir}.{hint}'
-        ) from None
+    except tfds.core.DatasetNotFoundError:
+      names = tfds.list_builders(with_community_datasets=False)
+      close = difflib.get_close_matches(name, names, n=3)
+      hint = f' Registered names near it: {", ".join(close)}' if close else ''
+      raise ValueError(
+        f'no TFDS dataset or folder "{name}", data_dir {data_dir}.{hint}'
+      ) from None
+    except Exception as error:  # of many kinds, for a folder that is harmed
+      raise _unreadable(folder or name, error) from None
     base_split = split.split('[')[0]
+    if not builder.info.splits:
+      raise ValueError(
+        f'dataset "{name}" has no data in {builder.data_dir}: prepare it first'
+      )
     if base_split not in builder.info.splits:
       hint = nearest(base_split, builder.info.splits)
       raise ValueError(f'dataset "{name}" has no split "{split}".{hint}')
-    self._source = builder.as_data_source(split=split)
+    try:
+      self._source = builder.as_data_source(split=split)
+      size = len(self._source)
+    except Exception as error:
+      raise _unreadable(folder or name, error) from None
+    if not size:
+      raise ValueError(f'no records in dataset "{name}", split "{split}"')
     self.num_bytes = builder.info.splits[base_split].num_bytes
     self._name = f'{builder.info.full_name}/{split}'
 
