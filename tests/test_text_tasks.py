@@ -235,8 +235,9 @@ def test_host_step_feeds_rewards_in_place(chain_sum):
     )
     return jax.pure_callback(answers, shapes, prompt_ids, prompts)
 
-  def learn(state, prompts, prompt_mask, samples, rewards, key):
-    return state + 1, {'rewards': rewards, 'key': jax.random.key_data(key)}
+  def learn(state, lived, key):
+    key_data = jax.random.key_data(key)
+    return state + 1, {'rewards': lived.rewards, 'key': key_data}
 
   step = drivers.HostStep(generate, learn)
   driver = drivers.HostRL(step, chain_sum, BYTES, seed=0, prompts_per_step=3)
