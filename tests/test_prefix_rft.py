@@ -11,6 +11,7 @@ import recipe_runs
 import test_rl_hybrid as hand
 from test_tasks import quick_jit
 
+from posttrain_jax.core.types import Batch, TokenSignals
 from posttrain_jax.run import build
 from posttrain_jax.tasks import vocab
 from posttrain_jax.trainers import update
@@ -323,13 +324,16 @@ def test_forced_tokens_that_are_not_kept_have_no_gradient():
     seen['advantages'] = batch.advantages
     return batch.advantages, {}
 
-  batch = types.SimpleNamespace(
-    extras={'forced': forced}, advantages=jnp.full((2, 3), 3.0)
+  ids = jnp.ones((2, 3), jnp.int32)
+  batch = Batch(
+    tokens=ids,
+    mask=jnp.ones((2, 3)),
+    segment_ids=ids,
+    positions=ids,
+    advantages=jnp.full((2, 3), 3.0),
+    extras={'forced': forced},
   )
-  batch.replace = lambda advantages: types.SimpleNamespace(
-    advantages=advantages
-  )
-  signals = types.SimpleNamespace(entropy=entropy)
+  signals = TokenSignals(logps=jnp.zeros((2, 3)), entropy=entropy)
   loss = prefixes.make_loss(c, policy_loss)
   loss(signals, batch, jnp.ones((2, 3)))
   # Two of four forced tokens, over both rows; what comes after keeps it.
