@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import recipes
-from posttrain_jax import tasks
+from posttrain_jax import tasks, trainers
 from posttrain_jax.core import domain as kinds
 from posttrain_jax.core.resolve import hparams_of
 from posttrain_jax.rollout import guides
-from posttrain_jax.run import checks, domains
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import domains, values
 from posttrain_jax.run import tasks as run_tasks
 
-PARADIGMS = config_lib.PARADIGMS
+PARADIGMS = trainers.KINDS
 SPECS = [
   *(f'configs/{p}.py:recipe={r}' for p in PARADIGMS for r in recipes.rows(p)),
   *(f'configs/{p}.py:smoke' for p in PARADIGMS),
@@ -93,9 +93,9 @@ def put(config, key, value):
   config[leaf] = value
 
 
-def assert_refuses(config, key, old, values, check=checks.check):
-  """`check` names `key` for each of `values` in its place."""
-  for value in values:
+def assert_refuses(config, key, old, bad, check=values.check):
+  """`check` names `key` for each of the `bad` values in its place."""
+  for value in bad:
     put(config, key, value)
     with pytest.raises(ValueError) as caught:
       check(config)
@@ -113,8 +113,8 @@ def known():
 @pytest.mark.parametrize('spec', SPECS)
 def test_configs_and_recipes(spec, known):
   config = config_lib.load(spec)
-  checks.check(config)
-  for key, value, domain in list(checks.entries(config)):
+  values.check(config)
+  for key, value, domain in list(values.entries(config)):
     assert domain is not None, f'{key}={value!r} {HOW}'
     if (key, domain) not in known:
       known.add((key, domain))
@@ -124,7 +124,7 @@ def test_configs_and_recipes(spec, known):
 def test_the_quickstart_and_its_arms():
   arms = ('base', 'sft_start', 'grpo', 'more_sft')
   config = config_lib.load('configs/quickstart.py')
-  check = lambda config: checks.check_arms(config, arms)
+  check = lambda config: values.check_arms(config, arms)
   check(config)
   for key, value in (('seed', -1), ('eval.samples', 0.5), ('eval.batch', 0),
                      ('base.num_steps', 0), ('grpo.loss.clip_low', math.nan),
@@ -159,15 +159,15 @@ def functions():
 def test_every_function_of_every_room(paradigm, key, name):
   config = config_lib.load(f'configs/{paradigm}.py')
   config_lib.override(config, [(f'{key}.name', name)])
-  for path, value, domain in list(checks.entries(config)):
+  for path, value, domain in list(values.entries(config)):
     # A controller of a temperature, or of a share, has to be told its values.
     try:
       domain.check(path, value)
     except ValueError:
       assert path.startswith(('explore_controller.', 'prefix_controller.'))
       put(config, path, 0.9)
-  checks.check(config)
-  for path, value, domain in list(checks.entries(config)):
+  values.check(config)
+  for path, value, domain in list(values.entries(config)):
     if path.startswith(f'{key}.'):
       assert domain is not None, f'{path}={value!r} {HOW}'
       assert_refuses(config, path, value, outside(domain))
@@ -183,7 +183,7 @@ def test_every_guide(name):
     for bad in outside(domain):
       config.guides = ({'name': name, knob: bad},)
       with pytest.raises(ValueError, match=rf'guides\[0\]\.{knob}'):
-        checks.check(config)
+        values.check(config)
 
 
 @pytest.mark.parametrize('value', [5, 'abc', {'name': 'min_tokens'}])
@@ -191,11 +191,11 @@ def test_guides_are_a_list(value):
   config = config_lib.load('configs/sft.py')
   put(config, 'guides', value)
   with pytest.raises(ValueError, match='guides'):
-    checks.check(config)
+    values.check(config)
 
 
 def _check_task(config):
-  checks.check(config)
+  values.check(config)
   run_tasks.make_task(config.task)
 
 
@@ -204,7 +204,7 @@ def test_every_knob_of_every_task(name):
   """The table knows the types; the task itself, what sizes it can make."""
   config = config_lib.load(f'configs/sft.py:task={name}')
   _check_task(config)
-  for key, value, domain in list(checks.entries(config)):
+  for key, value, domain in list(values.entries(config)):
     if not key.startswith('task.') or key == 'task.name':
       continue
     assert domain is not None, f'{key}={value!r}: a knob of no known type'
@@ -222,8 +222,8 @@ def test_text_tasks():
      'completion_length': 0, 'workers': 2, 'timeout': 10.0,
      'knobs': {'min_terms': 2}}
   )  # fmt: skip
-  checks.check(config)
-  for key, value, domain in list(checks.entries(config)):
+  values.check(config)
+  for key, value, domain in list(values.entries(config)):
     if key.startswith('task.') and 'knobs' not in key:
       assert_refuses(config, key, value, outside(domain))
 
@@ -292,7 +292,7 @@ def test_what_recipes_mean_by_no_bound_stays():
   for key, value in (('loss.clip_high', 1e9), ('loss.clip_low', math.inf),
                      ('optimizer.max_grad_norm', math.inf)):  # fmt: skip
     put(config, key, value)
-  checks.check(config)
+  values.check(config)
 
 
 def test_the_first_end_is_not_above_the_second():
@@ -300,18 +300,18 @@ def test_the_first_end_is_not_above_the_second():
   config_lib.override(config, [('weights.name', 'threshold')])
   config.weights.low, config.weights.high = 0.7, 0.3
   with pytest.raises(ValueError, match=r'weights.low=0.7 is above'):
-    checks.check(config)
+    values.check(config)
 
 
 def test_scalar_arrays_are_numbers_and_traced_ones_pass():
   config = config_lib.load('configs/sft.py')
   put(config, 'optimizer.lr', jax.numpy.float32(-1))
   with pytest.raises(ValueError, match='optimizer.lr=-1.0'):
-    checks.check(config)
+    values.check(config)
 
   def traced(x):
     put(config, 'optimizer.lr', x)
-    checks.check(config)
+    values.check(config)
     return x
 
   jax.eval_shape(traced, 1.0)
@@ -325,13 +325,13 @@ def test_a_config_of_another_paradigm_is_told_what_it_lacks(paradigm):
     lacks = set(config_lib.load(f'configs/{paradigm}.py')) - set(config)
     if lacks:
       with pytest.raises(ValueError, match=f'start from configs/{paradigm}.py'):
-        checks.check(config)
+        values.check(config)
 
 
 def test_a_key_of_ones_own_is_at_least_finite():
   config = config_lib.load('configs/sft.py')
   config.mine = 3.0
-  checks.check(config)
+  values.check(config)
   config.mine = math.nan
   with pytest.raises(ValueError, match='mine=nan'):
-    checks.check(config)
+    values.check(config)

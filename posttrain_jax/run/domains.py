@@ -10,14 +10,14 @@ its field.
   KEYS['entropy_coef'] = FINITE
   PARTS['decoders/min_p.p'] = SHARE
 
-`run.checks` walks a config and asks. Where a recipe means "no clipping", inf
+`run.values` walks a config and asks. Where a recipe means "no clipping", inf
 and numbers such as 1e9 are inside.
 """
 
 import math
 from typing import Any
 
-from posttrain_jax import collect, tasks
+from posttrain_jax import collect, tasks, trainers
 from posttrain_jax.core.domain import (
   Anything,
   Flag,
@@ -29,11 +29,10 @@ from posttrain_jax.core.domain import (
   Word,
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
-from posttrain_jax.data import formats
+from posttrain_jax.data import formats, text_task
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs
 from posttrain_jax.tasks import conditioned
-from posttrain_jax.tasks import text as text_tasks
 from posttrain_jax.trainers import optim
 from posttrain_jax.trainers.rl import prefixes
 
@@ -62,7 +61,7 @@ AXIS = Whole(1, also=(-1,))
 TEXT, FLAG = Text(), Flag()
 
 KEYS = {
-  'paradigm': Word(config_lib.PARADIGMS),
+  'paradigm': Word(trainers.KINDS),
   'seed': SEED,
   'num_steps': ONE_OR_MORE,
   'steps_per_call': ONE_OR_MORE,
@@ -285,11 +284,11 @@ PARTS = {
   'supervised/prob_threshold.low': SHARE,
   'supervised/prompt_weight': Word(('linear', 'sqrt', 'none')),
   'supervised/wrong_reward': FINITE,
-  'token_rewards/alpha': NOT_NEGATIVE,
-  'token_rewards/boundaries': TEXT,
-  'token_rewards/episodes': ONE_OR_MORE,
-  'token_rewards/missing': NOT_NEGATIVE,
-  'token_rewards/separators': TEXT,
+  'tokens/alpha': NOT_NEGATIVE,
+  'tokens/boundaries': TEXT,
+  'tokens/episodes': ONE_OR_MORE,
+  'tokens/missing': NOT_NEGATIVE,
+  'tokens/separators': TEXT,
   'token_weights/boost': NOT_NEGATIVE,
   'token_weights/floor': SHARE,
   'token_weights/max_weight': Number(1, also=(math.inf,)),
@@ -321,7 +320,7 @@ def _knob(task: str, name: str) -> Any | None:
   narrows itself."""
   if not isinstance(task, str):
     return None  # it is refused as a name
-  if task.startswith(text_tasks.PREFIX):
+  if task.startswith(text_task.PREFIX):
     return TEXT_TASK.get(name)
   if name == 'weight':  # in a mixture
     return NOT_NEGATIVE

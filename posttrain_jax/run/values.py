@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import ml_collections
 
+from posttrain_jax import trainers
+from posttrain_jax.core import dtypes
 from posttrain_jax.core.domain import Number, concrete
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.rollout import guides
@@ -54,7 +56,7 @@ def check(config: Any) -> None:
   if 'paradigm' not in config:
     raise ValueError(
       'this config names no paradigm, so it describes no run: take one of '
-      + ', '.join(f'configs/{name}.py' for name in config_lib.PARADIGMS)
+      + ', '.join(f'configs/{name}.py' for name in trainers.KINDS)
     )
   domains.KEYS['paradigm'].check('paradigm', config.paradigm)
   _check_complete(config)
@@ -62,6 +64,8 @@ def check(config: Any) -> None:
   found = sorted(entries(config), key=lambda x: not x[0].endswith('.name'))
   for key, value, domain in found:
     _check_value(key, value, domain)
+  for name in ('dtype', 'param_dtype', 'cache_dtype'):
+    dtypes.check_available(config.model[name], f'model.{name}')
   _check_guides(config.guides)
   _check_order(config)
 
@@ -110,7 +114,7 @@ def _shipped(paradigm: str) -> tuple[str, ...]:
     key
     for key, item in config.items()
     if isinstance(item, ml_collections.ConfigDict)
-    and (key == 'task' or config_lib.is_part(config, key))
+    and config_lib.is_part(config, key)
   ]
   return tuple(
     '.'.join(path)
