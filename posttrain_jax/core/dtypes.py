@@ -22,19 +22,21 @@ def name(
 
   Args:
     dtype: a name, a type or a dtype.
-    valid: the names that are allowed.
+    valid: the names that are allowed; '' among them stands for itself.
     what: the argument, for the message.
 
   Raises:
     ValueError: another type, with the valid ones.
   """
+  if isinstance(dtype, str) and dtype == '' and '' in valid:
+    return ''
   try:
     found = jnp.dtype(dtype).name if dtype is not None else ''
   except TypeError:
     found = ''
-  if found not in valid:
+  if not found or found not in valid:
     shown = found or (dtype if isinstance(dtype, str) else repr(dtype))
-    raise ValueError(f'{what}="{shown}".{nearest(shown, valid)}')
+    raise ValueError(f'{what}="{shown}".{nearest(shown, filter(None, valid))}')
   return found
 
 

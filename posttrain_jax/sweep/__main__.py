@@ -27,7 +27,7 @@ import numpy as np
 from posttrain_jax import log
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.log import progress
-from posttrain_jax.run import accounting, build, loop, runtime
+from posttrain_jax.run import accounting, build, domains, loop, runtime
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import runner, settings
 
@@ -88,6 +88,8 @@ def parse(
   else:
     chosen = settings.grid(flags.sweep)
   seeds = range(flags.first_seed, flags.first_seed + flags.seeds)
+  for seed in (seeds[0], seeds[-1]):
+    domains.KEYS['seed'].check('seed', seed)
   found = settings.members(flags.config, items, chosen, seeds)
   for member in found:
     if member.seed == flags.first_seed:
