@@ -278,6 +278,13 @@ def test_messages():
   assert message('loss.dual_clip', 0.5, dual) == (
     'loss.dual_clip=0.5 is not 0 or a finite number > 1; nearest valid: 0'
   )
+  assert message('seed', 2**64, keys['seed']) == (
+    'seed=18446744073709551616 is not a whole number in 0..2**64-1; nearest '
+    'valid: 2**64-1'
+  )
+  assert message('entropy_coef', 10**400, keys['entropy_coef']) == (
+    'entropy_coef=inf is not a finite number'
+  )
   assert 'Did you mean "cosine"' in message(
     'optimizer.schedule', 'cosin', keys['optimizer.schedule']
   )

@@ -46,10 +46,18 @@ def _shown(value: Any) -> str:
 
 
 def _plain(x: float) -> str:
-  """1e-06, 0, 2**64: a bound as one would write it."""
-  if isinstance(x, int) and x > 10**6 and (x & (x - 1)) == 0:
-    return f'2**{x.bit_length() - 1}'
+  """1e-06, 0, 2**64-1: a bound as one would write it."""
+  if isinstance(x, int):
+    power = x.bit_length()
+    return f'2**{power}-1' if x > 10**6 and x == 2**power - 1 else str(x)
   return f'{x:g}'
+
+
+def _float(x: int) -> float:
+  try:
+    return float(x)
+  except OverflowError:
+    return INF if x > 0 else -INF
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +105,11 @@ class Number:
   def _inside(self, x: float) -> bool:
     low = x > self.low if self.above else x >= self.low
     high = x < self.high if self.below else x <= self.high
-    return math.isfinite(x) and low and high
+    return low and high and abs(x) < INF
 
   def _nearest(self, x: float) -> float | None:
     """The nearest valid number, where an interval has one."""
-    if math.isnan(x):
+    if x != x:  # nan
       return None
     close = min(max(x, self.low), self.high)  # the nearer end
     if self.whole and math.isfinite(close):
@@ -120,7 +128,9 @@ class Number:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if number and value in self.also:
       return
-    if isinstance(value, kind) and number and self._inside(value):
+    if number and isinstance(value, int) and not self.whole:
+      value = _float(value)
+    if number and isinstance(value, kind) and self._inside(value):
       return
     near = self._nearest(value) if number else None
     hint = '' if near is None else f'; nearest valid: {_plain(near)}'

@@ -6,6 +6,7 @@ from typing import Any
 
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax import token_weights
+from posttrain_jax.core import sharding
 from posttrain_jax.core.resolve import active, arrays_of, lookup, nearest
 from posttrain_jax.core.types import Example, PyTree
 from posttrain_jax.data.text_task import is_text
@@ -160,7 +161,7 @@ def _check_streams(config: Any, sizes: Any) -> None:
       'share_prompts=true and microbatch_rows to a multiple of the '
       f'{sizes.group_size} rows of a problem'
     )
-  mesh = dict(config.mesh)
+  mesh = sharding.axis_sizes(config.mesh)
   if any(mesh[axis] != 1 for axis in ('data', 'fsdp')):
     raise ValueError(
       f'token_buckets={sizes.token_buckets}: a stream of tokens cannot lie '
