@@ -49,14 +49,14 @@ def test_the_open_axis_takes_what_is_left(sizes, count):
 
 
 def test_meshes_that_cannot_be():
-  for sizes, message in (
+  for shape, message in (
     ((-1, -1, 1), 'at most one is -1'),
     ((0, 1, 1), 'sizes are positive'),
     ((16, 1, 1), 'needs 16 devices; there are 8'),
     ((3, -1, 1), '3 does not divide the 8 devices'),
   ):
     with pytest.raises(ValueError, match=message):
-      sharding.make_mesh(dict(zip(sharding.AXES, sizes)))
+      sharding.make_mesh(dict(zip(sharding.AXES, shape)))
   mesh = sharding.make_mesh(dict(data=2, fsdp=-1, tensor=1))
   assert dict(mesh.shape) == {'data': 2, 'fsdp': 4, 'tensor': 1}
 
