@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from posttrain_jax import quickstart, train
+from posttrain_jax import quickstart, show_data, train
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import make_train
 from posttrain_jax.sweep.__main__ import main as sweep
@@ -68,6 +68,15 @@ def test_other_commands_refuse(main, flags, told, capsys):
   assert main(['--config', *flags, '--dry_run']) == 2
   error = capsys.readouterr().err
   assert error.startswith('error: ') and told in error, error
+
+
+@pytest.mark.parametrize('flag', ['num', 'max_length'])
+@pytest.mark.parametrize('value', ['0', '-5'])
+def test_show_data_refuses(flag, value, tmp_path):
+  (tmp_path / 'x').write_text('{"prompt": "a", "completion": "b"}\n')
+  argv = ['--jsonl', str(tmp_path / 'x'), f'--{flag}', value]
+  with pytest.raises(SystemExit, match=f'--{flag}={value} is not a whole num'):
+    show_data.main(argv)
 
 
 def test_a_sweep_of_ones_own_looks_at_its_numbers():

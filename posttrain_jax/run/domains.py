@@ -32,6 +32,7 @@ from posttrain_jax.core.dtypes import CACHE, FLOATS
 from posttrain_jax.data import formats, text_task
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs
+from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import optim
 from posttrain_jax.trainers.rl import prefixes
@@ -44,6 +45,7 @@ NOT_NEGATIVE = Number(0)
 SHARE = Number(0, 1)
 SOME = Number(0, 1, above=True)  # a share that keeps something
 COUNT = Whole(0)
+AUTO_COUNT = Whole(0, words=(AUTO,))
 ONE_OR_MORE = Whole(1)
 # An upper bound; inf bounds nothing.
 BOUND = Number(0, also=(math.inf,))
@@ -77,13 +79,13 @@ KEYS = {
   'model.param_dtype': Word(FLOATS),
   'model.cache_dtype': Word(('', *CACHE)),
   'model.remat': FLAG,
-  'model.scan_layers': FLAG,
+  'model.scan_layers': Flag(words=(AUTO,)),
   'model.logit_chunk': COUNT,
   'model.attention_chunk': COUNT,
   'prompts_per_step': ONE_OR_MORE,
   'group_size': ONE_OR_MORE,
   'minibatch_rows': COUNT,
-  'microbatch_rows': COUNT,
+  'microbatch_rows': AUTO_COUNT,
   'updates_per_rollout': ONE_OR_MORE,
   'optimizer.name': Word(optim.OPTIMIZERS),
   'optimizer.lr': NOT_NEGATIVE,
@@ -122,9 +124,9 @@ KEYS = {
   'data.overlong': Word(formats.OVERLONG),
   'data.packing': FLAG,
   'max_new_tokens': COUNT,
-  'cache_stages': ONE_OR_MORE,
-  'slots': COUNT,
-  'token_buckets': ONE_OR_MORE,
+  'cache_stages': Whole(1, words=(AUTO,)),
+  'slots': AUTO_COUNT,
+  'token_buckets': Whole(1, words=(AUTO,)),
   'share_prompts': FLAG,
   'old_logps': Word(('sampler', 'learner')),
   'entropy_coef': FINITE,
@@ -341,7 +343,7 @@ def domain_of(config: Any, path: tuple[str, ...]) -> Any | None:
     return TEXT
   if path[0] == 'task':
     if 'knobs' in above:
-      return Anything('the task')
+      return None  # reasoning-gym's own; numbers have to be finite
     section = config
     for part in above:
       section = section[part]
