@@ -102,7 +102,7 @@ class Number:
     left, right = '(' if self.above else '[', ')' if self.below else ']'
     return f' in {left}{_plain(self.low)}, {_plain(self.high)}{right}'
 
-  def _inside(self, x: float) -> bool:
+  def _inside(self, x: Any) -> bool:
     low = x > self.low if self.above else x >= self.low
     high = x < self.high if self.below else x <= self.high
     return low and high and abs(x) < INF
