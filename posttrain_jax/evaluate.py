@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from posttrain_jax.evals import score
-from posttrain_jax.run import build, checkpoint, runtime
+from posttrain_jax.run import build, checkpoint, notes, runtime
 from posttrain_jax.run import config as config_lib
 
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = build.build(config)
     if not run.evaluators:
       raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
+    notes.tell(notes.positions(run))
     runtime.prepare()
     params = checkpoint.load_params(flags.checkpoint)
     scores = score.evaluate(run.evaluators, params, config.seed)

@@ -15,16 +15,16 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from posttrain_jax.core import dtypes
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.models import hf
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run import checkpoint, roles
 
-DTYPES = ('float32', 'bfloat16')
 TOKENIZER_FILES = (
   'tokenizer.json',
   'tokenizer_config.json',
@@ -74,10 +74,10 @@ def _write_generation(
   (out / GENERATION).write_text(json.dumps(content, indent=2) + '\n')
 
 
-def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
+def export(path: str | Path, out: str | Path, dtype: Any = '') -> list[str]:
   """Writes the model of a run or of one of its steps into the folder `out`.
 
-  dtype  of the written weights; '' keeps the stored one
+  dtype  of the written weights, by name or type; '' keeps the stored one
 
   Returns what a user should know: one line per thing written or left out.
 
@@ -86,6 +86,7 @@ def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
     ValueError: no checkpoint, not a run of train.py, or a model that no
       Hugging Face architecture computes.
   """
+  wanted = dtypes.name(dtype, ('', *dtypes.STORED))
   workdir, step = checkpoint.find(path)
   saved = checkpoint.load_config(workdir)
   if saved is None or 'resolved_model' not in saved:
@@ -95,8 +96,8 @@ def export(path: str | Path, out: str | Path, dtype: str = '') -> list[str]:
   report = []
   if params.pop('value_head', None) is not None:
     report.append('left out: the value head')
-  if dtype:
-    params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
+  if wanted:
+    params = jax.tree.map(lambda x: x.astype(wanted), params)
   name = saved['config']['tokenizer']
   tokenizer = tokenizers.load(name)
   # Runs before this was saved may have trained either.
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--out', required=True, help='a folder without weights')
   parser.add_argument(
-    '--dtype', choices=DTYPES, default='', help='default: as stored'
+    '--dtype', choices=dtypes.STORED, default='', help='default: as stored'
   )
   flags = parser.parse_args(argv)
   try:

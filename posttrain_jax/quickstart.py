@@ -21,7 +21,7 @@ from posttrain_jax import log, report
 from posttrain_jax.evals import score
 from posttrain_jax.evals.in_graph import Evaluator, divergence
 from posttrain_jax.log import progress
-from posttrain_jax.run import accounting, build, loop, runtime
+from posttrain_jax.run import accounting, build, loop, runtime, values
 from posttrain_jax.run.command import parse
 
 ARMS = ('base', 'sft_start', 'grpo', 'more_sft')
@@ -185,6 +185,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   argv = list(sys.argv[1:] if argv is None else argv)
   try:
     config, flags = parse(argv, __doc__, prog='posttrain_jax.quickstart')
+    values.check_arms(config, ARMS)
+    if config.eval.num_problems < 1:
+      raise ValueError(
+        'eval.num_problems=0 leaves nothing to compare the arms on; nearest '
+        'valid: 1'
+      )
     if flags.dry_run:
       print(config)
       return 0

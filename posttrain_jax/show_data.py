@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from posttrain_jax.core.domain import Whole
 from posttrain_jax.data import pipeline
 from posttrain_jax.data.tokenizers import Tokenizer, load
 
@@ -128,6 +129,8 @@ def main(argv: list[str] | None = None, console: Console | None = None) -> None:
   parser.add_argument('--num', type=int, default=3, help='rows to print')
   args = parser.parse_args(argv)
   try:
+    for flag in ('num', 'max_length'):
+      Whole(1).check(f'--{flag}', getattr(args, flag))
     if args.jsonl:
       records = pipeline.JsonlSource(args.jsonl)
     else:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain_jax.models import transformer
-from posttrain_jax.run import build, runtime
+from posttrain_jax.run import build, notes, runtime
 from posttrain_jax.run.command import parse
 from posttrain_jax.run.loop import Interrupted, train
 
@@ -27,6 +27,8 @@ def describe(config: Any) -> str:
   out += [f'  {name:22} {value:,}' for name, value in sizes.items()]
   if run.sizes.why:
     out.append(f'  auto                   {run.sizes.why}')
+  told = notes.notes(run)
+  out += ['', 'notes', *(f'  {line}' for line in told)] if told else []
   return '\n'.join(out)
 
 

@@ -244,7 +244,8 @@ def test_form():
     ({'puzzle': 'queens', 'size': 8}, 'size=8 is not in 1..7'),
     ({'backtracks': 11.0}, 'backtracks=11.0 is not in 0..10'),
     ({'shuffled': 1.5}, 'shuffled=1.5 is not in 0..1'),
-    ({'depth': 0}, 'depth=0 is below 1'),
+    ({'max_backtracks': -1}, 'max_backtracks=-1 is not in 0..99'),
+    ({'depth': 0}, 'depth=0 is not in 1..64'),
   ],
 )
 def test_bad_knobs_are_named(knobs, message):

@@ -30,11 +30,6 @@ def test_recipes_are_allowed(recipe):
 # ---- Rows beside a group.
 
 
-@pytest.mark.parametrize('key', ['demos_per_prompt', 'explore.per_prompt'])
-def test_counts_are_not_negative(key):
-  refused(f'{key}=-1 is below 0', 'grpo', (key, '-1'))
-
-
 @pytest.mark.parametrize('recipe', ['luffy', 'chord', 'chord_mu', 'carft'])
 def test_terms_on_demonstrations_need_some(recipe):
   refused(
@@ -55,11 +50,6 @@ def test_demonstrations_need_a_term():
 
 
 def test_shares_of_the_supervised_term():
-  refused(
-    'sft_loss.mix="both". Valid: add, convex',
-    'chord',
-    ('sft_loss.mix', 'both'),
-  )
   for coef in ('1.5', '-0.5'):
     refused(
       f'sft_loss.coef={coef} is a share (sft_loss.mix="convex") and must be '
@@ -121,11 +111,6 @@ def test_demonstrations_beside_rollouts_are_not_scored(key, name, array):
 
 def test_sampling_that_the_learner_does_not_see():
   refused('decoder "greedy" draws', 'grpo', ('decoder.name', 'greedy'))
-  refused(
-    'old_logps="learned". Did you mean "learner"?',
-    'grpo',
-    ('old_logps', 'learned'),
-  )
 
 
 @pytest.mark.parametrize(
@@ -146,11 +131,6 @@ def test_a_coefficient_is_fixed_or_steered(recipe, what, key, name):
 
 
 def test_where_a_kl_may_be():
-  refused(
-    'kl.place="rewards". Valid: loss, reward',
-    'grpo_kl',
-    ('kl.place', 'rewards'),
-  )
   for name in ('full_kl_reverse', 'kl_k3_corrected'):
     refused(
       f'kl.name="{name}": a KL in the reward is an estimate on the taken '
@@ -171,12 +151,6 @@ def test_the_reference_is_kept_where_something_reads_it():
 
 
 # ---- Flows and groups.
-
-
-def test_rewards_of_flows_are_positive():
-  for key, value in (('floor', '0.0'), ('temperature', '-1.0')):
-    with pytest.raises(ValueError, match=f'{key}={value}.*must be above 0'):
-      check('trajectory_balance', (f'log_reward.{key}', value))
 
 
 def test_flows_read_no_advantage():

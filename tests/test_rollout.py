@@ -155,6 +155,15 @@ LOGITS = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
     # -log p: 0.69, 1.20, 1.90, 3.00; entropy 1.14: the second is nearest.
     (decoders.typical, {'p': 0.25}, [0, 1, 0, 0]),
     (decoders.typical, {'p': 0.7}, [0.625, 0.375, 0, 0]),
+    # At and beyond the ends.
+    (decoders.top_k, {'k': -1}, [0.5, 0.3, 0.15, 0.05]),
+    (decoders.top_k, {'k': 0}, [0.5, 0.3, 0.15, 0.05]),
+    (decoders.top_k, {'k': 99}, [0.5, 0.3, 0.15, 0.05]),
+    (decoders.top_p, {'p': 0.0}, [1, 0, 0, 0]),
+    (decoders.top_p, {'p': 1.0}, [0.5, 0.3, 0.15, 0.05]),
+    (decoders.min_p, {'p': 0.0}, [0.5, 0.3, 0.15, 0.05]),
+    (decoders.min_p, {'p': 1.5}, [1, 0, 0, 0]),
+    (decoders.typical, {'p': 0.0}, [0, 1, 0, 0]),
   ],
 )
 def test_decoders_draw_from_what_they_report(decoder, hparams, support):
@@ -166,6 +175,14 @@ def test_decoders_draw_from_what_they_report(decoder, hparams, support):
   np.testing.assert_allclose(frequency, support, atol=0.03)
   expected = np.log(np.maximum(np.array(support), 1e-30))[np.asarray(tokens)]
   np.testing.assert_allclose(logps, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', [n for n in decoders.__all__ if n != 'greedy'])
+@pytest.mark.parametrize('temperature', [0.0, -1.0, float('nan')])
+def test_decoders_refuse_temperatures_that_divide_by_nothing(name, temperature):
+  keys = jax.random.split(jax.random.key(0), 1)
+  with pytest.raises(ValueError, match='is decoder "greedy"'):
+    getattr(decoders, name)(LOGITS, keys, temperature=temperature)
 
 
 def test_temperature_flattens():

@@ -149,7 +149,7 @@ def test_a_step_is_the_same_step(recipe, items):
 @pytest.mark.parametrize(
   'items, message',
   [
-    ([('token_buckets', '0')], 'token_buckets=0 is below 1'),
+    ([('token_buckets', '0')], 'token_buckets=0 is not'),
     (
       [('token_buckets', '2'), ('share_prompts', 'false')],
       'token_buckets=2 is of shared prompts',

@@ -96,7 +96,11 @@ def test_a_run_trains_on_them_and_is_judged_on_others(paradigm):
 @pytest.mark.parametrize(
   'spec, items, told',
   [
-    ('configs/sft.py:smoke', [('problems.count', '-1')], 'is below 0'),
+    (
+      'configs/sft.py:smoke',
+      [('problems.count', '-1')],
+      'problems.count=-1 is not',
+    ),
     (
       'configs/rl.py:smoke,task=text:chain_sum',
       [('problems.count', '8')],

@@ -126,10 +126,6 @@ def check(config: Any, wanted: tuple[str, ...], whom: str) -> None:
         f'collect.{key}="{part[key]}" is no model of this run.'
         + nearest(part[key], known[key])
       )
-  if 'keep' in part and part['keep'] not in KEEP[name]:
-    raise ValueError(
-      f'collect.keep="{part["keep"]}".' + nearest(part['keep'], KEEP[name])
-    )
   _check_sizes(config, name, part)
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from posttrain_jax import tasks
+from posttrain_jax.core.keys import seed_key
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data.tokenizers import TaskTokenizer
 from posttrain_jax.rollout import environments
@@ -52,6 +53,7 @@ class Problems:
       value = getattr(self, name)
       if not 1 <= value < 2**31:
         raise ValueError(f'{name}={value} is not in 1..2**31-1')
+    seed_key(self.seed)  # it refuses what is no seed
     if not 0 <= self.heldout_fraction < 1:
       raise ValueError(
         f'heldout_fraction={self.heldout_fraction} is not in [0, 1)'
@@ -86,7 +88,7 @@ def _text(tokens: np.ndarray, length: int) -> str:
 
 @functools.cache
 def _compiled(task: Any, fraction: float) -> Any:
-  """(seed, numbers [N], heldout) -> N examples, solutions and rewards."""
+  """(key, numbers [N], heldout) -> N examples, solutions and rewards."""
 
   def one(key: jax.Array, heldout: jax.Array):
     sample_key, solve_key = jax.random.split(key)
@@ -97,9 +99,9 @@ def _compiled(task: Any, fraction: float) -> Any:
     reward = task.verify(example, text.tokens, text.mask)['reward']
     return example, text, reward
 
-  def chunk(seed: jax.Array, numbers: jax.Array, heldout: jax.Array):
+  def chunk(key: jax.Array, numbers: jax.Array, heldout: jax.Array):
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    keys = fold(jax.random.key(seed), numbers)
+    keys = fold(key, numbers)
     return jax.vmap(one, in_axes=(0, None))(keys, heldout)
 
   return jax.jit(chunk)
@@ -119,13 +121,14 @@ def records(problems: Problems, split: str) -> Iterator[dict[str, str]]:
       f'task "{problems.task}" is played in turns: its transcripts hold an '
       "environment's answers, which text alone does not tell from the model's"
     )
+  key = seed_key(problems.seed)
   compute = _compiled(task, problems.heldout_fraction)
   count = getattr(problems, f'num_{split}')
   for start in range(0, count, CHUNK):
     # Whole chunks only: one shape, one compilation.
     numbers = np.arange(start, start + CHUNK) + SPLITS[split]
     example, text, reward = jax.device_get(
-      compute(problems.seed, numbers.astype(np.uint32), split == 'test')
+      compute(key, numbers.astype(np.uint32), split == 'test')
     )
     prompt_lengths = example.prompt_mask.sum(axis=1).astype(int)
     for i in range(min(CHUNK, count - start)):

@@ -20,7 +20,7 @@ def compiled(evaluator: Evaluator):
 
 def evaluation_key(seed: int) -> jax.Array:
   """The key of a run's evaluation problems: the same at every step."""
-  return jax.random.fold_in(jax.random.key(seed), keys.EVALUATION)
+  return jax.random.fold_in(keys.seed_key(seed), keys.EVALUATION)
 
 
 def evaluate(

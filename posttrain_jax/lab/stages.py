@@ -25,7 +25,7 @@ from flax import traverse_util
 from safetensors import flax as safetensors
 
 from posttrain_jax import log, sweep
-from posttrain_jax.core.keys import EVALUATION
+from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.log import progress
 from posttrain_jax.run import accounting
@@ -118,7 +118,7 @@ class Lab:
     self.commits: set[str] = set()
     self._bar = bar
     self._took: dict[Path, float] = {}
-    self._keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
+    self._keys = jnp.stack([seed_key(seed) for seed in self.seeds])
     self._programs: dict[str, sweep.Program] = {}
     self._probes: dict[Any, Callable] = {}
     self._mesh = sweep.seed_mesh(len(self.seeds))

@@ -6,6 +6,7 @@ The flags cover Llama, Qwen2, Qwen3 and what is built from the same blocks.
 import dataclasses
 import re
 
+from posttrain_jax.core import dtypes
 from posttrain_jax.core.resolve import nearest
 
 
@@ -40,6 +41,7 @@ class ModelConfig:
   sliding_window: int = 0  # tokens that attention sees; 0 = all
   full_layers: tuple[int, ...] = ()  # layers that see all, window or not
   value_head: bool = False  # a scalar per token, for PPO
+  # Types too are taken (jnp.bfloat16), and kept as names.
   dtype: str = 'float32'  # of activations and matrix products
   param_dtype: str = 'float32'  # of the stored weights
   cache_dtype: str = ''  # of keys and values while decoding; '' = dtype
@@ -56,18 +58,13 @@ class ModelConfig:
       )
     if self.head_dim % 2:
       raise ValueError(f'head_dim={self.head_dim} is odd: RoPE needs pairs')
-    for field in ('dtype', 'param_dtype'):
-      if getattr(self, field) not in ('float32', 'bfloat16', 'float64'):
-        raise ValueError(
-          f'{field}="{getattr(self, field)}".'
-          + nearest(getattr(self, field), ('float32', 'bfloat16', 'float64'))
-        )
-    stored = ('', 'float32', 'bfloat16', 'float64', 'int8')
-    if self.cache_dtype not in stored:
-      raise ValueError(
-        f'cache_dtype="{self.cache_dtype}".'
-        + nearest(self.cache_dtype, stored[1:])
-      )
+    for field, valid in (
+      ('dtype', dtypes.FLOATS),
+      ('param_dtype', dtypes.FLOATS),
+      ('cache_dtype', ('', *dtypes.CACHE)),
+    ):
+      named = dtypes.name(getattr(self, field), valid, field)
+      object.__setattr__(self, field, named)
     for field in ('logit_chunk', 'attention_chunk'):
       if getattr(self, field) < 0:
         raise ValueError(f'{field}={getattr(self, field)} is below 0')

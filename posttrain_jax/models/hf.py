@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import safetensors
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from posttrain_jax.core import trees
+from posttrain_jax.core import dtypes, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import read_config, read_json, to_json
@@ -199,13 +199,14 @@ def _listed(names: list[str]) -> str:
 def load(
   path: str | Path,
   *,
-  dtype: str = 'float32',
-  param_dtype: str = 'float32',
+  dtype: Any = 'float32',
+  param_dtype: Any = 'float32',
   place: Callable[[str, np.ndarray], Array] | None = None,
 ) -> tuple[ModelConfig, PyTree]:
   """Config and parameters of a Hugging Face folder.
 
-  dtype, param_dtype  as in ModelConfig; weights are cast to `param_dtype`
+  dtype, param_dtype  as in ModelConfig, or types (jnp.bfloat16); weights are
+         cast to `param_dtype`
   place  `place(path_name, host_array)` puts one parameter on devices, for
          instance under its sharding; default: the default device. Only one
          parameter (all layers of it) is on the host at a time.
@@ -216,6 +217,8 @@ def load(
       has another shape than config.json says: file and tensor are named.
   """
   folder = Path(path)
+  param_dtype = dtypes.name(param_dtype, what='param_dtype')
+  dtypes.check_available(param_dtype, 'param_dtype')
   config = read_config(folder, dtype=dtype, param_dtype=param_dtype)
   place = place or (lambda _, x: jnp.asarray(x, param_dtype))
   flat = {}

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from posttrain_jax.core import dtypes
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.models.config import ModelConfig, RopeScaling
 
@@ -202,7 +203,7 @@ def _rope(file: Path, values: dict, rope: dict) -> dict[str, Any]:
 
 
 def read_config(
-  path: str | Path, *, dtype: str = 'float32', param_dtype: str = 'float32'
+  path: str | Path, *, dtype: Any = 'float32', param_dtype: Any = 'float32'
 ) -> ModelConfig:
   """The ModelConfig of a folder's config.json, without reading weights.
 
@@ -211,6 +212,8 @@ def read_config(
     ValueError: an architecture or a value that we would compute wrongly, a
       missing key or a value of the wrong type; it names the file and key.
   """
+  dtype = dtypes.name(dtype)
+  param_dtype = dtypes.name(param_dtype, what='param_dtype')
   file = Path(path) / 'config.json'
   values = read_json(file)
   architecture = _architecture(file, values)
@@ -317,7 +320,7 @@ def _window_keys(config: ModelConfig) -> dict[str, Any]:
 
 def to_json(
   config: ModelConfig,
-  dtype: str,
+  dtype: Any,
   *,
   eos_id: int | Iterable[int] | None = None,
   pad_id: int | None = None,
@@ -340,7 +343,7 @@ def to_json(
   values = dict(
     architectures=[name],
     model_type=ARCHITECTURES[name].model_type,
-    torch_dtype=dtype,
+    torch_dtype=dtypes.name(dtype, (*dtypes.FLOATS, 'float16')),
     vocab_size=config.vocab_size,
     hidden_size=config.width,
     intermediate_size=config.mlp_dim,

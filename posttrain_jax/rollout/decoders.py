@@ -37,23 +37,46 @@ def _draw(scores: Array, keys: Array) -> Draw:
   return tokens, jnp.take_along_axis(log_probs, tokens[:, None], axis=1)[:, 0]
 
 
+def _divided(logits: Array, temperature: Array | float) -> Array:
+  """Logits over a temperature, which is refused where it is not above 0."""
+  traced = isinstance(temperature, jax.core.Tracer)
+  if not traced and not temperature > 0:
+    raise ValueError(
+      f'temperature={temperature} is not above 0; the most likely token alone '
+      'is decoder "greedy"'
+    )
+  return logits / temperature
+
+
 def _in_top_k(scores: Array, k: int) -> Array:
+  # As in transformers' and TRL's settings, 0 and -1 say "no limit".
+  size = scores.shape[-1]
+  kept = min(int(k), size) if k > 0 else size
   ranked = -jnp.sort(-scores, axis=-1)
-  last = min(int(k), scores.shape[-1]) - 1
-  return scores >= ranked[..., last][..., None]
+  return scores >= ranked[..., kept - 1][..., None]
+
+
+def _until(mass: Array, p: Array | float) -> Array:
+  """The first entries whose mass reaches p, at least one.
+
+  mass  [..., V] probabilities in the order in which tokens are taken
+  """
+  before = jnp.cumsum(mass, axis=-1) - mass
+  # Before the first there is 0, which is below the smallest number.
+  return before < jnp.maximum(p, jnp.finfo(mass.dtype).tiny)
 
 
 def _in_top_p(scores: Array, p: float) -> Array:
   ranked = -jnp.sort(-scores, axis=-1)
-  probs = jax.nn.softmax(ranked)
-  # A token stays while the mass before it is below p: the first always does.
-  inside = (jnp.cumsum(probs, axis=-1) - probs) < p
+  inside = _until(jax.nn.softmax(ranked), p)
   floor = jnp.min(jnp.where(inside, ranked, jnp.inf), axis=-1, keepdims=True)
   return scores >= floor
 
 
 def _in_min_p(scores: Array, p: float) -> Array:
-  return scores >= jnp.max(scores, axis=-1, keepdims=True) + jnp.log(p)
+  # Nothing is more likely than the most likely one: p above 1 keeps it alone.
+  limit = jnp.minimum(jnp.log(p), 0.0)
+  return scores >= jnp.max(scores, axis=-1, keepdims=True) + limit
 
 
 def _in_typical(scores: Array, p: float) -> Array:
@@ -63,8 +86,7 @@ def _in_typical(scores: Array, p: float) -> Array:
   entropy = jnp.sum(probs * surprise, axis=-1, keepdims=True)
   distance = jnp.where(probs > 0, jnp.abs(surprise - entropy), jnp.inf)
   order = jnp.argsort(distance, axis=-1)
-  mass = jnp.take_along_axis(probs, order, axis=-1)
-  inside = (jnp.cumsum(mass, axis=-1) - mass) < p
+  inside = _until(jnp.take_along_axis(probs, order, axis=-1), p)
   ranked = jnp.take_along_axis(distance, order, axis=-1)
   limit = jnp.max(jnp.where(inside, ranked, 0.0), axis=-1, keepdims=True)
   return distance <= limit
@@ -93,7 +115,7 @@ def _scores(
          differently, a token on the edge must not become impossible
   """
   del context
-  scores = logits / temperature
+  scores = _divided(logits, temperature)
   kept = _KEEPS[name](jax.lax.stop_gradient(scores), **hparams)
   if taken is not None:
     ids = jnp.arange(scores.shape[-1], dtype=taken.dtype)
@@ -149,13 +171,14 @@ def greedy(logits: Array, keys: Array) -> Draw:
 
 def sample(logits: Array, keys: Array, *, temperature: float = 1.0) -> Draw:
   """Draws from softmax(logits / temperature)."""
-  return _draw(logits / temperature, keys)
+  return _draw(_divided(logits, temperature), keys)
 
 
 def top_k(
   logits: Array, keys: Array, *, k: int = 50, temperature: float = 1.0
 ) -> Draw:
-  """Draws from the k most likely tokens (and those tied with the k-th).
+  """Draws from the k most likely tokens (and those tied with the k-th); from
+  all of them where k is below 1.
 
   Reference: Fan et al. (2018), https://arxiv.org/abs/1805.04833
   """
@@ -167,7 +190,8 @@ def top_k(
 def top_p(
   logits: Array, keys: Array, *, p: float = 0.95, temperature: float = 1.0
 ) -> Draw:
-  """Nucleus sampling: the fewest likely tokens whose mass reaches p.
+  """Nucleus sampling: the fewest likely tokens whose mass reaches p, at least
+  the most likely one.
 
   Reference: Holtzman et al. (2020), https://arxiv.org/abs/1904.09751
   """

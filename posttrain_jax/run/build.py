@@ -18,7 +18,7 @@ from posttrain_jax.evals.in_graph import Evaluator
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import guides
-from posttrain_jax.run import inputs, roles
+from posttrain_jax.run import inputs, roles, values
 from posttrain_jax.run.roles import Start
 from posttrain_jax.run.sizes import Sizes
 from posttrain_jax.run.sizes import resolve as resolve_sizes
@@ -67,10 +67,6 @@ class Run:
 
 def _check(config: Any) -> None:
   guides.names(config.guides)
-  if not 0 <= config.heldout_fraction < 1:
-    raise ValueError(
-      f'heldout_fraction={config.heldout_fraction} is not in [0, 1)'
-    )
   if config.condition.name != 'none' and config.tokenizer != 'task':
     raise ValueError(
       f'condition.name="{config.condition.name}" is for in-graph tasks, '
@@ -87,6 +83,7 @@ def build(config: Any) -> Run:
   Raises:
     ValueError: whatever in the config cannot work, before any compilation.
   """
+  values.check(config)
   kind = trainers.kind(config.paradigm)
   _check(config)
   kind.check(config)

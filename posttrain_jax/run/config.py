@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import importlib.util
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,7 @@ OPTIONAL = (
 )
 
 
-def _room(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
+def room_of(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
   """The room that `config.<key>.name` = `name` is a name of."""
   if key == 'loss':
     if config.paradigm not in trainers.KINDS:
@@ -53,6 +54,11 @@ def _room(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
     return trainers.kind(config.paradigm).loss_room(name)
   room = rooms.of_key(key)
   return rooms.load(room) if room else None
+
+
+def is_part(config: ConfigDict, key: str) -> bool:
+  """Whether `config.<key>` names a function, whose hyperparameters it has."""
+  return key in ('task', 'condition') or room_of(config, key) is not None
 
 
 def task_entry(name: str) -> dict[str, Any]:
@@ -76,7 +82,7 @@ def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
   kept = {k: config[key][k] for k in CALLERS if k in config[key]}
   if name == 'none' and key in OPTIONAL:
     return {'name': 'none', **kept}
-  entry = part(_room(config, key, name), name) | kept
+  entry = part(room_of(config, key, name), name) | kept
   if key == 'advantage' and has_critic(ConfigDict({key: entry})):
     entry['whiten'] = True  # of the critic's advantages, before the update
   return entry
@@ -122,9 +128,13 @@ def _parse(key: str, text: str, old: Any) -> Any:
     if old is None:  # a knob without a default: any literal, else text
       with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
-  except (KeyError, ValueError, SyntaxError) as error:
+  except (
+    KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError
+  ) as error:  # fmt: skip
+    one = isinstance(old, tuple | list) and isinstance(error, TypeError)
     raise ValueError(
       f'--config.{key}={text}: not a {type(old).__name__} (it is {old!r} now)'
+      + ('; a list of one is written (x,)' if one else '')
     ) from error
   return text
 
@@ -201,12 +211,9 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
     node: Any = config
     for name in filter(None, path):
       node = node.get(name) if isinstance(node, ConfigDict) else None
-    if leaf == 'name' and isinstance(node, ConfigDict) and top in node:
-      has_room = top in ('task', 'condition') or (
-        'paradigm' in node and _room(node, top) is not None
-      )
-      if has_room:
-        node[top] = ConfigDict(_entry(node, top, text))
+    there = isinstance(node, ConfigDict) and 'paradigm' in node and top in node
+    if leaf == 'name' and there and is_part(node, top):
+      node[top] = ConfigDict(_entry(node, top, text))
   for key, text in items:
     known = keys(config)
     if key not in known:
@@ -247,7 +254,10 @@ def load(spec: str, items: Sequence[tuple[str, str]] = ()) -> ConfigDict:
   module_spec.loader.exec_module(module)
   if not hasattr(module, 'get_config'):
     raise ValueError(f'{found} defines no get_config(arg)')
-  config = module.get_config(arg or None)
+  takes = inspect.signature(module.get_config).parameters
+  if arg and not takes:
+    raise ValueError(f'{found}: get_config() takes no argument, not "{arg}"')
+  config = module.get_config(arg or None) if takes else module.get_config()
   override(config, items)
   return config
 

@@ -88,10 +88,6 @@ def check(config: Any) -> None:
   kind = trainers.kind(config.paradigm)
   if 'data' in config:
     data = config.data
-    if data.source not in SOURCES:
-      raise ValueError(
-        f'unknown data.source "{data.source}".{nearest(data.source, SOURCES)}'
-      )
     if data.source == 'jsonl' and not data.path:
       raise ValueError('data.source="jsonl" needs data.path: a file or a glob')
     if data.source == 'tfds' and len(data.name.split(':')) != 2:

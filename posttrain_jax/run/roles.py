@@ -26,6 +26,7 @@ __all__ = [
   'make_model',
   'make_models',
   'model_fields',
+  'path_of',
   'read',
   'scorer',
 ]
@@ -91,7 +92,8 @@ def make_model(
   return found
 
 
-def _path(config: Any, role: str) -> str:
+def path_of(config: Any, role: str) -> str:
+  """Where a role's model is read from; '': it is not."""
   if role == 'policy':
     return config.init_from
   if role == 'ref':
@@ -113,7 +115,7 @@ def make_models(
   scanned = wanted.pop('scan_layers')
   models = {'policy': policy}
   for role in sorted(roles | {'ref'}):
-    path = _path(config, role)
+    path = path_of(config, role)
     models[role] = policy
     if path:
       read = dataclasses.replace(_read_model(path), **wanted)
@@ -140,7 +142,7 @@ def read(config: Any, models: dict[str, ModelConfig]) -> Start:
 
   models  the roles that the run holds, 'policy' among them
   """
-  paths = {role: _path(config, role) for role in models}
+  paths = {role: path_of(config, role) for role in models}
   return {
     role: _read_params(path, models[role])
     for role, path in paths.items()

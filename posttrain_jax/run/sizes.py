@@ -61,7 +61,7 @@ class Sizes:
 
 def _divides(name: str, part: int, whole: int, of: str) -> None:
   """Raises with the nearest valid sizes unless `part` divides `whole`."""
-  if part < 0 or (part > 0 and whole % part):
+  if whole % part:
     valid = [d for d in range(1, whole + 1) if whole % d == 0]
     near = sorted(valid, key=lambda d: abs(d - part))[:3]
     raise ValueError(
@@ -79,10 +79,6 @@ def resolve(config: Any, task: Any) -> Sizes:
     ValueError: sizes that do not divide, with the nearest that do, or
       micro-batches that would change the result.
   """
-  for key in ('prompts_per_step', 'group_size', 'num_steps', 'steps_per_call',
-              'updates_per_rollout'):  # fmt: skip
-    if config[key] < 1:
-      raise ValueError(f'{key}={config[key]} must be at least 1')
   kind = trainers.kind(config.paradigm)
   group = kind.rows_per_prompt(config)
   rows = config.prompts_per_step * group

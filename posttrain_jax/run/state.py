@@ -15,7 +15,7 @@ __all__ = ['abstract_state', 'initial_state', 'state_shardings']
 
 def initial_state(run: Run, mesh, config: Any) -> TrainState:
   """The state before step 0, laid out over the mesh."""
-  key = jax.random.fold_in(jax.random.key(config.seed), keys.START)
+  key = jax.random.fold_in(keys.seed_key(config.seed), keys.START)
   loaded = roles.read(config, run.models)
   models = roles.complete(loaded, run.models, key, roles.scorer(config))
   place = state_shardings(run, mesh)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 from posttrain_jax import tasks
 from posttrain_jax.core.resolve import active
 from posttrain_jax.data.text_task import TextTask
@@ -38,8 +36,6 @@ def training_task(config: Any, task: Any) -> Any:
   count = config.problems.count
   if not active(count):
     return task
-  if not isinstance(count, jax.core.Tracer) and count < 0:
-    raise ValueError(f'problems.count={count} is below 0; 0 = no end of them')
   if task is None or isinstance(task, TextTask) or from_file(config):
     raise ValueError(
       f'problems.count={count} is of in-graph tasks; a file and a task '

@@ -27,7 +27,7 @@ import numpy as np
 from posttrain_jax import log
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.log import progress
-from posttrain_jax.run import accounting, build, loop, runtime
+from posttrain_jax.run import accounting, build, domains, loop, notes, runtime
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import runner, settings
 
@@ -88,16 +88,21 @@ def parse(
   else:
     chosen = settings.grid(flags.sweep)
   seeds = range(flags.first_seed, flags.first_seed + flags.seeds)
+  for seed in (seeds[0], seeds[-1]):
+    domains.KEYS['seed'].check('seed', seed)
   found = settings.members(flags.config, items, chosen, seeds)
+  told = []
   for member in found:
     if member.seed == flags.first_seed:
-      _check(member)
+      told += _check(member)
+  notes.tell(told)
   return found, flags
 
 
-def _check(member: settings.Member) -> None:
+def _check(member: settings.Member) -> list[str]:
+  """The notes of a run that can work; the error of another names it."""
   try:
-    build.build(member.config)
+    return notes.notes(build.build(member.config))
   except ValueError as error:
     raise ValueError(f'{member.name}: {error}') from error
 

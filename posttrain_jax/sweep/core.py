@@ -34,7 +34,7 @@ def make_train(
   row i of it is `train` of row i alone up to rounding. RL decodes faster with
   `axis_name=rollout.runs.AXIS`.
 
-    key      `jax.random.key(seed)` gives the run of `config.seed=seed`
+    key      `core.keys.seed_key(seed)` gives the run of `config.seed=seed`
     hparams  {dotted config key: number, may be traced}, as
              {'optimizer.lr': 1e-3}
     params   {role: parameters} to start from; by default what the config says:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax import log
+from posttrain_jax.core.keys import seed_key
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
 from posttrain_jax.run import build, checkpoint, loop
@@ -157,7 +158,7 @@ class _Together:
       loop.check_continues(member.config, path)
     mesh = seed_mesh(len(group.members))
     self._program = Program(config, group.names, mesh)
-    self._keys = jnp.stack([jax.random.key(m.seed) for m in group.members])
+    self._keys = jnp.stack([seed_key(m.seed) for m in group.members])
     self._values = [
       jnp.asarray([_number(m.config, name) for m in group.members], jnp.float32)
       for name in group.names

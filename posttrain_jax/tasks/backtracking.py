@@ -81,7 +81,14 @@ class Task:
       f'backtracking: size={self.size} is not in {low}..{high} with '
       f'puzzle="{self.puzzle}"',
     )
-    base.check(self.depth >= 1, f'backtracking: depth={self.depth} is below 1')
+    base.check(
+      1 <= self.depth <= 64,
+      f'backtracking: depth={self.depth} is not in 1..64',
+    )
+    base.check(
+      0 <= self.max_backtracks <= 99,
+      f'backtracking: max_backtracks={self.max_backtracks} is not in 0..99',
+    )
     limits = {
       'partial': 1.0, 'backtracks': self.max_backtracks, 'direct': 1.0,
       'incorrect': 1.0, 'shuffled': 1.0,

@@ -83,6 +83,10 @@ class Task:
       f'sokoban: wall_density={self.wall_density} is not in 0..1',
     )
     base.check(
+      1 <= self.max_moves <= 999,
+      f'sokoban: max_moves={self.max_moves} is not in 1..999',
+    )
+    base.check(
       1 <= self.num_pushes <= self.max_moves,
       f'sokoban: num_pushes={self.num_pushes} is not in '
       f'1..max_moves={self.max_moves}',

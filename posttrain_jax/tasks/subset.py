@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.keys import seed_key
 from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, split
 from posttrain_jax.tasks.vocab import Text
@@ -48,7 +49,7 @@ class Subset:
 
   def problem(self, index: Array | int) -> Example:
     """Problem 0 <= index < count."""
-    key = jax.random.fold_in(jax.random.key(self.seed), index)
+    key = jax.random.fold_in(seed_key(self.seed), index)
     return split.sample(self.task, key, heldout=False, fraction=self.fraction)
 
   def sample(self, key: Array) -> Example:
@@ -59,5 +60,5 @@ class Subset:
     """The demonstration that belongs to the problem, whatever the key."""
     del key
     word = split.fingerprint(split.identity(self.task, example))
-    own = jax.random.fold_in(jax.random.key(self.seed), word)
+    own = jax.random.fold_in(seed_key(self.seed), word)
     return self.task.solve(example, own)

@@ -94,6 +94,12 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
       f'the teacher has {vocab["teacher"]} tokens, the student '
       f'{vocab["policy"]}: distillation compares the same vocabulary'
     )
+  k = config.loss.get('k', 0)
+  if k > vocab['policy']:
+    raise ValueError(
+      f'loss.k={k}: the model has only {vocab["policy"]} tokens; nearest '
+      f'valid: {vocab["policy"]}'
+    )
 
   def evaluate(params, state: TrainState, batch: Batch):
     signals = score(params, models['policy'], batch, entropy=True, logits=True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from posttrain_jax import collect
 from posttrain_jax.core import arrays as named
 from posttrain_jax.core import masked, sharding
+from posttrain_jax.core.keys import seed_key
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Batch, TrainState
 from posttrain_jax.models.config import ModelConfig
@@ -201,7 +202,7 @@ def make_step(
   """
 
   def on_batch(state: TrainState, batch: Batch):
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = jax.random.fold_in(seed_key(seed), state.step)
     return learn(state, batch, key)
 
   if collect is None:

@@ -76,14 +76,6 @@ def rows_beside(config: Any) -> int:
 
 def check(config: Any) -> None:
   """Raises ValueError for parts that would have no effect, or no rows."""
-  counts = {
-    'demos_per_prompt': config.demos_per_prompt,
-    'explore.per_prompt': config.explore.per_prompt,
-    'prefix.per_prompt': config.prefix.per_prompt,
-  }
-  for key, count in counts.items():
-    if count < 0:
-      raise ValueError(f'{key}={count} is below 0')
   users = joins_experts(config) or contrasts(config)
   if users and not with_experts(config):
     raise ValueError(
@@ -94,10 +86,6 @@ def check(config: Any) -> None:
     raise ValueError(
       f'demos_per_prompt={config.demos_per_prompt}, and nothing reads the '
       'demonstrations: set expert_loss.name, sft_loss.coef or contrastive.name'
-    )
-  if config.sft_loss.mix not in ('add', 'convex'):
-    raise ValueError(
-      f'sft_loss.mix="{config.sft_loss.mix}". Valid: add, convex'
     )
   if config.sft_loss.mix == 'convex' and not 0 <= config.sft_loss.coef <= 1:
     raise ValueError(

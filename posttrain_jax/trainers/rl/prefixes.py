@@ -21,7 +21,6 @@ import jax.numpy as jnp
 
 from posttrain_jax import rollout, token_weights
 from posttrain_jax.core import masked
-from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import (
   Array,
   Batch,
@@ -39,7 +38,6 @@ from posttrain_jax.trainers.shared import Shared
 
 __all__ = [
   'advantages',
-  'check',
   'check_task',
   'forced_lengths',
   'make_beginnings',
@@ -62,21 +60,6 @@ def used(config: Any) -> bool:
 def ranks(config: Any) -> bool:
   """Whether forced tokens of all rows of a minibatch are compared."""
   return used(config) and config.prefix.top_fraction < 1
-
-
-def check(config: Any) -> None:
-  """Raises ValueError for shares outside 0..1 and unknown baselines."""
-  if not used(config):
-    return
-  for key in ('high', 'top_fraction'):
-    share = config.prefix[key]
-    if not 0 < share <= 1:
-      raise ValueError(f'prefix.{key}={share} must be above 0, and at most 1')
-  baseline = config.prefix.baseline
-  if baseline not in BASELINES:
-    raise ValueError(
-      f'prefix.baseline="{baseline}".' + nearest(baseline, BASELINES)
-    )
 
 
 def check_task(config: Any, task: Any) -> None:
