@@ -3,12 +3,13 @@ r"""Distillation from a teacher that shares the student's vocabulary.
   python -m posttrain_jax.train --config configs/distill.py:recipe=gkd \
       --config.others.teacher=runs/teacher --config.init_from=runs/sft \
       --workdir runs/gkd
+  python -m posttrain_jax.train --config configs/sft.py:smoke --workdir runs/s
   python -m posttrain_jax.train --config configs/distill.py:smoke \
-      --workdir runs/s
+      --config.others.teacher=runs/s --workdir runs/d
 
 Arguments: recipe (a row of recipes.DISTILL), task (an in-graph task, or
-'text:NAME'), data ('task', 'jsonl' or 'tfds'), smoke. Without
-`others.teacher` the teacher is the student as it starts.
+'text:NAME'), data ('task', 'jsonl' or 'tfds'), smoke. `others.teacher` has to
+be given: a run's folder or a Hugging Face folder.
 """
 
 import ml_collections

@@ -20,6 +20,7 @@ import argparse
 import csv
 import dataclasses
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -27,13 +28,23 @@ from pathlib import Path
 
 from posttrain_jax.report.generated import filled
 
-__all__ = ['Paper', 'find', 'main', 'read', 'render', 'stages', 'summary']
+__all__ = [
+  'Paper',
+  'commands',
+  'find',
+  'main',
+  'read',
+  'render',
+  'stages',
+  'summary',
+]
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / 'papers.csv'
 PAGE = HERE / 'papers.md'
 INDEX = HERE / 'README.md'
 COMMAND = 'python experiments/papers.py --write'
+TRAIN = 'python -m posttrain_jax.train'
 
 STATUSES = {
   'measured': 'code, a config, and a committed result beside its claim',
@@ -158,6 +169,22 @@ def stages(paper: Paper) -> list[tuple[str, list[str]]]:
   return [(spec, flags) for spec, *flags in split]
 
 
+def commands(paper: Paper, workdir: str = 'runs') -> list[list[str]]:
+  """Arguments of `python -m posttrain_jax.train`, one list for each stage.
+
+  Stage N trains in WORKDIR/N. It starts from the stage before, unless its own
+  flags name the folder of one (as runs/N), as whatever model they say.
+  """
+  out = []
+  for number, (spec, flags) in enumerate(stages(paper), 1):
+    named = any('=runs/' in flag for flag in flags)
+    if number > 1 and not named:
+      flags = [*flags, f'--config.init_from=runs/{number - 1}']
+    flags = [flag.replace('=runs/', f'={workdir}/') for flag in flags]
+    out.append(['--config', spec, *flags, '--workdir', f'{workdir}/{number}'])
+  return out
+
+
 def find(papers: Iterable[Paper], text: str) -> list[Paper]:
   """Papers of which any column contains the text, whatever its case."""
   text = text.casefold()
@@ -235,10 +262,11 @@ def render(papers: list[Paper]) -> str:
     'there, not that a number of the paper was reached.',
     '',
     'Code is named from `posttrain_jax` on. Run a spec with `python -m '
-    'posttrain_jax.train --config SPEC --workdir runs/NAME`; of several, each '
-    'starts from the one before, with `--config.init_from=runs/NAME`, unless '
-    'it names the run that it reads (runs/1 is that of the first spec). A '
-    'paper is found by any word with `python experiments/papers.py find WORD`.',
+    'posttrain_jax.train --config SPEC --workdir runs/1`. Of several, the next '
+    'goes to `runs/2` and so on, and each starts from the one before, with '
+    '`--config.init_from=runs/1`, unless it names a folder itself. A paper is '
+    'found by any word with `python experiments/papers.py find WORD`, which '
+    'prints whole commands.',
     '',
     *_counts(papers),
   ]
@@ -286,7 +314,7 @@ def _show(paper: Paper) -> str:
   lines = [f'{paper.id} {paper.name} [{paper.status}] {paper.title}']
   lines += [f'    {paper.reading}']
   lines += [f'    code    {name}' for name in paper.code]
-  lines += [f'    run     {command}' for command in paper.config]
+  lines += [f'    run     {TRAIN} {shlex.join(c)}' for c in commands(paper)]
   lines += [f'    study   experiments/{paper.study}'] if paper.study else []
   lines += [f'    result  {paper.result}'] if paper.result else []
   return '\n'.join(lines)

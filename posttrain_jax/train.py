@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain_jax.models import transformer
-from posttrain_jax.run import build, notes, runtime
+from posttrain_jax.run import build, notes, roles, runtime
 from posttrain_jax.run.command import parse
 from posttrain_jax.run.loop import Interrupted, train
 
@@ -20,6 +20,7 @@ from posttrain_jax.run.loop import Interrupted, train
 def describe(config: Any) -> str:
   """The resolved config and sizes, as `--dry_run` prints them."""
   run = build.build(config)
+  roles.check(config)
   out = [str(config).rstrip(), '', 'resolved sizes']
   sizes = run.sizes.to_dict()
   sizes['parameters'] = transformer.param_count(run.model)

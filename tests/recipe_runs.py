@@ -11,7 +11,7 @@ import json
 import jax
 import numpy as np
 
-from posttrain_jax.run import build
+from posttrain_jax.run import build, roles
 from posttrain_jax.run import config as config_lib
 
 TINY = [
@@ -58,11 +58,12 @@ SIZES = [('prompts_per_step', '16'), ('minibatch_rows', '0')]
 
 
 def start_of(run):
-  """The warm parameters; a head starts fresh, a teacher has learnt more."""
+  """The warm parameters; a head starts fresh, and a model that has to be
+  another one (a teacher, a reference on clean rows) has learnt more."""
   fresh = build.transformer.init(jax.random.key(3), run.model)
   start = {'policy': {**fresh, **warm_start()[0]}}
-  if 'teacher' in run.models:
-    start['teacher'] = {**fresh, **warm_start(120)[0]}
+  for pair in roles.apart(run.config):
+    start[pair.other] = {**fresh, **warm_start(120)[0]}
   return start
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from posttrain_jax import train
 from posttrain_jax.log import files
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import roles
 
 ROOT = Path(__file__).parent.parent
 STEPS = 3
@@ -43,7 +45,7 @@ def _rows() -> list:
   for paper in papers.read():
     stages = papers.stages(paper)
     if stages:
-      found.setdefault(json.dumps(stages), (paper, stages))
+      found.setdefault(json.dumps(stages), paper)
   return list(found.values())
 
 
@@ -55,15 +57,31 @@ def run(spec: str, flags: list[str], workdir: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'paper, stages', _rows(), ids=lambda x: getattr(x, 'id', '')
-)
-def test_printed_commands_train(paper, stages, tmp_path, monkeypatch):
+@pytest.mark.parametrize('paper', _rows(), ids=lambda paper: paper.id)
+def test_printed_commands_train(paper, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   os.symlink(ROOT / 'configs', tmp_path / 'configs')
-  for number, (spec, flags) in enumerate(stages, start=1):
-    if number > 1 and not any('runs/' in flag for flag in flags):
-      flags = [*flags, f'--config.init_from=runs/{number - 1}']
-    found = run(spec, flags, Path(f'runs/{number}'))
+  for _, spec, *flags, _, workdir in _papers().commands(paper):
+    found = run(spec, flags, Path(workdir))
     losses = [row['loss'] for row in found if 'loss' in row]
     assert len(losses) == STEPS and np.isfinite(losses).all(), (spec, losses)
+
+
+@pytest.mark.parametrize('paper', _rows(), ids=lambda paper: paper.id)
+def test_no_command_starts_in_a_form_that_says_nothing(paper):
+  """Also where nothing is run: a model that a method needs is named."""
+  for _, spec, *flags, _, _ in _papers().commands(paper):
+    items, rest = config_lib.split_flags(flags)
+    assert not rest
+    roles.check(config_lib.load(spec, items))
+
+
+def test_stages_follow_each_other():
+  papers = _papers()
+  rows = {paper.id: paper for paper in papers.read()}
+  first, second = papers.commands(rows['151'])
+  assert first == ['--config', 'configs/sft.py:recipe=sft', '--workdir',
+                   'runs/1']  # fmt: skip
+  assert second[2:] == ['--config.ref.path=runs/1', '--workdir', 'runs/2']
+  _, dpo = papers.commands(rows['005'], 'there')
+  assert dpo[2:] == ['--config.init_from=there/1', '--workdir', 'there/2']

@@ -61,3 +61,16 @@ def test_what_a_step_costs_counts_rows_and_frozen_models():
   rows = accounting.forward_flops(run.model, 32, length)
   written = accounting.forward_flops(run.model, 16 * 8, length)
   assert cost == pytest.approx(3 * rows + rows + written)
+
+
+@pytest.mark.parametrize('name, more', [('bco', 1), ('kto', 2)])
+def test_what_is_scored_besides_is_counted(name, more):
+  def cost(recipe):
+    c = recipe_runs.load('preference', recipe, *recipe_runs.SIZES)
+    run = build.build(c)
+    row = accounting.forward_flops(run.model, run.sizes.rows,
+                                   run.sizes.row_tokens)  # fmt: skip
+    return accounting.step_flops(c, run.model, run.sizes, run.models) / row
+
+  gap = cost(name) - cost('apo_zero_unpaired')
+  assert gap == pytest.approx(more)

@@ -22,6 +22,8 @@ RUNS = {
     [('ref.refresh_every', '1'), ('ref.mixup', '0.5'),
      ('minibatch_rows', '8'), ('updates_per_rollout', '2')],
   ),
+  # The mean of all rewards so far is a part of the state.
+  'bco': ('configs/preference.py:recipe=bco,smoke', []),
   'gkd': ('configs/distill.py:smoke', []),
 }  # fmt: skip
 
@@ -41,35 +43,50 @@ def same(tree, other):
   jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+  """The folder of a run that a student can learn from."""
+  folder = tmp_path_factory.mktemp('teacher')
+  c = config_lib.load('configs/sft.py:smoke', [*FAST, ('num_steps', '1')])
+  loop.train(c, folder)
+  return str(folder)
+
+
 def losses(workdir):
   _, rows = log.read(workdir / 'metrics.jsonl')
   return [row['loss'] for row in rows if row['split'] == 'train']
 
 
 @pytest.mark.parametrize(
-  'name', ['spin', pytest.param('gkd', marks=pytest.mark.slow)]
+  'name', ['spin', 'bco', pytest.param('gkd', marks=pytest.mark.slow)]
 )
-def test_two_steps_and_two_more_are_four(name, tmp_path):
-  _, straight, _ = loop.train(load(name), tmp_path / 'straight')
-  loop.train(load(name, num_steps='2'), tmp_path / 'halves')
-  _, resumed, _ = loop.train(load(name), tmp_path / 'halves')
+def test_two_steps_and_two_more_are_four(name, tmp_path, request):
+  more = {}
+  if name == 'gkd':
+    more['others__teacher'] = request.getfixturevalue('teacher')
+  _, straight, _ = loop.train(load(name, **more), tmp_path / 'straight')
+  loop.train(load(name, num_steps='2', **more), tmp_path / 'halves')
+  _, resumed, _ = loop.train(load(name, **more), tmp_path / 'halves')
   same(straight, resumed)
   assert losses(tmp_path / 'halves') == losses(tmp_path / 'straight')
-  frozen = resumed.ref_params if name == 'spin' else resumed.others['teacher']
+  frozen = resumed.others['teacher'] if name == 'gkd' else resumed.ref_params
   assert frozen is not None
+  assert ('shift' in resumed.control) == (name == 'bco')
+  if name == 'bco':
+    assert resumed.control['shift']['count'] > 0
 
 
 @pytest.mark.slow
-def test_a_teacher_of_another_size(tmp_path):
+def test_a_teacher_of_another_size(tmp_path, teacher):
   sizes = [('model.preset', 'depth-1')]
   c = config_lib.load('configs/sft.py:smoke', FAST + sizes)
-  _, teacher, _ = loop.train(c, tmp_path / 'teacher')
+  _, taught, _ = loop.train(c, tmp_path / 'teacher')
   where = {'others__teacher': str(tmp_path / 'teacher')}
   run, state, _ = loop.train(load('gkd', **where), tmp_path / 'student')
-  same(state.others['teacher'], teacher.params)
+  same(state.others['teacher'], taught.params)
   assert run.models['teacher'].width == 32 and run.model.width == 64
   with pytest.raises(ValueError, match='others.teacher'):
-    loop.train(load('gkd'), tmp_path / 'student')
+    loop.train(load('gkd', others__teacher=teacher), tmp_path / 'student')
 
 
 def test_eight_devices_train_as_one(tmp_path):

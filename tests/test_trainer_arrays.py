@@ -238,16 +238,19 @@ def test_unpaired_rows_get_the_answer_of_the_next_row():
   np.testing.assert_array_equal(batch.extras['correct'], [1, 0, 1, 0])
   assert batch.extras['correct'].dtype == np.float32
   other = batch.extras['mismatched']
-  # The third row's answer is cut at the width; before padding there is none.
+  # The third row's answer is cut at the width; the last real row, before the
+  # padding, meets the first one's.
   np.testing.assert_array_equal(
     other.tokens,
-    [[11, 3, 0, 0, 0], [12, 13, 14, 4, 5], [15, 0, 0, 0, 0], [0] * 5],
+    [[11, 3, 0, 0, 0], [12, 13, 14, 4, 5], [15, 1, 2, 0, 0], [0] * 5],
   )
   np.testing.assert_array_equal(
-    other.mask, [[0, 1, 0, 0, 0], [0, 0, 0, 1, 1], [0] * 5, [0] * 5]
+    other.mask,
+    [[0, 1, 0, 0, 0], [0, 0, 0, 1, 1], [0, 1, 1, 0, 0], [0] * 5],
   )
   np.testing.assert_array_equal(
-    other.segment_ids, [[1, 1, 0, 0, 0], [1] * 5, [1, 0, 0, 0, 0], [0] * 5]
+    other.segment_ids,
+    [[1, 1, 0, 0, 0], [1] * 5, [1, 1, 1, 0, 0], [0] * 5],
   )
   np.testing.assert_array_equal(other.positions, [np.arange(5)] * 4)
 
@@ -258,6 +261,19 @@ def test_a_full_batch_goes_round():
   other = inputs.to_batch(raw).extras['mismatched']
   np.testing.assert_array_equal(other.tokens, [[11, 3, 0], [12, 13, 1]])
   np.testing.assert_array_equal(other.mask, [[0, 1, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize('real', [[1, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1]])
+def test_no_row_meets_its_own_answer(real):
+  raw = host_rows([[11, 1], [12, 2], [13, 3]], [1, 1, 1])
+  raw['mask'] = raw['mask'] * np.array(real, np.float32)[:, None]
+  raw['label'] = np.array([1, 0, 1])
+  other = inputs.to_batch(raw).extras['mismatched']
+  meets = other.mask.any(axis=1)
+  # A lone row meets nobody; of several each meets another one.
+  np.testing.assert_array_equal(meets, np.array(real) * (sum(real) > 1))
+  own = (other.tokens == raw['tokens']).all(axis=1)
+  assert not own[meets].any()
 
 
 def test_demonstrations_stay_as_they_are():

@@ -68,6 +68,7 @@ def prepared(params):
     'scores': batch.extras['scores'],
     'correct': jnp.array([1.0, 0, 1, 1, 0, 0, 0, 1]),
     'mismatched': batch_of(1),
+    'shift': jnp.full((ROWS,), 0.1),
   }
   ref = jnp.asarray(direct(params['ref'], batch), jnp.float32)
   return batch.replace(ref_logps=ref, extras=extras)
@@ -81,7 +82,7 @@ def close(a, b, tolerance=2e-5):
 
 
 @pytest.mark.parametrize(
-  'name, nll_coef', [('dpo', 0.0), ('orpo', 0.5), ('bco', 0.0)]
+  'name, nll_coef', [('dpo', 0.0), ('simpo', 0.5), ('bco', 0.0)]
 )
 def test_microbatches_change_nothing(name, nll_coef, params, state):
   config = config_of(preference_room, name, nll_coef)
@@ -141,6 +142,42 @@ def test_kto_compares_with_the_mismatched_answers(params, state):
   close(
     gradient(state.params, state, batch), gradient(state.params, state, empty)
   )
+
+
+def test_bco_shifts_by_the_mean_of_all_rewards(params, state):
+  config = config_of(preference_room, 'bco', beta=0.3)
+  carry = preference.controllers(config)['shift']
+  first, second = prepared(params), prepared(params)
+  # The second step's answers are others, and row 0 is padding there.
+  second = second.replace(mask=second.mask.at[0].set(0.0))
+  control, seen = carry.init(), []
+  for batch, slope in ((first, 1.0), (second, 2.0)):
+    batch = batch.replace(old_logps=batch.ref_logps + slope * batch.mask)
+    lengths = np.asarray(batch.mask.sum(axis=1))
+    seen += list(0.3 * slope * lengths[lengths > 0])
+    batch, control, metrics = carry.enter(control, batch)
+    np.testing.assert_allclose(batch.extras['shift'], np.mean(seen), rtol=1e-5)
+    np.testing.assert_allclose(
+      metrics['rewards/shift'], np.mean(seen), rtol=1e-5
+    )
+  assert int(control['count']) == len(seen)
+  assert len(seen) == 2 * 7 - 1  # one row is padding in both
+  for name in set(preference_room.__all__) - set(preference_room.RUNNING):
+    named = {'loss': {'name': name}}
+    assert preference.controllers(ml_collections.ConfigDict(named)) == {}
+
+
+def test_bco_learns_against_its_shift(params, state):
+  config = config_of(preference_room, 'bco', beta=0.3)
+  goal = preference.make_objective(config, MODELS)
+  batch = prepared(params)
+  gradient = quick_jit(update.make_gradient(goal, 0))
+  _, metrics = gradient(state.params, state, batch)
+  rho = (direct(params['policy'], batch) - batch.ref_logps).sum(axis=1)
+  sign = np.where(batch.extras['correct'] > 0, 1, -1)
+  live = np.asarray(batch.mask.any(axis=1))
+  losses = np.log1p(np.exp(-sign * (0.3 * rho - 0.1)))[live]
+  np.testing.assert_allclose(metrics['loss'], losses.mean(), rtol=1e-4)
 
 
 # ---- Reward models.

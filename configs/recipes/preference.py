@@ -1,8 +1,11 @@
 """Recipes on pairs and labels: `configs/preference.py:recipe=NAME`.
 
 Every `loss_type` of TRL's DPO, CPO and KTO trainers is a row of that name,
-with this project's defaults. Rows without a source of their own compare the
-best and the worst of the reference's answers, as an offline data set would.
+with this project's defaults: beta is 0.1 where papers take 0.05 (RSO, TR-DPO),
+0.01 (NCA, BCO, AOT, WPO) or 5 (Tulu 3). Rows without a source of their own
+compare the best and the worst of the reference's answers, as an offline data
+set would. `tests/recipe_forms_preference_*.py` holds each row to its source as
+a whole and says what differs.
 """
 
 from posttrain_jax import collect
@@ -47,11 +50,14 @@ PREFERENCE = {
   'ipo': _pairs('https://arxiv.org/abs/2310.12036', 'ipo'),
   'exo_pair': _pairs('https://arxiv.org/abs/2402.00856', 'exo_pair'),
   'nca_pair': _pairs('https://arxiv.org/abs/2402.05369', 'nca_pair'),
+  # Without the reward shift, as in TRL; `bco` has it.
   'bco_pair': _pairs('https://arxiv.org/abs/2404.04656', 'bco_pair'),
-  # The opponent is the last iterate.
+  # The opponent is the last iterate. beta is 1 / eta, so log-ratios are drawn
+  # to +-500; the loss is twice the authors', who average a pair's two squares.
   'sppo_hard': _pairs(
     'https://arxiv.org/abs/2405.00675',
     'sppo_hard',
+    loss=dict(beta=1e-3),
     collect=part(collect, 'best_vs_worst', sampler='ref'),
     ref=dict(refresh_every=50),
   ),
@@ -69,7 +75,8 @@ PREFERENCE = {
   },
   'wpo': _pairs('https://arxiv.org/abs/2406.11827', 'wpo', collect=_ONLINE),
   'ld_dpo': _pairs('https://arxiv.org/abs/2409.06411', 'ld_dpo'),
-  # DPO with cross-entropy on the chosen side.
+  # DPO with cross-entropy on the chosen side, a mean over the batch's tokens
+  # (the paper's is over each answer's own).
   'rpo': _pairs('https://arxiv.org/abs/2404.19733', 'dpo', nll_coef=1.0),
   # The reference follows the policy: at once now and then, or a share a step.
   'tr_dpo': _pairs(
@@ -80,16 +87,19 @@ PREFERENCE = {
     'dpo',
     ref=dict(refresh_every=1, mixup=0.6),
   ),
-  # Without a reference.
-  'orpo': _pairs('https://arxiv.org/abs/2403.07691', 'orpo', nll_coef=1.0),
+  # Without a reference. Cross-entropy on the chosen side is in these losses,
+  # a mean over each answer's tokens.
+  'orpo': _pairs('https://arxiv.org/abs/2403.07691', 'orpo'),
   'cpo': _pairs('https://arxiv.org/abs/2401.08417', 'cpo'),
   'simpo': _pairs('https://arxiv.org/abs/2405.14734', 'simpo'),
   'alphapo': _pairs('https://arxiv.org/abs/2501.03884', 'alphapo'),
   'aligned_sft': _pairs('https://arxiv.org/abs/2409.10571', 'aligned_sft'),
+  # One pair of the group, not all of them.
   'rrhf': _pairs('https://arxiv.org/abs/2304.05302', 'rrhf'),
   # Cross-entropy on the chosen side alone.
   'sft': _pairs('https://arxiv.org/abs/2305.18290', 'sft'),
-  # Scalar rewards in place of a ranking.
+  # Scalar rewards in place of a ranking; the paper's loss plus what makes it a
+  # square, which no parameter moves.
   'copg': _pairs('https://arxiv.org/abs/2406.19185', 'copg'),
   # Own answers of the policy as it learns.
   'online_dpo': _pairs(
@@ -111,6 +121,7 @@ PREFERENCE = {
   'apo_zero_unpaired': _unpaired(
     'https://arxiv.org/abs/2408.06266', 'apo_zero_unpaired'
   ),
+  # Its shift is the mean reward of all answers so far, kept with the state.
   'bco': _unpaired('https://arxiv.org/abs/2404.04656', 'bco'),
   # Reward models.
   'reward_model': _reward(

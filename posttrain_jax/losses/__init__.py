@@ -20,5 +20,7 @@ the caller has to supply.
 
 A room's `WHOLE_BATCH` names functions whose value for one row depends on the
 other rows of the call, `WHOLE_ROWS` those whose value for one token depends on
-the rest of its row.
+the rest of its row. `LEAST` says of how many rows a call of some
+functions must be, because they compare rows; `APART` which two models
+some functions compare, so that one model in both places makes no sense.
 """

@@ -32,6 +32,9 @@ HELPERS = ['value_pooled']
 
 WHOLE_BATCH = tuple(__all__)
 
+# Without another row there is no negative, and nothing is learnt.
+LEAST = dict.fromkeys(__all__, 2)
+
 RowLoss = tuple[Array, dict[str, Array]]
 
 

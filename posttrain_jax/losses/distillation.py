@@ -33,6 +33,9 @@ __all__ = [
   'top_k_teacher',
 ]
 
+# (role, other role, what the other one is): a model is its own distribution.
+APART = dict.fromkeys(__all__, ('policy', 'teacher', 'a model to learn from'))
+
 TokenLoss = tuple[Array, dict[str, Array]]
 
 # Stands for -inf where a difference of two of them would be NaN.

@@ -41,19 +41,35 @@ def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
   )
 
 
+def _next_answers(real: np.ndarray) -> np.ndarray:
+  """[R] the next row that has an answer, around the end; a lone one: itself.
+
+  real  [R] whether a row has an answer; others keep their own index
+  """
+  order = np.flatnonzero(real)
+  after = np.arange(real.size)
+  after[order] = np.roll(order, -1)
+  return after
+
+
 def _mismatched(rows: dict[str, np.ndarray]) -> Batch:
-  """Each prompt with the answer of the next row, cut at the row's width."""
+  """Each prompt with the answer of the next row, cut at the row's width.
+
+  A row that is alone with an answer has none to meet: its row here is empty.
+  """
   tokens, mask = rows['tokens'], rows['mask']
   width = tokens.shape[1]
   columns = np.arange(width)[None]
   counted = mask > 0
   starts = np.where(counted.any(1), counted.argmax(1), 0)[:, None]
   sizes = counted.sum(1)[:, None]
-  other_starts, other_sizes = np.roll(starts, -1, 0), np.roll(sizes, -1, 0)
+  after = _next_answers(counted.any(1))
   # Padding rows neither give nor take an answer.
-  other_sizes = np.where(sizes > 0, other_sizes, 0)
+  meets = (after != np.arange(after.size))[:, None]
+  other_starts = starts[after]
+  other_sizes = np.where(meets, sizes[after], 0)
   index = np.clip(columns - starts + other_starts, 0, width - 1)
-  answer = np.take_along_axis(np.roll(tokens, -1, 0), index, axis=1)
+  answer = np.take_along_axis(tokens[after], index, axis=1)
   inside = (columns >= starts) & (columns < starts + other_sizes)
   real = (columns < starts) | inside
   return Batch(

@@ -16,7 +16,7 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
-from posttrain_jax.run import build, checkpoint, drivers, inputs, notes
+from posttrain_jax.run import build, checkpoint, drivers, inputs, notes, roles
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.state import (
   abstract_state,
@@ -198,6 +198,7 @@ def train(
   """
   workdir = Path(workdir)
   run = build.build(config)
+  roles.check(config)
   check_continues(config, workdir)
   notes.tell(notes.notes(run))
   mesh = sharding.make_mesh(config.mesh)

@@ -2,26 +2,32 @@
 
 A run trains one model, 'policy'. Further roles are frozen: 'ref', and those of
 `config.others` ('teacher', 'base', ...). A role with a path is read from there;
-without one it is the policy as the run starts.
+without one it is the policy as the run starts. A method that compares two
+models refuses to start with the same one in both places (`apart`).
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import trainers
+from posttrain_jax import collect, trainers
 from posttrain_jax.core import trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
 from posttrain_jax.models.hf_config import read_config
 from posttrain_jax.run import auto, checkpoint
+from posttrain_jax.run import config as config_lib
 
 __all__ = [
+  'Apart',
   'Start',
+  'apart',
+  'check',
   'complete',
   'make_model',
   'make_models',
@@ -126,6 +132,77 @@ def make_models(
   return models
 
 
+class Apart(NamedTuple):
+  """Two roles of a run that one of its methods needs to be different models.
+
+  who    name of the method
+  first  a role, which may be the policy as the run starts
+  other  the role that is then another model
+  what   what that model is
+  """
+
+  who: str
+  first: str
+  other: str
+  what: str
+
+
+def apart(config: Any) -> tuple[Apart, ...]:
+  """What the methods of a config say of it: the `APART` of their rooms, and a
+  source whose rows another model writes."""
+  found = []
+  for key, entry in config.items():
+    name = entry.get('name') if hasattr(entry, 'get') else None
+    if isinstance(name, str):
+      room = config_lib.room_of(config, key, name)
+      named = getattr(room, 'APART', {})
+      found += [Apart(name, *named[name])] if name in named else []
+  if 'collect' in config:
+    who = f'collect.{config.collect.name}'
+    for role in sorted(collect.roles(config.collect) - {'ref'}):
+      found.append(Apart(who, 'policy', role, 'the model that writes rows'))
+  return tuple(found)
+
+
+def _refuse_same(needed: Sequence[Apart], models: Mapping[str, str]) -> None:
+  """Raises ValueError where two roles that have to differ are one model.
+
+  models  {role: what its model is called}; '' and no entry: the policy's start
+  """
+  start = models.get('policy', '')
+  for who, first, other, what in needed:
+    one, two = (models.get(role) or start for role in (first, other))
+    if one == two:
+      key = lambda role: 'ref.path' if role == 'ref' else f'others.{role}'
+      shown = 'the policy' if first == 'policy' else key(first)
+      same = f'"{two}"' if models.get(other) else 'that of the start'
+      raise ValueError(
+        f'"{who}" needs two models for {shown} and {key(other)}, and both are '
+        f'{same}: give --config.{key(other)}=RUN_OR_FOLDER, {what}'
+      )
+
+
+def check(config: Any) -> None:
+  """Raises ValueError for a role without a path where a method needs one.
+
+  Runs that are given their roles' parameters (a study's stages) are judged by
+  `complete` alone.
+  """
+  needed = apart(config)
+  named = {role for pair in needed for role in (pair.first, pair.other)}
+  paths = {role: _path(config, role) for role in {'policy', *named}}
+  _refuse_same(needed, paths)
+  role = scorer(config)
+  if role and not _path(config, role):
+    raise ValueError(_NO_SCORER.format(role=role, fault='is empty'))
+
+
+_NO_SCORER = (
+  'reward.model="{role}": others.{role} {fault}; give a reward model, a run of '
+  'configs/preference.py:recipe=reward_model'
+)
+
+
 def scorer(config: Any) -> str:
   """The role whose score is a run's reward; '' where no model judges."""
   return trainers.kind(config.paradigm).scorer(config)
@@ -155,6 +232,7 @@ def complete(
   models: dict[str, ModelConfig],
   key: Array,
   scorer: str = '',
+  needed: Sequence[Apart] = (),
 ) -> Start:
   """Fresh parameters of the policy and of each role in `loaded`, overlaid.
 
@@ -162,17 +240,17 @@ def complete(
   that the run does not hold are left out.
 
   scorer  role of a reward model, whose head has to be loaded
+  needed  roles that have to be different models
 
   Raises:
     ValueError: a loaded array has another shape than the model's; a reward
-      model is not there, or has no value head.
+      model is not there, or has no value head; a role is not there that has to
+      differ from the policy.
   """
   if scorer and 'value_head' not in loaded.get(scorer, {}):
     found = 'has no value head' if scorer in loaded else 'is empty'
-    raise ValueError(
-      f'reward.model="{scorer}": others.{scorer} {found}; give a reward model, '
-      'a run of configs/preference.py:recipe=reward_model'
-    )
+    raise ValueError(_NO_SCORER.format(role=scorer, fault=found))
+  _refuse_same(needed, {role: role for role in loaded if role != 'policy'})
   start = {}
   for role in {'policy': None, **loaded}:
     if role not in models:

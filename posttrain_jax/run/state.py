@@ -17,7 +17,9 @@ def initial_state(run: Run, mesh, config: Any) -> TrainState:
   """The state before step 0, laid out over the mesh."""
   key = jax.random.fold_in(keys.seed_key(config.seed), keys.START)
   loaded = roles.read(config, run.models)
-  models = roles.complete(loaded, run.models, key, roles.scorer(config))
+  models = roles.complete(
+    loaded, run.models, key, roles.scorer(config), roles.apart(config)
+  )
   place = state_shardings(run, mesh)
   return jax.jit(run.init, out_shardings=place)(models)
 

@@ -57,7 +57,8 @@ def make_train(
     at_start = jax.random.fold_in(key, START)
     given = loaded if params is None else params
     scorer = roles.scorer(config)
-    params = roles.complete(given, run.models, at_start, scorer)
+    needed = roles.apart(config)
+    params = roles.complete(given, run.models, at_start, scorer, needed)
     chunk = drivers.make_chunk(run.step, config.num_steps)
     steps_key = jax.random.fold_in(key, STEPS)
     return chunk(run.init(params), steps_key, jnp.int32(config.num_steps))
@@ -132,7 +133,8 @@ class Program:
     at_start = jax.random.fold_in(key, START)
     given = loaded if params is None else params
     scorer = roles.scorer(self.config)
-    params = roles.complete(given, self.run.models, at_start, scorer)
+    needed = roles.apart(self.config)
+    params = roles.complete(given, self.run.models, at_start, scorer, needed)
     return self._built(values).init(params)
 
   def _one_chunk(self, state, key, values, count):

@@ -59,6 +59,21 @@ __all__ = [
   'uniform',
 ]
 
+# Quantiles over rows say nothing of a lone one.
+LEAST = {'q_tuning': 2}
+
+# (role, other role, what the other one is): models that must differ, or all
+# tokens tie and the weights say nothing.
+APART = {
+  'rho1': ('policy', 'ref', 'a model trained on good data'),
+  'shad': (
+    'base',
+    'shuffled',
+    'the start after tuning with collect.shuffled=true',
+  ),
+  'token_cleaning': ('base', 'ref', 'the start after tuning on clean rows'),
+}
+
 # A token's weight depends on the other rows of the call (micro-batches change
 # it), or on the rest of its row (packed examples would mix), with any of its
 # hyperparameters.

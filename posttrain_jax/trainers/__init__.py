@@ -17,7 +17,8 @@ compares paradigms:
   scorer(config)                  the role whose score is the reward, or ''
   value_head(config)              whether the model has a scalar head
   rows_per_prompt(config)         rows of one problem or record
-  controllers(config)             {what: Controller} of numbers that move
+  controllers(config)             {what: Controller} of numbers that move, or
+                                  {what: step.Carry} of what is remembered
   forwards(config, sizes, roles)  passes of a step beside its updates
   counts(config, sizes)           what a step shows and compares, of a file
   make_step(setup)                `step.Setup` -> `step.Steps`

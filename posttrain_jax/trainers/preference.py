@@ -5,7 +5,6 @@ rejected one. A pair with an empty side is padding.
 """
 
 import inspect
-import typing
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -26,7 +25,7 @@ from posttrain_jax.core.types import (
 from posttrain_jax.losses import preference, reward_model
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.trainers import arrays, sft, step
+from posttrain_jax.trainers import arrays, running, sft, step
 from posttrain_jax.trainers.objective import (
   Objective,
   bind,
@@ -138,7 +137,25 @@ def check_sizes(config: Any, sizes: Any) -> None:
   step.refuse_split(sizes, parts)
 
 
-scorer, controllers, forwards = sft.scorer, sft.controllers, sft.forwards
+scorer = sft.scorer
+
+
+def forwards(
+  config: Any, sizes: Any, models: Any
+) -> list[tuple[float, str, int, int]]:
+  """Passes of a step beside its updates, as of `step.forwards`."""
+  # Besides: the rewards that a shift is the mean of, and other prompts' rows.
+  roles = ['policy'] * (config.loss.name in preference.RUNNING)
+  roles += ['policy', 'ref'] * (config.loss.name in preference.MISMATCHED)
+  more = [(1.0, role, sizes.rows, sizes.row_tokens) for role in roles]
+  return step.forwards(config, sizes, models) + more
+
+
+def controllers(config: Any) -> dict[str, step.Carry]:
+  """The running mean of implicit rewards, for the losses that shift by it."""
+  if config.loss.name not in preference.RUNNING:
+    return {}
+  return {'shift': running.mean_reward(config.loss.beta)}
 
 
 def roles(config: Any, needs: frozenset[str], given: tuple[str, ...]) -> set:
@@ -152,12 +169,6 @@ def _uses_reference(loss: Any) -> bool:
   parameters = inspect.signature(loss).parameters
   name = next(n for n in parameters if n.startswith('ref_'))
   return parameters[name].default is parameters[name].empty
-
-
-def _reads_mismatched(loss: Any) -> bool:
-  """Only KTO needs answers to other problems; others accept None."""
-  mismatched = inspect.signature(loss).parameters['mismatched']
-  return type(None) not in typing.get_args(mismatched.annotation)
 
 
 def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
@@ -177,7 +188,9 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
     wanted = wanted - set(STRENGTH) | {'scores'}
   if kind == 'unpaired':
     wanted.add('correct')
-    if _reads_mismatched(loss):
+    if config.loss.name in preference.RUNNING:
+      wanted.add('old_logps')
+    if config.loss.name in preference.MISMATCHED:
       wanted.add('mismatched')
   arrays.check(wanted, provided, config.loss.name)
   if kind != 'reward' and _uses_reference(loss):
@@ -210,7 +223,7 @@ def _extras(loss: Any, batch: Batch, signals: TokenSignals) -> dict[str, Array]:
       out[f'{prefix}_rewards'] = side(batch.extras['scores'], which)
     if f'{prefix}_collision' in names:
       doubled = 2.0 * jax.nn.log_softmax(signals.need('logits'))
-      collision = jnp.exp(jax.nn.logsumexp(doubled, axis=-1))
+      collision = jax.nn.logsumexp(doubled, axis=-1)
       out[f'{prefix}_collision'] = side(
         masked.select(jax.lax.stop_gradient(collision), batch.mask), which
       )
@@ -249,7 +262,8 @@ def _make_pairs(config: Any, model: ModelConfig) -> Objective:
       'logps/chosen': side(policy.logps, 0),
       'logps/rejected': side(policy.logps, 1),
     }
-    sums = {'preference': jnp.sum(jnp.where(live > 0, pair_loss, 0.0))}
+    # 0 on padding pairs already; an entry of a sorted loss is not about a row.
+    sums = {'preference': jnp.sum(pair_loss)}
     chosen = batch.mask.at[1::2].set(0.0)
     if active(config.nll_coef):
       sums['nll'] = -masked.sum(signals.logps, chosen)
@@ -280,18 +294,21 @@ def _frozen(
 
 def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
   loss = bind(preference, config.loss)
-  mismatches = _reads_mismatched(loss.func)
+  mismatches = config.loss.name in preference.MISMATCHED
+  shifts = config.loss.name in preference.RUNNING
   model = models['policy']
 
   def evaluate(params, state: TrainState, batch: Batch):
     signals = score(params, model, batch, entropy=True)
     other = batch.extras['mismatched'] if mismatches else None
+    given = {'delta': batch.extras['shift']} if shifts else {}
     row_loss, metrics = loss(
       _sequence(signals.logps, batch.mask),
       _sequence(batch.need('ref_logps'), batch.mask),
       _frozen(params, model, other),
       _frozen(state.ref_params, models['ref'], other),
       batch.extras['correct'],
+      **given,
     )
     live = jnp.any(batch.mask > 0, axis=1).astype(jnp.float32)
     is_chosen = live * metrics.pop('is_chosen')
@@ -359,6 +376,12 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
       f'nll_coef={config.nll_coef} is for losses on pairs, not '
       f'"{config.loss.name}"'
     )
+  if active(config.nll_coef) and config.loss.name in preference.OWN_NLL:
+    own = 'loss.nll_coef' if 'nll_coef' in config.loss else 'nll_coef=0'
+    raise ValueError(
+      f'nll_coef={config.nll_coef}: loss "{config.loss.name}" has '
+      f'cross-entropy on the chosen side in it already; take {own}'
+    )
   if kind == 'reward':
     return _make_reward_model(config, models['policy'])
   if kind == 'unpaired':
@@ -368,4 +391,5 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
 
 def make_step(setup: step.Setup) -> step.Steps:
   """The steps of a run."""
-  return step.on_rows(setup, make_objective(setup.config, setup.models))
+  objective = make_objective(setup.config, setup.models)
+  return step.on_rows(setup, objective, controllers(setup.config))

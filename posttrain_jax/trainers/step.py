@@ -19,6 +19,7 @@ from posttrain_jax.trainers import arrays
 from posttrain_jax.trainers.objective import Objective, bind
 
 __all__ = [
+  'Carry',
   'Setup',
   'Steps',
   'forwards',
@@ -33,6 +34,20 @@ __all__ = [
 ]
 
 Metrics = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Carry:
+  """What a method remembers from step to step; an entry of
+  `TrainState.control`.
+
+  init   () -> its state before the first step
+  enter  (state, prepared batch) -> (batch with what the objective reads of it,
+         the state after this step, {metric: scalar})
+  """
+
+  init: Callable[[], dict[str, Array]]
+  enter: Callable[[Any, Batch], tuple[Batch, dict[str, Array], Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +132,33 @@ def forwards(
   return passes
 
 
+def _refuse_few(sizes: Any, parts: list[tuple[Any, str]]) -> None:
+  asked = {
+    'prompts_per_step': sizes.rows,
+    'minibatch_rows': sizes.minibatch_rows,
+    'microbatch_rows': sizes.microbatch_rows,
+  }
+  for room, name in parts:
+    least = getattr(room, 'LEAST', {}).get(name, 1)
+    for key, rows in asked.items():
+      if rows < least:
+        raise ValueError(
+          f'{key}={getattr(sizes, key)}: "{name}" compares rows of different '
+          f'prompts and needs at least {least} of them at a time'
+        )
+
+
 def refuse_split(sizes: Any, parts: list[tuple[Any, str]]) -> None:
-  """Refuses micro-batches for functions that look at a whole minibatch.
+  """Refuses micro-batches for functions that look at a whole minibatch, and
+  batches too small for those that compare rows.
 
   parts  (room, name) of the functions that a run uses
 
   Raises:
-    ValueError: one of them is in its room's WHOLE_BATCH.
+    ValueError: one of them is in its room's WHOLE_BATCH, or needs more rows by
+      its room's LEAST.
   """
+  _refuse_few(sizes, parts)
   if sizes.microbatch_rows == sizes.minibatch_rows:
     return
   for room, name in parts:
@@ -170,11 +204,13 @@ def make_learn(
   update: Callable,
   prepare: Callable[[TrainState, Batch], Batch],
   refresh: Callable[[TrainState], TrainState],
+  carried: dict[str, Carry] | None = None,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
   """`learn(state, batch, key)`: everything of a step but making its rows.
 
   update   from `update.make_update`
   prepare  adds what frozen models say of the rows
+  carried  {what: Carry} of what the method remembers of earlier steps
   """
 
   def learn(state: TrainState, batch: Batch, key: Array):
@@ -182,9 +218,14 @@ def make_learn(
     seeds = jax.random.bits(seed_key, batch.mask.shape[:1])
     batch = batch.replace(extras={**batch.extras, 'seed': seeds})
     batch = sharding.rows(prepare(state, sharding.rows(batch)))
+    control, seen = dict(state.control), {}
+    for what, carry in (carried or {}).items():
+      batch, control[what], more = carry.enter(control[what], batch)
+      seen |= more
     state, metrics = update(state, batch, update_key)
-    return refresh(state), {
+    return refresh(state.replace(control=control)), {
       **metrics,
+      **seen,
       'num_tokens': masked.count(batch.mask),
     }
 
@@ -247,12 +288,20 @@ def _make_source(setup: Setup) -> Callable:
   return source
 
 
-def on_rows(setup: Setup, objective: Objective) -> Steps:
-  """The steps of a kind that is given its rows, or makes them by `collect`."""
+def on_rows(
+  setup: Setup,
+  objective: Objective,
+  carried: dict[str, Carry] | None = None,
+) -> Steps:
+  """The steps of a kind that is given its rows, or makes them by `collect`.
+
+  carried  {what: Carry} of what the method remembers of earlier steps
+  """
   source = None if setup.from_host else _make_source(setup)
   learn = make_learn(
     setup.make_update(objective),
     arrays.make_prepare(setup.needs, setup.provided, setup.models),
     setup.refresh,
+    carried,
   )
   return Steps(make_step(learn, source, setup.config.seed), source, learn)

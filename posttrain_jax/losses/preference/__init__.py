@@ -22,13 +22,17 @@ gradient are 0. `copg` also takes scalar rewards, and `bradley_terry`, which is
                        desirable, **hparams)
 
   mismatched  answers of other prompts (the batch's completions moved on by one
-              row); only `kto` reads them, the others take None
+              row), for those of `MISMATCHED`; the others take None
   desirable   [B] 1 or 0
   metrics     'reward' [B]; 'rewards/chosen' and 'rewards/rejected', the same
               on a row's own side and 0 on the other; 'is_chosen', the side
 
 `WHOLE_BATCH` names those whose loss of one row depends on the other rows of
-the call, so that splitting a batch changes it.
+the call, so that splitting a batch changes it; `LEAST` says how many rows (two
+a pair) some of them need at a time. Of the unpaired ones `RUNNING` names
+those that take a running mean of the implicit rewards as `delta`, `MISMATCHED`
+those that read answers to other prompts. `OWN_NLL` names those that have
+cross-entropy on the chosen side in them already.
 
 TRL's names of losses are names here. Its CPO forms of `hinge` and `ipo` are
 these with references of 0 and an NLL term.
@@ -115,4 +119,13 @@ __all__ = [
 
 UNPAIRED = ('apo_zero_unpaired', 'bco', 'kto')
 
+RUNNING = ('bco',)
+
+MISMATCHED = ('kto',)
+
+OWN_NLL = ('aligned_sft', 'cpo', 'orpo', 'rrhf', 'sft', 'slic')
+
 WHOLE_BATCH = ('aot', 'aot_unpaired', 'kto', 'sft')
+
+# A sample of one answer or pair has no distribution, and no other prompt.
+LEAST = {'aot': 4, 'aot_unpaired': 4, 'kto': 2}

@@ -97,18 +97,18 @@ def bco(
   mismatched: SequenceSignals | None,
   ref_mismatched: SequenceSignals | None,
   desirable: Array,
+  delta: Array | float = 0.0,
   *,
   beta: float = 0.1,
-  delta: float = 0.0,
 ) -> PairLoss:
   """Binary classifier optimisation: is this answer a desirable one?
 
   desirable:   -log sigmoid(r - delta)
   undesirable: -log sigmoid(delta - r),  r = beta * log pi / ref
 
-  `delta`, the paper's reward shift, is the running mean of the rewards of all
-  answers seen so far; the metric 'reward', averaged over the rows that are not
-  padding, is what a caller adds to it. The mismatched answers are not read.
+  `delta` ([] or [B], detached), the paper's reward shift, is the running mean
+  of the rewards of all answers seen so far, this batch's among them; a caller
+  keeps it from step to step. The mismatched answers are not read.
 
   Reference: Jung et al. (2024), https://arxiv.org/abs/2404.04656
   """
@@ -116,7 +116,6 @@ def bco(
   live = answers.length > 0
   reward = beta * ratio(answers, ref_answers, live)
   side = desirable != 0
-  # A caller may pass a running mean that still carries a gradient.
   gap = reward - jax.lax.stop_gradient(delta)
   loss = -jax.nn.log_sigmoid(jnp.where(side, 1.0, -1.0) * gap)
   return _finish(loss, reward, live, side)

@@ -118,13 +118,12 @@ def check(config: Any) -> None:
 
 
 def check_sizes(config: Any, sizes: Any) -> None:
-  """Raises ValueError for micro-batches and streams of tokens that cannot
-  work."""
+  """Raises ValueError for batches, micro-batches and streams of tokens that
+  cannot work."""
   _check_rollout(sizes)
   _check_streams(config, sizes)
-  if sizes.microbatch_rows == sizes.minibatch_rows:
-    return
-  if prefixes.ranks(config):
+  is_split = sizes.microbatch_rows != sizes.minibatch_rows
+  if is_split and prefixes.ranks(config):
     raise ValueError(
       f'microbatch_rows={sizes.microbatch_rows}: prefix.top_fraction='
       f'{config.prefix.top_fraction} compares the given tokens of all '
