@@ -78,13 +78,13 @@ def test_two_steps_and_two_more_are_four(name, tmp_path, request):
 
 @pytest.mark.slow
 def test_a_teacher_of_another_size(tmp_path, teacher):
-  sizes = [('model.preset', 'depth-1')]
+  sizes = [('model.preset', 'depth-2')]
   c = config_lib.load('configs/sft.py:smoke', FAST + sizes)
   _, taught, _ = loop.train(c, tmp_path / 'teacher')
   where = {'others__teacher': str(tmp_path / 'teacher')}
   run, state, _ = loop.train(load('gkd', **where), tmp_path / 'student')
   same(state.others['teacher'], taught.params)
-  assert run.models['teacher'].width == 32 and run.model.width == 64
+  assert run.models['teacher'].width == 64 and run.model.width == 32
   with pytest.raises(ValueError, match='others.teacher'):
     loop.train(load('gkd', others__teacher=teacher), tmp_path / 'student')
 
