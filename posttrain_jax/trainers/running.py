@@ -23,7 +23,9 @@ def mean_reward(beta: Array | float) -> Carry:
   zero = lambda: jnp.zeros((), jnp.float32)
 
   def enter(before: dict[str, Array], batch: Batch) -> Any:
-    gaps = masked.select(batch.old_logps - batch.ref_logps, batch.mask)
+    gaps = masked.select(
+      batch.need('old_logps') - batch.need('ref_logps'), batch.mask
+    )
     rewards = beta * jnp.sum(gaps, axis=1)
     live = jnp.any(batch.mask > 0, axis=1)
     count = before['count'] + jnp.sum(live)

@@ -218,7 +218,8 @@ def make_learn(
     seeds = jax.random.bits(seed_key, batch.mask.shape[:1])
     batch = batch.replace(extras={**batch.extras, 'seed': seeds})
     batch = sharding.rows(prepare(state, sharding.rows(batch)))
-    control, seen = dict(state.control), {}
+    control = dict(state.control)
+    seen: Metrics = {}
     for what, carry in (carried or {}).items():
       batch, control[what], more = carry.enter(control[what], batch)
       seen |= more
