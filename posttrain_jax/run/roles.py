@@ -190,10 +190,10 @@ def check(config: Any) -> None:
   """
   needed = apart(config)
   named = {role for pair in needed for role in (pair.first, pair.other)}
-  paths = {role: _path(config, role) for role in {'policy', *named}}
+  paths = {role: path_of(config, role) for role in {'policy', *named}}
   _refuse_same(needed, paths)
   role = scorer(config)
-  if role and not _path(config, role):
+  if role and not path_of(config, role):
     raise ValueError(_NO_SCORER.format(role=role, fault='is empty'))
 
 
