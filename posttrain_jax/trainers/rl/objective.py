@@ -243,6 +243,16 @@ def _prefixed(prefix: str, metrics: dict[str, Array], mask: Array) -> dict:
   return with_mask(named, mask)
 
 
+def _averages(config: Any, terms: list[str]) -> dict[str, Callable]:
+  """{term: its reduction}."""
+  averages: dict[str, Callable] = dict.fromkeys(
+    terms, bind(reduce, config.reduce)
+  )
+  if config.entropy_over == 'all':
+    averages['entropy'] = reduce.token_mean
+  return averages
+
+
 def make_objective(
   config: Any,
   models: dict[str, ModelConfig],
@@ -266,10 +276,8 @@ def make_objective(
   """
   model = models['policy']
   temperature = decoders.view(config.decoder, guide)
-  terms, usual = _terms_of(config), bind(reduce, config.reduce)
-  averages: dict[str, Callable] = dict.fromkeys(terms, usual)
-  if config.entropy_over == 'all':
-    averages['entropy'] = reduce.token_mean
+  terms = _terms_of(config)
+  averages = _averages(config, terms)
   beside = _make_guests(config, eos_id)
   masks = _make_masks(config, terms, beside)
   own_terms, read = _make_own_terms(config, models, eos_id, terms, guide)
