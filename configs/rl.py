@@ -49,6 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.kl = ml_collections.ConfigDict(rows.KL)  # to the reference
   c.value_loss = ml_collections.ConfigDict(rows.VALUE_LOSS)  # with gae only
   c.entropy_coef = 0.0
+  c.entropy_over = 'own'  # or 'all': every row of the policy's term, by tokens
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
   c.reward = ml_collections.ConfigDict(rows.REWARD)
   c.others = ml_collections.ConfigDict()  # frozen models: {role: folder}

@@ -39,17 +39,19 @@ TOKEN = [
   'last_token_rewards',
   'progress_rewards',
   'segment_rewards',
+  'whitened_returns',
 ]
 
-# What a config may name: a critic's `gae` too.
-SELECTABLE = (*__all__, 'gae')
+# What a config may name: some that score tokens, too.
+SELECTABLE = (*__all__, 'gae', 'whitened_returns')
 # Each completion by itself: a group of one is enough.
-ALONE = ('gae', 'raw', 'signed')
+ALONE = ('gae', 'raw', 'signed', 'whitened_returns')
 # An advantage depends on the other prompts of the call.
 WHOLE_BATCH = (
   'batch_whitened',
   'group_centered_batch_scaled',
   'group_centered_batch_whitened',
+  'whitened_returns',
 )
 
 Array = jax.Array
@@ -137,10 +139,10 @@ def signed(rewards: Array, *, threshold: float = 0.5) -> Array:
 def batch_whitened(
   rewards: Array, *, epsilon: float = 1e-8, ddof: float = 1.0
 ) -> Array:
-  """REINFORCE++: zero mean and unit variance over the whole batch.
+  """Zero mean and unit variance over the whole batch, as in REINFORCE++.
 
-  Completions weigh the same here. To weigh each by its tokens, repeat `raw`
-  over them and apply `masked.whiten`.
+  Completions weigh the same here; in `whitened_returns`, as published, tokens
+  do.
 
   Args:
     epsilon: added to the variance.
@@ -156,7 +158,8 @@ def batch_whitened(
 def group_centered_batch_whitened(
   rewards: Array, *, epsilon: float = 1e-8, ddof: float = 1.0
 ) -> Array:
-  """REINFORCE++-baseline: `group_centered`, over its own spread in the batch.
+  """`group_centered` over its own spread in the batch, as in
+  REINFORCE++-baseline, but of completions, not of tokens.
 
   Args:
     epsilon: added to the variance.
@@ -290,6 +293,22 @@ def discounted_returns(
     token_rewards, jnp.zeros_like(token_rewards), mask, gamma=gamma, lam=1.0
   )
   return advantages
+
+
+def whitened_returns(
+  token_rewards: Array, mask: Array, *, gamma: float = 1.0
+) -> Array:
+  """REINFORCE++: `discounted_returns`, whitened over all counted tokens.
+
+  A token weighs as much as another, so a long completion weighs more than in
+  `batch_whitened`. With rewards that are centred in their groups it is
+  REINFORCE++-baseline.
+
+  Reference: Hu et al. (2025), https://arxiv.org/abs/2501.03262; verl's
+  `compute_reinforce_plus_plus_outcome_advantage`
+  """
+  returns = discounted_returns(token_rewards, mask, gamma=gamma)
+  return masked.whiten(returns, mask)
 
 
 def last_token_rewards(rewards: Array, mask: Array) -> Array:

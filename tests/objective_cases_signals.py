@@ -79,7 +79,7 @@ def call_token(name, names, hparams, x):
   return {'out': out}
 
 
-def token_case(name, *names, **hparams):
+def token_case(name, *names, traits=('needs_whole_rows',), **hparams):
   second = getattr(rest, name)
   return Case(
     room='advantages',
@@ -89,7 +89,7 @@ def token_case(name, *names, **hparams):
     axes={key: TOKEN_AXES[key] for key in names},
     out='BT',
     twin=lambda x, frozen: second(*(x[key] for key in names), **hparams),
-    traits=frozenset({'needs_whole_rows'}),
+    traits=frozenset(traits),
   )
 
 
@@ -206,6 +206,13 @@ CASES = [
   ),
   token_case('gae', 'token_rewards', 'values', 'mask', gamma=0.9, lam=0.7),
   token_case('discounted_returns', 'token_rewards', 'mask', gamma=0.9),
+  token_case(
+    'whitened_returns',
+    'token_rewards',
+    'mask',
+    traits=(ROW, BATCH, SCALE),
+    gamma=0.9,
+  ),
   token_case('last_token_rewards', 'rewards', 'mask'),
   token_case('segment_rewards', 'segments', 'ends', 'mask'),
   weight_case('uniform'),

@@ -235,6 +235,18 @@ def discounted_returns(rewards, mask, gamma):
   return out
 
 
+def whitened_returns(rewards, mask, gamma):
+  """Each token's return against those of all tokens, one by one."""
+  returns = discounted_returns(rewards, mask, gamma)
+  every = [returns[b, t] for b, t in zip(*np.nonzero(mask))]
+  mean = sum(every) / len(every)
+  variance = sum((x - mean) ** 2 for x in every) / (len(every) - 1)
+  out = np.zeros(mask.shape)
+  for b, t in zip(*np.nonzero(mask)):
+    out[b, t] = (returns[b, t] - mean) / np.sqrt(variance + 1e-8)
+  return out
+
+
 def last_token_rewards(rewards, mask):
   out = np.zeros(mask.shape)
   for b in range(len(mask)):

@@ -245,6 +245,16 @@ def test_discounted_returns_hand_computed():
   np.testing.assert_allclose(ours, [[3.0, 0.0, 4.0, 4.0]], rtol=1e-6)
 
 
+def test_whitened_returns_hand_computed():
+  rewards = jnp.array([[1.0, 5.0, 2.0], [0.0, 0.0, 0.0]])
+  mask = jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+  # Returns 3, 2 and 0: a mean of 5/3 and a variance of 7/3 over tokens.
+  ours = advantages.whitened_returns(rewards, mask)
+  scale = 1 / math.sqrt(7 / 3 + 1e-8)
+  expected = [[4 / 3 * scale, 0, scale / 3], [0, -5 / 3 * scale, 0]]
+  np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
 def test_last_token_rewards():
   mask = jnp.array([[0.0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 0, 0]])
   ours = advantages.last_token_rewards(jnp.array([3.0, 5.0, 7.0]), mask)

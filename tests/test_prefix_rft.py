@@ -292,11 +292,9 @@ def test_the_objective_by_hand(share):
   best = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
   best = np.where(advantage < 0, np.maximum(best, 3.0 * advantage), best)
   hand.close(x.sums['policy'], -(best * x.mask).sum())
-  # All tokens of all rows count; the entropy's are the own ones.
-  assert x.counts['policy'] == x.mask.sum()
-  own = (np.asarray(x.batch.extras['kind']) == 0)[:, None] * x.mask
-  assert x.counts['entropy'] == own.sum()
-  hand.close(x.sums['entropy'], (x.entropy * own).sum())
+  # All tokens of all rows count, for the entropy too.
+  assert x.counts['policy'] == x.counts['entropy'] == x.mask.sum()
+  hand.close(x.sums['entropy'], (x.entropy * x.mask).sum())
   values, mask = x.seen['prefix/ratio']
   hand.close((values * mask)[x.forced > 0], 1.0)
 

@@ -6,7 +6,7 @@ import pytest
 import recipe_runs
 
 from configs import recipes
-from posttrain_jax.run import build
+from posttrain_jax.run import build, values
 from posttrain_jax.trainers.rl import checks, objective
 
 GAE = [('advantage.name', 'gae')]
@@ -130,6 +130,14 @@ def test_a_coefficient_is_fixed_or_steered(recipe, what, key, name):
   )
 
 
+def test_no_answers_are_cold_where_none_explore():
+  refused(
+    'explore.cooling=0.5 is a share of explore.coef, and no answers explore',
+    'grpo',
+    ('explore.cooling', '0.5'),
+  )
+
+
 def test_where_a_kl_may_be():
   for name in ('full_kl_reverse', 'kl_k3_corrected'):
     refused(
@@ -197,8 +205,24 @@ def test_answers_of_one_problem_are_compared():
     'gflowvlm_var_tb',
     one,
   )
+  refused(
+    f'group_size=1: advantage "whitened_returns" {needs}',
+    'reinforce_plus_plus_baseline',
+    one,
+  )
   for alone in ('ppo', 'topr', 'srft', 'trajectory_balance'):
     check(alone, one)
+  check('reinforce_plus_plus', one)
+
+
+def test_words_have_a_domain():
+  for recipe, key, word in (
+    ('reinforce_plus_plus', 'advantage.baseline', 'grup'),
+    ('luffy', 'entropy_over', 'al'),
+  ):
+    config = recipe_runs.load('rl', recipe, (key, word))
+    with pytest.raises(ValueError, match=f'{key}="{word}" is unknown. Did you'):
+      values.check(config)
 
 
 def test_advantages_of_demonstrations():
@@ -214,6 +238,17 @@ def test_advantages_of_demonstrations():
     *GAE,
   )
   check('luffy', *GAE, ('expert_advantage.name', 'group_centered'))
+  for name in ('gae', 'whitened_returns'):
+    refused(
+      f'expert_advantage.name="{name}" scores tokens, not demonstrations',
+      'luffy',
+      ('expert_advantage.name', name),
+    )
+  refused(
+    'expert_loss: advantage "whitened_returns" gives demonstrations no',
+    'luffy',
+    ('advantage.name', 'whitened_returns'),
+  )
 
 
 # ---- What only in-graph tasks give, and what micro-batches would cut.

@@ -221,9 +221,9 @@ def test_luffy_by_hand():
   assert ratio[own[:, 0]].max() > 3.0  # nothing is clipped
   token = -advantage * np.where(expert, p / (p + 0.1), ratio) * x.mask
   close(x.sums['policy'], token.sum() / TOTAL)
-  # Divided by all rows; the entropy is that of own rows.
-  assert x.counts['policy'] == 12 and x.counts['entropy'] == 9
-  close(x.sums['entropy'], (x.entropy * own).sum() / TOTAL)
+  # Divided by all rows; the entropy is a mean over all of their tokens.
+  assert x.counts['policy'] == 12 and x.counts['entropy'] == x.mask.sum()
+  close(x.sums['entropy'], (x.entropy * x.mask).sum())
   close([x.coefs['policy'], x.coefs['entropy']], [1.0, -0.001])
   values, mask = x.metrics['expert/ratio']
   close(values * mask, p * expert * x.mask)
@@ -294,6 +294,9 @@ def test_aepo_by_hand():
   assert x.counts['explore'] == made.sum() > 0
   close(x.sums['explore'], -(x.logps * explore * real).sum())
   close([x.coefs['policy'], x.coefs['explore']], [1.0, 0.1])
+  # Half as much while these answers are colder than the policy's own.
+  cold = x.state.replace(control={'explore': {'value': jnp.float32(0.8)}})
+  close(x.goal.coef(cold, 'explore'), 0.05)
   metrics = learnt('aepo')[3]
   close(metrics['explore/frac_rows_kept'], 2 / 6)
   close(metrics['rewards/explore/mean'], EXPLORE.mean())
@@ -376,8 +379,11 @@ def test_rows_without_kinds_are_own():
   np.testing.assert_array_equal(guests.mask_of(batch, 'expert'), 0.0)
 
 
-def test_useful_answers_are_right_and_not_safe():
+def test_useful_answers_are_better_than_their_group():
   own = jnp.array([[1.0, 1], [1, 1], [0, 0], [0, 0.5]])
-  more = jnp.array([[1.0, 1], [1, 0], [1, 1], [0.5, 0.6]])
-  kept = guests.useful(own, more, 0.5)
+  more = jnp.array([[1.0, 1], [1, 0], [1, 1], [0.3, 0.6]])
+  kept = guests.useful(own, more)
   np.testing.assert_array_equal(kept, [[0, 0], [1, 0], [1, 1], [0, 1]])
+  # (0.6 - 0.35) over a spread of 0.265
+  kept = guests.useful(own, more, 0.95)
+  np.testing.assert_array_equal(kept[3], [0, 0])

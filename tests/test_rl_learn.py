@@ -190,11 +190,11 @@ def test_other_estimates_in_the_reward(name):
 
 
 def test_kl_in_the_reward_of_tokens_with_the_coefficient_of_a_controller():
-  whiten = ('advantage.whiten', 'false')
+  plain = ('advantage.whiten', 'false'), ('advantage.whiten_rewards', 'false')
   chosen = dict(coef=0.5)
-  state, after, batch, metrics = learnt('ppo_adaptive_kl', whiten, **chosen)
-  d = gap('ppo_adaptive_kl', whiten, **chosen)
-  model = run_of('ppo_adaptive_kl', whiten).model
+  state, after, batch, metrics = learnt('ppo_adaptive_kl', *plain, **chosen)
+  d = gap('ppo_adaptive_kl', *plain, **chosen)
+  model = run_of('ppo_adaptive_kl', *plain).model
   values = said(model, state.params, batch)['values']
   close(batch.old_values, values)
   expected = np.zeros(values.shape)
@@ -207,7 +207,7 @@ def test_kl_in_the_reward_of_tokens_with_the_coefficient_of_a_controller():
       expected[row, t], ahead = later, values[row, t]
   close(batch.advantages, expected, 1e-3)
   close(batch.returns, expected + values, 1e-3)
-  assert set(outcome('ppo_adaptive_kl', whiten).sums) == {'policy', 'value'}
+  assert set(outcome('ppo_adaptive_kl', *plain).sums) == {'policy', 'value'}
   # It was 0.5 in this step, and the KL moves it for the next one.
   kl = d.sum() / batch.mask.sum()
   close([metrics['control/kl'], metrics['kl']], [0.5, kl])

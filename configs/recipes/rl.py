@@ -31,7 +31,8 @@ VALUE_LOSS = dict(part(value, 'clipped_value'), coef=0.1)
 # A coefficient of 0 leaves the term out; mix 'convex' makes it a share, and
 # the policy's term has the rest.
 SFT_LOSS = dict(part(supervised, 'nll'), coef=0.0, mix='add')
-EXPLORE = dict(per_prompt=0, coef=0.0)
+# `cooling` of `coef` counts where these answers are colder than the own ones.
+EXPLORE = dict(per_prompt=0, coef=0.0, cooling=1.0)
 # Answers that begin with a part of a demonstration: between what the controller
 # says and `high` of it. `top_fraction` of these tokens learn; `baseline` is
 # that of the tokens after them.
@@ -58,27 +59,50 @@ def _row(
 
 
 def _ppo(
-  reference: str, value_coef: float = VALUE_LOSS['coef'], **keys
+  reference: str,
+  value_coef: float = VALUE_LOSS['coef'],
+  whiten_rewards: bool = False,
+  average: str = 'token_mean',
+  **keys,
 ) -> dict:
   """A critic and GAE."""
   return dict(
     reference=reference,
-    advantage=dict(name='gae', gamma=1.0, lam=0.95, whiten=True),
+    advantage=dict(
+      name='gae',
+      gamma=1.0,
+      lam=0.95,
+      whiten=True,
+      whiten_rewards=whiten_rewards,
+    ),
     loss=part(policy_gradient, 'ppo_clip'),
-    reduce=part(reduce, 'token_mean'),
+    reduce=part(reduce, average),
     value_loss=dict(VALUE_LOSS, coef=value_coef),
     **keys,
   )
 
 
-def _flow(reference: str, loss: str, **keys) -> dict:
+def _returns(reference: str, baseline: str = 'none', **keys) -> dict:
+  """Returns of tokens, whitened, in place of a critic."""
+  return dict(
+    reference=reference,
+    advantage=dict(name='whitened_returns', gamma=1.0, baseline=baseline),
+    loss=part(policy_gradient, 'ppo_clip'),
+    reduce=part(reduce, 'token_mean'),
+    **keys,
+  )
+
+
+def _flow(
+  reference: str, loss: str, average: str = 'sequence_sum', **keys
+) -> dict:
   """A GFlowNet loss: whole answers, no advantage."""
   hparams = keys.pop('loss_hparams', {})
   return dict(
     reference=reference,
     advantage=part(advantages, 'raw'),
     loss=part(flow, loss, **hparams),
-    reduce=part(reduce, 'sequence_sum'),
+    reduce=part(reduce, average),
     **keys,
   )
 
@@ -101,9 +125,11 @@ RL = {
     'https://arxiv.org/abs/2402.14740',
     'reinforce', 'leave_one_out', 'sequence_sum',
   ),
-  # The greedy answer's reward is the baseline.
+  # The greedy answer's reward is the baseline; a token's return loses the KL of
+  # that token, which k2 in the loss does with the same gradient.
   'remax': _row(
-    'https://arxiv.org/abs/2310.10505', 'reinforce', 'remax', 'sequence_sum'
+    'https://arxiv.org/abs/2310.10505', 'reinforce', 'remax', 'token_mean',
+    kl=_kl('kl_k2', 0.05),
   ),
   # Groups, clipped ratios of tokens.
   'grpo': _row(_GRPO, 'ppo_clip', _NORMALIZED, 'sequence_mean'),
@@ -129,7 +155,7 @@ RL = {
   ),
   'sequence_masked': _row(
     'https://arxiv.org/abs/2512.02556', 'ppo_clip_sequence_mask',
-    _NORMALIZED, 'sequence_mean',
+    'group_centered', 'sequence_mean',
   ),
   # Clipped weights in place of clipped ratios, soft gates.
   'cispo': _row(
@@ -155,12 +181,16 @@ RL = {
   'vespo': _row(
     'https://arxiv.org/abs/2602.10693', 'vespo', _NORMALIZED, 'token_mean'
   ),
-  # Tokens that drive the entropy down are held back.
+  # Tokens that drive the entropy down are held back, in place of PPO's clip,
+  # which is opened wide. The share with a KL is that of the 7B runs; the 32B
+  # runs have a tenth of it.
   'clip_cov': _row(
-    'https://arxiv.org/abs/2505.22617', 'clip_cov', _NORMALIZED, 'token_mean'
+    'https://arxiv.org/abs/2505.22617', 'clip_cov', _NORMALIZED, 'token_mean',
+    loss_hparams=dict(clip_low=1.0, clip_high=1.0),
   ),
   'kl_cov': _row(
-    'https://arxiv.org/abs/2505.22617', 'kl_cov', _NORMALIZED, 'token_mean'
+    'https://arxiv.org/abs/2505.22617', 'kl_cov', _NORMALIZED, 'token_mean',
+    loss_hparams=dict(cov_ratio=2e-3),
   ),
   # The fifth of the tokens with the highest entropy.
   'high_entropy_tokens': _row(
@@ -184,18 +214,17 @@ RL = {
     'https://arxiv.org/abs/2110.00641', 'decoupled_ppo_clip', _NORMALIZED,
     'token_mean',
   ),
+  # Wrong answers have reward -1: with 0 they would not be let go of.
   'topr': _row(
-    'https://arxiv.org/abs/2503.14286', 'topr', 'raw', 'sequence_sum'
+    'https://arxiv.org/abs/2503.14286', 'topr', 'signed', 'sequence_sum'
   ),
-  # One baseline for the whole batch, and its form with groups.
-  'reinforce_plus_plus': _row(
-    'https://arxiv.org/abs/2501.03262', 'ppo_clip', 'batch_whitened',
-    'token_mean',
+  # One baseline for all tokens of the batch, with a KL in their returns; and
+  # its form with groups, with the KL in the loss.
+  'reinforce_plus_plus': _returns(
+    'https://arxiv.org/abs/2501.03262', kl=_kl('kl_k1', 0.01, 'reward')
   ),
-  'reinforce_plus_plus_baseline': _row(
-    'https://arxiv.org/abs/2501.03262', 'ppo_clip',
-    'group_centered_batch_whitened', 'token_mean',
-    kl=_kl('kl_k2', 0.001),
+  'reinforce_plus_plus_baseline': _returns(
+    'https://arxiv.org/abs/2501.03262', 'group', kl=_kl('kl_k2', 0.001)
   ),
   'lite_ppo': _row(
     'https://arxiv.org/abs/2508.08221', 'ppo_clip',
@@ -218,7 +247,8 @@ RL = {
     kl=_kl('full_kl_reverse', 0.04),
   ),
   # Coefficients that change: a V over the run, a target for the KL (6 nats a
-  # sequence in the paper; here a mean over tokens), one for the entropy.
+  # sequence in the paper; here a mean over tokens), one for the entropy (its
+  # steps are TRL's; Skywork's scripts have 0.0001, and at most 0.005).
   'grpo_d': _row(
     'https://arxiv.org/abs/2503.16081', 'ppo_clip', _NORMALIZED,
     'sequence_mean', kl=_kl('kl_k3', 0.0),
@@ -228,6 +258,7 @@ RL = {
     'https://arxiv.org/abs/1909.08593',
     kl=_kl('kl_k1', 0.0, 'reward'),
     kl_controller=part(controllers, 'adaptive_kl', target=0.1),
+    whiten_rewards=True,
   ),
   # A reward model's score in place of the verifier, held near the start.
   'rlhf': _ppo(
@@ -240,17 +271,23 @@ RL = {
     'https://arxiv.org/abs/2505.22312', 'ppo_clip', _NORMALIZED, 'token_mean',
     entropy_controller=part(controllers, 'adaptive_entropy'),
   ),
-  # A quarter more answers, hot or cold; the right ones are imitated.
+  # A quarter more answers, hot or cold; those better than their group are
+  # imitated, half as much when cold. Two for every problem here; in the code a
+  # whole group for each of a quarter of the problems. The coefficient is not
+  # printed: of the code's 2560 rows a step at most 60 are such answers, all in
+  # the first of four updates, a tenth of its rows.
   'aepo': _row(
     'https://arxiv.org/abs/2510.08141', 'ppo_clip', _NORMALIZED, 'token_mean',
-    explore=dict(per_prompt=2, coef=0.1),
+    explore=dict(per_prompt=2, coef=0.1, cooling=0.5),
     explore_controller=part(controllers, 'entropy_temperature'),
   ),
-  # Demonstrations in the group: one in eight answers.
+  # Demonstrations in the group: one in eight answers. Entropy is a mean over
+  # all tokens, of demonstrations too.
   'luffy': _row(
     'https://arxiv.org/abs/2504.14945', 'ppo_clip', 'group_centered',
     'fixed_length', loss_hparams=_UNCLIPPED, group_size=7, demos_per_prompt=1,
     expert_loss=part(policy_gradient, 'luffy_shaped'), entropy_coef=0.001,
+    entropy_over='all',
   ),
   # Demonstrations beside the group, with a share of the loss: one that falls
   # (the paper's 200 steps are the whole run here), or a small one with phi.
@@ -273,6 +310,7 @@ RL = {
     expert_advantage=part(advantages, 'group_centered'),
     sft_loss=_IMITATE(1.0, 'add'),
     sft_weights=part(token_weights, 'srft_entropy'), entropy_coef=0.001,
+    entropy_over='all',
   ),
   # The beginning of a demonstration, which the policy goes on from: one in
   # eight answers, and less of it as the run goes on.
@@ -280,12 +318,14 @@ RL = {
     'https://arxiv.org/abs/2507.01679', 'ppo_clip', 'group_centered',
     'token_mean', loss_hparams=dict(dual_clip=3.0), group_size=7,
     prefix=dict(PREFIX, per_prompt=1), prefix_controller=PREFIX_CONTROLLER,
-    entropy_coef=0.001,
+    entropy_coef=0.001, entropy_over='all',
   ),
   # Rewards of tokens beside that of the answer: its segments, or how much each
   # step of a thought raised the chance of the answer.
   'fine_grained': _ppo(
     'https://arxiv.org/abs/2306.01693',
+    value_coef=1.0,
+    whiten_rewards=True,
     kl=_kl('kl_k1', 0.3, 'reward'),
     token_rewards=part(token_rewards, 'fine_grained'),
     group_size=4,
@@ -300,18 +340,21 @@ RL = {
   'carft': _ppo(
     'https://arxiv.org/abs/2508.15868',
     value_coef=5.0,
+    average='sequence_mean',
     kl=_kl('kl_k1', 0.05, 'reward'),
     updates_per_rollout=2,
     demos_per_prompt=1,
     contrastive=dict(part(contrastive, 'carft'), coef=0.1),
   ),
   # Answers in proportion to their reward. The flow of a state is a value head,
-  # the group's estimate, or R(state) / P(stop | state).
+  # the group's estimate, or R(state) / P(stop | state). A state is the text
+  # before a token; GFlowVLM's is that before an action, and its SubTB is a sum
+  # over the pieces of an answer, not a mean.
   'trajectory_balance': _flow(
     'https://arxiv.org/abs/2201.13259', 'trajectory_balance'
   ),
   'detailed_balance': _flow(
-    'https://arxiv.org/abs/2111.09266', 'detailed_balance'
+    'https://arxiv.org/abs/2111.09266', 'detailed_balance', 'token_mean'
   ),
   'sub_trajectory_balance': _flow(
     'https://arxiv.org/abs/2209.12782', 'sub_trajectory_balance'
@@ -326,7 +369,8 @@ RL = {
     'https://arxiv.org/abs/2503.06514', 'sub_trajectory_balance_stop'
   ),
   # Mostly SFT. A prefix's reward is the verifier's here; the paper's is the
-  # popularity of the items that begin so.
+  # popularity of the items that begin so. Its code averages the pieces of a
+  # micro-batch together; here each answer's, then answers.
   'flower': _flow(
     'https://arxiv.org/abs/2503.07377', 'sub_trajectory_balance_stop',
     demos_per_prompt=1, sft_loss=_IMITATE(0.999, 'convex'),

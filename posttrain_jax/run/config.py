@@ -17,7 +17,7 @@ from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
-from posttrain_jax.trainers.rl.terms import has_critic
+from posttrain_jax.trainers.rl.terms import advantage_keys
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -83,9 +83,7 @@ def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
   if name == 'none' and key in OPTIONAL:
     return {'name': 'none', **kept}
   entry = part(room_of(config, key, name), name) | kept
-  if key == 'advantage' and has_critic(ConfigDict({key: entry})):
-    entry['whiten'] = True  # of the critic's advantages, before the update
-  return entry
+  return entry | advantage_keys(name) if key == 'advantage' else entry
 
 
 def keys(config: ConfigDict, prefix: str = '') -> list[str]:

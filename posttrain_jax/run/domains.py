@@ -35,7 +35,7 @@ from posttrain_jax.run import inputs
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import optim
-from posttrain_jax.trainers.rl import prefixes
+from posttrain_jax.trainers.rl import prefixes, terms
 
 __all__ = ['KEYS', 'PARTS', 'domain_of', 'hyperparameter']
 
@@ -130,6 +130,7 @@ KEYS = {
   'share_prompts': FLAG,
   'old_logps': Word(('sampler', 'learner')),
   'entropy_coef': FINITE,
+  'entropy_over': Word(('own', 'all')),
   'nll_coef': NOT_NEGATIVE,
   'kl.coef': NOT_NEGATIVE,
   'kl.place': Word(('loss', 'reward')),
@@ -140,6 +141,7 @@ KEYS = {
   'demos_per_prompt': COUNT,
   'explore.per_prompt': COUNT,
   'explore.coef': NOT_NEGATIVE,
+  'explore.cooling': NOT_NEGATIVE,
   'reward.model': TEXT,
   'log_reward.floor': POSITIVE,
   'log_reward.temperature': POSITIVE,
@@ -189,6 +191,8 @@ PARTS = {
   'weight': NOT_NEGATIVE,
   'advantages/ddof': NOT_NEGATIVE,
   'advantages/whiten': FLAG,
+  'advantages/whiten_rewards': FLAG,
+  'advantages/baseline': Word(terms.BASELINES),
   'collect/dedup': FLAG,
   'collect/fixed': FLAG,
   'collect/fraction': SHARE,

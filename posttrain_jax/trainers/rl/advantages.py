@@ -17,7 +17,7 @@ from posttrain_jax.core.types import (
 )
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.trainers.objective import bind
-from posttrain_jax.trainers.rl.terms import has_critic
+from posttrain_jax.trainers.rl.terms import has_critic, scores_tokens
 
 __all__ = [
   'make_token_advantages',
@@ -31,6 +31,42 @@ def _at_tokens(dense: Array, batch: Batch) -> Array:
   return rollout.place(flat, batch.need('starts'), batch.mask.shape[1])
 
 
+def _make_estimate(config: Any) -> Callable[..., Batch]:
+  """(rewards [B, G], extra [R, T], batch, old_values) -> the batch with an
+  advantage of each token, and returns where there is a critic.
+
+  extra  rewards of tokens, beside that of the answer at its end
+  """
+  hparams = dict(config.advantage)
+  name = hparams.pop('name')
+  whiten = hparams.pop('whiten', False)
+  whiten_rewards = hparams.pop('whiten_rewards', False)
+  centered = hparams.pop('baseline', 'none') == 'group'
+  function = resolve(advantages_room, name, **hparams)
+  critic = has_critic(config)
+
+  def estimate(
+    rewards: Array, extra: Array, batch: Batch, old_values: Array | None
+  ) -> Batch:
+    if centered:
+      rewards = advantages_room.group_centered(rewards)
+    # The verifier's reward comes with the last token of the completion.
+    earned = advantages_room.last_token_rewards(rewards.reshape(-1), batch.mask)
+    earned = earned + extra
+    if whiten_rewards:  # their spread is 1, and their mean is left
+      earned = masked.whiten(earned, batch.mask, center=False)
+    if not critic:
+      return batch.replace(advantages=function(earned, batch.mask))
+    advantage, returns = function(earned, old_values, batch.mask)
+    if whiten:
+      advantage = masked.whiten(advantage, batch.mask)
+    return batch.replace(
+      advantages=advantage, returns=returns, old_values=old_values
+    )
+
+  return estimate
+
+
 def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   """(rewards, batch, old_values, expert_rewards, penalty, dense, **arrays) ->
   the batch with advantages [R, T], returns where there is a critic, and the
@@ -42,18 +78,12 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
   dense           [B, G, C] rewards of completion tokens, added to the
                   verifier's, or None
   """
-  critic = has_critic(config)
+  tokenwise = scores_tokens(config.advantage.name)
   of = lambda part: bind(
     advantages_room, part, supplied=named.of_learner('advantage')
   )
-  compare: Any = None
-  whiten: Any = None
-  if critic:
-    hparams = dict(config.advantage)
-    whiten = hparams.pop('whiten')
-    estimate = resolve(advantages_room, hparams.pop('name'), **hparams)
-  else:
-    compare = of(config.advantage)
+  compare: Any = None if tokenwise else of(config.advantage)
+  estimate: Any = _make_estimate(config) if tokenwise else None
   apart = config.expert_advantage.name != 'none'
   judge = of(config.expert_advantage) if apart else compare
 
@@ -64,7 +94,7 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
     size = rewards.shape[1]
     mixed = jnp.concatenate([rewards, expert_rewards], axis=1)
     theirs = judge(mixed, **given)[:, size:]
-    if critic:
+    if tokenwise:
       return None, theirs
     if apart:
       return compare(rewards, **given), theirs
@@ -80,7 +110,7 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
     **given: Array,
   ):
     theirs = None
-    if not critic:
+    if not tokenwise:
       if penalty is not None:
         rewards = rewards - jnp.sum(penalty, axis=1).reshape(rewards.shape)
       own, theirs = of_completions(rewards, expert_rewards, given)
@@ -92,19 +122,12 @@ def make_token_advantages(config: Any) -> Callable[..., tuple[Batch, Any]]:
       return batch.replace(advantages=spread), theirs
     if expert_rewards is not None:
       _, theirs = of_completions(rewards, expert_rewards, given)
-    # The verifier's reward comes with the last token of the completion.
-    earned = advantages_room.last_token_rewards(rewards.reshape(-1), batch.mask)
+    extra = jnp.zeros_like(batch.mask)
     if penalty is not None:
-      earned = earned - penalty
+      extra = extra - penalty
     if dense is not None:
-      earned = earned + _at_tokens(dense, batch)
-    advantage, returns = estimate(earned, old_values, batch.mask)
-    if whiten:
-      advantage = masked.whiten(advantage, batch.mask)
-    batch = batch.replace(
-      advantages=advantage, returns=returns, old_values=old_values
-    )
-    return batch, theirs
+      extra = extra + _at_tokens(dense, batch)
+    return estimate(rewards, extra, batch, old_values), theirs
 
   return token_advantages
 

@@ -20,7 +20,11 @@ from posttrain_jax.losses import (
 from posttrain_jax.rollout import environments, guides
 from posttrain_jax.rollout.guide import Chain, Guide, chain
 from posttrain_jax.trainers.rl import guests, objective, prefixes
-from posttrain_jax.trainers.rl.terms import has_critic, loss_room
+from posttrain_jax.trainers.rl.terms import (
+  has_critic,
+  loss_room,
+  scores_tokens,
+)
 from posttrain_jax.trainers.step import refuse_split
 
 __all__ = [
@@ -41,7 +45,7 @@ def needs_reference(config: Any) -> bool:
 
 def needs_greedy(config: Any) -> bool:
   """Whether the advantage compares with the greedy answer (ReMax)."""
-  if has_critic(config):
+  if scores_tokens(config.advantage.name):
     return False
   named = lookup(advantages_room, config.advantage.name)
   return 'greedy_rewards' in arrays_of(named)
@@ -288,12 +292,15 @@ def _check_flow(config: Any) -> None:
 
 
 def _check_groups(config: Any) -> None:
+  name = config.advantage.name
+  baseline = config.advantage.get('baseline', 'none')
+  alone = name in advantages_room.ALONE and baseline == 'none'
   shared = config.expert_loss.name != 'none'
   shared = shared and config.expert_advantage.name == 'none'
   compared = config.group_size + shared * config.demos_per_prompt
-  if config.advantage.name not in advantages_room.ALONE and compared < 2:
+  if not alone and compared < 2:
     raise ValueError(
-      f'group_size={config.group_size}: advantage "{config.advantage.name}" '
+      f'group_size={config.group_size}: advantage "{name}" '
       'compares completions of one problem and needs at least 2'
     )
   k = config.advantage.get('k', 1)
@@ -308,6 +315,11 @@ def _check_groups(config: Any) -> None:
       'completions of one problem and needs at least 2'
     )
   expert = config.expert_advantage.name
+  if scores_tokens(expert):
+    raise ValueError(
+      f'expert_advantage.name="{expert}" scores tokens, not demonstrations; '
+      'take one of answers, such as "group_centered"'
+    )
   if expert not in ('none', *advantages_room.__all__):
     raise ValueError(
       f'expert_advantage.name="{expert}": demonstrations are compared with '
@@ -318,8 +330,9 @@ def _check_groups(config: Any) -> None:
       raise ValueError(
         f'expert_advantage.name="{expert}" is for expert_loss, which is "none"'
       )
-  elif has_critic(config) and expert == 'none':
+  elif scores_tokens(name) and expert == 'none':
+    who = 'a critic' if has_critic(config) else f'advantage "{name}"'
     raise ValueError(
-      'expert_loss: a critic gives demonstrations no advantage; set '
+      f'expert_loss: {who} gives demonstrations no advantage; set '
       'expert_advantage.name, such as "group_centered"'
     )

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import rollout
+from posttrain_jax import advantages, rollout
 from posttrain_jax.core.resolve import active
 from posttrain_jax.core.types import Array, Batch, Rollout
 from posttrain_jax.rollout import environments
@@ -40,6 +40,8 @@ KINDS = ('own', 'expert', 'explore', 'prefix')
 
 # An answer with a reward above it is right, where a method asks.
 RIGHT = 0.5
+# Exploring answers are imitated whose advantage in their group is above it.
+USEFUL = 0.05
 
 
 def imitates(config: Any) -> bool:
@@ -107,6 +109,12 @@ def check(config: Any) -> None:
       f'explore.per_prompt={config.explore.per_prompt} and explore.coef='
       f'{config.explore.coef}: set both, or neither'
     )
+  cooling = config.explore.cooling
+  if active(cooling - 1.0) and not exploring(config):
+    raise ValueError(
+      f'explore.cooling={cooling} is a share of explore.coef, and no answers '
+      'explore: set explore.per_prompt, or leave it at 1'
+    )
   if exploring(config) != (config.explore_controller.name != 'none'):
     raise ValueError(
       f'explore.per_prompt={config.explore.per_prompt} and '
@@ -147,15 +155,17 @@ def demonstrations(
 
 
 def useful(
-  own_rewards: Array, rewards: Array, threshold: float = RIGHT
+  own_rewards: Array, rewards: Array, threshold: float = USEFUL
 ) -> Array:
-  """[B, E] 1.0 on right exploring answers to problems that are not yet safe.
+  """[B, E] 1.0 on exploring answers that are better than their problem's mean.
 
-  A problem whose answers are right at every temperature teaches nothing.
+  Better by `threshold` spreads of the problem's own and exploring answers: a
+  problem whose answers earn the same at every temperature teaches nothing.
   """
-  everything = jnp.concatenate([own_rewards, rewards], axis=1) > threshold
-  safe = jnp.all(everything, axis=1, keepdims=True)
-  return ((rewards > threshold) & ~safe).astype(jnp.float32)
+  everything = jnp.concatenate([own_rewards, rewards], axis=1)
+  scaled = advantages.group_normalized(everything, epsilon=1e-6)
+  better = scaled[:, own_rewards.shape[1] :] > threshold
+  return better.astype(jnp.float32)
 
 
 def join(own: Batch, beside: dict[str, Batch], num_prompts: int) -> Batch:

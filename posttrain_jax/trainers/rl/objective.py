@@ -107,10 +107,28 @@ def _coefs(config: Any, terms: list[str]) -> dict[str, Callable]:
     'entropy': lambda state: -bonus(state),
     'value': number(config.value_loss.coef),
     'sft': share,
-    'explore': number(config.explore.coef),
+    'explore': _exploring(config),
     'contrastive': number(config.contrastive.get('coef', 0.0)),
   }
   return {term: coefs[term] for term in terms}
+
+
+def _exploring(config: Any) -> Callable:
+  """(TrainState) -> the coefficient of exploring answers.
+
+  `cooling` of it where they are drawn colder than the policy's own.
+  """
+  coef, cooling = config.explore.coef, config.explore.cooling
+  if not guests.exploring(config):
+    return lambda state: coef
+  own = config.decoder.get('temperature', 1.0)
+  theirs = make_controllers(config)['explore']
+
+  def at(state: TrainState) -> Array:
+    cold = theirs.value(state.control['explore']) < own
+    return coef * jnp.where(cold, cooling, 1.0)
+
+  return at
 
 
 def _make_guests(config: Any, eos_id: int) -> dict[str, Callable]:
@@ -130,7 +148,9 @@ def _make_guests(config: Any, eos_id: int) -> dict[str, Callable]:
   return beside
 
 
-def _make_masks(terms: list[str], beside: dict[str, Callable]) -> Callable:
+def _make_masks(
+  config: Any, terms: list[str], beside: dict[str, Callable]
+) -> Callable:
   """(batch) -> {each kind and each term: the tokens it averages over}."""
 
   def masks(batch: Batch) -> dict[str, Array]:
@@ -139,6 +159,8 @@ def _make_masks(terms: list[str], beside: dict[str, Callable]) -> Callable:
     found = {**dict.fromkeys(terms, own), **kinds}
     found['policy'] = own + sum(kinds[kind] for kind in beside)
     found['sft'] = kinds['expert']
+    if config.entropy_over == 'all':
+      found['entropy'] = found['policy']
     return found
 
   return masks
@@ -221,6 +243,16 @@ def _prefixed(prefix: str, metrics: dict[str, Array], mask: Array) -> dict:
   return with_mask(named, mask)
 
 
+def _averages(config: Any, terms: list[str]) -> dict[str, Callable]:
+  """{term: its reduction}."""
+  averages: dict[str, Callable] = dict.fromkeys(
+    terms, bind(reduce, config.reduce)
+  )
+  if config.entropy_over == 'all':
+    averages['entropy'] = reduce.token_mean
+  return averages
+
+
 def make_objective(
   config: Any,
   models: dict[str, ModelConfig],
@@ -236,14 +268,18 @@ def make_objective(
   `explore`, REINFORCE with advantage 1. On rows that go on from a prefix:
   `config.loss`, averaged together with the own rows.
 
+  With `config.entropy_over` 'all' the entropy is that of all rows which the
+  policy's term averages over, and a mean over their tokens.
+
   shared  reads each prompt once for all of its rows
   guide   what steered the rollouts
   """
   model = models['policy']
   temperature = decoders.view(config.decoder, guide)
-  terms, average = _terms_of(config), bind(reduce, config.reduce)
+  terms = _terms_of(config)
+  averages = _averages(config, terms)
   beside = _make_guests(config, eos_id)
-  masks = _make_masks(terms, beside)
+  masks = _make_masks(config, terms, beside)
   own_terms, read = _make_own_terms(config, models, eos_id, terms, guide)
   if 'sft' in terms:
     imitate, imitate_reads = make_imitation(config)
@@ -272,7 +308,9 @@ def make_objective(
       losses['explore'], _ = policy_gradient.reinforce(
         signals.logps, signals.logps, jnp.ones_like(own), mask['explore']
       )
-    sums = {name: average(x, mask[name])[0] for name, x in losses.items()}
+    sums = {
+      name: averages[name](x, mask[name])[0] for name, x in losses.items()
+    }
     if 'sft' in terms:
       loss, seen = imitate(signals, expert)
       sums['sft'] = reduce.token_mean(loss, expert)[0]
@@ -287,7 +325,7 @@ def make_objective(
   def count(batch: Batch) -> dict[str, Array]:
     mask = masks(batch)
     blank = jnp.zeros_like(batch.mask)
-    counts = {name: average(blank, mask[name])[1] for name in terms}
+    counts = {name: averages[name](blank, mask[name])[1] for name in terms}
     if 'sft' in terms:
       counts['sft'] = reduce.token_mean(blank, mask['sft'])[1]
     if 'contrastive' in terms:

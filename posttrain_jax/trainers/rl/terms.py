@@ -35,6 +35,8 @@ from posttrain_jax.trainers.objective import bind, score
 from posttrain_jax.trainers.rl import guests
 
 __all__ = [
+  'BASELINES',
+  'advantage_keys',
   'bind_kl',
   'has_critic',
   'loss_arrays',
@@ -43,8 +45,12 @@ __all__ = [
   'make_imitation',
   'make_penalty',
   'make_policy_loss',
+  'scores_tokens',
   'trl_names',
 ]
+
+# What answers' rewards are compared with before their tokens' are whitened.
+BASELINES = ('none', 'group')
 
 
 def bind_kl(part: Any) -> functools.partial:
@@ -65,8 +71,31 @@ def loss_room(name: str) -> ModuleType:
 
 def has_critic(config: Any) -> bool:
   """Whether the advantage reads values of states, so that a critic learns."""
-  function = lookup(advantages, config.advantage.name)
-  return 'values' in inspect.signature(function).parameters
+  return _asks(config.advantage.name, 'values')
+
+
+def scores_tokens(name: str) -> bool:
+  """Whether an advantage is one of tokens, from rewards of tokens."""
+  return name != 'none' and _asks(name, 'token_rewards')
+
+
+def _asks(name: str, array: str) -> bool:
+  function = lookup(advantages, name)
+  return array in inspect.signature(function).parameters
+
+
+def advantage_keys(name: str) -> dict[str, Any]:
+  """What the trainer reads of an advantage's part beside its hyperparameters.
+
+  whiten          a critic's advantages, before the update
+  whiten_rewards  rewards of tokens to a spread of 1, their mean left
+  baseline        of the answers' rewards, one of BASELINES
+  """
+  if not scores_tokens(name):
+    return {}
+  if _asks(name, 'values'):
+    return {'whiten': True, 'whiten_rewards': False}
+  return {'baseline': 'none'}
 
 
 def loss_of(config: Any) -> functools.partial:
