@@ -32,6 +32,8 @@ V numbers of a state, so they are the logits; the value head copies the last.
 import contextlib
 import dataclasses
 import functools
+import importlib
+import pathlib
 import unittest.mock
 
 import jax
@@ -313,6 +315,34 @@ def slopes(form, real: Real, size: float = 1e-6) -> np.ndarray:
       for x in _directions(states.shape)
     ]
   )
+
+
+def collected(name: str) -> dict:
+  """{recipe: what its file of forms has under `name`}: 'FORMS', 'SETTINGS'."""
+  found = {}
+  for path in sorted(pathlib.Path(__file__).parent.glob('recipe_forms_rl_*')):
+    if path.suffix != '.py':
+      continue
+    made = getattr(importlib.import_module(path.stem), name, {})
+    twice = found.keys() & made.keys()
+    assert not twice, f'{path.name}: {sorted(twice)} of another file too'
+    found |= made
+  return found
+
+
+def measure(recipe: str) -> dict[str, float]:
+  """Relative differences {'value', 'gradient'} of a recipe and its form; the
+  gradient's are of slopes, of the largest of them."""
+  form = collected('FORMS')[recipe]
+  real = run(recipe, collected('SETTINGS').get(recipe, Setting()))
+  value = form.value(real.live, real.live, real.data)
+  expected = slopes(form, real)
+  found = [np.sum(x * real.gradient) for x in _directions(real.gradient.shape)]
+  gap = np.abs(np.array(found) - expected).max() / np.abs(expected).max()
+  return {
+    'value': float(abs(real.value - value) / max(abs(value), 1e-12)),
+    'gradient': float(gap),
+  }
 
 
 def compare(form, real: Real, rtol: float = 1e-9, slope_rtol: float = 1e-6):

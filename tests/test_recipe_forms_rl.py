@@ -4,30 +4,14 @@ The forms are in tests/recipe_forms_rl_*.py, what they are compared with in
 tests/recipe_harness_rl.py, which says how to write one.
 """
 
-import importlib
-import pathlib
-
 import numpy as np
 import pytest
 import recipe_harness_rl as harness
 
 from configs import recipes
 
-
-def _collected(name):
-  """{recipe: what its file of forms has under `name`}."""
-  found = {}
-  for path in sorted(pathlib.Path(__file__).parent.glob('recipe_forms_rl_*')):
-    if path.suffix != '.py':
-      continue
-    made = getattr(importlib.import_module(path.stem), name, {})
-    twice = found.keys() & made.keys()
-    assert not twice, f'{path.name}: {sorted(twice)} of another file too'
-    found |= made
-  return found
-
-
-FORMS, SETTINGS = _collected('FORMS'), _collected('SETTINGS')
+FORMS = harness.collected('FORMS')
+SETTINGS = harness.collected('SETTINGS')
 
 
 @pytest.mark.parametrize('name', recipes.RL)
