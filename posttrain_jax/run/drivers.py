@@ -23,7 +23,7 @@ from flax import traverse_util
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.keys import run_key
-from posttrain_jax.core.types import Array, TrainState
+from posttrain_jax.core.types import Array, Rollout, TrainState
 from posttrain_jax.data.text_task import TextTask
 from posttrain_jax.data.tokenizers import Tokenizer
 from posttrain_jax.evals import on_host
