@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       return 0
     runtime.prepare()
     _, _, scores = train(config, flags.workdir)
-  except ValueError as error:
+  except (ValueError, OSError) as error:  # or a full disk
     print(f'error: {error}', file=sys.stderr)
     return 2
   except FloatingPointError as error:

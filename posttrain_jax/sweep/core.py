@@ -33,7 +33,9 @@ def make_train(
   The whole run of an in-graph task, from problems to the last update, jit-able;
   `jax.vmap(train)` trains many seeds and hyperparameters in one program, and
   row i of it is `train` of row i alone up to rounding. RL decodes faster with
-  `axis_name=rollout.runs.AXIS`.
+  `axis_name=rollout.runs.AXIS`. A run whose step is not finite stands still
+  from there on (`config.on_nonfinite`); metric `nonfinite/what` of a step is
+  then not 0, and is for the caller to look at.
 
     key      `core.keys.seed_key(seed)` gives the run of `config.seed=seed`
     hparams  {dotted config key: number, may be traced}, as
