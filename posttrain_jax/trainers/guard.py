@@ -67,15 +67,15 @@ def guarded(step: Any, mode: str) -> Any:
   @functools.wraps(step)  # a replay looks at what was not kept
   def held(state: TrainState, *given: Any, **named: Any):
     new, metrics = step(state, *given, **named)
-    verdicts = (
-      jnp.all(jnp.isfinite(metrics['loss'])),
-      jnp.all(jnp.isfinite(metrics['grad_norm'])),
-      finite(new.params),
+    verdicts = jnp.stack(
+      [
+        jnp.all(jnp.isfinite(metrics['loss'])),
+        jnp.all(jnp.isfinite(metrics['grad_norm'])),
+        finite(new.params),
+      ]
     )
-    what = sum(
-      code * (1.0 - good.astype(jnp.float32))
-      for code, good in zip(CODES, verdicts)
-    )
+    codes = jnp.asarray(list(CODES), jnp.float32)
+    what = jnp.sum(jnp.where(verdicts, 0.0, codes))
     good = what == 0
     kept = _chosen(good, new, state)
     metrics = {**metrics, WHAT: what}
