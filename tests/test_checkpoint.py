@@ -341,6 +341,15 @@ def test_a_step_is_never_without_its_manifest(tmp_path, monkeypatch):
   assert checkpoint.find(tmp_path) == (tmp_path, 1)
 
 
+def test_a_step_before_the_newest_is_saved_too(run):
+  """As the record of a failing step may be, beside that of a later one."""
+  with checkpoint.Checkpointer(run, keep=0) as saver:
+    saver.save(1, state_of(1))
+    saver.wait()
+  assert checkpoint.find(run / checkpoint.FOLDER / '1')[1] == 1
+  assert checkpoint.find(run)[1] == NEWEST
+
+
 def test_of_several_processes_each_digests_and_checks_its_own(tmp_path):
   names = ['params/ocdbt.process_0/d/a', 'params/ocdbt.process_1/d/b',
            'params/ocdbt.process_12/d/c', 'params/_METADATA']  # fmt: skip

@@ -119,6 +119,7 @@ class Checkpointer:
         rest=ocp.args.StandardSave(_rest(state)),
         data=ocp.args.JsonSave(data or {}),
       ),
+      force=True,  # or a step before the newest one is left out, silently
     )
 
   def restore(
