@@ -54,6 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.seed = 0  # of initialisation, problems, sampling and data order
   c.num_steps = 100  # steps of the run; one rollout or batch each
   c.steps_per_call = 10  # steps in one compiled call (in-graph tasks)
+  # Where loss, gradient norm or parameters are not finite: 'stop' ends the run,
+  # with a record of the step; 'skip' goes on without the step, and counts it.
+  c.on_nonfinite = 'stop'
   c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
   c.tokenizer = 'task'  # 'task', 'byte', or a path with a tokenizer.json
 

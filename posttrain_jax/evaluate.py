@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--checkpoint', required=True, help='runs/x[/.../STEP]')
     flags = parser.parse_args(rest)
-    workdir, step = checkpoint.find(flags.checkpoint)
+    workdir, _ = checkpoint.run_folder(flags.checkpoint)
     saved = checkpoint.load_config(workdir)
     if saved is None:
       raise ValueError(f'{workdir} has no {checkpoint.CONFIG}')
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
     notes.tell(notes.positions(run))
     runtime.prepare()
-    params = checkpoint.load_params(flags.checkpoint)
+    _, step, params = checkpoint.read_params(flags.checkpoint)
     scores = score.evaluate(run.evaluators, params, config.seed)
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)

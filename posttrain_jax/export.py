@@ -22,7 +22,6 @@ import jax
 from posttrain_jax.core import dtypes
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.models import hf
-from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run import checkpoint, roles
 
 TOKENIZER_FILES = (
@@ -87,12 +86,8 @@ def export(path: str | Path, out: str | Path, dtype: Any = '') -> list[str]:
       Hugging Face architecture computes.
   """
   wanted = dtypes.name(dtype, ('', *dtypes.STORED))
-  workdir, step = checkpoint.find(path)
-  saved = checkpoint.load_config(workdir)
-  if saved is None or 'resolved_model' not in saved:
-    raise ValueError(f'{workdir}/{checkpoint.CONFIG}: not a run of train.py')
-  config = ModelConfig(**roles.model_fields(saved['resolved_model']))
-  params = checkpoint.load_params(workdir / checkpoint.FOLDER / str(step))
+  config, saved = roles.saved_model(checkpoint.run_folder(path)[0])
+  workdir, step, params = checkpoint.read_params(path)
   report = []
   if params.pop('value_head', None) is not None:
     report.append('left out: the value head')

@@ -200,6 +200,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
+  except FloatingPointError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 1
   except loop.Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number

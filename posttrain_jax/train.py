@@ -4,7 +4,13 @@
       --workdir runs/x --config.optimizer.lr=1e-4 [--dry_run]
 
 Running again on the same workdir goes on where it stopped. Ctrl-C and SIGTERM
-save first.
+save first. A step whose loss, gradient norm or parameters are not finite ends
+the run and leaves a record of itself, which
+
+  python -m posttrain_jax.train --replay runs/x/failed/step-12.json
+
+takes again. Exit status: 0 finished, 1 a step was not finite (or was not again,
+in a replay), 2 something given cannot work, 128 + n stopped by signal n.
 """
 
 import sys
@@ -15,6 +21,7 @@ from posttrain_jax.models import transformer
 from posttrain_jax.run import build, notes, roles, runtime
 from posttrain_jax.run.command import parse
 from posttrain_jax.run.loop import Interrupted, train
+from posttrain_jax.sweep import replay
 
 
 def describe(config: Any) -> str:
@@ -33,18 +40,42 @@ def describe(config: Any) -> str:
   return '\n'.join(out)
 
 
+def record_of(argv: Sequence[str]) -> str:
+  """FILE of a command line `--replay FILE`; '' where it asks for none.
+
+  Raises:
+    ValueError: it asks for more than that, or names no file.
+  """
+  flags = [flag.partition('=') for flag in argv]
+  if not any(name == '--replay' for name, _, _ in flags):
+    return ''
+  words = [word for name, _, value in flags for word in (name, value) if word]
+  if len(words) != 2 or words[0] != '--replay':
+    raise ValueError(
+      '--replay FILE stands alone: the record has config and state'
+    )
+  return words[1]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
+  argv = list(sys.argv[1:] if argv is None else argv)
   try:
+    if file := record_of(argv):
+      runtime.prepare()
+      return replay.main(file)
     config, flags = parse(argv, __doc__)
     if flags.dry_run:
       print(describe(config))
       return 0
     runtime.prepare()
     _, _, scores = train(config, flags.workdir)
-  except ValueError as error:
+  except (ValueError, OSError) as error:  # or a full disk
     print(f'error: {error}', file=sys.stderr)
     return 2
+  except FloatingPointError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 1
   except Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number

@@ -243,7 +243,7 @@ def test_host_step_feeds_rewards_in_place(chain_sum):
   driver = drivers.HostRL(step, chain_sum, BYTES, seed=0, prompts_per_step=3)
 
   class State:  # all that the driver itself looks at
-    params = jnp.zeros(())
+    params, step = jnp.zeros(()), 0
 
   jax.tree_util.register_pytree_node(
     State, lambda s: ((), None), lambda *_: State()

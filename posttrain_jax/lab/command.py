@@ -24,7 +24,8 @@ def main(
   scales: dict[str, Any],
   argv: Sequence[str] | None = None,
 ) -> int:
-  """Runs a study and writes its results; returns the exit status.
+  """Runs a study and writes its results; returns the exit status, which is 1
+  where a step was not finite.
 
   file    the study's run.py
   run     (lab, scale) -> (Study, {key: Arm}, figures, sentences of reading)
@@ -65,9 +66,13 @@ def main(
   given = sys.argv[1:] if argv is None else argv
   command = ' '.join([f'python -m experiments.{folder.name}.run', *given])
   begun = time.perf_counter()
-  with progress.Progress() as bar:
-    lab = Lab(workdir, range(seeds), bar)
-    study, arms, figures, reading = run(lab, scale)
+  try:
+    with progress.Progress() as bar:
+      lab = Lab(workdir, range(seeds), bar)
+      study, arms, figures, reading = run(lab, scale)
+  except FloatingPointError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 1
   found = results.results(
     study,
     arms,

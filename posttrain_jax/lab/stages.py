@@ -28,8 +28,15 @@ from posttrain_jax import log, sweep
 from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.log import progress
-from posttrain_jax.run import accounting
+from posttrain_jax.run import (
+  accounting,
+  checkpoint,
+  failed,
+  lease,
+  manifest,
+)
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.trainers import guard
 
 __all__ = ['Lab', 'Trained']
 
@@ -81,6 +88,8 @@ def digest_of(*parts: Any) -> str:
 def _learns(config: Any) -> dict[str, Any]:
   """The keys of a config that what is learnt depends on."""
   flat = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
+  if flat.get('on_nonfinite') == 'stop':  # a stage that is there never stopped
+    del flat['on_nonfinite']
   return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}
 
 
@@ -119,6 +128,7 @@ class Lab:
     self._bar = bar
     self._took: dict[Path, float] = {}
     self._keys = jnp.stack([seed_key(seed) for seed in self.seeds])
+    self._told = False
     self._programs: dict[str, sweep.Program] = {}
     self._probes: dict[Any, Callable] = {}
     self._mesh = sweep.seed_mesh(len(self.seeds))
@@ -147,9 +157,14 @@ class Lab:
              that is not named is the policy as the stage starts
     snapshots  steps at which the policy is kept too (`Trained.snapshots`)
 
+    A stage on disk that is not what was written is named, moved to `damaged/`
+    and trained again.
+
     Raises:
       ValueError: a config that cannot work, or that needs the host; a snapshot
-        that is no step of it.
+        that is no step of it; another process trains the stage.
+      failed.NonFinite: a seed's step was not finite; nothing is kept of the
+        stage but a record of that step.
     """
     for step in snapshots:
       if not 0 < step < config.num_steps:
@@ -166,12 +181,37 @@ class Lab:
       _learns(config), hparams, came_from, self.seeds, snapshots
     )
     folder = self.workdir / 'stages' / f'{name}-{digest}'
-    if not (folder / FILE).exists():  # it is written last
-      self._run(name, config, hparams, given, folder, snapshots)
+    # The file is written last.
+    if not (folder / FILE).exists() or not self._is_whole(folder):
+      with lease.Lease(folder):
+        self._run(name, config, hparams, given, folder, snapshots)
+        manifest.write(folder, config.num_steps, digest, '')
     made = self._read(name, config, hparams, folder, digest)
     self.commits.add(made.commit)
     self._took[folder] = made.wall_seconds
     return made
+
+  def _is_whole(self, folder: Path) -> bool:
+    """Whether a stage is as it was written; if not, moves it away."""
+    wrong = []
+    try:
+      content = manifest.read(folder)
+      wrong = manifest.faults(folder, content['files']) if content else []
+    except ValueError as error:
+      wrong = [str(error)]
+    else:
+      if content is None and not self._told:
+        self._told = True
+        checkpoint.tell(
+          f'{folder}: it cannot be verified: it was kept without a manifest, '
+          'which older versions did not write (further ones are not told)'
+        )
+    if not wrong:
+      return True
+    place = checkpoint.free(self.workdir / checkpoint.DAMAGED / folder.name)
+    folder.rename(place)
+    checkpoint.tell(f'{folder}: {wrong[0]}; moved to {place}, trained again')
+    return False
 
   def _read(self, name, config, hparams, folder, digest) -> Trained:
     saved = json.loads((folder / FILE).read_text())
@@ -220,7 +260,9 @@ class Lab:
     state = program.start(self._keys, values, params)
     handle = self._bar.task(name, config.num_steps) if self._bar else None
     step, rows = 0, []
-    folder.mkdir(parents=True, exist_ok=True)
+    watches = [
+      failed.Watch(config.on_nonfinite, config.num_steps) for _ in self.seeds
+    ]
     while step < config.num_steps:
       until = min(x for x in (*snapshots, config.num_steps) if x > step)
       began = time.monotonic()
@@ -228,6 +270,17 @@ class Lab:
         state, self._keys, values, until - step
       )
       found = {k: np.asarray(x) for k, x in found.items()}
+      what = found.pop(guard.WHAT)
+      for index, watch in enumerate(watches):
+        bad = watch.failing(what[index])
+        if bad is not None:
+          row = {k: float(x[index, bad]) for k, x in found.items()}
+          error = failed.NonFinite(
+            step + bad + 1, row, what[index, bad], config.on_nonfinite
+          )
+          raise self._failure(
+            folder, config, program.run, hparams, index, state, error
+          )
       found['time/step'] = np.full(
         (count, done), (time.monotonic() - began) / done / count
       )
@@ -248,6 +301,17 @@ class Lab:
     took = time.monotonic() - first
     _save(folder / 'params.safetensors', state.params)
     self._write(folder, config, program.run, curves, took, snapshots)
+
+  def _failure(self, folder, config, run, hparams, index, state, error):
+    """The error of a seed whose step was not finite, with a record."""
+    if config.on_nonfinite == 'stop':
+      config = config.copy_and_resolve_references()
+      config.seed = self.seeds[index]
+      place = failed.Together(dict(hparams), len(self.seeds), index)
+      one = jax.tree.map(lambda x: x[index], state)
+      error = failed.save(folder, config, run, error, one, {}, place)
+    error.args = (f'{folder.name}, seed {self.seeds[index]}: {error}',)
+    return error
 
   def _write(self, folder, config, run, curves, took, snapshots) -> None:
     np.savez(folder / 'curves.npz', **curves)

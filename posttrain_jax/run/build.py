@@ -25,7 +25,7 @@ from posttrain_jax.run.sizes import resolve as resolve_sizes
 from posttrain_jax.run.tasks import make_evaluators, make_task, training_task
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.tasks.base import Task
-from posttrain_jax.trainers import optim, step, update
+from posttrain_jax.trainers import guard, optim, step, update
 
 __all__ = ['Run', 'build']
 
@@ -145,7 +145,7 @@ def build(config: Any) -> Run:
     task=task,
     tokenizer=tokenizer,
     init=init_state,
-    step=steps.step,
+    step=guard.guarded(steps.step, config.on_nonfinite),
     evaluators=make_evaluators(config, policy, task, tokenizer, sizes),
     batches=batches,
     collect=steps.collect,
@@ -164,8 +164,9 @@ def _updater(config: Any, model: ModelConfig, sizes: Sizes):
     change = update.make_update(goal, optimizer, sizes)
 
     def logged(state, batch, key):
-      # The rate of the step's first minibatch.
-      rate = peak * schedule(state.step * sizes.updates_per_step)
+      # The rate of the step's first minibatch; a step that was skipped made no
+      # updates.
+      rate = peak * schedule(optim.updates_done(state.opt_state))
       state, metrics = change(state, batch, key)
       rate = jnp.asarray(rate, jnp.float32)
       return state, {**metrics, 'learning_rate': rate}

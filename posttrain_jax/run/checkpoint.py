@@ -1,36 +1,95 @@
 """Checkpoints by Orbax: all of a run, or only its parameters.
 
 A run's folder holds `checkpoints/<step>/` with two items, `params` and `rest`
-(step, optimizer state, frozen models, controllers), and the data iterator's
-position; `config.json` beside them is the resolved config.
+(step, optimizer state, frozen models, controllers), the data iterator's
+position, and a manifest (`manifest.py`) with a digest of every file;
+`config.json` beside them is the resolved config.
+
+Whoever reads a run gets its newest step that is as it was written
+(`stored.py`); a run that goes on moves newer ones to `damaged/`.
 """
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from posttrain_jax.core.types import PyTree, TrainState
+from posttrain_jax.run import manifest, stored
+from posttrain_jax.run.stored import (
+  CONFIG,
+  FOLDER,
+  find,
+  load_config,
+  run_folder,
+  save_config,
+  steps,
+  tell,
+)
 
-FOLDER = 'checkpoints'
-CONFIG = 'config.json'
+__all__ = [
+  'CONFIG',
+  'DAMAGED',
+  'FOLDER',
+  'Checkpointer',
+  'find',
+  'free',
+  'load_config',
+  'load_params',
+  'read_params',
+  'read_state',
+  'run_folder',
+  'save_config',
+  'steps',
+  'tell',
+]
+
+# Where a run moves steps that it cannot use.
+DAMAGED = 'damaged'
+
+
+def free(place: Path) -> Path:
+  """`place`, in a folder that is there; numbered if it is taken."""
+  place.parent.mkdir(parents=True, exist_ok=True)
+  taken, count = place, 1
+  while taken.exists():
+    count += 1
+    taken = place.with_name(f'{place.name}-{count}')
+  return taken
 
 
 class Checkpointer:
   """Saves and restores the states of one run; a context manager.
 
+  Newest steps that cannot be used are moved to `damaged/`.
+
   Args:
     workdir: the run's folder.
     keep: newest checkpoints kept; 0 keeps all.
+
+  Raises:
+    ValueError: there are checkpoints, and none can be used.
   """
 
   def __init__(self, workdir: str | Path, keep: int):
+    self._workdir = Path(workdir)
+    self._folder = self._workdir.absolute() / FOLDER
+    self._saving = -1
+    if steps(workdir):
+      self._set_aside(stored.newest(self._workdir)[2])
     self._manager = ocp.CheckpointManager(
-      Path(workdir).absolute() / FOLDER,
+      self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep or None, create=True
+        max_to_keep=keep or None,
+        create=True,
+        async_options=ocp.options.AsyncOptions(
+          # Before the step gets its name: none is ever without a manifest.
+          post_finalization_callback=self._write_manifest,
+          barrier_sync_fn=_digesting_barrier(self._unfinished),
+        ),
       ),
     )
 
@@ -42,7 +101,7 @@ class Checkpointer:
 
   @property
   def latest(self) -> int | None:
-    """Step of the newest complete checkpoint."""
+    """Step of the newest checkpoint."""
     return self._manager.latest_step()
 
   def save(
@@ -51,6 +110,8 @@ class Checkpointer:
     """Saves `state` (in the background) and the data iterator's position."""
     if step in self._manager.all_steps():
       return
+    self._manager.wait_until_finished()
+    self._saving = step
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -58,31 +119,78 @@ class Checkpointer:
         rest=ocp.args.StandardSave(_rest(state)),
         data=ocp.args.JsonSave(data or {}),
       ),
+      force=True,  # or a step before the newest one is left out, silently
     )
 
   def restore(
     self, abstract: TrainState, step: int | None = None
   ) -> tuple[TrainState, dict]:
-    """The state saved at `step` (default: the newest) and the data position.
+    """The state saved at `step` and the data position; by default, of the
+    newest step that can be read.
 
     abstract  shapes, dtypes and shardings (jax.ShapeDtypeStruct leaves); the
               saved arrays are laid out by these shardings
+
+    Raises:
+      ValueError: the step, or none of them, can be read.
     """
-    step = self.latest if step is None else step
-    out = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        params=ocp.args.StandardRestore(abstract.params),
-        rest=ocp.args.StandardRestore(_rest(abstract)),
-        data=ocp.args.JsonRestore(),
-      ),
-    )
-    state = abstract.replace(params=out.params, **out.rest)
-    return state, dict(out.data)
+    use = lambda step: _restored(self._manager, abstract, step)
+    if step is not None:
+      return stored.exactly(self._workdir, step, use)
+    _, made, bad = stored.newest(self._workdir, use)
+    self._set_aside(bad)
+    self._manager.reload()
+    return made
 
   def wait(self) -> None:
     """Returns when every save is on disk."""
     self._manager.wait_until_finished()
+
+  def _set_aside(self, steps: list[int]) -> None:
+    """Moves steps to `damaged/`: this run will write their numbers again."""
+    if jax.process_index() == 0:
+      for step in steps:
+        place = free(self._workdir / DAMAGED / str(step))
+        (self._folder / str(step)).rename(place)
+        tell(f'moved to {place}')
+    if steps and jax.process_count() > 1:
+      multihost_utils.sync_global_devices('checkpoint:damaged')
+
+  def _unfinished(self) -> Path | None:
+    """Where the step that is being saved is written."""
+    places = [self._folder / str(self._saving)]
+    places += self._folder.glob(f'{self._saving}.orbax-checkpoint-tmp*')
+    places = [place for place in places if place.is_dir()]
+    return max(places, key=lambda p: p.stat().st_mtime, default=None)
+
+  def _write_manifest(self) -> None:
+    folder = self._unfinished()
+    if folder is not None:
+      manifest.write(
+        folder,
+        self._saving,
+        stored.run_id(self._workdir),
+        stored.config_digest(self._workdir),
+      )
+
+
+def _digesting_barrier(unfinished: Callable[[], Path | None]):
+  """A barrier at which each of several processes first digests what it wrote;
+  None, Orbax's own, where there is one process."""
+  if jax.process_count() == 1:
+    return None
+  from orbax.checkpoint import multihost
+
+  barrier = multihost.get_barrier_sync_fn()
+
+  def digest_and_wait(*, key: str, timeout_ms: int) -> None:
+    # What is not digested here, process 0 digests in the end.
+    folder = unfinished() if 'async_write_complete' in key else None
+    if folder is not None:
+      manifest.write_own(folder, jax.process_index())
+    barrier(key=key, timeout_ms=timeout_ms)
+
+  return digest_and_wait
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
@@ -92,80 +200,95 @@ def _rest(state: TrainState) -> dict[str, Any]:
   return {name: x for name, x in rest.items() if jax.tree.leaves(x)}
 
 
-def save_config(workdir: str | Path, config: dict[str, Any]) -> None:
-  """Writes the resolved config beside the checkpoints."""
-  Path(workdir).mkdir(parents=True, exist_ok=True)
-  text = json.dumps(config, indent=1, default=list)
-  (Path(workdir) / CONFIG).write_text(text + '\n')
-
-
-def load_config(workdir: str | Path) -> dict[str, Any] | None:
-  """The resolved config of a run's folder; None where there is none.
-
-  Raises:
-    ValueError: the file is no JSON.
-  """
-  path = Path(workdir) / CONFIG
-  if not path.exists():
-    return None
-  try:
-    return json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{path}:{error.lineno}: {error.msg}') from error
-
-
-def find(path: str | Path) -> tuple[Path, int]:
-  """(run folder, step) of 'runs/x' (its newest) or 'runs/x/checkpoints/40'.
-
-  Raises:
-    ValueError: there is no checkpoint; says what is there instead.
-  """
-  path = Path(path)
-  if path.name.isdigit() and path.parent.name == FOLDER:
-    workdir, step = path.parent.parent, int(path.name)
-  else:
-    workdir, step = path, None
-  folder = workdir / FOLDER
-  steps = sorted(
-    int(child.name)
-    for child in (folder.iterdir() if folder.is_dir() else ())
-    if child.name.isdigit()
+def _restored(
+  manager: ocp.CheckpointManager, abstract: TrainState, step: int
+) -> tuple[TrainState, dict]:
+  out = manager.restore(
+    step,
+    args=ocp.args.Composite(
+      params=ocp.args.StandardRestore(abstract.params),
+      rest=ocp.args.StandardRestore(_rest(abstract)),
+      data=ocp.args.JsonRestore(),
+    ),
   )
-  if not steps:
-    raise ValueError(f'no checkpoint under {folder}')
-  if step is not None and step not in steps:
-    raise ValueError(
-      f'no checkpoint of step {step} in {folder}; there are: '
-      + ', '.join(map(str, steps))
-    )
-  return workdir, steps[-1] if step is None else step
+  state = abstract.replace(params=out.params, **out.rest)
+  if int(state.step) != step:
+    raise ValueError(f'it holds step {int(state.step)}')
+  return state, dict(out.data)
 
 
-def load_params(path: str | Path, abstract: PyTree | None = None) -> PyTree:
-  """Only the parameters of a run; laid out as `abstract` says, if given.
-
-  Raises:
-    ValueError: no checkpoint there.
-  """
-  workdir, step = find(path)
+def _reader(workdir: Path) -> ocp.CheckpointManager:
   # All items are named, or orbax warns of those it cannot read.
   handlers = {
     'params': ocp.StandardCheckpointHandler(),
     'rest': ocp.StandardCheckpointHandler(),
     'data': ocp.JsonCheckpointHandler(),
   }
-  with ocp.CheckpointManager(
+  return ocp.CheckpointManager(
     workdir.absolute() / FOLDER, item_handlers=handlers
-  ) as manager:
-    if abstract is None:
-      # Wherever it was saved, it is read onto this host's first device.
-      device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-      saved = manager.item_metadata(step)['params']
-      abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-          leaf.shape, leaf.dtype, sharding=device
-        ),
-        dict(saved),
-      )
-    args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
-    return manager.restore(step, args=args).params
+  )
+
+
+def read_state(
+  workdir: str | Path, step: int, abstract: TrainState
+) -> TrainState:
+  """The whole state of step `step`; moves nothing, unlike `Checkpointer`.
+
+  abstract  its shapes, dtypes and shardings
+
+  Raises:
+    ValueError: there is no such step, or it cannot be used.
+  """
+  workdir, _ = run_folder(Path(workdir) / FOLDER / str(step))
+  with _reader(workdir) as manager:
+    use = lambda step: _restored(manager, abstract, step)
+    return stored.exactly(workdir, step, use)[0]
+
+
+def read_params(
+  path: str | Path, abstract: PyTree | None = None
+) -> tuple[Path, int, PyTree]:
+  """(run folder, step, parameters) of a run's newest step that can be read, or
+  of the step that `path` names.
+
+  abstract  how the parameters are laid out; None: all on the first device
+
+  Raises:
+    ValueError: no checkpoint there, or none that can be read.
+  """
+  workdir, step = run_folder(path)
+  with _reader(workdir) as manager:
+    use = lambda step: _params(manager, step, abstract)
+    if step is not None:
+      return workdir, step, stored.exactly(workdir, step, use)
+    step, params, _ = stored.newest(workdir, use)
+    return workdir, step, params
+
+
+def _params(
+  manager: ocp.CheckpointManager, step: int, abstract: PyTree | None
+) -> PyTree:
+  if abstract is None:
+    # Wherever it was saved, it is read onto this host's first device.
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    saved = manager.item_metadata(step)['params']
+    abstract = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=device
+      ),
+      dict(saved),
+    )
+  args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
+  return manager.restore(step, args=args).params
+
+
+def load_params(path: str | Path, abstract: PyTree | None = None) -> PyTree:
+  """Only the parameters of a run's newest step, or of the step that `path`
+  names. Nothing else is taken in its place: `read_params` does that.
+
+  Raises:
+    ValueError: no checkpoint there, or it cannot be used.
+  """
+  workdir, step = run_folder(path)
+  step = steps(workdir)[0] if step is None else step
+  return read_params(workdir / FOLDER / str(step), abstract)[2]

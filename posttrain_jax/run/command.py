@@ -36,6 +36,7 @@ def parse(
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
     known = ['--config', '--workdir', '--dry_run', '--config.KEY=VALUE']
+    known += ['--replay'] if prog == 'posttrain_jax.train' else []
     raise ValueError(
       f'unknown flag "{unknown[0]}".{nearest(unknown[0], known)}'
     )

@@ -34,7 +34,7 @@ from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
-from posttrain_jax.trainers import optim
+from posttrain_jax.trainers import guard, optim
 from posttrain_jax.trainers.rl import prefixes, terms
 
 __all__ = ['KEYS', 'PARTS', 'domain_of', 'hyperparameter']
@@ -67,6 +67,7 @@ KEYS = {
   'seed': SEED,
   'num_steps': ONE_OR_MORE,
   'steps_per_call': ONE_OR_MORE,
+  'on_nonfinite': Word(guard.MODES),
   'init_from': TEXT,
   'tokenizer': TEXT,
   'guides': Anything('rollout.guides'),

@@ -3,9 +3,13 @@
   driver.advance(state, first_step, count) -> (state, metrics [done], done)
   driver.position() -> JSON-able position of the data, saved with the state
   driver.seek(position)   goes back to a saved position
+  driver.given(first_step) -> {name: array} that a step just taken was given
+  driver.again(state, first_step, given) -> (state, metrics [1]): that step
+                          once more, with no data and no verifier
 
 `done` <= count steps are taken. In-graph tasks take many steps in one compiled
-call; data and host tasks (`HostRL`) take one.
+call; data and host tasks (`HostRL`) take one. After a step that stopped
+(`guard.py`) a driver leaves the state as it is, whatever it is asked.
 """
 
 import time
@@ -15,18 +19,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.keys import run_key
-from posttrain_jax.core.types import Array, TrainState
+from posttrain_jax.core.types import Array, Rollout, TrainState
 from posttrain_jax.data.text_task import TextTask
 from posttrain_jax.data.tokenizers import Tokenizer
 from posttrain_jax.evals import on_host
 from posttrain_jax.run import inputs
+from posttrain_jax.trainers import guard
 from posttrain_jax.trainers.rl import HostStep, advantages
 from posttrain_jax.trainers.rl.experience import Experience
 
 Metrics = dict[str, Array]
+# The loop looks at a step's metrics when the next one is on its way.
+LOOKED_BACK = 2
+
+
+class _Given:
+  """What the last steps were given, for the record of one that fails."""
+
+  def __init__(self):
+    self._steps: dict[int, Any] = {}
+
+  def put(self, step: int, tree: dict[str, Any]) -> None:
+    self._steps[step] = tree
+    for old in [s for s in self._steps if s <= step - LOOKED_BACK]:
+      del self._steps[old]
+
+  def get(self, step: int) -> dict[str, np.ndarray]:
+    flat = traverse_util.flatten_dict(self._steps.get(step, {}), sep='/')
+    return {name: np.asarray(jax.device_get(x)) for name, x in flat.items()}
+
+
+def _tree(given: dict[str, np.ndarray]) -> dict[str, Any]:
+  return traverse_util.unflatten_dict(given, sep='/')
 
 
 def make_chunk(step: Callable, size: int) -> Callable:
@@ -70,6 +98,14 @@ class InGraph:
     state, metrics = self._chunk(state, jnp.int32(count))
     return state, {name: x[:count] for name, x in metrics.items()}, count
 
+  def given(self, first_step: int) -> dict[str, np.ndarray]:
+    del first_step  # a step draws all that it needs from its key
+    return {}
+
+  def again(self, state: TrainState, first_step: int, given: dict):
+    del given
+    return self.advance(state, first_step, 1)[:2]
+
   def lower(self, state: TrainState):
     """The lowered program, for `plan` and tests."""
     return self._chunk.lower(state, jnp.int32(1))
@@ -85,18 +121,31 @@ class OnData:
   """`step(state, batch)` on batches of a resumable iterator."""
 
   def __init__(self, step: Callable, batches: Iterator[dict[str, np.ndarray]]):
-    self._step = jax.jit(step, donate_argnums=0)
+    self._step = jax.jit(guard.hold(step), donate_argnums=0)
     self._batches = batches
+    self._given = _Given()
     # Taken when a batch is handed out: a save between two steps never skips.
     self._position = batches.get_state()
 
   def advance(self, state: TrainState, first_step: int, count: int):
-    del first_step, count
-    batch = inputs.to_batch(next(self._batches))
-    batch = jax.tree.map(_to_device, batch)
-    state, metrics = self._step(state, batch)
+    del count
+    raw = next(self._batches)
+    self._given.put(first_step, raw)
+    state, metrics = self._take(state, first_step, raw)
     self._position = self._batches.get_state()
-    return state, {name: x[None] for name, x in metrics.items()}, 1
+    return state, metrics, 1
+
+  def _take(self, state: TrainState, first_step: int, raw: dict[str, Any]):
+    batch = jax.tree.map(_to_device, inputs.to_batch(raw))
+    state, metrics = self._step(state, np.int32(first_step), batch)
+    return state, {name: x[None] for name, x in metrics.items()}
+
+  def given(self, first_step: int) -> dict[str, np.ndarray]:
+    """The batch, as the iterator gave it."""
+    return self._given.get(first_step)
+
+  def again(self, state: TrainState, first_step: int, given: dict):
+    return self._take(state, first_step, _tree(given))
 
   def position(self) -> dict:
     return {'iterator': self._position.decode()}
@@ -154,13 +203,19 @@ class HostRL:
       state, metrics = step.learn(state, lived, key)
       return state, metrics | advantages.spent([lived.samples])
 
-    self._learn = jax.jit(learn, donate_argnums=0)
+    self._learn = jax.jit(guard.hold(learn), donate_argnums=0)
+    self._given = _Given()
+
+  def _keys(self, first_step: int) -> tuple[Array, Array]:
+    """Those of a step's sampling and of its update."""
+    key = jax.random.fold_in(run_key(self._seed), first_step)
+    _, sample_key, update_key = jax.random.split(key, 3)
+    return sample_key, update_key
 
   def advance(self, state: TrainState, first_step: int, count: int):
     """One step; `count` is at least that."""
     del count
-    key = jax.random.fold_in(run_key(self._seed), first_step)
-    _, sample_key, update_key = jax.random.split(key, 3)
+    sample_key, _ = self._keys(first_step)
     indices = first_step * self._size + np.arange(self._size)
     counts = dict(self._task.counts)
     prompts = self._task.batch(indices)
@@ -173,15 +228,38 @@ class HostRL:
       self._task, self._tokenizer, indices, samples, False
     )
     seconds = time.monotonic() - began
-    lived = Experience(
-      prompts['prompt'], prompts['prompt_mask'], samples, rewards
-    )
-    state, metrics = self._learn(state, lived, update_key)
-    metrics = {name: x[None] for name, x in metrics.items()}
+    fields = {name: x for name, x in vars(samples).items() if x is not None}
+    given = {
+      'prompt': prompts['prompt'],
+      'prompt_mask': prompts['prompt_mask'],
+      'samples': fields,
+      'rewards': rewards,
+    }
+    self._given.put(first_step, given)
+    state, metrics = self._take(state, first_step, given)
     metrics['time/verify'] = np.array([seconds])
     for name, now in self._task.counts.items():
       metrics[f'host/{name}'] = np.array([float(now - counts[name])])
     return state, metrics, 1
+
+  def _take(self, state: TrainState, first_step: int, given: dict[str, Any]):
+    lived = Experience(
+      given['prompt'],
+      given['prompt_mask'],
+      Rollout(**given['samples']),
+      given['rewards'],
+    )
+    _, update_key = self._keys(first_step)
+    number = np.int32(first_step)
+    state, metrics = self._learn(state, number, lived, update_key)
+    return state, {name: x[None] for name, x in metrics.items()}
+
+  def given(self, first_step: int) -> dict[str, np.ndarray]:
+    """The prompts, what was sampled, and the rewards of the verifier."""
+    return self._given.get(first_step)
+
+  def again(self, state: TrainState, first_step: int, given: dict):
+    return self._take(state, first_step, _tree(given))
 
   def position(self) -> dict:
     return {}

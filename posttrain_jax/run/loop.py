@@ -16,13 +16,15 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
-from posttrain_jax.run import build, checkpoint, drivers, inputs, notes, roles
+from posttrain_jax.run import build, checkpoint, drivers, failed, notes, roles
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.state import (
   abstract_state,
   initial_state,
   state_shardings,
 )
+from posttrain_jax.trainers import guard
 
 # Shown beside the progress bar, where the run has them.
 SHOWN = (
@@ -35,8 +37,8 @@ SHOWN = (
   'entropy',
 )
 # Keys that may differ between a run and its continuation.
-FREE_KEYS = ('num_steps', 'steps_per_call', 'eval.', 'checkpoint.', 'log.',
-             'mesh.')  # fmt: skip
+FREE_KEYS = ('num_steps', 'steps_per_call', 'on_nonfinite', 'eval.',
+             'checkpoint.', 'log.', 'mesh.')  # fmt: skip
 
 
 class Interrupted(Exception):
@@ -73,9 +75,15 @@ class Stop:
 
 
 def check_continues(config: Any, workdir: Path) -> None:
-  """Raises ValueError if `workdir` holds a run of another config."""
+  """Raises ValueError if `workdir` holds a run of another config, or one whose
+  config is not there."""
   saved = checkpoint.load_config(workdir)
   if saved is None:
+    if checkpoint.steps(workdir):
+      raise ValueError(
+        f'{workdir} has checkpoints, and no {checkpoint.CONFIG} that says of '
+        'what; put it back, or use another --workdir'
+      )
     return
   old = config_lib.completed(saved['config']).to_dict()
   old = config_lib.flatten(json.loads(json.dumps(old)))
@@ -101,16 +109,6 @@ def next_stop(step: int, config: Any) -> int:
   return min(stops)
 
 
-def check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
-  losses = np.asarray(metrics['loss'])
-  if not np.all(np.isfinite(losses)):
-    bad = first_step + int(np.argmax(~np.isfinite(losses)))
-    raise FloatingPointError(
-      f'loss is {losses[bad - first_step]} at step {bad}; the last checkpoint '
-      'is from before it'
-    )
-
-
 @dataclasses.dataclass
 class _Recorder:
   """What the loop does on the host with finished steps."""
@@ -118,6 +116,7 @@ class _Recorder:
   writer: log.Writer
   bar: progress.Progress
   handle: int
+  watch: failed.Watch
   shown: dict[str, float] = dataclasses.field(default_factory=dict)
   pending: Any = None
   mark: float = 0.0
@@ -128,7 +127,11 @@ class _Recorder:
     self.pending = (first_step, metrics, done)
 
   def drain(self) -> None:
-    """Waits for the pending steps, then writes and shows them."""
+    """Waits for the pending steps, then writes and shows them.
+
+    Raises:
+      failed.NonFinite: one of them ends the run; it is the last one written.
+    """
     if self.pending is None:
       return
     first_step, metrics, done = self.pending
@@ -137,12 +140,21 @@ class _Recorder:
     now = time.monotonic()
     seconds = (now - self.mark) / done
     self.mark = now
-    check_finite(metrics, first_step)
+    what = metrics.pop(guard.WHAT)
+    bad = self.watch.failing(what)
+    if bad is not None:
+      done = bad + 1
+      metrics = {name: x[:done] for name, x in metrics.items()}
     metrics['time/step'] = np.full(done, seconds)
     metrics['perf/tokens_per_second'] = metrics['num_tokens'] / seconds
     self.writer.write_stacked(first_step, metrics)
     last = {k: float(v[-1]) for k, v in metrics.items()}
     self.show(first_step + done - 1, last)
+    if bad is not None:
+      self.writer.flush()
+      raise failed.NonFinite(
+        first_step + bad, last, float(what[bad]), self.watch.mode
+      )
 
   def show(self, step: int, metrics: dict[str, float]) -> None:
     self.shown |= {k: metrics[k] for k in SHOWN if k in metrics}
@@ -180,6 +192,78 @@ def _start(
   return state
 
 
+@dataclasses.dataclass
+class _Loop:
+  """The steps of one run, from a state on."""
+
+  run: build.Run
+  config: Any
+  workdir: Path
+  driver: Any
+  saver: checkpoint.Checkpointer
+  lease: Lease
+  recorder: _Recorder
+  stop: Stop
+
+  def __call__(
+    self, state: TrainState, step: int, fresh: bool
+  ) -> tuple[TrainState, dict[str, float]]:
+    """(the state after the last step, the last evaluation)."""
+    config, recorder, stop = self.config, self.recorder, self.stop
+    scores: dict[str, float] = {}
+    if fresh and config.eval.every > 0 and self.run.evaluators:
+      scores = self._evaluate(state, 0)
+    recorder.mark = time.monotonic()
+    while step < config.num_steps:
+      state, metrics, done = self.driver.advance(
+        state, step, next_stop(step, config) - step
+      )
+      step += done
+      last = step == config.num_steps
+      try:
+        recorder.push(step - done + 1, metrics, done)
+        if last or stop.number or self._is_due(step):
+          recorder.drain()
+      except failed.NonFinite as error:
+        raise self._recorded(error, state) from None
+      if last or is_due(config.eval.every, step):
+        scores = self._evaluate(state, step)
+      if last or stop.number or is_due(config.checkpoint.every, step):
+        recorder.writer.flush()
+        self.lease.check()
+        self.saver.save(step, state, self.driver.position())
+        recorder.mark = time.monotonic()
+      if stop.number and not last:
+        self.saver.wait()
+        raise Interrupted(stop.number, step)
+    self.saver.wait()
+    return state, scores
+
+  def _is_due(self, step: int) -> bool:
+    config = self.config
+    return is_due(config.eval.every, step) or is_due(
+      config.checkpoint.every, step
+    )
+
+  def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+    scores = score.evaluate(self.run.evaluators, state.params, self.config.seed)
+    if scores:
+      self.recorder.writer.write(step, scores, split='eval')
+      self.recorder.show(step, scores)
+    self.recorder.mark = time.monotonic()
+    return scores
+
+  def _recorded(
+    self, error: failed.NonFinite, state: TrainState
+  ) -> failed.NonFinite:
+    """The error with a record; `state` has stood still since that step."""
+    if self.config.on_nonfinite != 'stop':
+      return error  # the state has moved: its record would be of another step
+    self.lease.check()
+    given = self.driver.given(error.step - 1)
+    return failed.save(self.workdir, self.config, self.run, error, state, given)
+
+
 def train(
   config: Any,
   workdir: str | Path,
@@ -192,89 +276,54 @@ def train(
   Returns the run, its final state and the last evaluation.
 
   Raises:
-    ValueError: a config that cannot work, before anything is compiled.
+    ValueError: a config that cannot work, before anything is compiled; a
+      workdir that cannot be written or that another process writes; no
+      checkpoint in it that can be used.
     Interrupted: a signal came; the state is saved.
-    FloatingPointError: the loss is no number.
+    failed.NonFinite: a step was not finite, and nothing of it is saved; or,
+      where such steps are skipped, there were too many in a row.
   """
   workdir = Path(workdir)
   run = build.build(config)
   roles.check(config)
-  check_continues(config, workdir)
   notes.tell(notes.notes(run))
   mesh = sharding.make_mesh(config.mesh)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))
+    lease = stack.enter_context(Lease(workdir))
+    check_continues(config, workdir)
     saver = stack.enter_context(
       checkpoint.Checkpointer(workdir, config.checkpoint.keep)
     )
     stop = stack.enter_context(Stop())
     driver = make_driver(run, config)
-    resumed = saver.latest
     state = _start(run, mesh, config, saver, driver)
-    if resumed is None:
-      save_run_config(workdir, config, run)
-    step = int(state.step)
+    step, fresh = int(state.step), saver.latest is None
+    if fresh:
+      failed.save_config(workdir, config, run)
     if step >= config.num_steps:
       print(f'{workdir}: finished at step {step}; nothing left to do')
       scores = score.evaluate(run.evaluators, state.params, config.seed)
       return run, state, scores
-    header = log.make_header(config.to_dict())
     writer = stack.enter_context(
       log.Writer(
         workdir,
-        header,
-        resume_step=resumed,
+        log.make_header(config.to_dict()),
+        resume_step=None if fresh else step,
         tensorboard=config.log.tensorboard,
         wandb_project=config.log.wandb_project,
       )
     )
     if bar is None:
       bar = stack.enter_context(progress.Progress())
-    recorder = _Recorder(writer, bar, bar.task(name, config.num_steps))
-    scores = {}
-    if resumed is None and config.eval.every > 0 and run.evaluators:
-      scores = score.evaluate(run.evaluators, state.params, config.seed)
-      writer.write(0, scores, split='eval')
-      recorder.show(0, scores)
-    recorder.mark = time.monotonic()
-    while step < config.num_steps:
-      state, metrics, done = driver.advance(
-        state, step, next_stop(step, config) - step
-      )
-      recorder.push(step + 1, metrics, done)
-      step += done
-      last = step == config.num_steps
-      if last or is_due(config.eval.every, step):
-        recorder.drain()
-        scores = score.evaluate(run.evaluators, state.params, config.seed)
-        if scores:
-          writer.write(step, scores, split='eval')
-          recorder.show(step, scores)
-        recorder.mark = time.monotonic()
-      if last or stop.number or is_due(config.checkpoint.every, step):
-        recorder.drain()
-        writer.flush()
-        saver.save(step, state, driver.position())
-        recorder.mark = time.monotonic()
-      if stop.number and not last:
-        saver.wait()
-        raise Interrupted(stop.number, step)
+    watch = failed.Watch(config.on_nonfinite, config.num_steps)
+    recorder = _Recorder(writer, bar, bar.task(name, config.num_steps), watch)
+    advance = _Loop(run, config, workdir, driver, saver, lease, recorder, stop)
+    state, scores = advance(state, step, fresh)
+  if watch.skipped:
+    print(f'{workdir}: {watch.skipped} steps were not finite, and skipped')
   return run, state, scores
 
 
 def is_due(every: int, step: int) -> bool:
   return every > 0 and step % every == 0
-
-
-def save_run_config(workdir: Path, config: Any, run: build.Run) -> None:
-  """config.json: the config, and the model that it resolved to."""
-  checkpoint.save_config(
-    workdir,
-    {
-      'config': config.to_dict(),
-      'resolved_model': dataclasses.asdict(run.model),
-      'sizes': run.sizes.to_dict(),
-      # What an exported folder's chat template and stop tokens follow from.
-      'conversations': inputs.conversations(config),
-    },
-  )

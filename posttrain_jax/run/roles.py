@@ -34,6 +34,7 @@ __all__ = [
   'model_fields',
   'path_of',
   'read',
+  'saved_model',
   'scorer',
 ]
 
@@ -60,11 +61,24 @@ def _read_model(path: str) -> ModelConfig:
   """The model saved at a path: a run, or a Hugging Face folder."""
   if _is_hf_folder(path):
     return read_config(Path(path))
-  workdir, _ = checkpoint.find(path)
+  return saved_model(checkpoint.run_folder(path)[0])[0]
+
+
+def saved_model(workdir: Path) -> tuple[ModelConfig, dict[str, Any]]:
+  """(the model, all of its saved config) of a run's folder.
+
+  Raises:
+    ValueError: its config is missing, or no config of a run.
+  """
   saved = checkpoint.load_config(workdir)
+  where = f'{workdir / checkpoint.CONFIG}: not a run of train.py'
   if saved is None or 'resolved_model' not in saved:
-    raise ValueError(f'{workdir}/{checkpoint.CONFIG}: not a run of train.py')
-  return ModelConfig(**model_fields(saved['resolved_model']))
+    raise ValueError(where)
+  try:
+    model = ModelConfig(**model_fields(saved['resolved_model']))
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{where}: {error}') from error
+  return model, saved
 
 
 def _scanned(model: ModelConfig, value: Any) -> ModelConfig:
@@ -211,7 +225,7 @@ def scorer(config: Any) -> str:
 def _read_params(path: str, model: ModelConfig) -> PyTree:
   if _is_hf_folder(path):
     return hf.load(path, param_dtype=model.param_dtype)[1]
-  return checkpoint.load_params(path)
+  return checkpoint.read_params(path)[2]
 
 
 def read(config: Any, models: dict[str, ModelConfig]) -> Start:

@@ -30,6 +30,7 @@ from posttrain_jax.log import progress
 from posttrain_jax.run import accounting, build, domains, loop, notes, runtime
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import runner, settings
+from posttrain_jax.trainers.guard import SKIPPED
 
 FLAGS = ('--config', '--sweep', '--list', '--random', '--seeds', '--first_seed',
          '--together', '--workdir', '--dry_run')  # fmt: skip
@@ -114,7 +115,8 @@ def result(member: settings.Member, path: Path) -> dict[str, Any]:
   judged = [row for row in rows if row['split'] == 'eval']
   run = build.build(member.config)
   flops = accounting.step_flops(member.config, run.model, run.sizes, run.models)
-  losses = np.array([row['loss'] for row in trained])
+  # Steps that were skipped and counted are no divergence.
+  losses = np.array([row['loss'] for row in trained if not row.get(SKIPPED)])
   finished = len(trained) == member.config.num_steps
   sound = finished and bool(np.all(np.isfinite(losses)))
   hidden = ('step', 'split', 'time')

@@ -13,6 +13,7 @@ from posttrain_jax.core.types import Array, PyTree, TrainState
 from posttrain_jax.rollout.runs import seed_mesh, spread
 from posttrain_jax.run import build, drivers, roles
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.trainers import guard
 
 __all__ = ['Program', 'make_train', 'seed_mesh', 'spread', 'traceable']
 
@@ -32,7 +33,9 @@ def make_train(
   The whole run of an in-graph task, from problems to the last update, jit-able;
   `jax.vmap(train)` trains many seeds and hyperparameters in one program, and
   row i of it is `train` of row i alone up to rounding. RL decodes faster with
-  `axis_name=rollout.runs.AXIS`.
+  `axis_name=rollout.runs.AXIS`. A run whose step is not finite stands still
+  from there on (`config.on_nonfinite`); metric `nonfinite/what` of a step is
+  then not 0, and is for the caller to look at.
 
     key      `core.keys.seed_key(seed)` gives the run of `config.seed=seed`
     hparams  {dotted config key: number, may be traced}, as
@@ -107,16 +110,22 @@ class Program:
     config: what they share; its in-graph steps are compiled once.
     names: dotted config keys whose values differ, of `traceable`.
     mesh: from `seed_mesh`; the devices then train their runs independently.
+    bare: steps that are not finite are handed out, not held back (`guard`).
 
   Every array of states, keys and values has a leading axis of runs [S].
   """
 
   def __init__(
-    self, config: Any, names: Sequence[str] = (), mesh: Mesh | None = None
+    self,
+    config: Any,
+    names: Sequence[str] = (),
+    mesh: Mesh | None = None,
+    bare: bool = False,
   ):
     self.config = config = config_lib.plain(config)
     self.run = build.build(config)
     self._names = tuple(names)
+    self._bare = bare
     self._loaded = roles.read(config, self.run.models)
     of_all = functools.partial(spread, mesh=mesh)
     self._start = jax.jit(of_all(self._one_start, (0, 0, 0, None)))
@@ -139,6 +148,7 @@ class Program:
 
   def _one_chunk(self, state, key, values, count):
     step = self._built(values).step
+    step = guard.bare(step) if self._bare else step
     chunk = drivers.make_chunk(step, self.config.steps_per_call)
     return chunk(state, jax.random.fold_in(key, STEPS), count)
 

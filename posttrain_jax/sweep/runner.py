@@ -21,11 +21,13 @@ from posttrain_jax import log
 from posttrain_jax.core.keys import seed_key
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
-from posttrain_jax.run import build, checkpoint, loop
+from posttrain_jax.run import build, checkpoint, failed, loop
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.state import abstract_state
 from posttrain_jax.sweep.core import Program, in_graph, seed_mesh, traceable
 from posttrain_jax.sweep.settings import Member
+from posttrain_jax.trainers import guard
 
 __all__ = ['Group', 'folder', 'groups', 'run_group']
 
@@ -69,6 +71,18 @@ def _newest(path: Path) -> int:
     return 0
 
 
+def _failed(member: Member, workdir: Path, step: int) -> bool:
+  """Whether a run has failed on its way; it would again, and is left alone."""
+  path = failed.newest(folder(workdir, member))
+  if member.config.on_nonfinite != 'stop' or not path or path[0] <= step:
+    return False
+  checkpoint.tell(
+    f'{member.name}: step {path[0]} was not finite; left as it is (delete '
+    f'{path[1].parent} to train it again)'
+  )
+  return True
+
+
 def fits_together(run: build.Run) -> int:
   """Runs that a device's memory holds at once, by a rough upper bound."""
   state = abstract_state(run)
@@ -103,7 +117,11 @@ def groups(
   traced, and which stand at the same step.
   """
   at = {m: _newest(folder(workdir, m)) for m in members}
-  left = [m for m in members if at[m] < m.config.num_steps]
+  left = [
+    m
+    for m in members
+    if at[m] < m.config.num_steps and not _failed(m, workdir, at[m])
+  ]
   swept = sorted({key for m in members for key, _ in m.overrides})
   coarse: dict[tuple, list[Member]] = {}
   for member in left:
@@ -138,10 +156,12 @@ def run_group(group: Group, workdir: Path, bar: progress.Progress) -> None:
   """
   if len(group.members) == 1:
     member = group.members[0]
-    with contextlib.suppress(FloatingPointError):  # its metrics say so
+    try:
       loop.train(
         member.config, folder(workdir, member), bar=bar, name=member.name
       )
+    except failed.NonFinite as error:  # the other runs go on
+      checkpoint.tell(f'{member.name}: {error}')
     return
   with contextlib.ExitStack() as stack:
     _Together(group, workdir, bar, stack).train()
@@ -153,7 +173,14 @@ class _Together:
   def __init__(self, group: Group, workdir: Path, bar, stack):
     self._members = group.members
     self._config = config = group.config
+    self._names = group.names
     self._folders = [folder(workdir, m) for m in group.members]
+    self._leases = [stack.enter_context(Lease(path)) for path in self._folders]
+    self._watches = [
+      failed.Watch(config.on_nonfinite, config.num_steps) for _ in self._folders
+    ]
+    # Runs that have stopped: they stand still while the others go on.
+    self._stopped: set[int] = set()
     for member, path in zip(group.members, self._folders):
       loop.check_continues(member.config, path)
     mesh = seed_mesh(len(group.members))
@@ -190,7 +217,7 @@ class _Together:
 
   def _fresh(self):
     for member, path in zip(self._members, self._folders):
-      loop.save_run_config(path, member.config, self._program.run)
+      failed.save_config(path, member.config, self._program.run)
     return self._program.start(self._keys, self._values)
 
   def _restored(self):
@@ -199,7 +226,7 @@ class _Together:
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes
     )
-    found = [saver.restore(shapes)[0] for saver in self._savers]
+    found = [saver.restore(shapes, self._step)[0] for saver in self._savers]
     # On the host: the program puts every run where it is trained.
     return jax.tree.map(lambda *xs: np.stack(jax.device_get(xs)), *found)
 
@@ -207,7 +234,8 @@ class _Together:
     config, stop = self._config, self._stop
     if self._step == 0 and config.eval.every > 0:
       self._evaluate()
-    while self._step < config.num_steps:
+    everyone = len(self._members)
+    while self._step < config.num_steps and len(self._stopped) < everyone:
       until = loop.next_stop(self._step, config) - self._step
       began = time.monotonic()
       self._state, metrics, done = self._program.advance(
@@ -230,11 +258,20 @@ class _Together:
     runs = len(self._members)
     # A run's share of the time that all took together.
     each = seconds / done / runs
+    what = metrics.pop(guard.WHAT)
     for index, writer in enumerate(self._writers):
-      own = {name: x[index] for name, x in metrics.items()}
-      own['time/step'] = np.full(done, each)
+      if index in self._stopped:
+        continue
+      bad = self._watches[index].failing(what[index])
+      count = done if bad is None else bad + 1
+      own = {name: x[index, :count] for name, x in metrics.items()}
+      own['time/step'] = np.full(count, each)
       own['perf/tokens_per_second'] = own['num_tokens'] / each
       writer.write_stacked(self._step + 1, own)
+      if bad is not None:
+        writer.flush()
+        row = {name: float(x[-1]) for name, x in own.items()}
+        self._end(index, self._step + count, row, float(what[index, bad]))
     means = {
       name: float(np.mean(x[:, -1]))
       for name, x in metrics.items()
@@ -242,17 +279,41 @@ class _Together:
     }
     self._bar.update(self._handle, self._step + done, means)
 
+  def _end(self, index: int, step: int, row: dict, what: float) -> None:
+    """One run stops, with a record; the others go on."""
+    member, mode = self._members[index], self._config.on_nonfinite
+    error = failed.NonFinite(step, row, what, mode)
+    if mode == 'stop':
+      self._leases[index].check()
+      values = {name: _number(member.config, name) for name in self._names}
+      place = failed.Together(values, len(self._members), index)
+      state = jax.tree.map(lambda x: x[index], self._state)
+      error = failed.save(
+        self._folders[index],
+        member.config,
+        self._program.run,
+        error,
+        state,
+        {},
+        place,
+      )
+    self._stopped.add(index)
+    checkpoint.tell(f'{member.name}: {error}')
+
   def _evaluate(self) -> None:
     found = self._program.evaluate(self._state.params, self._keys, self._values)
     scores = score.gathered(found)
     for index, writer in enumerate(self._writers):
       own = {name: float(x[index]) for name, x in scores.items()}
-      if own:
+      if own and index not in self._stopped:
         writer.write(self._step, own, split='eval')
 
   def _save(self) -> None:
     for index, (writer, saver) in enumerate(zip(self._writers, self._savers)):
+      if index in self._stopped:
+        continue
       writer.flush()
+      self._leases[index].check()
       one = jax.tree.map(lambda x, i=index: x[i], self._state)
       saver.save(self._step, one)
     for saver in self._savers:

@@ -4,11 +4,12 @@ import math
 import re
 from typing import Any
 
+import jax
 import optax
 
 from posttrain_jax.core import trees
 from posttrain_jax.core.resolve import active, nearest
-from posttrain_jax.core.types import PyTree
+from posttrain_jax.core.types import Array, PyTree
 
 SCHEDULES = ('constant', 'linear', 'cosine')
 OPTIMIZERS = ('adamw', 'sgd', 'lion')
@@ -97,3 +98,10 @@ def make_optimizer(
   return optax.multi_transform(
     {'trained': optimizer, 'frozen': optax.set_to_zero()}, labels
   )
+
+
+def updates_done(opt_state: PyTree) -> Array:
+  """[] int32, optimizer updates that a state of `make_optimizer` has seen."""
+  is_schedule = lambda x: isinstance(x, optax.ScaleByScheduleState)
+  leaves = jax.tree.leaves(opt_state, is_leaf=is_schedule)
+  return next(x.count for x in leaves if is_schedule(x))
