@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from experiments.benchmarks import (
   common,
   generate_hf,
+  grpo_auto,
   logp_gap,
   long_rows,
   ours,
@@ -256,3 +257,17 @@ def test_the_step_is_the_one_that_build_makes(monkeypatch):
   assert set(theirs) - {'learning_rate'} == set(ours_)
   for name, value in ours_.items():
     np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def test_auto_is_held_against_the_best_of_the_grid():
+  turns = {
+    'auto': turns_of(9, 9),
+    'all rows': turns_of(5, 5),
+    'micro=16': turns_of(10, 10),
+  }
+  found = grpo_auto.of_best(turns)
+  assert found['best'] == 'micro=16'
+  assert found['of_best']['median'] == 0.9
+  chosen = grpo_auto.chosen(grpo_auto.WORKS['a'])
+  assert chosen.micro == 16 and chosen.slots == 32
+  assert grpo_auto.sides_of('a', grpo_auto.TOY['a']).keys() >= {'auto'}
