@@ -48,6 +48,17 @@ def auto() -> FieldReference:
   return FieldReference('auto', field_type=object)
 
 
+def _evaluation() -> ml_collections.ConfigDict:
+  """How a run is judged."""
+  c = ml_collections.ConfigDict()
+  c.every = 50  # steps; 0 = only at the end
+  c.num_problems = 256  # held-out ones; 0 = no evaluation
+  c.samples = 8  # samples a problem for pass@k; 0 = greedy only
+  c.batch = 64  # problems at a time
+  c.beams = 0  # of a beam search for each problem; 0 = none
+  return c
+
+
 def get_config() -> ml_collections.ConfigDict:
   """Shared keys with their defaults. Every one is read by something."""
   c = ml_collections.ConfigDict()
@@ -116,12 +127,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.problems.seed = 0  # which ones, where there is a count
 
   c.heldout_fraction = 0.125  # share of all problems kept for evaluation
-  c.eval = ml_collections.ConfigDict()
-  c.eval.every = 50  # steps; 0 = only at the end
-  c.eval.num_problems = 256  # held-out ones; 0 = no evaluation
-  c.eval.samples = 8  # samples a problem for pass@k; 0 = greedy only
-  c.eval.batch = 64  # problems at a time
-  c.eval.beams = 0  # of a beam search for each problem; 0 = none
+  c.eval = _evaluation()
 
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 100  # steps; 0 = only at the end and on interruption

@@ -15,6 +15,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import recipe_answers_rows as rows_of
 import recipe_tables
 from recipe_answers_rows import PROMPT, WIDTH, Answers, Model
@@ -269,7 +270,7 @@ def _state(run, data: Answers) -> TrainState:
   return TrainState(
     step=jnp.int32(1),
     params=params['policy'],
-    opt_state=None,
+    opt_state=optax.ScaleByScheduleState(jnp.int32(0)),
     ref_params=params['ref'] if 'ref' in run.models else None,
     others={role: params[role] for role in others},
   )

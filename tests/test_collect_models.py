@@ -326,7 +326,6 @@ def check(config):
     ({'name': 'rollouts', 'sampler': 'oracle'}, 'collect.sampler="oracle"'),
     ({'name': 'on_policy_mix', 'other': 'techer'}, 'mean "teacher"'),
     ({'name': 'on_policy_mix', 'sampler': 'oracle'}, 'collect.sampler='),
-    ({'name': 'rollouts', 'keep': 'wrong'}, 'Valid: all, correct, mixed'),
     ({'name': 'on_policy_mix', 'group_size': 2}, 'leave group_size=1'),
     ({'name': 'feedback'}, 'needs at least 2'),
     (

@@ -12,7 +12,7 @@ from posttrain_jax.run import runtime
 # Large buffers taken and given back, and how often the system had to help.
 PROBE = """
 import resource, sys
-from posttrain_jax import runtime
+from posttrain_jax.run import runtime
 if sys.argv[1] == 'keep':
   assert runtime.keep_freed_memory()
 import numpy as np
@@ -53,7 +53,7 @@ def test_small_machines_are_left_alone(monkeypatch):
 CORES = len(os.sched_getaffinity(0))
 DEVICES = """
 import sys
-from posttrain_jax import runtime
+from posttrain_jax.run import runtime
 import jax
 if sys.argv[1] == 'used':
   jax.devices()
