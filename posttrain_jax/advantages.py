@@ -45,7 +45,7 @@ TOKEN = [
 # What a config may name: some that score tokens, too.
 SELECTABLE = (*__all__, 'gae', 'whitened_returns')
 # Each completion by itself: a group of one is enough.
-ALONE = ('gae', 'raw', 'signed', 'whitened_returns')
+ALONE = ('gae', 'raw', 'remax', 'signed', 'whitened_returns')
 # An advantage depends on the other prompts of the call.
 WHOLE_BATCH = (
   'batch_whitened',

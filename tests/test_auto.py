@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from posttrain_jax import train
-from posttrain_jax.run import auto, build
+from posttrain_jax.run import auto, build, checkpoint, loop
 from posttrain_jax.run import config as config_lib
 
 # A GRPO step of 16 x 8 answers of up to 96 tokens, as the benchmark's work a.
@@ -137,3 +137,54 @@ def test_dry_run_says_what_was_chosen_and_why(capsys):
   assert train.main(argv) == 0
   out = capsys.readouterr().out
   assert 'slots' in out and ' auto  ' in out and 'micro-batches' in out
+
+
+@pytest.mark.parametrize(
+  'fixed, expected, said, unsaid',
+  [
+    ({'cache_stages': 3}, {'token_buckets': 4, 'slots': 0}, 'real tokens', ''),
+    ({'slots': 0}, {'slots': 0, 'microbatch_rows': 16}, 'cache', 'slots'),
+    ({'microbatch_rows': 128}, {'slots': 32}, 'slots', 'micro-batches'),
+  ],
+)
+def test_what_is_fixed_leaves_the_rest_to_be_chosen(
+  fixed, expected, said, unsaid
+):
+  # A trainer refuses slots beside stages of the cache.
+  choice = next(
+    choice
+    for choice in auto.choices(LONG, fixed)
+    if not (choice.slots and choice.cache_stages > 1)
+  )
+  assert {key: getattr(choice, key) for key in fixed} == fixed
+  assert {key: getattr(choice, key) for key in expected} == expected
+  assert said in choice.why and (not unsaid or unsaid not in choice.why)
+
+
+def test_an_arm_of_the_quickstart_takes_numbers_too():
+  c = config_lib.load('configs/quickstart.py', [('grpo.slots', '8')])
+  assert c.grpo.slots == 8
+
+
+def test_a_folder_that_says_numbers_is_gone_on_with(tmp_path):
+  c = config_lib.load('configs/rl.py:smoke')
+  checkpoint.save_config(tmp_path, {'config': config_lib.plain(c).to_dict()})
+  loop.check_continues(c, tmp_path)
+  with pytest.raises(ValueError, match='group_size: 4 -> 2'):
+    loop.check_continues(
+      config_lib.load('configs/rl.py:smoke', [('group_size', '2')]), tmp_path
+    )
+
+
+def test_remax_may_draw_one_answer():
+  c = config_lib.load('configs/rl.py:recipe=remax,smoke', [('group_size', '1')])
+  assert build.build(c).sizes.group_size == 1
+
+
+def test_a_penalty_does_not_move_rewards_across_a_threshold():
+  c = config_lib.load(
+    'configs/rl.py:recipe=topr,smoke',
+    [('kl.coef', '0.1'), ('kl.place', 'reward')],
+  )
+  with pytest.raises(ValueError, match='above a threshold'):
+    build.build(c)

@@ -172,7 +172,10 @@ def test_arrays_made_inside_the_loss(params, state):
   np.testing.assert_array_equal(out['tokens'], batch.tokens)
   np.testing.assert_array_equal(out['scores'], batch.extras['scores'])
   words = jax.random.key_data(out['key'])
-  np.testing.assert_array_equal(words, jax.random.key_data(jax.random.key(9)))
+  assert words.shape[0] == ROWS
+  for row in (0, 1):
+    own = jax.random.key_data(jax.random.key(9 + row))
+    np.testing.assert_array_equal(words[row], own)
   np.testing.assert_allclose(
     out['wrong_logps'], direct(trained, batch.extras['wrong']), atol=1e-4
   )

@@ -9,6 +9,7 @@ Whoever wires it up looks here for its shape and for who makes it:
   update  made from the trained parameters, in the loss itself
   rl      made by the RL learner from its rollouts; 'rl:TERM' says for which
           part of its objective, and stands beside other makers too
+  pair    made from the two rows of a pair, by the preference trainer
   room    an argument of the room's own signature
 
 B rows (or pairs), T tokens, V vocabulary, D features; '' is no array of floats.
@@ -23,6 +24,7 @@ __all__ = [
   'inside_update',
   'needs',
   'of_learner',
+  'of_pair',
   'scored_by',
   'shape',
 ]
@@ -46,6 +48,7 @@ class Named(NamedTuple):
 _PAIRED = ('best_of', 'best_vs_worst', 'oracle', 'oracle_vs_rollout')
 _JUDGED = ('feedback', 'labelled', 'oracle_and_rollouts', 'rollouts')
 _REFERENCE, _OLD = ('reference policy',), ('old policy',)
+_VOCABULARY = ('whole vocabulary',)
 _VERDICT = ('rollouts', 'rewards')
 _MARKED = ('data:unpaired', 'rl:weights', 'rl:contrastive')
 
@@ -81,11 +84,17 @@ ARRAYS = {
   'state_log_rewards': Named('BT', 'rl', ('rl:loss',), ('rewards',)),
   'log_rewards': Named('B', 'rl', ('rl:loss',), ('rewards',)),
   'greedy_rewards': Named('B', 'rl', ('rl:advantage',), ('rewards',)),
+  # Of a pair, made from its rows
+  'chosen_collision': Named('BT', 'pair', ('collision',), _VOCABULARY),
+  'chosen_rewards': Named('B', 'pair', ('rewards',), ('pairs',)),
+  'label_prob': Named('B', 'pair', ('strength',), ('rewards',)),
+  'rejected_collision': Named('BT', 'pair', ('collision',), _VOCABULARY),
+  'rejected_rewards': Named('B', 'pair', ('rewards',), ('pairs',)),
+  'strength': Named('B', 'pair', ('strength',), ('rewards',)),
   # Arguments of a room
   'advantages': Named('BT', 'room', (), ('rewards',)),
   'anchors': Named('BD', 'room', (), ('hidden states',)),
   'chosen': Named('', 'room', (), ('pairs',)),
-  'chosen_rewards': Named('B', 'room', (), ('pairs',)),
   'desirable': Named('B', 'room', (), ('labels',)),
   'entropy': Named('BT', 'room', (), ('entropy',)),
   'gaps': Named('B', 'room', (), ('value head', 'pairs')),
@@ -103,7 +112,6 @@ ARRAYS = {
   'ref_rejected': Named('', 'room', (), _REFERENCE),
   'rejected': Named('', 'room', (), ('pairs',)),
   'rejected_anchors': Named('BD', 'room', (), ('pairs',)),
-  'rejected_rewards': Named('B', 'room', (), ('pairs',)),
   'returns': Named('BT', 'room', (), ('rewards',)),
   'rewards': Named('B', 'room', (), ('rewards',)),
   'start_params': Named('', 'room', (), _REFERENCE),
@@ -133,6 +141,12 @@ def scored_by() -> dict[str, str]:
 def inside_update() -> tuple[str, ...]:
   """Arrays that are made from the trained parameters, in the loss."""
   return tuple(_of('update'))
+
+
+def of_pair(what: str) -> tuple[str, ...]:
+  """Arrays of a pair that are made from its rows' 'rewards' (or scores), their
+  'strength', or the 'collision' of its tokens."""
+  return tuple(name for name, x in _of('pair').items() if what in x.by)
 
 
 def of_learner(term: str) -> tuple[str, ...]:

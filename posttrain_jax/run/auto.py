@@ -10,7 +10,10 @@ taken at a time.
 """
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ['AUTO', 'Choice', 'Work', 'choices', 'scan_layers']
@@ -65,10 +68,6 @@ class Choice:
   why: str
 
 
-def _plain(work: Work, why: str) -> Choice:
-  return Choice(0, 1, 1, work.minibatch_rows, why)
-
-
 def _micro(work: Work) -> int:
   """The divisor of a minibatch, whole groups, nearest to MICRO_TOKENS."""
   wanted = MICRO_TOKENS / work.row_tokens
@@ -80,35 +79,62 @@ def _micro(work: Work) -> int:
   return min(sizes, key=lambda size: abs(math.log(size / wanted)))
 
 
-def choices(work: Work) -> list[Choice]:
-  """What 'auto' may stand for, best first; the last always works.
+def _options(work: Work) -> tuple[dict[str, tuple[int, ...]], str]:
+  """({size: its values, best first}, why)."""
+  plain = {
+    'slots': (0,),
+    'cache_stages': (1,),
+    'microbatch_rows': (work.minibatch_rows,),
+    'token_buckets': (1,),
+  }
+  if work.backend != 'cpu' or work.devices > 1:
+    return plain, f'{work.devices} x {work.backend}'
+  tokens = work.rows * work.row_tokens
+  if tokens < STEP_TOKENS or tokens * work.num_steps < RUN_TOKENS:
+    return plain, 'a small run, which compiles fastest so'
+  if work.minibatch_rows % work.group_size:
+    return plain, 'a CPU, minibatches that cut groups'
+  long = work.rollouts and work.max_new_tokens > LONG_ANSWER
+  best = dict(plain, microbatch_rows=(_micro(work), work.minibatch_rows))
+  if long and work.rows >= 2 * SLOTS:
+    best['slots'] = (SLOTS, 0)
+  if long and work.share_prompts:
+    best['token_buckets'] = (BUCKETS, 1)
+  return best, 'a CPU'
+
+
+def _said(work: Work, taken: dict[str, int], fixed: Mapping[str, int]) -> str:
+  """What was taken where it was left to 'auto', in words."""
+  parts = []
+  if 'microbatch_rows' not in fixed:
+    split = taken['microbatch_rows'] < work.minibatch_rows
+    parts.append(
+      'micro-batches that its cache holds' if split
+      else 'all rows of an update at a time'
+    )  # fmt: skip
+  if 'slots' not in fixed and taken['slots']:
+    parts.append('answers of many lengths in slots')
+  if 'token_buckets' not in fixed and taken['token_buckets'] > 1:
+    parts.append('updates on real tokens')
+  return ', '.join(parts)
+
+
+def choices(
+  work: Work, fixed: Mapping[str, int] = MappingProxyType({})
+) -> list[Choice]:
+  """What 'auto' may stand for beside the sizes that are `fixed`, best first.
 
   A method that compares a whole minibatch, or whose groups micro-batches would
   cut, takes the first that its trainer allows.
   """
-  if work.backend != 'cpu' or work.devices > 1:
-    return [
-      _plain(work, f'{work.devices} x {work.backend}: all rows at a time')
-    ]
-  tokens = work.rows * work.row_tokens
-  if tokens < STEP_TOKENS or tokens * work.num_steps < RUN_TOKENS:
-    return [_plain(work, 'a small run: all rows at a time compile fastest')]
-  whole = _plain(work, 'this method compares all rows of a minibatch')
-  if work.minibatch_rows % work.group_size:
-    return [whole]
-  long = work.rollouts and work.max_new_tokens > LONG_ANSWER
-  slots = SLOTS if long and work.rows >= 2 * SLOTS else 0
-  micro = Choice(
-    slots, 1, 1, _micro(work), 'a CPU: micro-batches that its cache holds'
-    + (', answers of many lengths in slots' if slots else ''),
-  )  # fmt: skip
-  wholes = [dataclasses.replace(whole, slots=slots), whole]
-  if not (long and work.share_prompts):
-    return [micro, *wholes]
-  streams = dataclasses.replace(
-    micro, token_buckets=BUCKETS, why=micro.why + ', updates on real tokens'
-  )
-  return [streams, micro, *wholes]
+  options, where = _options(work)
+  options |= {key: (value,) for key, value in fixed.items()}
+  out = []
+  for values in itertools.product(*options.values()):
+    taken = dict(zip(options, values))
+    said = _said(work, taken, fixed)
+    out.append(Choice(**taken, why=f'{where}: {said}' if said else where))
+  return out
 
 
 def scan_layers(value: Any, num_layers: int) -> bool:

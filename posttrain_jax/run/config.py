@@ -108,10 +108,11 @@ def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
-  if key in DECIDED:
-    if text == AUTO:
-      return AUTO
-    old = DECIDED[key]
+  for name, number in DECIDED.items():
+    if key == name or key.endswith(f'.{name}'):  # of an arm of the quickstart
+      if text == AUTO:
+        return AUTO
+      old = number
   try:
     if isinstance(old, bool):
       return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]

@@ -18,6 +18,7 @@ from posttrain_jax.evals import score
 from posttrain_jax.log import progress
 from posttrain_jax.run import build, checkpoint, drivers, failed, notes, roles
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.state import (
   abstract_state,
@@ -88,9 +89,13 @@ def check_continues(config: Any, workdir: Path) -> None:
   old = config_lib.completed(saved['config']).to_dict()
   old = config_lib.flatten(json.loads(json.dumps(old)))
   new = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
+  # How a step is cut up may be left to 'auto' on one side: it changes rounding.
+  decided = {
+    key for key in config_lib.DECIDED if AUTO in (old.get(key), new.get(key))
+  }
   changed = [
     f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
-    for key in sorted(old.keys() | new.keys())
+    for key in sorted((old.keys() | new.keys()) - decided)
     if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS)
   ]
   if changed:

@@ -140,8 +140,8 @@ def _decided(config: Any, sizes: Sizes, kind: Any) -> Sizes:
   fixed = {key: x for key, x in asked.items() if x != auto.AUTO}
   if fixed.get('microbatch_rows') == 0:
     fixed['microbatch_rows'] = sizes.minibatch_rows
-  for choice in auto.choices(_work(config, sizes)):
-    chosen = {**dataclasses.asdict(choice), **fixed}
+  for choice in auto.choices(_work(config, sizes), fixed):
+    chosen = dataclasses.asdict(choice)
     if len(fixed) == len(keys):
       chosen['why'] = ''
     made = dataclasses.replace(sizes, **chosen)

@@ -27,7 +27,15 @@ import numpy as np
 from posttrain_jax import log
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.log import progress
-from posttrain_jax.run import accounting, build, domains, loop, notes, runtime
+from posttrain_jax.run import (
+  accounting,
+  build,
+  domains,
+  loop,
+  notes,
+  roles,
+  runtime,
+)
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import runner, settings
 from posttrain_jax.trainers.guard import SKIPPED
@@ -103,6 +111,7 @@ def parse(
 def _check(member: settings.Member) -> list[str]:
   """The notes of a run that can work; the error of another names it."""
   try:
+    roles.check(member.config)
     return notes.notes(build.build(member.config))
   except ValueError as error:
     raise ValueError(f'{member.name}: {error}') from error

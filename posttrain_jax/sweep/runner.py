@@ -138,7 +138,7 @@ def groups(
 
 
 def _cut(group, names, step, together) -> Iterator[Group]:
-  run = build.build(group[0].config)
+  run = build.build(config_lib.plain(group[0].config))
   sharded = any(size != 1 for size in dict(run.config.mesh).values())
   if sharded or not in_graph(run):
     size = 1

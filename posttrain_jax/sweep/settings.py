@@ -204,7 +204,7 @@ def members(
       shown = ', '.join(f'{key}={value}' for key, value in overrides)
       raise ValueError(f'setting {shown or "(none)"}: {error}') from error
     for seed in seeds:
-      own = config_lib.plain(config)
+      own = config.copy_and_resolve_references()
       own.seed = seed
       out.append(Member(overrides, seed, own))
   return out

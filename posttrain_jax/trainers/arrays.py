@@ -168,8 +168,8 @@ def inside(
     elif name == 'tokens':
       out[name] = batch.tokens
     elif name == 'key':
-      # Rows carry random words, so that each micro-batch has its own key.
-      out[name] = jax.random.key(batch.extras['seed'][0])
+      # Rows carry random words: a row draws the same in any micro-batch.
+      out[name] = jax.vmap(jax.random.key)(batch.extras['seed'])
     elif name == 'ref_logits':
       signals = score(state.ref_params, models['ref'], batch, logits=True)
       out[name] = jax.lax.stop_gradient(signals.logits)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import collect, token_weights
+from posttrain_jax.core import arrays as named
 from posttrain_jax.core import masked
 from posttrain_jax.core.resolve import active, arrays_of, lookup
 from posttrain_jax.core.types import (
@@ -57,10 +58,10 @@ __all__ = [
 LABEL = 'preference learning'
 
 # Arrays of a pair that are made from the rows: name -> what of a row.
-PAIR_ARRAYS = ('chosen_rewards', 'rejected_rewards')
+PAIR_ARRAYS = named.of_pair('rewards')
 # Of a reward model's pair, from the scores of its sides.
-STRENGTH = ('label_prob', 'strength')
-COLLISIONS = ('chosen_collision', 'rejected_collision')
+STRENGTH = named.of_pair('strength')
+COLLISIONS = named.of_pair('collision')
 
 
 def kind_of(name: str) -> str:

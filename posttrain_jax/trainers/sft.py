@@ -153,6 +153,8 @@ def check_sizes(config: Any, sizes: Any) -> None:
   parts = [(supervised, config.loss.name)]
   if 'weights' in config:
     parts.append((token_weights, config.weights.name))
+  if 'negative' in config:
+    parts.append((token_weights, config.negative.name))
   step.refuse_split(sizes, parts)
 
 

@@ -66,11 +66,11 @@ __all__ = [
   'unlikelihood_negative',
 ]
 
-# A token's loss depends on the other rows of the call (micro-batches change
-# it), or on the rest of its row (packed examples would mix).
 # (role, other role, what the other one is): models that must differ.
 APART = {'poft': ('policy', 'teacher', 'an aligned model, to be surpassed')}
 
+# A token's loss depends on the other rows of the call (micro-batches change
+# it), or on the rest of its row (packed examples would mix).
 WHOLE_BATCH = ('forgetting', 'prob_threshold')
 
 WHOLE_ROWS = (

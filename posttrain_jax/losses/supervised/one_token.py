@@ -18,9 +18,12 @@ def _sample(key: Array, probs: Array, num_samples: int) -> Array:
   """
   cumulative = jnp.cumsum(probs, axis=-1)
   total = cumulative[..., -1:]
-  uniform = jax.random.uniform(
-    key, (*probs.shape[:-1], num_samples), probs.dtype
-  )
+  draw = lambda key, shape: jax.random.uniform(key, shape, probs.dtype)
+  shape = (*probs.shape[:-1], num_samples)
+  if key.ndim:  # one of each row
+    uniform = jax.vmap(lambda key: draw(key, shape[1:]))(key)
+  else:
+    uniform = draw(key, shape)
   # Strictly below the total, so that the last ids, if their probability is 0,
   # are never returned.
   point = jnp.minimum(uniform * total, jnp.nextafter(total, 0.0))
@@ -46,7 +49,8 @@ def otr(
 
   The temperature is that of sampling only. A token the policy never samples is
   never learnt. `tokens` [B, T] are the demonstration's ids, `key` is the
-  randomness of this step, `num_samples` K is static. Reads `logits`. Samples
+  randomness of this step, [] or [B] one of each row (a row then draws the same
+  in any batch), `num_samples` K is static. Reads `logits`. Samples
   and rewards are detached. `wrong_reward` is the paper's beta.
 
   Reference: Ming et al. (2025), https://arxiv.org/abs/2509.26313

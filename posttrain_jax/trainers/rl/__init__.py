@@ -16,14 +16,19 @@ prefixes.py    answers that go on from the beginning of a demonstration
 from typing import Any
 
 from posttrain_jax.trainers.rl import guests
-from posttrain_jax.trainers.rl.checks import check, check_sizes, needs_reference
+from posttrain_jax.trainers.rl.checks import (
+  check,
+  check_sizes,
+  needs_greedy,
+  needs_reference,
+)
 from posttrain_jax.trainers.rl.objective import (
   make_controllers as controllers,
 )
 from posttrain_jax.trainers.rl.objective import (
   needs_value_head as value_head,
 )
-from posttrain_jax.trainers.rl.terms import has_critic, loss_room
+from posttrain_jax.trainers.rl.terms import has_critic, loss_arrays, loss_room
 from posttrain_jax.trainers.rl.wiring import HostStep, make_step
 
 __all__ = [
@@ -101,13 +106,15 @@ def forwards(
   prompts = sizes.prompts_per_step
   answers = config.group_size
   answers += config.explore.per_prompt + config.prefix.per_prompt
+  answers += needs_greedy(config)
   own = prompts * config.group_size
   passes = [
     (1.0, 'policy', prompts, sizes.prompt_length),
     (1.0, 'policy', prompts * answers, sizes.row_tokens),
     (-1.0, 'policy', prompts * answers, sizes.prompt_length),
   ]
-  if config.old_logps == 'learner' or has_critic(config):
+  proximal = 'proximal_logps' in loss_arrays(config)
+  if config.old_logps == 'learner' or has_critic(config) or proximal:
     passes.append((1.0, 'policy', own, sizes.row_tokens))
   if config.kl.coef or config.kl_controller.name != 'none':
     passes.append((1.0, 'ref', own, sizes.row_tokens))

@@ -7,7 +7,13 @@ from typing import Any
 from posttrain_jax import advantages as advantages_room
 from posttrain_jax import token_weights
 from posttrain_jax.core import sharding
-from posttrain_jax.core.resolve import active, arrays_of, lookup, nearest
+from posttrain_jax.core.resolve import (
+  active,
+  arrays_of,
+  hparams_of,
+  lookup,
+  nearest,
+)
 from posttrain_jax.core.types import Example, PyTree
 from posttrain_jax.data.text_task import is_text
 from posttrain_jax.losses import (
@@ -254,6 +260,13 @@ def _check_kl(config: Any) -> None:
     raise ValueError(
       f'kl.name="{penalty}": a KL in the reward is an estimate on the taken '
       'tokens; take "kl_k1", "kl_k2" or "kl_k3"'
+    )
+  named = lookup(advantages_room, config.advantage.name)
+  if in_reward and 'threshold' in hparams_of(named):
+    raise ValueError(
+      f'kl.place="reward": advantage "{config.advantage.name}" asks which '
+      'rewards are above a threshold, and a penalty would move them across it; '
+      'take kl.place="loss"'
     )
   steering = objective.make_controllers(config)
   for what, controller in steering.items():
