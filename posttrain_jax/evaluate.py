@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime.prepare()
     _, step, params = checkpoint.read_params(flags.checkpoint)
     scores = score.evaluate(run.evaluators, params, config.seed)
-  except ValueError as error:
+  except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   print(json.dumps({'step': step, **scores}, indent=1))

@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime.prepare()
     command = 'python -m posttrain_jax.quickstart ' + ' '.join(argv)
     summary = run(config, flags.workdir, command)
-  except ValueError as error:
+  except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   except FloatingPointError as error:

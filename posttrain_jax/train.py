@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain_jax.models import transformer
-from posttrain_jax.run import build, notes, roles, runtime
+from posttrain_jax.run import build, failed, notes, roles, runtime
 from posttrain_jax.run.command import parse
 from posttrain_jax.run.loop import Interrupted, train
 from posttrain_jax.sweep import replay
@@ -62,15 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
   argv = list(sys.argv[1:] if argv is None else argv)
   try:
     if file := record_of(argv):
-      runtime.prepare()
-      return replay.main(file)
+      record = failed.read(file)
+      beside = record.together
+      runtime.prepare(runs=beside.count if beside else 1)
+      return replay.main(record)
     config, flags = parse(argv, __doc__)
     if flags.dry_run:
       print(describe(config))
       return 0
     runtime.prepare()
     _, _, scores = train(config, flags.workdir)
-  except (ValueError, OSError) as error:  # or a full disk
+  except (ValueError, OSError, ImportError) as error:  # or a full disk
     print(f'error: {error}', file=sys.stderr)
     return 2
   except FloatingPointError as error:

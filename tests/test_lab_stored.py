@@ -1,6 +1,7 @@
 """Stages of a study that were harmed, or that went wrong while they trained."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_lab import tiny
@@ -38,12 +39,18 @@ def test_harmed_stages_are_named_and_trained_again(tmp_path, capsys):
   assert read.wall_seconds == again.wall_seconds
   assert capsys.readouterr().err.count('cannot be verified') == 1
 
-  # A seed whose numbers leave float32 ends its stage, with a record.
-  with pytest.raises(failed.NonFinite, match='wild-.*, seed 0: ') as raised:
-    runs.train('wild', config(), hparams=WILD)
+  # A seed whose numbers leave float32 stands still, with a record.
+  kept = runs.train('wild', config(), hparams=WILD)
+  said = capsys.readouterr().err
+  assert 'seed 0: ' in said
   [wild] = (tmp_path / 'stages').glob('wild-*')
   step, path = failed.newest(wild)
-  assert str(raised.value).endswith(f'--replay {path}')
-  assert not list(wild.glob('*.safetensors')) and raised.value.step == step
+  assert f'--replay {path}' in said and kept.failed[0] == step
+  probe = lambda params, base, key: {'one': jnp.float32(1)}
+  measured = runs.measure(kept, probe)['one']
+  expected = [np.nan if index in kept.failed else 1.0 for index in range(2)]
+  np.testing.assert_array_equal(measured, expected)
+  tried = {'wild': measured, 'calm': [0.0, 0.0]}
+  assert lab.best(tried, lambda values: values) == 'calm'
   found = replay.replay(failed.read(path))
   assert found.not_finite and found.differing == []

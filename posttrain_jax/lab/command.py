@@ -70,9 +70,9 @@ def main(
     with progress.Progress() as bar:
       lab = Lab(workdir, range(seeds), bar)
       study, arms, figures, reading = run(lab, scale)
-  except FloatingPointError as error:
+  except (ValueError, OSError) as error:  # a stage that another run holds, ...
     print(f'error: {error}', file=sys.stderr)
-    return 1
+    return 2
   found = results.results(
     study,
     arms,

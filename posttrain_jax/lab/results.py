@@ -84,9 +84,14 @@ class Study:
 
 def best(tried: Mapping[Any, Any], score: Callable[[Any], Any]) -> Any:
   """The key of what has the highest mean of `score` over seeds, a stage or what
-  was measured of it; the first of equals. An arm's tuning: score on validation
-  problems."""
-  return max(tried, key=lambda key: float(np.mean(score(tried[key]))))
+  was measured of it; the first of equals. One of which a seed failed (nan)
+  comes last. An arm's tuning: score on validation problems."""
+
+  def mean(key: Any) -> float:
+    value = float(np.mean(score(tried[key])))
+    return -math.inf if math.isnan(value) else value
+
+  return max(tried, key=mean)
 
 
 def total_account(stages: Sequence[Trained]) -> list[dict[str, float]]:

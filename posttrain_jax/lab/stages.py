@@ -59,6 +59,8 @@ class Trained:
   wall_seconds  that training all seeds took, compiling included
   path     of the parameters
   snapshots  {step: Trained} on the way there, accounted up to that step
+  failed   {index of a seed: its step that was not finite}; that seed stands
+           still from there, and what is measured of it is nan
   """
 
   name: str
@@ -71,6 +73,7 @@ class Trained:
   wall_seconds: float
   path: Path
   snapshots: Mapping[int, 'Trained']
+  failed: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
   @property
   def params(self) -> PyTree:
@@ -216,9 +219,11 @@ class Lab:
   def _read(self, name, config, hparams, folder, digest) -> Trained:
     saved = json.loads((folder / FILE).read_text())
     curves = dict(np.load(folder / 'curves.npz'))
+    ended = {int(k): x for k, x in saved.get('failed', {}).items()}
 
-    def trained(path: Path, **more) -> Trained:
+    def trained(path: Path, until: int, **more) -> Trained:
       return Trained(
+        failed={k: x for k, x in ended.items() if x <= until},
         name=name,
         config=config,
         hparams=hparams,
@@ -233,6 +238,7 @@ class Lab:
       step = int(path.stem.removeprefix('params-'))
       snapshots[step] = trained(
         path,
+        step,
         account=tuple(saved['snapshots'][str(step)]),
         curves={k: x[:, :step] for k, x in curves.items()},
         digest=f'{digest}-{step}',
@@ -240,6 +246,7 @@ class Lab:
       )
     return trained(
       folder / 'params.safetensors',
+      config.num_steps,
       account=tuple(saved['account']),
       curves=curves,
       digest=digest,
@@ -259,7 +266,7 @@ class Lab:
       params = {role: x.params for role, x in given.items()}
     state = program.start(self._keys, values, params)
     handle = self._bar.task(name, config.num_steps) if self._bar else None
-    step, rows = 0, []
+    step, rows, ended = 0, [], {}
     watches = [
       failed.Watch(config.on_nonfinite, config.num_steps) for _ in self.seeds
     ]
@@ -272,14 +279,19 @@ class Lab:
       found = {k: np.asarray(x) for k, x in found.items()}
       what = found.pop(guard.WHAT)
       for index, watch in enumerate(watches):
-        bad = watch.failing(what[index])
+        bad = None if index in ended else watch.failing(what[index])
         if bad is not None:
+          ended[index] = step + bad + 1
           row = {k: float(x[index, bad]) for k, x in found.items()}
           error = failed.NonFinite(
             step + bad + 1, row, what[index, bad], config.on_nonfinite
           )
-          raise self._failure(
-            folder, config, program.run, hparams, index, state, error
+          checkpoint.tell(
+            str(
+              self._failure(
+                folder, config, program.run, hparams, index, state, error
+              )
+            )
           )
       found['time/step'] = np.full(
         (count, done), (time.monotonic() - began) / done / count
@@ -300,7 +312,7 @@ class Lab:
     }
     took = time.monotonic() - first
     _save(folder / 'params.safetensors', state.params)
-    self._write(folder, config, program.run, curves, took, snapshots)
+    self._write(folder, config, program.run, curves, took, snapshots, ended)
 
   def _failure(self, folder, config, run, hparams, index, state, error):
     """The error of a seed whose step was not finite, with a record."""
@@ -313,7 +325,7 @@ class Lab:
     error.args = (f'{folder.name}, seed {self.seeds[index]}: {error}',)
     return error
 
-  def _write(self, folder, config, run, curves, took, snapshots) -> None:
+  def _write(self, folder, config, run, curves, took, snapshots, ended) -> None:
     np.savez(folder / 'curves.npz', **curves)
     flops = accounting.step_flops(config, run.model, run.sizes, run.models)
 
@@ -333,10 +345,11 @@ class Lab:
       'snapshots': {step: account(step) for step in snapshots},
       'commit': commit,
       'wall_seconds': took,
+      'failed': ended,
       'header': header,
     }
     text = json.dumps(log.strict(saved), indent=1)
-    (folder / FILE).write_text(text + '\n')
+    _write_whole(folder / FILE, text + '\n')
 
   def measure(
     self,
@@ -353,7 +366,7 @@ class Lab:
       began = time.monotonic()
       found = self._probed(trained, probe, base, split)
       saved = {'values': found, 'wall_seconds': time.monotonic() - began}
-      kept.write_text(json.dumps(log.strict(saved)) + '\n')
+      _write_whole(kept, json.dumps(log.strict(saved)) + '\n')
     saved = json.loads(kept.read_text())
     self._took[kept] = saved['wall_seconds']
     # JSON has no nan: it is kept as text.
@@ -367,7 +380,17 @@ class Lab:
     keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, SPLITS[split])
     theirs = base.params if base else None
     found = self._probes[probe](trained.params, theirs, keys)
-    return {name: np.asarray(x, float).tolist() for name, x in found.items()}
+    measured = {name: np.array(x, float) for name, x in found.items()}
+    for x in measured.values():
+      x[list(trained.failed)] = np.nan  # the seed stands where it failed
+    return {name: x.tolist() for name, x in measured.items()}
+
+
+def _write_whole(path: Path, text: str) -> None:
+  """Writes a file that is there whole, or not at all."""
+  made = path.with_name(f'.{path.name}')
+  made.write_text(text)
+  made.replace(path)
 
 
 def _save(path: Path, params: PyTree) -> None:

@@ -105,6 +105,19 @@ def check_continues(config: Any, workdir: Path) -> None:
     )
 
 
+def pinned(config: Any, workdir: Path) -> Any:
+  """The config with what 'auto' was when the run of `workdir` began.
+
+  A longer run, or another mesh, might choose otherwise: in the same run a step
+  is cut up the same way to its end, so that it goes on bit for bit.
+  """
+  saved = checkpoint.load_config(workdir) or {}
+  began = saved.get('sizes', {})
+  keys = [k for k in config_lib.DECIDED if k in config and k in began]
+  values = {k: began[k] for k in keys if config[k] == AUTO}
+  return config_lib.with_values(config, values) if values else config
+
+
 def next_stop(step: int, config: Any) -> int:
   """The next step at which something happens on the host."""
   stops = [config.num_steps]
@@ -225,20 +238,21 @@ class _Loop:
       )
       step += done
       last = step == config.num_steps
+      stopping = bool(stop.number)  # once: a signal may come at any line
       try:
         recorder.push(step - done + 1, metrics, done)
-        if last or stop.number or self._is_due(step):
+        if last or stopping or self._is_due(step):
           recorder.drain()
       except failed.NonFinite as error:
         raise self._recorded(error, state) from None
       if last or is_due(config.eval.every, step):
         scores = self._evaluate(state, step)
-      if last or stop.number or is_due(config.checkpoint.every, step):
+      if last or stopping or is_due(config.checkpoint.every, step):
         recorder.writer.flush()
         self.lease.check()
         self.saver.save(step, state, self.driver.position())
         recorder.mark = time.monotonic()
-      if stop.number and not last:
+      if stopping and not last:
         self.saver.wait()
         raise Interrupted(stop.number, step)
     self.saver.wait()
@@ -289,7 +303,7 @@ def train(
       where such steps are skipped, there were too many in a row.
   """
   workdir = Path(workdir)
-  run = build.build(config)
+  run = build.build(pinned(config, workdir))
   roles.check(config)
   notes.tell(notes.notes(run))
   mesh = sharding.make_mesh(config.mesh)

@@ -100,6 +100,9 @@ def parse(
   for seed in (seeds[0], seeds[-1]):
     domains.KEYS['seed'].check('seed', seed)
   found = settings.members(flags.config, items, chosen, seeds)
+  if not flags.dry_run:
+    # Before anything asks for the devices that the runs are to share.
+    runtime.prepare(runs=_alone(found))
   told = []
   for member in found:
     if member.seed == flags.first_seed:
@@ -192,14 +195,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.dry_run:
       print('\n'.join(member.name for member in members))
       return 0
-    runtime.prepare(runs=_alone(members))
     workdir = Path(flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     with progress.Progress() as bar:
       for group in runner.groups(members, workdir, flags.together):
         runner.run_group(group, workdir, bar)
     results = [result(m, runner.folder(workdir, m)) for m in members]
-  except ValueError as error:
+  except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   except loop.Interrupted as stopped:

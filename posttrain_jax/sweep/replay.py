@@ -157,15 +157,14 @@ def _told(record: failed.Record) -> list[str]:
   ]
 
 
-def main(file: str) -> int:
+def main(record: failed.Record) -> int:
   """Replays a record and prints what it shows.
 
   Returns 1 if the step is not finite again, 0 if it is finite this time.
 
   Raises:
-    ValueError: no record, or one that cannot be replayed.
+    ValueError: a record that cannot be replayed.
   """
-  record = failed.read(file)
   print(f'step {record.step} of {record.path.parent.parent}, again')
   print('\n'.join(_told(record)), end='\n' if _told(record) else '')
   found = replay(record)

@@ -245,13 +245,12 @@ class _Together:
       self._write(metrics, time.monotonic() - began, done)
       self._step += done
       last = self._step == config.num_steps
+      stopping = bool(stop.number)  # once: a signal may come at any line
       if last or loop.is_due(config.eval.every, self._step):
         self._evaluate()
-      if (
-        last or stop.number or loop.is_due(config.checkpoint.every, self._step)
-      ):
+      if last or stopping or loop.is_due(config.checkpoint.every, self._step):
         self._save()
-      if stop.number and not last:
+      if stopping and not last:
         raise loop.Interrupted(stop.number, self._step)
 
   def _write(self, metrics: dict, seconds: float, done: int) -> None:
