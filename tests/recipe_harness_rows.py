@@ -310,7 +310,12 @@ def _learn(c, data: Answers, batch):
     value, gradient, seeds = jax.jit(learn)(_state(run, data), live, batch)
   if c.loss.get('num_samples'):
     shape = (*batch.mask.shape, c.loss.num_samples)
-    draws = jax.random.uniform(jax.random.key(seeds[0]), shape, float)
+    draw = (
+      lambda seed: jax.random.uniform(  # each row from its own key
+        jax.random.key(seed), shape[1:], float
+      )
+    )
+    draws = jax.vmap(draw)(seeds)
     data = dataclasses.replace(data, uniform=np.asarray(draws))
   return float(value), jax.tree.map(np.asarray, gradient), data
 

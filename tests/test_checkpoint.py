@@ -1,6 +1,7 @@
 """Every way a stored run can be harmed, against every way it is read."""
 
 import dataclasses
+import errno
 import functools
 import json
 import shutil
@@ -370,3 +371,22 @@ def test_of_several_processes_each_digests_and_checks_its_own(tmp_path):
   assert all(shares) and sum(map(len, shares)) == len(names)
   named = {fault.split()[0] for share in shares for fault in share}
   assert named == set(names)
+
+
+def test_a_machine_that_cannot_read_for_now_harms_no_checkpoint(
+  tmp_path, monkeypatch
+):
+  folder = tmp_path / 'step'
+  folder.mkdir()
+  (folder / 'x').write_bytes(b'abc')
+  files = {'x': [3, manifest.digest(folder / 'x')]}
+  assert manifest.faults(folder, files) == []
+
+  def busy(path):
+    raise OSError(errno.EMFILE, 'Too many open files')
+
+  monkeypatch.setattr(manifest, 'digest', busy)
+  with pytest.raises(OSError, match='Too many open files'):
+    manifest.faults(folder, files)
+  (folder / 'x').unlink()
+  assert manifest.faults(folder, files) == ['x is missing']

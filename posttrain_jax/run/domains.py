@@ -252,7 +252,6 @@ PARTS = {
   'policy_gradient/temperature_positive': POSITIVE,
   'policy_gradient/ppo_clip_sequence_mask.threshold': BOUND,
   'preference/align_coef': NOT_NEGATIVE,
-  'preference/bco.delta': FINITE,
   'preference/center_coef': NOT_NEGATIVE,
   'preference/desirable_weight': NOT_NEGATIVE,
   'preference/f_dpo.divergence': Word(

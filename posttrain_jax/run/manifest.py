@@ -9,6 +9,7 @@ in threads; no array is built.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-__all__ = ['FILE', 'digest', 'digests', 'faults', 'read', 'write',
-           'write_own']  # fmt: skip
+__all__ = ['FILE', 'digest', 'digests', 'faults', 'lasting', 'read',
+           'write', 'write_own']  # fmt: skip
 
 FILE = 'manifest.json'
 VERSION = 1
@@ -126,19 +127,34 @@ def read(folder: Path) -> dict[str, Any] | None:
   raise ValueError(f'{FILE} is not what was written')
 
 
+def lasting(error: OSError) -> bool:
+  """Whether an error is of what is there, and not of the machine for now.
+
+  A file system that does not answer, or too many open files, harm no file.
+  """
+  return error.errno in (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG
+  )  # fmt: skip
+
+
 def faults(
   folder: Path, files: dict[str, list], share: tuple[int, int] = (0, 1)
 ) -> list[str]:
   """What is wrong with the files of a manifest: 'NAME is missing', ...
 
   share  (index, count): this process checks every count-th file
+
+  Raises:
+    OSError: a file cannot be read for now, which is no fault of it (`lasting`).
   """
   index, count = share
   wrong, left = [], []
   for name in sorted(files)[index::count]:
     try:
       size = (folder / name).stat().st_size
-    except OSError:
+    except OSError as error:
+      if not lasting(error):
+        raise
       wrong.append(f'{name} is missing')
       continue
     if size != files[name][0]:
@@ -150,6 +166,8 @@ def faults(
     try:
       sum_ = digest(folder / name)
     except OSError as error:
+      if not lasting(error):
+        raise
       return f'{name} cannot be read: {error.strerror}'
     same = sum_ == files[name][1]
     return '' if same else f'{name} is not what was written (SHA-256)'

@@ -104,6 +104,12 @@ def _examine(workdir: Path, step: int) -> _Found:
     try:
       _examined[key] = _looked_at(workdir, step)
     except OSError as error:
+      if not manifest.lasting(error):
+        raise OSError(
+          error.errno,
+          f'{workdir / FOLDER / str(step)} cannot be read for now, and nothing '
+          f'was changed: {error.strerror}',
+        ) from error
       _examined[key] = _Found(f'it cannot be read: {error.strerror}')
   return _agreed(_examined[key])
 
