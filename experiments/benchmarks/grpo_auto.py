@@ -20,24 +20,17 @@ GRID = {
   'a': (
     {},
     {'micro': 16},
-    {'token_buckets': 4},
-    {'stages': 3, 'token_buckets': 4},
     {'slots': 64, 'token_buckets': 4},
     {'slots': 32, 'token_buckets': 4},
-    {'slots': 16, 'token_buckets': 4, 'micro': 16},
     {'slots': 32, 'token_buckets': 4, 'micro': 8},
     {'slots': 32, 'token_buckets': 4, 'micro': 16},
     {'slots': 32, 'token_buckets': 4, 'micro': 32},
-    {'slots': 64, 'token_buckets': 4, 'micro': 16},
   ),
   'b': (
     {},
-    {'micro': 16},
     {'micro': 32},
     {'micro': 64},
     {'micro': 128},
-    {'micro': 256},
-    {'token_buckets': 4, 'micro': 64},
   ),
 }
 
