@@ -114,8 +114,9 @@ def parse(
 def _check(member: settings.Member) -> list[str]:
   """The notes of a run that can work; the error of another names it."""
   try:
+    run = build.build(member.config)
     roles.check(member.config)
-    return notes.notes(build.build(member.config))
+    return notes.notes(run)
   except ValueError as error:
     raise ValueError(f'{member.name}: {error}') from error
 
