@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from posttrain_jax import trainers
+
 ROOT = Path(__file__).parent.parent / 'posttrain_jax'
 
 # Rooms from left to right: each imports only from those to its left.
@@ -116,3 +118,11 @@ def test_public_paths_stay():
 
   for name in ('Example', 'Rollout', 'Batch', 'TrainState', 'TokenSignals'):
     assert getattr(types, name) is getattr(core_types, name)
+
+
+@pytest.mark.parametrize('name', trainers.KINDS)
+def test_a_kind_of_trainer_has_all_that_is_asked_of_it(name):
+  kind = trainers.kind(name)
+  assert set(trainers.PROTOCOL) <= set(kind.__all__)
+  assert all(hasattr(kind, part) for part in trainers.PROTOCOL)
+  assert all(f'  {part}' in trainers.__doc__ for part in trainers.PROTOCOL)

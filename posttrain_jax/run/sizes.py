@@ -103,9 +103,7 @@ def resolve(config: Any, task: Any) -> Sizes:
     row_tokens=length,
     tokens_per_step=rows * length,
   )
-  sizes = _decided(config, sizes, kind)
-  _check(config, sizes, kind)
-  return sizes
+  return _decided(config, sizes, kind)
 
 
 def _check(config: Any, sizes: Sizes, kind: Any) -> None:
@@ -134,7 +132,11 @@ def _work(config: Any, sizes: Sizes) -> auto.Work:
 
 
 def _decided(config: Any, sizes: Sizes, kind: Any) -> Sizes:
-  """The sizes with what the config says of their parts, or 'auto' for it."""
+  """The sizes with what the config says of their parts, or 'auto' for it.
+
+  Raises:
+    ValueError: of the last choice, where none can work.
+  """
   keys = ('slots', 'cache_stages', 'token_buckets', 'microbatch_rows')
   asked = {key: config.get(key, auto.AUTO) for key in keys}
   fixed = {key: x for key, x in asked.items() if x != auto.AUTO}
@@ -147,7 +149,7 @@ def _decided(config: Any, sizes: Sizes, kind: Any) -> Sizes:
     made = dataclasses.replace(sizes, **chosen)
     try:
       _check(config, made, kind)
-    except ValueError:
-      continue
-    return made
-  return made  # what is wrong with it is said by `_check`
+      return made
+    except ValueError as error:
+      wrong = error
+  raise wrong

@@ -33,9 +33,15 @@ from types import ModuleType
 
 from posttrain_jax.core.resolve import nearest
 
-__all__ = ['KINDS', 'kind']
+__all__ = ['KINDS', 'PROTOCOL', 'kind']
 
 KINDS = ('sft', 'preference', 'rl', 'distill')
+# What each of them has, as described above.
+PROTOCOL = (
+  'LABEL', 'check', 'check_sizes', 'controllers', 'counts', 'forwards',
+  'loss_room', 'make_step', 'needs', 'records', 'roles', 'rows_per_prompt',
+  'scorer', 'sources', 'value_head',
+)  # fmt: skip
 
 
 def kind(paradigm: str) -> ModuleType:
