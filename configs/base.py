@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.model = ml_collections.ConfigDict()
   c.model.preset = 'nano'  # or 'depth-N'; not read when init_from is set
   c.model.sliding_window = 0  # tokens seen, 0 = all; read where preset is
-  c.model.dtype = 'float32'  # of activations; 'bfloat16' on TPU and GPU
+  c.model.dtype = 'auto'  # of activations; 'bfloat16' of large ones, not on CPU
   c.model.param_dtype = 'float32'
   c.model.cache_dtype = ''  # while decoding: 'bfloat16', 'int8'; '' = dtype
   c.model.remat = False  # recompute layers in the backward pass
@@ -99,7 +99,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   c.optimizer = ml_collections.ConfigDict()
   c.optimizer.name = 'adamw'  # or 'lion', 'sgd'
-  c.optimizer.lr = 1e-3  # peak learning rate
+  c.optimizer.lr = auto()  # peak learning rate; 'auto': by method and size
   c.optimizer.schedule = 'constant'  # or 'linear', 'cosine'
   c.optimizer.warmup_updates = 0
   c.optimizer.final_fraction = 0.0  # of the peak, where a schedule ends
@@ -132,8 +132,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 100  # steps; 0 = only at the end and on interruption
   c.checkpoint.keep = 2  # newest ones kept
+  c.checkpoint.best = ''  # metric whose best step is kept too: 'eval/accuracy'
 
   c.log = ml_collections.ConfigDict()
   c.log.tensorboard = True
   c.log.wandb_project = ''  # with the wandb extra
+  c.log.profile_steps = ''  # '10:13' traces the three steps after the tenth
   return c

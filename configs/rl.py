@@ -75,7 +75,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   recipes.apply(c, arg.recipe)
 
   c.num_steps = 200
-  c.optimizer.lr = 3e-4
   c.optimizer.schedule = 'constant'
   if arg.smoke:
     c.num_steps = 4

@@ -94,7 +94,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   c.num_steps = 400
   c.prompts_per_step = 128
-  c.optimizer.lr = 2e-3
   c.optimizer.schedule = 'cosine'
   c.optimizer.warmup_updates = 20
   recipes.apply(c, arg.recipe)

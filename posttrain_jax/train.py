@@ -31,10 +31,12 @@ def describe(config: Any) -> str:
   out = [str(config).rstrip(), '', 'resolved sizes']
   sizes = run.sizes.to_dict()
   sizes['parameters'] = transformer.param_count(run.model)
-  sizes['scan_layers'] = run.model.scan_layers
   out += [f'  {name:22} {value:,}' for name, value in sizes.items()]
   if run.sizes.why:
     out.append(f'  auto                   {run.sizes.why}')
+  if choice := notes.chosen(run):
+    out += ['', 'chosen, where the config says auto']
+    out += [f'  {line}' for line in choice]
   told = notes.notes(run)
   out += ['', 'notes', *(f'  {line}' for line in told)] if told else []
   return '\n'.join(out)

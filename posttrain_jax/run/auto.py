@@ -1,4 +1,4 @@
-"""What 'auto' stands for in a config's sizes, and why.
+"""What 'auto' stands for in a config's sizes, rates and precision, and why.
 
 Measured on two CPU cores (experiments/benchmarks, `grpo_auto`): XLA:CPU gives
 memory back after every step and faults it in again, so that an update is faster
@@ -16,7 +16,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ['AUTO', 'Choice', 'Work', 'choices', 'scan_layers']
+__all__ = [
+  'AUTO',
+  'Choice',
+  'Work',
+  'choices',
+  'dtype',
+  'learning_rate',
+  'scan_layers',
+]
 
 AUTO = 'auto'
 
@@ -31,6 +39,14 @@ STEP_TOKENS = 4096
 RUN_TOKENS = 400_000
 # Layers from which on one is compiled for all.
 DEEP = 8
+# Parameters up to which a model is small: it then learns at the rates that the
+# studies here were run with, in float32.
+SMALL = 30_000_000
+# Learning rates of small models, by paradigm.
+SMALL_RATES = {'sft': 2e-3, 'preference': 2e-4, 'rl': 3e-4, 'distill': 5e-4}
+# Of larger ones: what TRL 1.x takes for SFT (2e-5), DPO and GRPO (1e-6), and
+# for distillation (GKD) the rate of SFT, whose targets it shares.
+LARGE_RATES = {'sft': 2e-5, 'preference': 1e-6, 'rl': 1e-6, 'distill': 2e-5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,3 +156,33 @@ def choices(
 def scan_layers(value: Any, num_layers: int) -> bool:
   """`config.model.scan_layers` as a bool: deep models compile one layer."""
   return num_layers > DEEP if value == AUTO else bool(value)
+
+
+def learning_rate(
+  value: Any, paradigm: str, parameters: int
+) -> tuple[Any, str]:
+  """(`config.optimizer.lr` as a number, why); '' where nothing was chosen.
+
+  parameters  of the model
+  """
+  if not (isinstance(value, str) and value == AUTO):
+    return value, ''
+  small = parameters <= SMALL
+  rate = (SMALL_RATES if small else LARGE_RATES)[paradigm]
+  size = f'{parameters / 1e6:,.1f}M parameters'
+  told = 'as in the studies here' if small else "TRL's default for larger ones"
+  return rate, f'{paradigm} of {size}, {told}'
+
+
+def dtype(value: str, parameters: int, backend: str) -> tuple[str, str]:
+  """(`config.model.dtype` as a type's name, why); '' where nothing was chosen.
+
+  Weights stay in `param_dtype`, float32 by default, whatever is computed in.
+  """
+  if value != AUTO:
+    return value, ''
+  if backend == 'cpu':
+    return 'float32', 'a CPU, which is no faster in bfloat16'
+  if parameters <= SMALL:
+    return 'float32', f'a small model on {backend}'
+  return 'bfloat16', f'a large model on {backend}'

@@ -18,7 +18,8 @@ from posttrain_jax.evals.in_graph import Evaluator
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import guides
-from posttrain_jax.run import inputs, roles, values
+from posttrain_jax.run import auto, best, inputs, profile, roles, values
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.roles import Start
 from posttrain_jax.run.sizes import Sizes
 from posttrain_jax.run.sizes import resolve as resolve_sizes
@@ -67,6 +68,8 @@ class Run:
 
 def _check(config: Any) -> None:
   guides.names(config.guides)
+  best.check(config)
+  profile.window(config.log.profile_steps)
   if config.condition.name != 'none' and config.tokenizer != 'task':
     raise ValueError(
       f'condition.name="{config.condition.name}" is for in-graph tasks, '
@@ -110,7 +113,10 @@ def build(config: Any) -> Run:
   shown = training_task(config, task)
   sizes = resolve_sizes(config, task)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
-  make_update, optimizer = _updater(config, policy, sizes)
+  rate, _ = auto.learning_rate(
+    config.optimizer.lr, config.paradigm, transformer.param_count(policy)
+  )
+  make_update, optimizer = _updater(config, policy, sizes, rate)
   steps = kind.make_step(
     step.Setup(
       config=config,
@@ -153,12 +159,15 @@ def build(config: Any) -> Run:
   )
 
 
-def _updater(config: Any, model: ModelConfig, sizes: Sizes):
-  """(goal -> update with the learning rate among its metrics, optimizer)."""
+def _updater(config: Any, model: ModelConfig, sizes: Sizes, peak: Any):
+  """(goal -> update with the learning rate among its metrics, optimizer).
+
+  peak  learning rate
+  """
   shapes = jax.eval_shape(lambda: transformer.init(jax.random.key(0), model))
-  optimizer = optim.make_optimizer(config.optimizer, shapes, sizes.num_updates)
-  schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
-  peak = config.optimizer.lr
+  chosen = config_lib.with_values(config, {config_lib.RATE: peak}).optimizer
+  optimizer = optim.make_optimizer(chosen, shapes, sizes.num_updates)
+  schedule = optim.make_schedule(chosen, sizes.num_updates)
 
   def make_update(goal):
     change = update.make_update(goal, optimizer, sizes)

@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 
 from posttrain_jax.core.types import PyTree, TrainState
 from posttrain_jax.run import manifest, stored
+from posttrain_jax.run.best import Keeper
 from posttrain_jax.run.stored import (
   CONFIG,
   FOLDER,
@@ -69,13 +70,15 @@ class Checkpointer:
   Args:
     workdir: the run's folder.
     keep: newest checkpoints kept; 0 keeps all.
+    best: metric whose best step is kept as well (`best.py`); '' for none.
 
   Raises:
     ValueError: there are checkpoints, and none can be used.
   """
 
-  def __init__(self, workdir: str | Path, keep: int):
+  def __init__(self, workdir: str | Path, keep: int, best: str = ''):
     self._workdir = Path(workdir)
+    self.keeper = Keeper(workdir, best, keep)
     self._folder = self._workdir.absolute() / FOLDER
     self._saving = -1
     if steps(workdir):
@@ -83,7 +86,7 @@ class Checkpointer:
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep or None,
+        preservation_policy=self.keeper,
         create=True,
         async_options=ocp.options.AsyncOptions(
           # Before the step gets its name: none is ever without a manifest.
@@ -105,9 +108,16 @@ class Checkpointer:
     return self._manager.latest_step()
 
   def save(
-    self, step: int, state: TrainState, data: dict | None = None
+    self,
+    step: int,
+    state: TrainState,
+    data: dict | None = None,
+    best: bool = False,
   ) -> None:
-    """Saves `state` (in the background) and the data iterator's position."""
+    """Saves `state` (in the background) and the data iterator's position.
+
+    best  it is the best step so far: waits for it, and writes down that it is
+    """
     if step in self._manager.all_steps():
       return
     self._manager.wait_until_finished()
@@ -121,6 +131,10 @@ class Checkpointer:
       ),
       force=True,  # or a step before the newest one is left out, silently
     )
+    if best:
+      self._manager.wait_until_finished()
+      if jax.process_index() == 0:
+        self.keeper.write()
 
   def restore(
     self, abstract: TrainState, step: int | None = None

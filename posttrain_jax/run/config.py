@@ -32,6 +32,8 @@ DECIDED = {
   'slots': 0,
   'token_buckets': 1,
 }
+# That may be 'auto' and decides what is learnt.
+RATE = 'optimizer.lr'
 
 # Parts that a run may do without: their name is then 'none'.
 OPTIONAL = (
@@ -108,7 +110,7 @@ def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
-  for name, number in DECIDED.items():
+  for name, number in {**DECIDED, RATE: 0.0}.items():
     if key == name or key.endswith(f'.{name}'):  # of an arm of the quickstart
       if text == AUTO:
         return AUTO

@@ -16,10 +16,19 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
-from posttrain_jax.run import build, checkpoint, drivers, failed, notes, roles
+from posttrain_jax.run import (
+  build,
+  checkpoint,
+  drivers,
+  failed,
+  notes,
+  roles,
+)
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.lease import Lease
+from posttrain_jax.run.profile import Profiler
+from posttrain_jax.run.speed import Speed
 from posttrain_jax.run.state import (
   abstract_state,
   initial_state,
@@ -118,9 +127,11 @@ def pinned(config: Any, workdir: Path) -> Any:
   return config_lib.with_values(config, values) if values else config
 
 
-def next_stop(step: int, config: Any) -> int:
+def next_stop(step: int, config: Any, profiler: Profiler | None = None) -> int:
   """The next step at which something happens on the host."""
   stops = [config.num_steps]
+  traced = profiler and profiler.next_stop(step)
+  stops += [traced] if traced else []
   for every in (config.eval.every, config.checkpoint.every):
     if every > 0:
       stops.append((step // every + 1) * every)
@@ -135,6 +146,7 @@ class _Recorder:
   bar: progress.Progress
   handle: int
   watch: failed.Watch
+  speed: Speed
   shown: dict[str, float] = dataclasses.field(default_factory=dict)
   pending: Any = None
   mark: float = 0.0
@@ -164,7 +176,7 @@ class _Recorder:
       done = bad + 1
       metrics = {name: x[:done] for name, x in metrics.items()}
     metrics['time/step'] = np.full(done, seconds)
-    metrics['perf/tokens_per_second'] = metrics['num_tokens'] / seconds
+    metrics |= self.speed.metrics(metrics['num_tokens'], seconds)
     self.writer.write_stacked(first_step, metrics)
     last = {k: float(v[-1]) for k, v in metrics.items()}
     self.show(first_step + done - 1, last)
@@ -222,6 +234,7 @@ class _Loop:
   lease: Lease
   recorder: _Recorder
   stop: Stop
+  profiler: Profiler
 
   def __call__(
     self, state: TrainState, step: int, fresh: bool
@@ -233,8 +246,9 @@ class _Loop:
       scores = self._evaluate(state, 0)
     recorder.mark = time.monotonic()
     while step < config.num_steps:
+      self.profiler.at(step)
       state, metrics, done = self.driver.advance(
-        state, step, next_stop(step, config) - step
+        state, step, next_stop(step, config, self.profiler) - step
       )
       step += done
       last = step == config.num_steps
@@ -245,23 +259,30 @@ class _Loop:
           recorder.drain()
       except failed.NonFinite as error:
         raise self._recorded(error, state) from None
+      better = False
       if last or is_due(config.eval.every, step):
         scores = self._evaluate(state, step)
-      if last or stopping or is_due(config.checkpoint.every, step):
+        better = self.saver.keeper.improves(scores, step)
+      if (
+        last or stopping or better or is_due(config.checkpoint.every, step)
+      ):
         recorder.writer.flush()
         self.lease.check()
-        self.saver.save(step, state, self.driver.position())
+        self.saver.save(step, state, self.driver.position(), best=better)
         recorder.mark = time.monotonic()
       if stopping and not last:
         self.saver.wait()
         raise Interrupted(stop.number, step)
+    self.profiler.at(step)
     self.saver.wait()
     return state, scores
 
   def _is_due(self, step: int) -> bool:
     config = self.config
-    return is_due(config.eval.every, step) or is_due(
-      config.checkpoint.every, step
+    return (
+      is_due(config.eval.every, step)
+      or is_due(config.checkpoint.every, step)
+      or self.profiler.turns(step)
     )
 
   def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
@@ -312,7 +333,9 @@ def train(
     lease = stack.enter_context(Lease(workdir))
     check_continues(config, workdir)
     saver = stack.enter_context(
-      checkpoint.Checkpointer(workdir, config.checkpoint.keep)
+      checkpoint.Checkpointer(
+        workdir, config.checkpoint.keep, config.checkpoint.best
+      )
     )
     stop = stack.enter_context(Stop())
     driver = make_driver(run, config)
@@ -336,8 +359,14 @@ def train(
     if bar is None:
       bar = stack.enter_context(progress.Progress())
     watch = failed.Watch(config.on_nonfinite, config.num_steps)
-    recorder = _Recorder(writer, bar, bar.task(name, config.num_steps), watch)
-    advance = _Loop(run, config, workdir, driver, saver, lease, recorder, stop)
+    task = bar.task(name, config.num_steps)
+    speed = Speed.of(run, mesh.size)
+    recorder = _Recorder(writer, bar, task, watch, speed)
+    profiler = Profiler(config.log.profile_steps, workdir)
+    stack.enter_context(profiler)
+    advance = _Loop(
+      run, config, workdir, driver, saver, lease, recorder, stop, profiler
+    )
     state, scores = advance(state, step, fresh)
   if watch.skipped:
     print(f'{workdir}: {watch.skipped} steps were not finite, and skipped')

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+
 from posttrain_jax.core import sharding
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.run import roles
+from posttrain_jax.run import auto, roles
 
-__all__ = ['notes', 'positions', 'tell', 'unsplit_parameters']
+__all__ = ['chosen', 'notes', 'positions', 'tell', 'unsplit_parameters']
 
 
 def notes(run: Any) -> list[str]:
@@ -24,6 +26,22 @@ def notes(run: Any) -> list[str]:
     ValueError: rows that the mesh cannot split, with the nearest sizes.
   """
   return [*_rows(run), *_parameters(run), *positions(run)]
+
+
+def chosen(run: Any) -> list[str]:
+  """'KEY VALUE: why' of what the config leaves to 'auto', sizes left out."""
+  config, size = run.config, transformer.param_count(run.model)
+  rate, why_rate = auto.learning_rate(config.optimizer.lr, config.paradigm, size)
+  asked, backend = config.model.dtype, jax.default_backend()
+  kind, why_kind = auto.dtype(asked, size, backend)
+  lines = [
+    ('optimizer.lr', f'{rate}', why_rate),
+    ('model.dtype', kind, why_kind),
+  ]
+  if config.model.scan_layers == auto.AUTO:
+    deep = f'{run.model.num_layers} layers'
+    lines.append(('model.scan_layers', f'{run.model.scan_layers}', deep))
+  return [f'{key:22} {value}: {why}' for key, value, why in lines if why]
 
 
 def tell(lines: Iterable[str]) -> None:

@@ -81,10 +81,19 @@ def saved_model(workdir: Path) -> tuple[ModelConfig, dict[str, Any]]:
   return model, saved
 
 
-def _scanned(model: ModelConfig, value: Any) -> ModelConfig:
-  """The model with `config.model.scan_layers` decided."""
-  deep = auto.scan_layers(value, model.num_layers)
-  return dataclasses.replace(model, scan_layers=deep)
+def _split(config: Any) -> tuple[dict, dict, dict]:
+  """(shape, other fields, what may be 'auto') of `config.model`."""
+  fields = dict(config.model)
+  taken = lambda names: {key: fields.pop(key) for key in names}
+  return taken(SHAPE), fields, taken(('scan_layers', 'dtype'))
+
+
+def _decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
+  """The model with what the config leaves to 'auto' decided."""
+  deep = auto.scan_layers(asked['scan_layers'], model.num_layers)
+  size = transformer.param_count(model)
+  kind, _ = auto.dtype(asked['dtype'], size, jax.default_backend())
+  return dataclasses.replace(model, scan_layers=deep, dtype=kind)
 
 
 def make_model(
@@ -96,14 +105,13 @@ def make_model(
     ValueError: unknown preset; no model at `init_from`; a tokenizer with more
       tokens than the model.
   """
-  wanted = {**dict(config.model), 'value_head': value_head}
-  made = {key: wanted.pop(key) for key in SHAPE}
-  scanned = wanted.pop('scan_layers')
+  shape, fields, asked = _split(config)
+  fields['value_head'] = value_head
   if not config.init_from:
-    made = make_config(vocab_size=vocab_size, **made, **wanted)
-    return _scanned(made, scanned)
-  found = dataclasses.replace(_read_model(config.init_from), **wanted)
-  found = _scanned(found, scanned)
+    made = make_config(vocab_size=vocab_size, **shape, **fields)
+    return _decided(made, asked)
+  found = dataclasses.replace(_read_model(config.init_from), **fields)
+  found = _decided(found, asked)
   if vocab_size > found.vocab_size:
     raise ValueError(
       f'tokenizer "{config.tokenizer}" has {vocab_size} tokens, the model of '
@@ -129,17 +137,14 @@ def make_models(
   Raises:
     ValueError: no model at a role's path.
   """
-  wanted = dict(config.model)
-  for key in SHAPE:
-    wanted.pop(key)
-  scanned = wanted.pop('scan_layers')
+  _, fields, asked = _split(config)
   models = {'policy': policy}
   for role in sorted(roles | {'ref'}):
     path = path_of(config, role)
     models[role] = policy
     if path:
-      read = dataclasses.replace(_read_model(path), **wanted)
-      models[role] = _scanned(read, scanned)
+      read = dataclasses.replace(_read_model(path), **fields)
+      models[role] = _decided(read, asked)
     scores = role == scorer(config)
     if path or scores:
       models[role] = dataclasses.replace(models[role], value_head=scores)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from posttrain_jax.run import manifest
+from posttrain_jax.run import best, manifest
 
 __all__ = ['CONFIG', 'FOLDER', 'config_digest', 'exactly', 'find',
            'load_config', 'newest', 'run_folder', 'run_id', 'save_config',
@@ -61,13 +61,17 @@ def steps(workdir: str | Path) -> list[int]:
 
 
 def run_folder(path: str | Path) -> tuple[Path, int | None]:
-  """(run folder, step or None) of 'runs/x' or 'runs/x/checkpoints/40'.
+  """(run folder, step or None) of 'runs/x', 'runs/x/checkpoints/40' or
+  'runs/x/best'.
 
   Raises:
     ValueError: there is no checkpoint; says what is there instead.
   """
   path = Path(path)
-  if _STEP.fullmatch(path.name) and path.parent.name == FOLDER:
+  found = best.read(path.parent) if path.name == best.NAME else None
+  if found is not None:
+    workdir, step = path.parent, found.step
+  elif _STEP.fullmatch(path.name) and path.parent.name == FOLDER:
     workdir, step = path.parent.parent, int(path.name)
   else:
     workdir, step = path, None

@@ -20,6 +20,7 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.rollout import guides
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import domains
+from posttrain_jax.run.auto import AUTO
 
 __all__ = ['check', 'check_arms', 'entries']
 
@@ -65,7 +66,8 @@ def check(config: Any) -> None:
   for key, value, domain in found:
     _check_value(key, value, domain)
   for name in ('dtype', 'param_dtype', 'cache_dtype'):
-    dtypes.check_available(config.model[name], f'model.{name}')
+    if config.model[name] != AUTO:
+      dtypes.check_available(config.model[name], f'model.{name}')
   _check_guides(config.guides)
   _check_order(config)
 

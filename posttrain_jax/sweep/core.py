@@ -13,6 +13,7 @@ from posttrain_jax.core.types import Array, PyTree, TrainState
 from posttrain_jax.rollout.runs import seed_mesh, spread
 from posttrain_jax.run import build, drivers, roles
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.auto import AUTO
 from posttrain_jax.trainers import guard
 
 __all__ = ['Program', 'make_train', 'seed_mesh', 'spread', 'traceable']
@@ -98,7 +99,9 @@ def traceable(config: Any, keys: Sequence[str]) -> tuple[str, ...]:
     return True
 
   flat = config_lib.flatten(config.to_dict())
-  numbers = [key for key in keys if type(flat.get(key)) is float]
+  # A rate that is left to 'auto' is a number once it is given.
+  chosen = lambda key: key == config_lib.RATE and flat[key] == AUTO
+  numbers = [key for key in keys if type(flat.get(key)) is float or chosen(key)]
   alone = [key for key in numbers if works([key])]
   return tuple(alone) if works(alone) else tuple(alone[:1])
 

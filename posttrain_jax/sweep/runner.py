@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from posttrain_jax.evals import score
 from posttrain_jax.log import progress
 from posttrain_jax.run import build, checkpoint, failed, loop
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.lease import Lease
+from posttrain_jax.run.profile import Profiler
+from posttrain_jax.run.speed import Speed
 from posttrain_jax.run.state import abstract_state
 from posttrain_jax.sweep.core import Program, in_graph, seed_mesh, traceable
 from posttrain_jax.sweep.settings import Member
@@ -129,7 +132,9 @@ def groups(
   for alike in coarse.values():
     values = [dict(_values(m)) for m in alike]
     differing = [key for key in swept if len({v.get(key) for v in values}) > 1]
-    names = traceable(alike[0].config, differing)
+    # Of a rate that is 'auto' in some runs, each value has its own program.
+    given = [k for k in differing if all(v.get(k) != repr(AUTO) for v in values)]
+    names = traceable(alike[0].config, given)
     fine: dict[tuple, list[Member]] = {}
     for member in alike:
       fine.setdefault((at[member], _values(member, names)), []).append(member)
@@ -192,9 +197,18 @@ class _Together:
     ]
     self._stop = stack.enter_context(loop.Stop())
     self._savers = [
-      stack.enter_context(checkpoint.Checkpointer(path, config.checkpoint.keep))
+      stack.enter_context(
+        checkpoint.Checkpointer(
+          path, config.checkpoint.keep, config.checkpoint.best
+        )
+      )
       for path in self._folders
     ]
+    # What all runs do together is traced in the first one's folder.
+    self._profiler = stack.enter_context(
+      Profiler(config.log.profile_steps, self._folders[0])
+    )
+    self._speed = Speed.of(self._program.run, mesh.size if mesh else 1)
     self._step = group.step
     self._state = self._restored() if group.step else self._fresh()
     self._writers = [
@@ -236,7 +250,9 @@ class _Together:
       self._evaluate()
     everyone = len(self._members)
     while self._step < config.num_steps and len(self._stopped) < everyone:
-      until = loop.next_stop(self._step, config) - self._step
+      self._profiler.at(self._step)
+      stop_at = loop.next_stop(self._step, config, self._profiler)
+      until = stop_at - self._step
       began = time.monotonic()
       self._state, metrics, done = self._program.advance(
         self._state, self._keys, self._values, until
@@ -246,12 +262,16 @@ class _Together:
       self._step += done
       last = self._step == config.num_steps
       stopping = bool(stop.number)  # once: a signal may come at any line
+      better: list[int] = []
       if last or loop.is_due(config.eval.every, self._step):
-        self._evaluate()
+        better = self._evaluate()
       if last or stopping or loop.is_due(config.checkpoint.every, self._step):
-        self._save()
+        self._save(range(everyone), better)
+      else:
+        self._save(better, better)
       if stopping and not last:
         raise loop.Interrupted(stop.number, self._step)
+    self._profiler.at(self._step)
 
   def _write(self, metrics: dict, seconds: float, done: int) -> None:
     runs = len(self._members)
@@ -265,7 +285,7 @@ class _Together:
       count = done if bad is None else bad + 1
       own = {name: x[index, :count] for name, x in metrics.items()}
       own['time/step'] = np.full(count, each)
-      own['perf/tokens_per_second'] = own['num_tokens'] / each
+      own |= self._speed.metrics(own['num_tokens'], each)
       writer.write_stacked(self._step + 1, own)
       if bad is not None:
         writer.flush()
@@ -299,22 +319,27 @@ class _Together:
     self._stopped.add(index)
     checkpoint.tell(f'{member.name}: {error}')
 
-  def _evaluate(self) -> None:
+  def _evaluate(self) -> list[int]:
+    """Writes what an evaluation found; the runs that are better than ever."""
     found = self._program.evaluate(self._state.params, self._keys, self._values)
-    scores = score.gathered(found)
+    scores, better = score.gathered(found), []
     for index, writer in enumerate(self._writers):
       own = {name: float(x[index]) for name, x in scores.items()}
       if own and index not in self._stopped:
         writer.write(self._step, own, split='eval')
+        if self._step and self._savers[index].keeper.improves(own, self._step):
+          better.append(index)
+    return better
 
-  def _save(self) -> None:
-    for index, (writer, saver) in enumerate(zip(self._writers, self._savers)):
+  def _save(self, which: Iterable[int], best: Sequence[int]) -> None:
+    """Saves the runs `which`, of which `best` are better than ever."""
+    for index in which:
       if index in self._stopped:
         continue
-      writer.flush()
+      self._writers[index].flush()
       self._leases[index].check()
       one = jax.tree.map(lambda x, i=index: x[i], self._state)
-      saver.save(self._step, one)
+      self._savers[index].save(self._step, one, best=index in best)
     for saver in self._savers:
       saver.wait()
 
