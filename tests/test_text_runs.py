@@ -41,9 +41,8 @@ FAST = [
 
 def rows_of(workdir):
   _, rows = log.read(workdir / 'metrics.jsonl')
-  timing = ('time', 'time/step', 'time/verify', 'perf/tokens_per_second')
   return [
-    {k: v for k, v in row.items() if k not in timing}
+    {k: v for k, v in row.items() if not k.startswith(('time', 'perf/'))}
     for row in rows
     if row['split'] == 'train'
   ]

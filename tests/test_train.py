@@ -44,9 +44,8 @@ def load(name, **items):
 
 def rows_of(workdir, split='train'):
   _, rows = log.read(workdir / 'metrics.jsonl')
-  timing = ('time', 'time/step', 'perf/tokens_per_second')
   return [
-    {k: v for k, v in row.items() if k not in timing}
+    {k: v for k, v in row.items() if not k.startswith(('time', 'perf/'))}
     for row in rows
     if row['split'] == split
   ]

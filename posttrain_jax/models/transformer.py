@@ -6,7 +6,7 @@ the weights of all layers are stacked on axis 0.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import jax
@@ -81,11 +81,18 @@ def _nested(flat: dict[str, PyTree]) -> PyTree:
   return traverse_util.unflatten_dict(flat, sep='/')
 
 
-def init(key: Array, config: ModelConfig) -> PyTree:
-  """Fresh parameters; each depends on the key and its own path only."""
+def init(
+  key: Array, config: ModelConfig, skip: Collection[str] = ()
+) -> PyTree:
+  """Fresh parameters; each depends on the key and its own path only.
+
+  skip  first names of paths ('embed', 'layers', ...) that are not made
+  """
   dtype = jnp.dtype(config.param_dtype)
   flat = {}
   for index, (path, param) in enumerate(sorted(param_table(config).items())):
+    if path.partition('/')[0] in skip:
+      continue
     if param.ones:
       flat[path] = jnp.ones(param.shape, dtype)
     elif param.std == 0.0:

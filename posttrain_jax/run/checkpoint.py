@@ -17,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from posttrain_jax.core import trees
 from posttrain_jax.core.types import PyTree, TrainState
 from posttrain_jax.run import manifest, stored
 from posttrain_jax.run.best import Keeper
@@ -260,19 +261,23 @@ def read_state(
 
 
 def read_params(
-  path: str | Path, abstract: PyTree | None = None
+  path: str | Path,
+  abstract: PyTree | None = None,
+  where: Callable[[str, tuple[int, ...]], Any] | None = None,
 ) -> tuple[Path, int, PyTree]:
   """(run folder, step, parameters) of a run's newest step that can be read, or
   of the step that `path` names.
 
-  abstract  how the parameters are laid out; None: all on the first device
+  abstract  how the parameters are laid out; None: as `where` says
+  where     (path of a parameter, shape) -> its sharding; None: all on the first
+            device
 
   Raises:
     ValueError: no checkpoint there, or none that can be read.
   """
   workdir, step = run_folder(path)
   with _reader(workdir) as manager:
-    use = lambda step: _params(manager, step, abstract)
+    use = lambda step: _params(manager, step, abstract, where)
     if step is not None:
       return workdir, step, stored.exactly(workdir, step, use)
     step, params, _ = stored.newest(workdir, use)
@@ -280,15 +285,19 @@ def read_params(
 
 
 def _params(
-  manager: ocp.CheckpointManager, step: int, abstract: PyTree | None
+  manager: ocp.CheckpointManager,
+  step: int,
+  abstract: PyTree | None,
+  where: Callable[[str, tuple[int, ...]], Any] | None,
 ) -> PyTree:
   if abstract is None:
     # Wherever it was saved, it is read onto this host's first device.
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = where or (lambda name, shape: device)
     saved = manager.item_metadata(step)['params']
-    abstract = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=device
+    abstract = trees.map_by_path(
+      lambda name, leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=place(name, leaf.shape)
       ),
       dict(saved),
     )

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from posttrain_jax import collect, trainers
-from posttrain_jax.core import trees
+from posttrain_jax.core import sharding, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
@@ -227,20 +228,34 @@ def scorer(config: Any) -> str:
   return trainers.kind(config.paradigm).scorer(config)
 
 
-def _read_params(path: str, model: ModelConfig) -> PyTree:
-  if _is_hf_folder(path):
-    return hf.load(path, param_dtype=model.param_dtype)[1]
-  return checkpoint.read_params(path)[2]
+def _read_params(path: str, model: ModelConfig, mesh: Mesh | None) -> PyTree:
+  """Parameters on disk, each straight into its shards of a mesh."""
+  table = transformer.param_table(model)
+
+  def where(name: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
+    if mesh is None:
+      return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    # What the model does not have is dropped later.
+    spec = table[name].spec if name in table else PartitionSpec()
+    return NamedSharding(mesh, sharding.fit(spec, shape, mesh))
+
+  if not _is_hf_folder(path):
+    return checkpoint.read_params(path, where=where)[2]
+  place = lambda name, x: jax.device_put(x, where(name, x.shape))
+  return hf.load(path, param_dtype=model.param_dtype, place=place)[1]
 
 
-def read(config: Any, models: dict[str, ModelConfig]) -> Start:
+def read(
+  config: Any, models: dict[str, ModelConfig], mesh: Mesh | None = None
+) -> Start:
   """What is on disk: parameters of each role that has a path.
 
   models  the roles that the run holds, 'policy' among them
+  mesh    that they are split over; None: they are on the first device
   """
   paths = {role: path_of(config, role) for role in models}
   return {
-    role: _read_params(path, models[role])
+    role: _read_params(path, models[role], mesh)
     for role, path in paths.items()
     if path
   }
@@ -253,7 +268,8 @@ def complete(
   scorer: str = '',
   needed: Sequence[Apart] = (),
 ) -> Start:
-  """Fresh parameters of the policy and of each role in `loaded`, overlaid.
+  """Parameters of the policy and of each role in `loaded`: fresh ones where
+  nothing was loaded.
 
   A value head that a loaded model does not have starts fresh (zeros); roles
   that the run does not hold are left out.
@@ -274,10 +290,12 @@ def complete(
   for role in {'policy': None, **loaded}:
     if role not in models:
       continue
-    params = transformer.init(key, models[role])
-    there = {k: x for k, x in loaded.get(role, {}).items() if k in params}
-    start[role] = {**params, **there}
-    wanted = jax.tree_util.tree_leaves_with_path(params)
+    model, given = models[role], loaded.get(role, {})
+    shapes = jax.eval_shape(lambda k, m=model: transformer.init(k, m), key)
+    there = {k: x for k, x in given.items() if k in shapes}
+    # What is loaded is not made first.
+    start[role] = {**transformer.init(key, model, skip=set(there)), **there}
+    wanted = jax.tree_util.tree_leaves_with_path(shapes)
     for (path, ours), theirs in zip(wanted, jax.tree.leaves(start[role])):
       if ours.shape != theirs.shape:
         raise ValueError(

@@ -1,6 +1,7 @@
 """How fast a run is, and how much memory it takes: metrics of every step."""
 
 import dataclasses
+import re
 import resource
 import sys
 from typing import Any
@@ -31,9 +32,10 @@ PEAKS = {
 def _peak(kind: str) -> float | None:
   """FLOPs a second of a device of some kind; None: not known.
 
-  GPUs are called after their memory as well ('NVIDIA H100 80GB HBM3').
+  GPUs are called after their form and memory as well: 'NVIDIA H100 80GB HBM3',
+  'NVIDIA A100-SXM4-40GB'.
   """
-  fits = [name for name in PEAKS if kind == name or kind.startswith(f'{name} ')]
+  fits = [name for name in PEAKS if re.match(rf'{name}(?![^ -])', kind)]
   # 'TPU v5' begins 'TPU v5 lite': the longest name is meant.
   return PEAKS[max(fits, key=len)] if fits else None
 

@@ -1,5 +1,6 @@
 """The state of a run, laid out over its mesh."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -14,14 +15,23 @@ __all__ = ['abstract_state', 'initial_state', 'state_shardings']
 
 
 def initial_state(run: Run, mesh, config: Any) -> TrainState:
-  """The state before step 0, laid out over the mesh."""
+  """The state before step 0, laid out over the mesh.
+
+  What is loaded is never whole on one device of several, and becomes the state
+  without a copy; what is not is made in place.
+  """
   key = jax.random.fold_in(keys.seed_key(config.seed), keys.START)
-  loaded = roles.read(config, run.models)
-  models = roles.complete(
-    loaded, run.models, key, roles.scorer(config), roles.apart(config)
-  )
+  loaded = roles.read(config, run.models, mesh)
+  scorer, needed = roles.scorer(config), roles.apart(config)
+
+  def start(loaded, key):
+    return run.init(roles.complete(loaded, run.models, key, scorer, needed))
+
   place = state_shardings(run, mesh)
-  return jax.jit(run.init, out_shardings=place)(models)
+  with warnings.catch_warnings():
+    # Roles that the run copies cannot be taken over.
+    warnings.filterwarnings('ignore', 'Some donated buffers were not usable')
+    return jax.jit(start, donate_argnums=0, out_shardings=place)(loaded, key)
 
 
 def abstract_state(run: Run) -> TrainState:
