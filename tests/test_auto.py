@@ -24,7 +24,7 @@ def first(**changed):
 def test_long_answers_on_a_cpu_take_slots_streams_and_micro_batches():
   choice = first()
   assert (choice.slots, choice.token_buckets, choice.cache_stages) == (32, 4, 1)
-  # 16 rows of 104 tokens are nearer to the wanted number than 8 are.
+  # 16 rows of 104 tokens are within the bound, 32 are not.
   assert choice.microbatch_rows == 16
   assert 'real tokens' in choice.why and 'slots' in choice.why
 
@@ -32,7 +32,7 @@ def test_long_answers_on_a_cpu_take_slots_streams_and_micro_batches():
 def test_short_answers_take_micro_batches_alone():
   choice = first(rows=512, minibatch_rows=512, row_tokens=16, max_new_tokens=6)
   assert (choice.slots, choice.token_buckets) == (0, 1)
-  assert choice.microbatch_rows == 64
+  assert choice.microbatch_rows == 64  # of 16 tokens; 128 are too many
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from test_checkpoint import CONFIG, abstract, state_of
 
 from posttrain_jax.run import best, checkpoint, stored
-from test_checkpoint import CONFIG, abstract, state_of
 
 
 class Info:

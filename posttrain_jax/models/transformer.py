@@ -81,9 +81,7 @@ def _nested(flat: dict[str, PyTree]) -> PyTree:
   return traverse_util.unflatten_dict(flat, sep='/')
 
 
-def init(
-  key: Array, config: ModelConfig, skip: Collection[str] = ()
-) -> PyTree:
+def init(key: Array, config: ModelConfig, skip: Collection[str] = ()) -> PyTree:
   """Fresh parameters; each depends on the key and its own path only.
 
   skip  first names of paths ('embed', 'layers', ...) that are not made

@@ -2,16 +2,15 @@
 
 Measured on two CPU cores (experiments/benchmarks, `grpo_auto`): XLA:CPU gives
 memory back after every step and faults it in again, so that an update is faster
-in micro-batches of about a thousand tokens; a rollout whose answers differ in
-length is faster in few slots; and an update on the real tokens alone is faster
-than one on padded rectangles. Short or small runs are not worth the programs
-that this takes to compile. Elsewhere nothing was measured, and all rows are
-taken at a time.
+in micro-batches of one to two thousand tokens; a rollout whose answers differ
+in length is faster in few slots; and an update on the real tokens alone is
+faster than one on padded rectangles. Short or small runs are not worth the
+programs that this takes to compile. Elsewhere nothing was measured, and all
+rows are taken at a time.
 """
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -28,8 +27,8 @@ __all__ = [
 
 AUTO = 'auto'
 
-# Tokens of a micro-batch on a CPU.
-MICRO_TOKENS = 1300
+# The most tokens of a micro-batch on a CPU.
+MICRO_TOKENS = 1850
 # Answers that may be longer than this differ in length: worth slots.
 LONG_ANSWER = 32
 SLOTS = 32
@@ -85,14 +84,15 @@ class Choice:
 
 
 def _micro(work: Work) -> int:
-  """The divisor of a minibatch, whole groups, nearest to MICRO_TOKENS."""
-  wanted = MICRO_TOKENS / work.row_tokens
+  """The largest divisor of a minibatch, in whole groups, within MICRO_TOKENS;
+  where no group is, one group."""
   sizes = [
     size
     for size in range(work.group_size, work.minibatch_rows + 1, work.group_size)
     if work.minibatch_rows % size == 0
   ]
-  return min(sizes, key=lambda size: abs(math.log(size / wanted)))
+  fit = [size for size in sizes if size * work.row_tokens <= MICRO_TOKENS]
+  return max(fit, default=sizes[0])
 
 
 def _options(work: Work) -> tuple[dict[str, tuple[int, ...]], str]:

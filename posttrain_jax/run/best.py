@@ -1,4 +1,4 @@
-"""The best step of a run by a metric of its evaluations, kept beside the newest.
+"""The best step of a run, by a metric of its evaluations: kept with the newest.
 
 `config.checkpoint.best='eval/loss'` saves the run whenever an evaluation is
 better than all before it, and keeps that step. `best.json` in the run's folder

@@ -263,9 +263,7 @@ class _Loop:
       if last or is_due(config.eval.every, step):
         scores = self._evaluate(state, step)
         better = self.saver.keeper.improves(scores, step)
-      if (
-        last or stopping or better or is_due(config.checkpoint.every, step)
-      ):
+      if last or stopping or better or is_due(config.checkpoint.every, step):
         recorder.writer.flush()
         self.lease.check()
         self.saver.save(step, state, self.driver.position(), best=better)

@@ -133,7 +133,8 @@ def groups(
     values = [dict(_values(m)) for m in alike]
     differing = [key for key in swept if len({v.get(key) for v in values}) > 1]
     # Of a rate that is 'auto' in some runs, each value has its own program.
-    given = [k for k in differing if all(v.get(k) != repr(AUTO) for v in values)]
+    auto = {k for v in values for k in differing if v.get(k) == repr(AUTO)}
+    given = [key for key in differing if key not in auto]
     names = traceable(alike[0].config, given)
     fine: dict[tuple, list[Member]] = {}
     for member in alike:
