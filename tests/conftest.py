@@ -23,6 +23,9 @@ import jax
 import long_variants
 import pytest
 
+# Traced programs are millions of live objects, which collecting again and again
+# takes a twentieth of the time.
+gc.set_threshold(200_000, 20, 1000)
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

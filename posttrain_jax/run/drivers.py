@@ -65,6 +65,9 @@ def make_chunk(step: Callable, size: int) -> Callable:
   next evaluation or checkpoint, and a resumed run executes the same one.
   """
 
+  # Traced once, though it is asked for its shapes before it is run.
+  step = jax.jit(step, inline=True)
+
   def chunk(state: TrainState, key: Array, count: Array):
     shapes = jax.eval_shape(step, state, key)[1]
     buffers = jax.tree.map(

@@ -16,7 +16,9 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
+from posttrain_jax.models import transformer
 from posttrain_jax.run import (
+  auto,
   build,
   checkpoint,
   drivers,
@@ -46,6 +48,8 @@ SHOWN = (
   'completions/mean_length',
   'entropy',
 )
+# Keys that may be 'auto', and stay in a run what they were when it began.
+PINNED = (*config_lib.DECIDED, 'model.dtype')
 # Keys that may differ between a run and its continuation.
 FREE_KEYS = ('num_steps', 'steps_per_call', 'on_nonfinite', 'eval.',
              'checkpoint.', 'log.', 'mesh.')  # fmt: skip
@@ -99,9 +103,8 @@ def check_continues(config: Any, workdir: Path) -> None:
   old = config_lib.flatten(json.loads(json.dumps(old)))
   new = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
   # How a step is cut up may be left to 'auto' on one side: it changes rounding.
-  decided = {
-    key for key in config_lib.DECIDED if AUTO in (old.get(key), new.get(key))
-  }
+  decided = {key for key in PINNED if AUTO in (old.get(key), new.get(key))}
+  _resolve_rates(workdir, old, new)
   changed = [
     f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
     for key in sorted((old.keys() | new.keys()) - decided)
@@ -114,6 +117,17 @@ def check_continues(config: Any, workdir: Path) -> None:
     )
 
 
+def _resolve_rates(workdir: Path, *configs: dict[str, Any]) -> None:
+  """Puts the learning rate that 'auto' is for the model of a run's folder in
+  its place, in flat configs."""
+  key = config_lib.RATE
+  if all(config.get(key) != AUTO for config in configs):
+    return
+  size = transformer.param_count(roles.saved_model(workdir)[0])
+  for config in configs:
+    config[key], _ = auto.learning_rate(config[key], config['paradigm'], size)
+
+
 def pinned(config: Any, workdir: Path) -> Any:
   """The config with what 'auto' was when the run of `workdir` began.
 
@@ -121,9 +135,11 @@ def pinned(config: Any, workdir: Path) -> Any:
   is cut up the same way to its end, so that it goes on bit for bit.
   """
   saved = checkpoint.load_config(workdir) or {}
-  began = saved.get('sizes', {})
-  keys = [k for k in config_lib.DECIDED if k in config and k in began]
-  values = {k: began[k] for k in keys if config[k] == AUTO}
+  began = dict(saved.get('sizes', {}))
+  if 'resolved_model' in saved:
+    began |= {f'model.{k}': x for k, x in saved['resolved_model'].items()}
+  asked = config_lib.flatten(config.to_dict())
+  values = {k: began[k] for k in PINNED if asked.get(k) == AUTO and k in began}
   return config_lib.with_values(config, values) if values else config
 
 
