@@ -264,7 +264,7 @@ def test_messages():
 
   keys = domains.KEYS
   assert message('optimizer.lr', math.nan, keys['optimizer.lr']) == (
-    'optimizer.lr=nan is not a finite number >= 0'
+    'optimizer.lr=nan is not "auto" or a finite number >= 0'
   )
   assert message('optimizer.lr', -1.0, keys['optimizer.lr']) == (
     'optimizer.lr=-1.0 is not a finite number >= 0; nearest valid: 0'

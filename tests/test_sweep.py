@@ -61,8 +61,8 @@ def test_run_i_of_many_is_run_i_alone(tmp_path):
   # Others are others.
   assert differ(jax.tree.map(lambda x: x[2], states.params), one) > 1e-4
   # And it is the run that train.py makes of that seed and rate.
-  alone = c.copy_and_resolve_references()
-  alone.seed, alone.optimizer.lr = 1, float(rates[1])
+  own = {'seed': 1, 'optimizer.lr': float(rates[1])}
+  alone = config_lib.with_values(c, own)
   _, trained, _ = loop.train(alone, tmp_path / 'alone')
   assert differ(state.params, trained.params) < 1e-5
 

@@ -19,7 +19,6 @@ from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import guides
 from posttrain_jax.run import auto, best, inputs, profile, roles, values
-from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.roles import Start
 from posttrain_jax.run.sizes import Sizes
 from posttrain_jax.run.sizes import resolve as resolve_sizes
@@ -165,9 +164,10 @@ def _updater(config: Any, model: ModelConfig, sizes: Sizes, peak: Any):
   peak  learning rate
   """
   shapes = jax.eval_shape(lambda: transformer.init(jax.random.key(0), model))
-  chosen = config_lib.with_values(config, {config_lib.RATE: peak}).optimizer
-  optimizer = optim.make_optimizer(chosen, shapes, sizes.num_updates)
-  schedule = optim.make_schedule(chosen, sizes.num_updates)
+  optimizer = optim.make_optimizer(
+    config.optimizer, shapes, sizes.num_updates, lr=peak
+  )
+  schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
 
   def make_update(goal):
     change = update.make_update(goal, optimizer, sizes)

@@ -121,7 +121,7 @@ def _resolve_rates(workdir: Path, *configs: dict[str, Any]) -> None:
   """Puts the learning rate that 'auto' is for the model of a run's folder in
   its place, in flat configs."""
   key = config_lib.RATE
-  if all(config.get(key) != AUTO for config in configs):
+  if len({str(config.get(key)) for config in configs}) == 1:
     return
   size = transformer.param_count(roles.saved_model(workdir)[0])
   for config in configs:

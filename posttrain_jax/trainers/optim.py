@@ -53,6 +53,7 @@ def make_optimizer(
   config: Any,
   params: PyTree,
   num_updates: int,
+  lr: Array | float | None = None,
 ) -> optax.GradientTransformation:
   """Clipping, optimizer, weight decay, schedule and frozen parameters.
 
@@ -60,6 +61,7 @@ def make_optimizer(
                `b1`, `b2`, `eps` and `final_fraction` may be traced (sweeps)
   params       the parameters (or their shapes), for the regex masks
   num_updates  optimizer updates of the whole run
+  lr           the peak learning rate where `config.lr` is no number ('auto')
 
   Raises:
     ValueError: unknown name, or a freeze pattern that matches nothing.
@@ -84,9 +86,8 @@ def make_optimizer(
   steps.append(direction)
   if active(config.weight_decay):
     steps.append(optax.add_decayed_weights(config.weight_decay, decayed))
-  steps.append(
-    optax.scale_by_schedule(lambda count: -config.lr * schedule(count))
-  )
+  peak = config.lr if lr is None else lr
+  steps.append(optax.scale_by_schedule(lambda count: -peak * schedule(count)))
   optimizer = optax.chain(*steps)
   if not config.freeze:
     return optimizer
