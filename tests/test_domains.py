@@ -267,7 +267,7 @@ def test_messages():
     'optimizer.lr=nan is not "auto" or a finite number >= 0'
   )
   assert message('optimizer.lr', -1.0, keys['optimizer.lr']) == (
-    'optimizer.lr=-1.0 is not a finite number >= 0; nearest valid: 0'
+    'optimizer.lr=-1.0 is not "auto" or a finite number >= 0; nearest valid: 0'
   )
   assert message('mesh.data', 0, keys['mesh.data']) == (
     'mesh.data=0 is not -1 or a whole number >= 1; nearest valid: 1'
