@@ -2,10 +2,14 @@
 
 The choice is made inside the step, leaf by leaf, so that runs side by side
 (`vmap`) stand still one by one, and a state that is handed out is always good:
-that of the failing step is the one before it, which a record can keep. Where
-all is finite the numbers of a step are what they were, bit for bit.
+that of the failing step is the one before it, which a record can keep.
+
+An optimizer's only update of a step is held back before it is made (`once`), in
+the memory that the parameters have. Where a step makes several, what they began
+with is kept beside them.
 """
 
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +21,7 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree, TrainState
 
 __all__ = ['MODES', 'SKIPPED', 'WHAT', 'bare', 'check', 'finite', 'guarded',
-           'hold', 'reasons']  # fmt: skip
+           'hold', 'on', 'once', 'reasons', 'verdict']  # fmt: skip
 
 MODES = ('stop', 'skip')
 # Metric of every step: 0, or the sum of what is not finite. It is for the loop,
@@ -25,6 +29,10 @@ MODES = ('stop', 'skip')
 WHAT = 'nonfinite/what'
 SKIPPED = 'nonfinite/skipped'
 CODES = {1: 'loss', 2: 'grad_norm', 4: 'parameters'}
+# Whether what is traced right now hands out whatever it makes (`bare`).
+_BARE: contextvars.ContextVar[bool] = contextvars.ContextVar(
+  'bare', default=False
+)
 
 
 def check(mode: str) -> None:
@@ -37,6 +45,42 @@ def finite(tree: PyTree) -> Array:
   """[] bool: every number of every leaf is finite."""
   leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
   return jnp.all(jnp.stack(leaves))
+
+
+def on() -> bool:
+  """Whether updates are held back in what is traced right now."""
+  return not _BARE.get()
+
+
+def verdict(metrics: dict[str, Array], params: PyTree) -> Array:
+  """[] `nonfinite/what` of a step's metrics ('loss' and 'grad_norm') and of the
+  parameters that it makes."""
+  verdicts = jnp.stack(
+    [
+      jnp.all(jnp.isfinite(metrics['loss'])),
+      jnp.all(jnp.isfinite(metrics['grad_norm'])),
+      finite(params),
+    ]
+  )
+  codes = jnp.asarray(list(CODES), jnp.float32)
+  return jnp.sum(jnp.where(verdicts, 0.0, codes))
+
+
+def once(
+  when: Array, change: Callable, carry: PyTree, given: PyTree = None
+) -> PyTree:
+  """`change(carry, given)` where `when`, else the carry as it is.
+
+  A loop of one turn or none: XLA makes those in the memory of what they begin
+  with, and what `cond` returns in memory of its own.
+  """
+
+  def turn(index: Array, carry: PyTree) -> PyTree:
+    # What is made of `given` alone would be made, and kept, before the loop.
+    held, _ = jax.lax.optimization_barrier((given, index))
+    return change(carry, held)
+
+  return jax.lax.fori_loop(0, jnp.asarray(when, jnp.int32), turn, carry)
 
 
 def _chosen(good: Array, new: PyTree, old: PyTree) -> PyTree:
@@ -67,17 +111,15 @@ def guarded(step: Any, mode: str) -> Any:
   @functools.wraps(step)  # a replay looks at what was not kept
   def held(state: TrainState, *given: Any, **named: Any):
     new, metrics = step(state, *given, **named)
-    verdicts = jnp.stack(
-      [
-        jnp.all(jnp.isfinite(metrics['loss'])),
-        jnp.all(jnp.isfinite(metrics['grad_norm'])),
-        finite(new.params),
-      ]
-    )
-    codes = jnp.asarray(list(CODES), jnp.float32)
-    what = jnp.sum(jnp.where(verdicts, 0.0, codes))
+    if WHAT in metrics:  # the update has looked already
+      what = metrics[WHAT]
+      moved = {'params': new.params, 'opt_state': new.opt_state}
+      still = {'params': state.params, 'opt_state': state.opt_state}
+      kept = _chosen(what == 0, new.replace(**still), state).replace(**moved)
+    else:
+      what = verdict(metrics, new.params)
+      kept = _chosen(what == 0, new, state)
     good = what == 0
-    kept = _chosen(good, new, state)
     metrics = {**metrics, WHAT: what}
     if mode == 'skip':
       kept = kept.replace(step=new.step)
@@ -91,7 +133,16 @@ def bare(step: Any) -> Any:
   """The step inside `guarded(step)`, which hands out whatever it makes."""
   if hasattr(step, 'learn'):
     return step._replace(learn=bare(step.learn))
-  return step.__wrapped__
+
+  @functools.wraps(step.__wrapped__)
+  def free(*given: Any, **named: Any):
+    token = _BARE.set(True)
+    try:
+      return step.__wrapped__(*given, **named)
+    finally:
+      _BARE.reset(token)
+
+  return free
 
 
 def hold(step: Callable) -> Callable:
@@ -102,9 +153,14 @@ def hold(step: Callable) -> Callable:
   this: after a step that stopped, none of those behind it may move the state.
   """
 
+  # Traced once, though it is asked for its shapes before it is run.
+  step = jax.jit(step, inline=True)
+
   def held(state: TrainState, number: Array, *given: Any, **named: Any):
-    new, metrics = step(state, *given, **named)
-    return _chosen(state.step == number, new, state), metrics
+    shapes = jax.eval_shape(step, state, *given, **named)[1]
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    take = lambda carry, _: step(carry[0], *given, **named)
+    return once(state.step == number, take, (state, none))
 
   return held
 

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from posttrain_jax.core import trees
@@ -82,7 +83,7 @@ def make_optimizer(
   }[config.name]()
   steps = []
   if config.max_grad_norm > 0 and math.isfinite(config.max_grad_norm):
-    steps.append(optax.clip_by_global_norm(config.max_grad_norm))
+    steps.append(_clipped(config.max_grad_norm))
   steps.append(direction)
   if active(config.weight_decay):
     steps.append(optax.add_decayed_weights(config.weight_decay, decayed))
@@ -99,6 +100,21 @@ def make_optimizer(
   return optax.multi_transform(
     {'trained': optimizer, 'frozen': optax.set_to_zero()}, labels
   )
+
+
+def _clipped(max_norm: Array | float) -> optax.GradientTransformation:
+  """Gradients whose global norm is at most `max_norm`.
+
+  As optax's, but scaled by a product: XLA computes a quotient that several
+  results need once, and keeps it, which is one more copy of the parameters.
+  """
+
+  def clip(updates: PyTree, _: Any) -> PyTree:
+    norm = optax.global_norm(updates)
+    scale = jnp.where(norm < max_norm, 1.0, max_norm / norm)
+    return jax.tree.map(lambda g: g * scale.astype(g.dtype), updates)
+
+  return optax.stateless(clip)
 
 
 def updates_done(opt_state: PyTree) -> Array:

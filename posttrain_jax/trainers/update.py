@@ -15,6 +15,7 @@ import optax
 
 from posttrain_jax.core import masked, sharding, trees
 from posttrain_jax.core.types import Array, Batch, PyTree, TrainState
+from posttrain_jax.trainers import guard
 from posttrain_jax.trainers.objective import Objective
 
 # Metrics of the whole minibatch take the largest token, not the mean.
@@ -119,24 +120,34 @@ def make_update(
          .group_size (rows of one prompt, next to each other)
 
   Metrics are means over the minibatches; those that compare the learner with
-  the sampler are of the first one, before anything has moved.
+  the sampler are of the first one, before anything has moved. A step's only
+  update is not made where it is not finite (`guard`, whose metric it then has).
   """
   gradient = make_gradient(objective, sizes.microbatch_rows)
 
-  def one(before, carry, minibatch):
-    params, opt_state = carry
-    grads, metrics = gradient(params, before, sharding.rows(minibatch))
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    params = optax.apply_updates(params, updates)
+  def one(before, alone, carry, minibatch):
+    grads, metrics = gradient(carry[0], before, sharding.rows(minibatch))
     metrics['grad_norm'] = trees.global_norm(grads)
-    return (params, opt_state), metrics
+
+    def moved(carry, grads):
+      params, opt_state = carry
+      updates, opt_state = optimizer.update(grads, opt_state, params)
+      return optax.apply_updates(params, updates), opt_state
+
+    if not (alone and guard.on()):
+      return moved(carry, grads), metrics
+    # Looked at first: what is made to be looked at is not kept.
+    what = guard.verdict(metrics, moved(carry, grads)[0])
+    metrics[guard.WHAT] = what
+    return guard.once(what == 0, moved, carry, grads), metrics
 
   def update(state: TrainState, batch: Batch, key: Array):
     rows = batch.tokens.shape[0]
     parts = rows // (sizes.minibatch_rows or rows)
     carry = (state.params, state.opt_state)
-    train = functools.partial(one, state)
-    if parts == 1 and sizes.updates_per_rollout == 1:
+    alone = parts == 1 and sizes.updates_per_rollout == 1
+    train = functools.partial(one, state, alone)
+    if alone:
       carry, metrics = train(carry, batch)
     else:
 
