@@ -63,7 +63,8 @@ def get_config() -> ml_collections.ConfigDict:
   """Shared keys with their defaults. Every one is read by something."""
   c = ml_collections.ConfigDict()
   c.seed = 0  # of initialisation, problems, sampling and data order
-  c.num_steps = 100  # steps of the run; one rollout or batch each
+  # Steps of the run; one rollout or batch each. 0 = those of data.num_epochs.
+  c.num_steps = 100
   c.steps_per_call = 10  # steps in one compiled call (in-graph tasks)
   # Where loss, gradient norm or parameters are not finite: 'stop' ends the run,
   # with a record of the step; 'skip' goes on without the step, and counts it.

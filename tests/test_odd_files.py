@@ -1,7 +1,6 @@
 """Data files of every odd form: read, or one short line that says where."""
 
 import bz2
-import gzip
 import json
 import lzma
 import os
@@ -152,11 +151,10 @@ FILES = {
   'empty': (lambda p: p.write_text(''), 'no records in'),
   'blank': (lambda p: p.write_text('\n \r\n\n'), 'no records in'),
   'bom alone': (lambda p: p.write_bytes(b'\xef\xbb\xbf\n'), 'no records in'),
-  'gzip': (lambda p: p.write_bytes(gzip.compress(OK.encode())), 'gunzip'),
   'bzip2': (lambda p: p.write_bytes(bz2.compress(OK.encode())), 'bunzip2'),
   'xz': (lambda p: p.write_bytes(lzma.compress(OK.encode())), 'unxz'),
   'zip': (archive, 'unzip'),
-  'parquet': (lambda p: p.write_bytes(b'PAR1\0\0'), 'a Parquet file'),
+  'parquet': (lambda p: p.write_bytes(b'PAR1\0\0'), 'of kind "parquet"'),
   'UTF-16': (lambda p: p.write_text(OK, encoding='utf-16'), 'UTF-16 text'),
   'random': (lambda p: p.write_bytes(bytes(range(128, 256)) * 99), 'not UTF-8'),
   'array': (

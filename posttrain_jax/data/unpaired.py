@@ -1,0 +1,55 @@
+"""Pairs as single answers with labels, for losses that train on these."""
+
+from typing import Any
+
+from posttrain_jax.data import records
+from posttrain_jax.data.rows import Record, Source, Stored
+
+__all__ = ['Unpaired', 'unpair']
+
+SIDES = ('chosen', 'rejected')
+
+
+def unpair(record: dict[str, Any], where: str) -> list[dict[str, Any]]:
+  """The chosen answer with label True, and the rejected one with False.
+
+  Raises:
+    ValueError: the record is no pair that could be trained on.
+  """
+  records.check(record, 'preference', where)
+  record = records.read(record, 'preference', where)
+  kept = {k: v for k, v in record.items() if k not in (*SIDES, 'label')}
+  return [
+    {**kept, 'completion': record[side], 'label': side == 'chosen'}
+    for side in SIDES
+  ]
+
+
+class Unpaired(Stored):
+  """Records 2i and 2i + 1 are the answers of pair i, chosen first."""
+
+  def __init__(self, source: Source):
+    """`source`: of records of kind 'preference'."""
+    self._source = source
+    self.num_bytes = getattr(source, 'num_bytes', 0)
+    stamp = getattr(source, 'stamp', None)
+    self.stamp = stamp if stamp is None else ('unpaired', stamp)
+
+  def paths(self) -> list[str]:
+    return self._source.paths() if isinstance(self._source, Stored) else []
+
+  def raw(self, index: int) -> str | None:
+    source = self._source
+    return source.raw(index // 2) if isinstance(source, Stored) else None
+
+  def __len__(self) -> int:
+    return 2 * len(self._source)
+
+  def __getitem__(self, index: int) -> Record:
+    """Raises ValueError where the pair is none."""
+    index = int(index)
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    record = self._source[index // 2]
+    columns = unpair(record.columns, record.where)[index % 2]
+    return Record(columns, record.where, index)
