@@ -270,7 +270,7 @@ def test_a_run_on_a_mixture_goes_on_exactly(path, tmp_path):
   items = dict(
     data__sources=spec, data__packing='true', data__on_bad_row='quarantine',
     data__eval_fraction='0.2', eval__every='2', log__tensorboard='false',
-    optimizer__schedule='constant',
+    optimizer__schedule='constant', checkpoint__best='eval/loss',
   )  # fmt: skip
   straight = loop.train(config('', **items), tmp_path / 'straight')
   loop.train(config('', **items, num_steps='2'), tmp_path / 'halves')
@@ -285,6 +285,9 @@ def test_a_run_on_a_mixture_goes_on_exactly(path, tmp_path):
     for found in rows
   ]  # fmt: skip
   assert said[0] == said[1] and [step for step, _ in said[0]] == [0, 2, 4]
+  best = [json.loads((tmp_path / n / 'best.json').read_text())
+          for n in ('straight', 'halves')]  # fmt: skip
+  assert best[0] == best[1] and best[0]['value'] == min(x for _, x in said[0])
   aside = (tmp_path / 'halves' / 'quarantine.jsonl').read_text().splitlines()
   assert [json.loads(line)['line'] for line in aside] == [27]
 
