@@ -88,6 +88,13 @@ def test_a_share_or_a_file_is_held_out(path, tmp_path):
   assert len(found.source) == 20 and len(found.heldout) == 3
   batches = list(found.evaluation())
   assert sum(int((b['mask'].sum(1) > 0).sum()) for b in batches) == 3
+  assert found.told == []
+  both = write(tmp_path / 'both', numbered(3, 18))
+  found = feed.open_feed(config(path, data__eval_path=both), BYTE)
+  assert found.told == [
+    'evaluation: 2 of 3 records have a prompt that is trained on, too; first: '
+    f'{both}:1, {both}:2'
+  ]
   bad = write(tmp_path / 'z', [{'prompt': 'p', 'completion': ''}])
   with pytest.raises(ValueError, match='z:1: column "completion"'):
     feed.open_feed(config(path, data__eval_path=bad), BYTE)

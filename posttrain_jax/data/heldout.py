@@ -13,7 +13,7 @@ import numpy as np
 
 from posttrain_jax.data.rows import Failed, Source, walk
 
-__all__ = ['identity', 'is_heldout', 'split']
+__all__ = ['identity', 'is_heldout', 'overlap', 'split']
 
 ANSWERS = ('assistant',)
 
@@ -62,10 +62,27 @@ def identity(columns: dict[str, Any]) -> str:
   return json.dumps(prompt, sort_keys=True, default=str)
 
 
+def _digest(columns: dict[str, Any]) -> bytes:
+  return hashlib.blake2b(identity(columns).encode(), digest_size=8).digest()
+
+
 def is_heldout(columns: dict[str, Any], fraction: float) -> bool:
   """Whether a record is among the share `fraction` that is held out."""
-  digest = hashlib.blake2b(identity(columns).encode(), digest_size=8).digest()
-  return int.from_bytes(digest, 'big') < fraction * 2**64
+  return int.from_bytes(_digest(columns), 'big') < fraction * 2**64
+
+
+def overlap(source: Source, heldout: Source) -> list[str]:
+  """Places of held-out records whose prompt is one of `source`, too."""
+  trained = {
+    _digest(found.columns)
+    for found in walk(source)
+    if not isinstance(found, Failed)
+  }
+  return [
+    found.where
+    for found in walk(heldout)
+    if not isinstance(found, Failed) and _digest(found.columns) in trained
+  ]
 
 
 def split(source: Source, fraction: float) -> tuple[np.ndarray, np.ndarray]:

@@ -167,6 +167,19 @@ def _judged(report: dict[str, Any], rule: str) -> list[str]:
   return told
 
 
+def _shared(source: Source, held: Source) -> list[str]:
+  """Told where records of evaluation are trained on; of small data sets."""
+  if max(source.num_bytes, held.num_bytes) > TOKENISED:
+    return []
+  places = heldout.overlap(source, held)
+  if not places:
+    return []
+  return [
+    f'evaluation: {len(places):,} of {len(held):,} records have a prompt that '
+    f'is trained on, too; first: {", ".join(places[:3])}'
+  ]
+
+
 @dataclasses.dataclass
 class Feed:
   """The records of a run; called, batches of them from the start.
@@ -294,6 +307,8 @@ def open_feed(config: Any, tokenizer: tokenizers.Tokenizer) -> Feed:
     lines = _judged(judged.report, data.on_bad_row)
     lines += judged.rows.lines(judged.report['num_records'])
     told += [f'evaluation: {line}' for line in lines]
+    if data.eval_path:
+      told += _shared(looked.source, judged.source)
   return Feed(
     config=config,
     tokenizer=tokenizer,
