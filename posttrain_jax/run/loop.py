@@ -45,7 +45,7 @@ SHOWN = (
   'loss',
   'reward',
   'eval/accuracy',
-  'eval/loss',
+  'eval/perplexity',
   'rewards/accuracies',
   'frac_rows_kept',
   'completions/mean_length',
