@@ -27,6 +27,14 @@ TEXTS = {
   'cut_answers': '{n} lose answer tokens by that cut',
   'empty_loss': 'no token is trained for {n}',
   'equal_pairs': '{n} have a rejected answer that equals the chosen one',
+  'rewritten': (
+    '{n} have earlier answers that the chat template writes otherwise later '
+    'on: these are not trained'
+  ),
+  'merged': (
+    '{n} have a token that reaches from the prompt into its answer: a model is '
+    'asked with other tokens there'
+  ),
 }
 
 
@@ -82,11 +90,15 @@ class _Count:
       self.found('empty_loss', where)
     elif len(parts) == 2 and parts[0]['tokens'] == parts[1]['tokens']:
       self.found('equal_pairs', where)
+    for note in sorted({note for part in parts for note in part['notes']}):
+      self.found(note, where)
 
 
-def _check_kind(record: dict, kind: str, where: str, first: str) -> None:
+def _check_kind(
+  record: dict, kind: str, where: str, template: Any, first: str
+) -> None:
   """The record is checked, and is not of another kind than the first."""
-  records.check(record, kind, where)
+  records.check(record, kind, where, template)
   other = records.kind_of(record, where)
   if other != kind:
     raise ValueError(
@@ -145,7 +157,7 @@ def preflight(
   looked_at = {look * size // looks for look in range(looks)}
   count = _Count(kind, overlong)
   for record in in_order(source):
-    check(record.columns, kind, record.where)
+    check(record.columns, kind, record.where, tokenizer.template)
     if record.index in looked_at:
       example = formats.tokenize(
         record.columns,

@@ -29,7 +29,7 @@ from posttrain_jax.core.domain import (
   Word,
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
-from posttrain_jax.data import formats, text_task
+from posttrain_jax.data import formats, text_task, tokenizers
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs
 from posttrain_jax.run.auto import AUTO
@@ -125,6 +125,8 @@ KEYS = {
   'data.name': TEXT,
   'data.max_length': ONE_OR_MORE,
   'data.overlong': Word(formats.OVERLONG),
+  'data.special_text': Word(tokenizers.SPECIAL_TEXT),
+  'data.after_stop': FLAG,
   'data.packing': FLAG,
   'max_new_tokens': COUNT,
   'cache_stages': Whole(1, words=(AUTO,)),

@@ -189,7 +189,8 @@ def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
     limit=None if source.num_bytes <= TOKENISED else LOOKED_AT,
   )
   # The runs of a sweep read one file; what is found in it stays the same.
-  key = (source.stamp, config.tokenizer, tokenizer.vocab_size, str(choices))
+  names = (config.tokenizer, data.special_text, data.after_stop)
+  key = (source.stamp, *names, tokenizer.vocab_size, str(choices))
   if source.stamp is None or key not in _REPORTS:
     _REPORTS[key] = pipeline.preflight(source, tokenizer, **choices)
   _judge(_REPORTS[key])
