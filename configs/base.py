@@ -70,7 +70,9 @@ def get_config() -> ml_collections.ConfigDict:
   # with a record of the step; 'skip' goes on without the step, and counts it.
   c.on_nonfinite = 'stop'
   c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
-  c.tokenizer = 'task'  # 'task', 'byte', or a path with a tokenizer.json
+  # 'task', 'byte', or a path with a tokenizer.json; 'auto': that of init_from,
+  # else 'byte' for text tasks and 'task' for all others.
+  c.tokenizer = 'auto'
 
   # What stands before each prompt: 'none', 'feedback' or 'direction'.
   c.condition = ml_collections.ConfigDict()

@@ -47,11 +47,6 @@ def task_entry(name: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(config_lib.task_entry(name))
 
 
-def tokenizer_for(task: str) -> str:
-  """The default tokenizer: text tasks need every character."""
-  return 'byte' if task.startswith('text:') else 'task'
-
-
 def add_rows(c: ml_collections.ConfigDict, data: str) -> None:
   """Keys of where the rows of a step come from."""
   c.data = ml_collections.ConfigDict()
@@ -74,6 +69,10 @@ def add_rows(c: ml_collections.ConfigDict, data: str) -> None:
   # What eval/loss is of: a file of its own, or a share of the prompts.
   c.data.eval_path = ''
   c.data.eval_fraction = 0.0
+  # What a special token's name in a text is: 'refuse', or 'control', the token.
+  c.data.special_text = 'refuse'
+  # Whether what a template writes after a stop token is trained, as by TRL.
+  c.data.after_stop = False
 
   c.collect = ml_collections.ConfigDict(part(collect, 'oracle'))
   # How self-made answers are drawn.
@@ -102,7 +101,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c = base.get_config()
   c.paradigm = 'sft'
   c.task = task_entry(arg.task)
-  c.tokenizer = tokenizer_for(arg.task)
   add_rows(c, arg.data)
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
 

@@ -5,7 +5,14 @@ import json
 
 import pytest
 
-from posttrain_jax.data import bad_rows, pipeline, rows, tokenizers, unpaired
+from posttrain_jax.data import (
+  bad_rows,
+  pipeline,
+  records,
+  rows,
+  tokenizers,
+  unpaired,
+)
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import feed, opening
 
@@ -201,18 +208,21 @@ PAIRS = [
 
 
 def test_pairs_become_labelled_answers():
-  first, second = (unpaired.unpair(pair, 'f:1') for pair in PAIRS)
+  first, second = (records.unpair(pair, 'f:1') for pair in PAIRS)
   assert first == [
     {'prompt': 'p', 'completion': 'good', 'label': True, 'id': 1},
     {'prompt': 'p', 'completion': 'bad', 'label': False, 'id': 1},
   ]
   assert [r['prompt'] for r in second] == [[USER], [USER]]
   assert [r['completion'][0]['content'] for r in second] == ['yes', 'no']
-  with pytest.raises(ValueError, match='f:1: column "rejected": an empty'):
-    unpaired.unpair({**PAIRS[0], 'rejected': ''}, 'f:1')
   source = unpaired.Unpaired(pipeline.ListSource(PAIRS[:1]))
   assert [r.columns for r in source] == first
   assert [r.where for r in source] == ['records[0]'] * 2
+  source = unpaired.Unpaired(
+    pipeline.ListSource([{**PAIRS[0], 'rejected': ''}])
+  )
+  with pytest.raises(ValueError, match='column "rejected": an empty'):
+    source[0]
 
 
 def test_losses_on_labels_train_on_files_of_pairs(tmp_path):

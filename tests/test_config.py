@@ -9,7 +9,7 @@ import pytest
 
 from configs import base, recipes
 from posttrain_jax import train
-from posttrain_jax.run import build, values
+from posttrain_jax.run import build, model_folder, values
 from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
@@ -191,7 +191,7 @@ class Recorder(ml_collections.ConfigDict):
 @pytest.mark.parametrize('name', FILES)
 def test_every_key_is_read(name, monkeypatch):
   """A key that nothing reads is a flag that does nothing."""
-  plain = config_lib.load(FILES[name])
+  plain = model_folder.settled(config_lib.load(FILES[name]))
   log: set[str] = set()
   recorder = Recorder(plain, '', log)
   log.clear()

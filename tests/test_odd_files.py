@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from posttrain_jax.data import (
   formats,
   json_lines,
+  kinds,
   pipeline,
   records,
   tokenizers,
@@ -82,7 +83,7 @@ LINES = {
   'completion 5': (completion(completion=5), 'column "completion": .* got 5'),
   'completion []': (
     completion(completion=[]),
-    r'column "completion": expected a string, as "prompt" is one, got \[\]',
+    r'column "completion"\[0\]: the answer to a prompt must open with role',
   ),
   'long value': (
     completion(completion=['c' * 9999] * 99),
@@ -243,7 +244,7 @@ VALUES = st.recursive(
   ),
   max_leaves=8,
 )
-COLUMNS = st.sampled_from([*records.KNOWN, *records.UNSUPPORTED])
+COLUMNS = st.sampled_from([*kinds.KNOWN, *records.UNSUPPORTED])
 TURNS = st.lists(
   st.fixed_dictionaries(
     {

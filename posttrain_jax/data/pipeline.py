@@ -121,7 +121,7 @@ def _tokenizing(
   only = kinds[0] if len(kinds) == 1 else None
   rows = BadRows('error') if bad is None else bad
   # Rows that nothing is to be done with were looked at before.
-  checked = None if bad is None else Checked(source, given, bad)
+  checked = None if bad is None else Checked(source, tokenizer, given, bad)
   left_out = 0  # in a row
 
   def example_of(record: Record) -> dict[str, Any] | None:

@@ -49,6 +49,14 @@ TEXTS = {
   'cut_answers': '{n} lose answer tokens by that cut',
   'empty_loss': 'no token is trained for {n}',
   'equal_pairs': '{n} have a rejected answer that equals the chosen one',
+  'rewritten': (
+    '{n} have earlier answers that the chat template writes otherwise later '
+    'on: these are not trained'
+  ),
+  'merged': (
+    '{n} have a token that reaches from the prompt into its answer: a model is '
+    'asked with other tokens there'
+  ),
 }
 
 
@@ -99,6 +107,8 @@ class _Count:
       self.found('empty_loss', where)
     elif len(parts) == 2 and parts[0]['tokens'] == parts[1]['tokens']:
       self.found('equal_pairs', where)
+    for note in sorted({note for part in parts for note in part['notes']}):
+      self.found(note, where)
 
   def report(self, max_length: int) -> dict[str, Any]:
     """What `preflight` returns of the examples that were added."""
@@ -180,13 +190,18 @@ class Checked:
   part, by its columns."""
 
   def __init__(
-    self, source: Source, kind: str | None = None, bad: BadRows | None = None
+    self,
+    source: Source,
+    tokenizer: Tokenizer,
+    kind: str | None = None,
+    bad: BadRows | None = None,
   ):
     """`kind`: of all of them, whatever else their columns would make of one.
 
     Raises:
       ValueError: as `first_kinds`.
     """
+    self._template = tokenizer.template
     parts = leaves(source)
     self.first = [(kind, '')] * len(parts)
     if kind is None:
@@ -201,7 +216,7 @@ class Checked:
     """
     part = int(np.searchsorted(self._ends, record.index, side='right'))
     kind, first = self.first[part]
-    records.check(record.columns, kind, record.where)
+    records.check(record.columns, kind, record.where, self._template)
     other = records.kind_of(record.columns, record.where) if first else kind
     if other != kind:
       raise ValueError(
@@ -224,7 +239,7 @@ class _Look:
   rows: BadRows
 
   def __post_init__(self):
-    self.checked = Checked(self.source, self.kind, self.rows)
+    self.checked = Checked(self.source, self.tokenizer, self.kind, self.rows)
     # What is too long is a bad row where a rule says what becomes of these.
     strict = self.rows.rule != 'error' and self.overlong == 'error'
     self._overlong = 'error' if strict else 'truncate'

@@ -5,32 +5,15 @@ from typing import Any
 from posttrain_jax.data import records
 from posttrain_jax.data.rows import Record, Source, Stored
 
-__all__ = ['Unpaired', 'unpair']
-
-SIDES = ('chosen', 'rejected')
-
-
-def unpair(record: dict[str, Any], where: str) -> list[dict[str, Any]]:
-  """The chosen answer with label True, and the rejected one with False.
-
-  Raises:
-    ValueError: the record is no pair that could be trained on.
-  """
-  records.check(record, 'preference', where)
-  record = records.read(record, 'preference', where)
-  kept = {k: v for k, v in record.items() if k not in (*SIDES, 'label')}
-  return [
-    {**kept, 'completion': record[side], 'label': side == 'chosen'}
-    for side in SIDES
-  ]
+__all__ = ['Unpaired']
 
 
 class Unpaired(Stored):
   """Records 2i and 2i + 1 are the answers of pair i, chosen first."""
 
-  def __init__(self, source: Source):
-    """`source`: of records of kind 'preference'."""
-    self._source = source
+  def __init__(self, source: Source, template: Any = None):
+    """`source`: of records of kind 'preference'; `template` of the model."""
+    self._source, self._template = source, template
     self.num_bytes = getattr(source, 'num_bytes', 0)
     stamp = getattr(source, 'stamp', None)
     self.stamp = stamp if stamp is None else ('unpaired', stamp)
@@ -51,5 +34,7 @@ class Unpaired(Stored):
     if not 0 <= index < len(self):
       raise IndexError(index)
     record = self._source[index // 2]
-    columns = unpair(record.columns, record.where)[index % 2]
+    given = record.columns, record.where, self._template
+    records.check(given[0], 'preference', *given[1:])
+    columns = records.unpair(*given)[index % 2]
     return Record(columns, record.where, index)

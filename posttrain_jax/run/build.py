@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from posttrain_jax import trainers
 from posttrain_jax.core.types import TrainState
-from posttrain_jax.data import pipeline, tokenizers
+from posttrain_jax.data import pipeline
 from posttrain_jax.data.text_task import TextTask, is_text
 from posttrain_jax.evals import on_host
 from posttrain_jax.evals.in_graph import Evaluator
@@ -19,7 +19,15 @@ from posttrain_jax.evals.on_file import FileEvaluator
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import guides
-from posttrain_jax.run import auto, best, inputs, profile, roles, values
+from posttrain_jax.run import (
+  auto,
+  best,
+  inputs,
+  model_folder,
+  profile,
+  roles,
+  values,
+)
 from posttrain_jax.run.roles import Start
 from posttrain_jax.run.sizes import Sizes
 from posttrain_jax.run.sizes import resolve as resolve_sizes
@@ -89,11 +97,12 @@ def build(config: Any) -> Run:
     ValueError: whatever in the config cannot work, before any compilation.
   """
   values.check(config)
+  config = model_folder.settled(config)
   kind = trainers.kind(config.paradigm)
   _check(config)
   kind.check(config)
   inputs.check(config)
-  tokenizer = tokenizers.load(config.tokenizer)
+  tokenizer = model_folder.load_tokenizer(config)
   records = kind.records(config)
   provided = step.provided(config, records) if records else ()
   needs = kind.needs(config, provided)

@@ -29,7 +29,7 @@ from posttrain_jax.core.domain import (
   Word,
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
-from posttrain_jax.data import bad_rows, formats, text_task
+from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs
 from posttrain_jax.run.auto import AUTO
@@ -126,6 +126,8 @@ KEYS = {
   'data.sources': Anything('posttrain_jax.data.sources'),
   'data.max_length': ONE_OR_MORE,
   'data.overlong': Word(formats.OVERLONG),
+  'data.special_text': Word(tokenizers.SPECIAL_TEXT),
+  'data.after_stop': FLAG,
   'data.packing': FLAG,
   'data.num_epochs': COUNT,
   'data.on_bad_row': Word(bad_rows.RULES),

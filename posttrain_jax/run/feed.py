@@ -35,7 +35,9 @@ _REPORTS: dict[tuple, tuple[dict[str, Any], BadRows]] = {}
 _SPLITS: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
 
 
-def _of_kind(config: Any, source: Source, rows: BadRows) -> Source:
+def _of_kind(
+  config: Any, tokenizer: Any, source: Source, rows: BadRows
+) -> Source:
   """The source, as records of a kind that the run trains on.
 
   Pairs become labelled answers for the losses that train on these.
@@ -59,7 +61,7 @@ def _of_kind(config: Any, source: Source, rows: BadRows) -> Source:
 
   def unpaired(leaf: Source) -> Source:
     kind, _ = first_kinds(leaf, rows)[0]
-    return Unpaired(leaf) if kind == 'preference' else leaf
+    return Unpaired(leaf, tokenizer.template) if kind == 'preference' else leaf
 
   return each_leaf(source, unpaired)
 
@@ -123,7 +125,8 @@ def _looked(config: Any, tokenizer: Any, source: Source) -> _Looked:
     **_choices(config), limit=None if small else LOOKED_AT, everything=not large
   )
   stamp = getattr(source, 'stamp', None)
-  key = (stamp, config.tokenizer, tokenizer.vocab_size, rule, str(choices))
+  written = (config.tokenizer, config.data.special_text, config.data.after_stop)
+  key = (stamp, *written, tokenizer.vocab_size, rule, str(choices))
   if stamp is None or key not in _REPORTS:
     rows = BadRows(rule)
     bad = None if rule == 'error' else rows
@@ -290,11 +293,11 @@ def open_feed(config: Any, tokenizer: tokenizers.Tokenizer) -> Feed:
   """
   data = config.data
   first_look = BadRows(data.on_bad_row)
-  source, held = _of_kind(config, open_records(data), first_look), None
+  source = _of_kind(config, tokenizer, open_records(data), first_look)
+  held = None
   if data.eval_path:
-    held = _of_kind(
-      config, open_path(data.eval_path, 'data.eval_path'), first_look
-    )
+    opened = open_path(data.eval_path, 'data.eval_path')
+    held = _of_kind(config, tokenizer, opened, first_look)
   elif data.eval_fraction:
     source, held = _split(source, data.eval_fraction)
   looked = _looked(config, tokenizer, source)

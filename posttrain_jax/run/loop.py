@@ -22,6 +22,7 @@ from posttrain_jax.run import (
   checkpoint,
   drivers,
   failed,
+  model_folder,
   notes,
   roles,
 )
@@ -70,7 +71,8 @@ def check_continues(config: Any, workdir: Path) -> None:
         'what; put it back, or use another --workdir'
       )
     return
-  old = config_lib.completed(saved['config']).to_dict()
+  config = model_folder.settled(config)
+  old = model_folder.settled(config_lib.completed(saved['config'])).to_dict()
   old = config_lib.flatten(json.loads(json.dumps(old)))
   new = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
   # How a step is cut up may be left to 'auto' on one side: it changes rounding.
@@ -321,6 +323,7 @@ def train(
       where such steps are skipped, there were too many in a row.
   """
   workdir = Path(workdir)
+  config = model_folder.settled(config)
   run = build.build(pinned(config, workdir))
   if config.num_steps != run.config.num_steps:  # as many as its epochs have
     config = config_lib.with_values(config, {'num_steps': run.config.num_steps})
@@ -331,6 +334,7 @@ def train(
     stack.enter_context(jax.set_mesh(mesh))
     lease = stack.enter_context(Lease(workdir))
     check_continues(config, workdir)
+    model_folder.check_template(config, run, workdir)
     saver = stack.enter_context(
       checkpoint.Checkpointer(
         workdir, config.checkpoint.keep, config.checkpoint.best

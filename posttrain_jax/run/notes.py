@@ -26,7 +26,13 @@ def notes(run: Any) -> list[str]:
   Raises:
     ValueError: rows that the mesh cannot split, with the nearest sizes.
   """
-  return [*_rows(run), *_parameters(run), *positions(run), *_records(run)]
+  return [
+    *_rows(run),
+    *_parameters(run),
+    *positions(run),
+    *_records(run),
+    *_dated(run),
+  ]
 
 
 def chosen(run: Any) -> list[str]:
@@ -152,3 +158,15 @@ def _records(run: Any) -> list[str]:
       f'{config.num_steps:,} steps'
     )
   return told
+
+
+def _dated(run: Any) -> list[str]:
+  """Told where a text depends on the day on which it is written."""
+  found = run.tokenizer.template
+  if found is None or not found.dated:
+    return []
+  return [
+    f'the chat template of {run.config.tokenizer} writes the day of today: '
+    'another day gives other tokens, in this run too. Its own variable for it, '
+    'in a column chat_template_kwargs, keeps them equal'
+  ]

@@ -13,6 +13,7 @@ from posttrain_jax.core import masked, sharding
 from posttrain_jax.core.keys import seed_key
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Batch, TrainState
+from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, guides
 from posttrain_jax.trainers import arrays
@@ -56,7 +57,7 @@ class Setup:
 
   models       {role: ModelConfig}, 'policy' is trained
   task         what it trains on; None where rows come from a file
-  tokenizer    its eos_id and pad_id
+  tokenizer    its stops and pad_id
   sizes        `run.sizes.Sizes`
   needs        arrays that frozen models have to give
   provided     arrays that come with the rows
@@ -272,11 +273,11 @@ def _make_source(setup: Setup) -> Callable:
     heldout_fraction=config.heldout_fraction,
     max_new_tokens=sizes.max_new_tokens,
     decoder=bind(decoders, config.decoder),
-    eos_id=tokenizer.eos_id,
+    eos_id=ends(tokenizer),
     pad_id=tokenizer.pad_id,
     guide=guides.make(
       config.guides,
-      eos_id=tokenizer.eos_id,
+      eos_id=ends(tokenizer),
       vocab_size=setup.models['policy'].vocab_size,
     ),
   )
