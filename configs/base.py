@@ -63,13 +63,16 @@ def get_config() -> ml_collections.ConfigDict:
   """Shared keys with their defaults. Every one is read by something."""
   c = ml_collections.ConfigDict()
   c.seed = 0  # of initialisation, problems, sampling and data order
-  c.num_steps = 100  # steps of the run; one rollout or batch each
+  # Steps of the run; one rollout or batch each. 0 = those of data.num_epochs.
+  c.num_steps = 100
   c.steps_per_call = 10  # steps in one compiled call (in-graph tasks)
   # Where loss, gradient norm or parameters are not finite: 'stop' ends the run,
   # with a record of the step; 'skip' goes on without the step, and counts it.
   c.on_nonfinite = 'stop'
   c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
-  c.tokenizer = 'task'  # 'task', 'byte', or a path with a tokenizer.json
+  # 'task', 'byte', or a path with a tokenizer.json; 'auto': that of init_from,
+  # else 'byte' for text tasks and 'task' for all others.
+  c.tokenizer = 'auto'
 
   # What stands before each prompt: 'none', 'feedback' or 'direction'.
   c.condition = ml_collections.ConfigDict()

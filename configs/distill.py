@@ -24,7 +24,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c = base.get_config()
   c.paradigm = 'distill'
   c.task = sft.task_entry(arg.task)
-  c.tokenizer = sft.tokenizer_for(arg.task)
   sft.add_rows(c, arg.data)
   c.others = ml_collections.ConfigDict()
   c.others.teacher = ''  # a run's folder or a Hugging Face folder

@@ -32,7 +32,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c = base.get_config()
   c.paradigm = 'preference'
   c.task = sft.task_entry(arg.task)
-  c.tokenizer = sft.tokenizer_for(arg.task)
   sft.add_rows(c, arg.data)
   if arg.data == 'task':
     source = part(collect, 'best_vs_worst', sampler='ref')

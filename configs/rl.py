@@ -30,7 +30,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c = base.get_config()
   c.paradigm = 'rl'
   c.task = sft.task_entry(arg.task)
-  c.tokenizer = sft.tokenizer_for(arg.task)
 
   # Rollout
   c.prompts_per_step = 32

@@ -7,7 +7,8 @@ r"""Supervised fine-tuning on demonstrations, own answers or a file.
       --config.data.path=examples.jsonl --config.tokenizer=byte --workdir runs/j
 
 Arguments: recipe (a row of recipes.SFT), task (an in-graph task, 'mixture', or
-'text:NAME' for a reasoning-gym task), data ('task', 'jsonl' or 'tfds'), smoke.
+'text:NAME' for a reasoning-gym task), data ('task', 'jsonl': files of any kind,
+or 'tfds'), smoke.
 
 The rows are an oracle's demonstrations, or what `config.collect` makes: own
 answers that the verifier accepts, a teacher's, ...
@@ -46,20 +47,32 @@ def task_entry(name: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(config_lib.task_entry(name))
 
 
-def tokenizer_for(task: str) -> str:
-  """The default tokenizer: text tasks need every character."""
-  return 'byte' if task.startswith('text:') else 'task'
-
-
 def add_rows(c: ml_collections.ConfigDict, data: str) -> None:
   """Keys of where the rows of a step come from."""
   c.data = ml_collections.ConfigDict()
   c.data.source = data  # 'task': made by config.collect; 'jsonl'; 'tfds'
-  c.data.path = ''  # file or glob; for tfds the data_dir
+  # A file of any kind that posttrain_jax.data.files reads, a glob, or
+  # FOLDER:SPLIT; for tfds the data_dir.
+  c.data.path = ''
+  # Several: [{'path': 'a.jsonl', 'weight': 0.7}, ...]; without weights they are
+  # one data set, with them a mixture.
+  c.data.sources = ()
   c.data.name = ''  # tfds: builder name and split, as 'task_problems:train'
   c.data.max_length = 256  # tokens of a row
   c.data.overlong = 'error'  # or 'truncate', 'drop'
   c.data.packing = False  # several examples in one row
+  # Times round the data, with num_steps=0; 0 = without end, num_steps decides.
+  c.data.num_epochs = 0
+  # Of a record that cannot be trained on: 'error', 'skip', or 'quarantine',
+  # which is 'skip' and a line in quarantine.jsonl in the folder of the run.
+  c.data.on_bad_row = 'error'
+  # What eval/loss is of: a file of its own, or a share of the prompts.
+  c.data.eval_path = ''
+  c.data.eval_fraction = 0.0
+  # What a special token's name in a text is: 'refuse', or 'control', the token.
+  c.data.special_text = 'refuse'
+  # Whether what a template writes after a stop token is trained, as by TRL.
+  c.data.after_stop = False
 
   c.collect = ml_collections.ConfigDict(part(collect, 'oracle'))
   # How self-made answers are drawn.
@@ -88,7 +101,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c = base.get_config()
   c.paradigm = 'sft'
   c.task = task_entry(arg.task)
-  c.tokenizer = tokenizer_for(arg.task)
   add_rows(c, arg.data)
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
 

@@ -3,10 +3,12 @@
   python -m posttrain_jax.export --checkpoint runs/x --out exported/x
 
 `--checkpoint` is a run's folder (its newest step) or runs/x/checkpoints/40.
-A value head is left out: no Hugging Face decoder has one. Tokenizer files are
-copied where the run used some; 'task' and 'byte' tokenizers have none. A run
-on conversations gets the chat template that it was trained on, and every folder
-a generation_config.json that stops where its answers were trained to stop.
+A value head is left out: no Hugging Face decoder has one. What the run started
+from comes along: the files of its tokenizer ('task' and 'byte' have none), its
+chat template, its sampling settings, the type its weights were stored in. A run
+on conversations gets the template that it was trained on, ours where the folder
+had none, and every folder a generation_config.json that stops where answers
+were trained to stop.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import jax
 
 from posttrain_jax.core import dtypes
 from posttrain_jax.data import chat, tokenizers
+from posttrain_jax.data import template as templates
 from posttrain_jax.models import hf
 from posttrain_jax.run import checkpoint, roles
 
@@ -28,9 +31,14 @@ TOKENIZER_FILES = (
   'tokenizer.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
-  'chat_template.jinja',
+  'added_tokens.json',
+  'tokenizer.model',
+  'spiece.model',
+  'vocab.json',
+  'vocab.txt',
+  'merges.txt',
+  templates.FILE,
 )
-TEMPLATE = 'chat_template.jinja'
 GENERATION = 'generation_config.json'
 
 
@@ -41,30 +49,78 @@ def _copy_tokenizer(name: str, out: Path) -> list[str]:
   files = {file: folder / file for file in TOKENIZER_FILES}
   if not path.is_dir():
     files['tokenizer.json'] = path
+  for extra in sorted((folder / templates.FOLDER).glob('*.jinja')):
+    files[f'{templates.FOLDER}/{extra.name}'] = extra
   files = {file: source for file, source in files.items() if source.exists()}
   for file, source in files.items():
+    (out / file).parent.mkdir(exist_ok=True)
     shutil.copy(source, out / file)
   return list(files)
 
 
 def _write_template(tokenizer: tokenizers.Tokenizer, out: Path) -> str:
-  """The template of the trained turns, in place of the copied one."""
-  (out / TEMPLATE).write_text(chat.template(tokenizer))
+  """The template of the trained turns, in place of a copied one."""
+  (out / templates.FILE).write_text(chat.template(tokenizer))
   named = out / 'tokenizer_config.json'
   if named.exists():  # older folders hold theirs in here
     content = json.loads(named.read_text())
     if content.pop('chat_template', None) is not None:
       named.write_text(json.dumps(content, indent=2))
-  return f'wrote {TEMPLATE}: the turns as they were trained'
+  return f'wrote {templates.FILE}: the turns as they were trained'
+
+
+def _first_folder(saved: dict) -> Path | None:
+  """The model folder at the beginning of a chain of runs."""
+  for _ in range(100):  # runs that name each other
+    path = saved['config'].get('init_from')
+    if not path:
+      return None
+    if (Path(path) / GENERATION).is_file():
+      return Path(path)
+    try:
+      saved = checkpoint.load_config(checkpoint.run_folder(path)[0]) or {}
+    except ValueError:  # moved away since, or a folder without that file
+      return None
+    if 'config' not in saved:
+      return None
+  return None
+
+
+def _read_generation(saved: dict) -> dict:
+  """Sampling settings that came with the model, or with its tokenizer."""
+  base = _first_folder(saved) or Path(saved['config']['tokenizer'])
+  file = base / GENERATION
+  return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _ours(saved: dict) -> bool:
+  """Whether turns were written by our template, not by the folder's own.
+
+  Runs before this was saved knew of no other, and, before they saved whether
+  they had turns at all, may have had some.
+  """
+  turns = saved.get('conversations') is not False
+  return turns and saved.get('chat_template') != 'folder'
+
+
+def _stops(
+  saved: dict, tokenizer: tokenizers.Tokenizer, vocab_size: int
+) -> list[int]:
+  """Every token at which answers were trained to stop, the main one first."""
+  found = [*tokenizer.stops]
+  if _ours(saved):
+    found.insert(0, chat.our_stop(tokenizer))
+  return list(dict.fromkeys(i for i in found if i < vocab_size))
 
 
 def _write_generation(
-  saved: dict, tokenizer: tokenizers.Tokenizer, stops: list[int], out: Path
+  content: dict,
+  tokenizer: tokenizers.Tokenizer,
+  stops: list[int],
+  out: Path,
 ) -> None:
   """generation_config.json: the starting folder's, with our stop tokens."""
-  base = Path(saved['config'].get('init_from') or '') / GENERATION
-  content = json.loads(base.read_text()) if base.is_file() else {}
-  content |= {
+  content = content | {
     'eos_token_id': stops if len(stops) > 1 else stops[0],
     'pad_token_id': tokenizer.pad_id,
   }
@@ -76,7 +132,8 @@ def _write_generation(
 def export(path: str | Path, out: str | Path, dtype: Any = '') -> list[str]:
   """Writes the model of a run or of one of its steps into the folder `out`.
 
-  dtype  of the written weights, by name or type; '' keeps the stored one
+  dtype  of the written weights, by name or type; '' is that of the model folder
+         that the run started from, else the stored one
 
   Returns what a user should know: one line per thing written or left out.
 
@@ -91,16 +148,12 @@ def export(path: str | Path, out: str | Path, dtype: Any = '') -> list[str]:
   report = []
   if params.pop('value_head', None) is not None:
     report.append('left out: the value head')
+  wanted = wanted or saved.get('init_dtype', '')
   if wanted:
     params = jax.tree.map(lambda x: x.astype(wanted), params)
   name = saved['config']['tokenizer']
   tokenizer = tokenizers.load(name)
-  # Runs before this was saved may have trained either.
-  turns = saved.get('conversations')
-  stop, stops = chat.stop_id(tokenizer), [tokenizer.eos_id]
-  known = stop not in stops and stop < config.vocab_size
-  if turns is not False and known:
-    stops.insert(0, stop)
+  stops = _stops(saved, tokenizer, config.vocab_size)
   hf.save(
     out,
     config,
@@ -115,8 +168,8 @@ def export(path: str | Path, out: str | Path, dtype: Any = '') -> list[str]:
     report.append(f'copied: {", ".join(copied)}')
   else:
     report.append(f'no tokenizer files: the run used "{name}"')
-  _write_generation(saved, tokenizer, stops, Path(out))
-  if copied and turns:
+  _write_generation(_read_generation(saved), tokenizer, stops, Path(out))
+  if copied and saved.get('conversations') and _ours(saved):
     report.append(_write_template(tokenizer, Path(out)))
   return report
 
@@ -133,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--out', required=True, help='a folder without weights')
   parser.add_argument(
-    '--dtype', choices=dtypes.STORED, default='', help='default: as stored'
+    '--dtype', choices=dtypes.STORED, default='', help='default: as it came in'
   )
   flags = parser.parse_args(argv)
   try:

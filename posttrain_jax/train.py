@@ -18,7 +18,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain_jax.models import transformer
-from posttrain_jax.run import build, failed, notes, roles, runtime
+from posttrain_jax.run import (
+  build,
+  failed,
+  model_folder,
+  notes,
+  roles,
+  runtime,
+)
 from posttrain_jax.run.command import parse
 from posttrain_jax.run.loop import Interrupted, train
 from posttrain_jax.sweep import replay
@@ -26,6 +33,7 @@ from posttrain_jax.sweep import replay
 
 def describe(config: Any) -> str:
   """The resolved config and sizes, as `--dry_run` prints them."""
+  config = model_folder.settled(config)
   run = build.build(config)
   roles.check(config)
   out = [str(config).rstrip(), '', 'resolved sizes']

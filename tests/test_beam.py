@@ -94,6 +94,21 @@ def test_one_beam_is_greedy(params):
   assert ended >= 1
 
 
+@pytest.mark.long
+def test_one_beam_is_greedy_with_several_ends(params):
+  ends = (EOS, an_end(params))
+  found, _ = search(params, beams=1, eos=ends)
+  greedy = jax.jit(
+    lambda params: rollout.generate(
+      params, MODEL, PROMPTS, PROMPT_MASK, jax.random.key(0), group_size=1,
+      max_new_tokens=6, decoder=decoders.greedy, eos_id=ends,
+    )
+  )(params)  # fmt: skip
+  for name in ('completion', 'mask', 'finished'):
+    np.testing.assert_array_equal(getattr(found, name), getattr(greedy, name))
+  assert greedy.finished.sum() >= 1
+
+
 def an_end(params):
   """A token that greedy search writes third after the second prompt."""
   return words(search(params, beams=1, eos=-1)[0])[1][0][2]

@@ -9,7 +9,7 @@ import pytest
 
 from configs import base, recipes
 from posttrain_jax import train
-from posttrain_jax.run import build, values
+from posttrain_jax.run import build, model_folder, values
 from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +43,24 @@ def test_overrides_take_the_type_of_what_they_replace():
   assert c.optimizer.lr == 1e-4 and c.num_steps == 7
   assert c.task.chain_of_thought is True and c.loss.clip_high == 0.28
   assert tuple(c.optimizer.freeze) == ('embed/.*', 'final_norm')
+
+
+@pytest.mark.parametrize('text, expected', [
+  ('[{"a": true}, {"b": null}]', ({'a': True}, {'b': None})),
+  ("[{'a': True, 'b': None}]", ({'a': True, 'b': None},)),
+  ('{"a": [1, false]}', ({'a': [1, False]},)),
+  ('["a,b"]', ('a,b',)), ('a,b', ('a', 'b')), ('("a",)', ('a',)), ('', ()),
+])  # fmt: skip
+def test_lists_are_json_or_python(text, expected):
+  assert load(guides=text).guides == expected
+
+
+@pytest.mark.parametrize('text', [
+  '[{"a": 1, "a": 2}]', '[{"a": tru}]', '("abc")', '[1', '{1, 2}', '{"a"',
+])  # fmt: skip
+def test_lists_that_are_none(text):
+  with pytest.raises(ValueError, match=r'--config.guides=.*: not a tuple'):
+    load(guides=text)
 
 
 def test_a_new_name_brings_its_own_defaults():
@@ -173,7 +191,7 @@ class Recorder(ml_collections.ConfigDict):
 @pytest.mark.parametrize('name', FILES)
 def test_every_key_is_read(name, monkeypatch):
   """A key that nothing reads is a flag that does nothing."""
-  plain = config_lib.load(FILES[name])
+  plain = model_folder.settled(config_lib.load(FILES[name]))
   log: set[str] = set()
   recorder = Recorder(plain, '', log)
   log.clear()
@@ -257,8 +275,8 @@ def test_a_recipe_of_another_paradigm_names_its_file():
     ('preference.py', {'group_size': '1'}, 'needs at least 2'),
     ('preference.py:recipe=kto', {'nll_coef': '1'}, 'for losses on pairs'),
     (
-      'preference.py',
-      {'data.source': 'jsonl', 'data.path': 'x', 'data.packing': 'true'},
+      'preference.py:data=jsonl,recipe=kto',
+      {'data.path': 'x', 'data.packing': 'true'},
       'data.packing=true is for demonstrations',
     ),
     ('preference.py', {'data.source': 'jsonl', 'data.path': 'x'}, 'makes its'),

@@ -127,7 +127,7 @@ def test_the_quickstart_and_its_arms():
   check = lambda config: values.check_arms(config, arms)
   check(config)
   for key, value in (('seed', -1), ('eval.samples', 0.5), ('eval.batch', 0),
-                     ('base.num_steps', 0), ('grpo.loss.clip_low', math.nan),
+                     ('base.num_steps', -1), ('grpo.loss.clip_low', math.nan),
                      ('more_sft.guides', 5)):  # fmt: skip
     old = config_lib.flatten(config.to_dict())[key]
     assert_refuses(config, key, old, [value], check)

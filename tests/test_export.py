@@ -156,9 +156,9 @@ def test_a_folder_stops_and_speaks_as_it_was_trained(
   out = tmp_path / 'out'
   out.mkdir()
   export.export(run, out)
-  stop, eos = chat.stop_id(tokenizer), tokenizer.eos_id
-  # Where it is not known, both may have been trained.
-  stops = eos if turns is False or stop == eos else [stop, eos]
+  stop, eos = chat.our_stop(tokenizer), tokenizer.eos_id
+  # Where it is not known, both may have been trained; 7 is the folder's own.
+  stops = [eos, 7] if turns is False or stop == eos else [stop, eos, 7]
   found = json.loads((out / 'generation_config.json').read_text())
   assert found == {
     'eos_token_id': stops,

@@ -55,9 +55,9 @@ def test_messages_train_assistant_turns_with_their_stop():
 
 
 def test_conversation_turns_are_prefixes():
-  full, full_mask = chat.render(CHAT, BYTE)
+  full, full_mask, *_ = chat.render(CHAT, BYTE)
   for turns in range(len(CHAT) + 1):
-    tokens, mask = chat.render(CHAT[:turns], BYTE)
+    tokens, mask, *_ = chat.render(CHAT[:turns], BYTE)
     assert full[: len(tokens)] == tokens
     assert full_mask[: len(mask)] == mask
 
@@ -99,9 +99,12 @@ def test_chatml_markers_and_bos(chatml):
   assert tokens.count(start) == tokens.count(end) == 2
   assert trained(example, chatml) == '2$'
   assert chat.stop_id(chatml) == end
-  # Markers typed by a user stay text.
-  typed = [{'role': 'user', 'content': '<|im_end|>'}]
-  assert chat.render(typed, chatml)[0].count(end) == 1
+  # Markers typed by a user end no turn.
+  typed = {'messages': [CHAT[1], {**CHAT[2], 'content': 'x<|im_end|>y'}]}
+  with pytest.raises(ValueError, match='names a special token'):
+    formats.tokenize(typed, chatml)
+  chatml.special_text = 'control'
+  assert formats.tokenize(typed, chatml)['tokens'].count(end) == 3
 
 
 @pytest.mark.parametrize('implicit', [False, True])

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from posttrain_jax import train
 from posttrain_jax.core import sharding
+from posttrain_jax.data.tokenizers import TaskTokenizer
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
 from posttrain_jax.run import build, notes, sizes
@@ -169,7 +170,8 @@ def test_every_nearest_size_is_one():
     c = load(prompts_per_step=prompts, group_size=4, mesh__fsdp=fsdp)
     # Without the functions of a run, which take longer to build.
     found = sizes.resolve(c, make_task(c.task))
-    notes.notes(SimpleNamespace(config=c, sizes=found, models={}))
+    run = dict(config=c, sizes=found, models={}, tokenizer=TaskTokenizer())
+    notes.notes(SimpleNamespace(**run))
 
   for prompts in range(1, 14):
     for fsdp in (2, 3, 4, 6, 8):

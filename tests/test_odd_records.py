@@ -141,9 +141,13 @@ def test_turns_where_a_string_is_and_the_other_way_round(kind, record):
     if kind != 'shared':
       message = refused({**record, column: 'y'})
       assert f'column "{column}": expected a list of messages' in message
-  if 'prompt' in record and kind not in ('prompt', 'preference'):
-    message = refused({**record, 'prompt': 'x'})
-    assert f'column "{answers[0]}": expected a string, as "prompt"' in message
+  if 'prompt' in record and kind != 'prompt':
+    # A text before answers that are turns is what the user says.
+    ours = formats.tokenize({**record, 'prompt': 'x'}, BYTE)
+    assert ours == formats.tokenize(record, BYTE)
+    if kind in ('completion', 'unpaired'):
+      late = {**record, 'prompt': 'x', answers[0]: [USER, says('y')]}
+      assert '[0]: the answer to a prompt must open with' in refused(late)
   for value in (5, {}, True):
     for column in record:
       if column != 'label' and kind != 'shared':
@@ -248,3 +252,51 @@ def test_records_that_say_nothing(kind):
 def test_labels_that_are_none(label):
   message = refused({**STRINGS['unpaired'], 'label': label}, kind='unpaired')
   assert 'column "label"' in message
+
+
+@pytest.mark.parametrize('key', ['weight', 'train'])
+@pytest.mark.parametrize('record, column', TURNS)
+def test_turns_that_are_not_trained(record, column, key):
+  """OpenAI's `weight`, and `train`: of what the assistant says, 0 or 1."""
+  for place, turn in enumerate(record[column]):
+    plain = formats.tokenize(record, BYTE)
+    zero = formats.tokenize(changed(record, column, place, **{key: 0}), BYTE)
+    own = column if column in plain else 'chosen'
+    left = zero.get(own, zero)['loss_mask']
+    trained = plain.get(own, plain)['loss_mask']
+    said = turn['role'] == 'assistant'
+    assert left == ([0.0] * len(trained) if said else trained)
+    message = refused(changed(record, column, place, **{key: 0.5}))
+    assert f'"{key}" must be 0 or 1' in message
+    one = changed(record, column, place, **{key: 1})
+    if said:
+      assert formats.tokenize(one, BYTE) == plain
+    else:
+      assert 'only what the assistant says is trained' in refused(one)
+
+
+def test_texts_that_share_their_prompt():
+  """TRL's implicit prompt of texts; a space belongs to the answers."""
+  record = {'chosen': 'Sum: 2 yes', 'rejected': 'Sum: 2 no'}
+  ours = formats.tokenize(record, BYTE)
+  explicit = {'prompt': 'Sum: 2', 'chosen': ' yes', 'rejected': ' no'}
+  assert ours == formats.tokenize(explicit, BYTE)
+  for column in ('promt', 'question', 'instruction'):
+    assert 'Did you mean "prompt"?' in refused({**record, column: 'Sum: 2'})
+  assert 'share no beginning' in refused({'chosen': 'yes', 'rejected': 'no'})
+  # Equal answers have one character, not none.
+  same = formats.tokenize({'chosen': 'abc', 'rejected': 'abc'}, BYTE)
+  assert sum(same['chosen']['loss_mask']) == 2
+
+
+def test_a_pair_is_two_labelled_answers():
+  for record in (STRINGS['preference'], CHATS['preference'], CHATS['shared']):
+    good, bad = records.unpair({**record, 'id': 7})
+    assert (good['label'], bad['label']) == (True, False)
+    assert good['id'] == bad['id'] == 7
+    pair = formats.tokenize(record, BYTE)
+    for side, one in (('chosen', good), ('rejected', bad)):
+      assert records.kind_of(one) == 'unpaired'
+      ours = formats.tokenize(one, BYTE)
+      assert ours['tokens'] == pair[side]['tokens']
+      assert ours['loss_mask'] == pair[side]['loss_mask']

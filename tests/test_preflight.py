@@ -7,7 +7,7 @@ import pytest
 from posttrain_jax import train
 from posttrain_jax.data import formats, pipeline, tokenizers, train_tokenizer
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import inputs
+from posttrain_jax.run import feed, inputs
 
 BYTE = tokenizers.ByteTokenizer()
 OK = '{"prompt": "a", "completion": "b"}'
@@ -68,8 +68,8 @@ def test_cut_answers_are_told_with_counts(tmp_path, capsys):
 
 
 def test_what_was_not_tokenised_is_said(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(inputs, 'TOKENISED', 0)
-  monkeypatch.setattr(inputs, 'LOOKED_AT', 2)
+  monkeypatch.setattr(feed, 'TOKENISED', 0)
+  monkeypatch.setattr(feed, 'LOOKED_AT', 2)
   (tmp_path / 'x').write_text('\n'.join([OK] * 4))
   status, said = dry(tmp_path / 'x', capsys)
   assert status == 0 and '2 of 4 records were tokenised' in said

@@ -218,3 +218,29 @@ def test_splits_are_disjoint_and_of_the_right_share():
   everything = names(draw(False, 0))
   inside = names(test) & everything
   assert 0.08 < len(inside) / len(everything) < 0.35
+
+
+def test_a_completion_ends_at_any_of_several_tokens(params, examples):
+  @jax.jit  # one program: the tokens are traced
+  def generate(params, e, ends):
+    return rollout.generate(
+      params, MODEL, e.prompt, e.prompt_mask, jax.random.key(7),
+      group_size=2, max_new_tokens=LENGTH, decoder=decoders.sample,
+      eos_id=ends, prompt_ids=e.prompt_id,
+    )  # fmt: skip
+
+  free = np.asarray(generate(params, examples, (-1, -1)).completion)
+  ends = (int(free[0, 0, 6]), int(free[3, 1, 3]))
+  found = jax.device_get(generate(params, examples, ends))
+  early = set()
+  for row, said, mask, finished in zip(
+    free.reshape(-1, LENGTH),
+    found.completion.reshape(-1, LENGTH),
+    found.mask.reshape(-1, LENGTH),
+    found.finished.ravel(),
+  ):
+    size = next((i + 1 for i, t in enumerate(row) if t in ends), LENGTH)
+    np.testing.assert_array_equal(said[:size], row[:size])
+    assert mask.sum() == size and finished == (row[size - 1] in ends)
+    early |= {int(row[size - 1])} & set(ends)
+  assert early == set(ends)

@@ -109,7 +109,7 @@ def test_sft_on_answers_learns(tokenizer, tmp_path, capsys):
   c = config_lib.load('configs/sft.py:task=text:gsm_symbolic,smoke', items)
   run, found = losses(c, 8)
   assert np.mean(found[-2:]) < 0.8 * found[0]
-  assert run.model.vocab_size == load(c.tokenizer).vocab_size
+  assert run.model.vocab_size == load(run.config.tokenizer).vocab_size
   # The rows are the records: the first batch holds problem 0.
   batch = next(run.batches())
   record = run.task.records()[0]

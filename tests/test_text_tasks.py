@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import chat_folders
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 
 from posttrain_jax.core.types import Rollout
 from posttrain_jax.data import (
+  chat,
+  formats,
   gym,
   text_task,
 )
 from posttrain_jax.data.pool import Pool
-from posttrain_jax.data.tokenizers import ByteTokenizer
+from posttrain_jax.data.tokenizers import ByteTokenizer, load
 from posttrain_jax.evals import on_host
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
@@ -258,6 +261,28 @@ def test_host_step_feeds_rewards_in_place(chain_sum):
     assert found['host/timeouts'].tolist() == [0.0]
     keys.append(found['key'].tolist())
   assert seen[-1] == [3, 4, 5] and keys[0] != keys[1]
+
+
+def test_a_question_is_a_users_turn_where_the_folder_has_a_template(
+  fake, tmp_path
+):
+  tokenizer = load(chat_folders.make('qwen2_5', tmp_path))
+  task = text_task.TextTask(
+    'chain_sum', tokenizer, knobs=EASY, prompt_length=256, completion_length=8
+  )
+  problem = task.problem(0)
+  asked = {'role': 'user', 'content': problem['question']}
+  assert problem['tokens'] == chat.prompt_tokens(tokenizer, [asked])
+  batch = task.batch([0])
+  size = int(batch['prompt_mask'].sum())
+  assert batch['prompt'][0, :size].tolist() == problem['tokens']
+  # Trained on, it is the same prompt, and the answer ends the turn.
+  example = formats.tokenize(task.records()[0], tokenizer)
+  assert example['tokens'][:size] == problem['tokens']
+  trained = [t for t, w in zip(example['tokens'], example['loss_mask']) if w]
+  said = tokenizer.encode(problem['answer'])
+  assert trained == [*said, tokenizer.stops[0]]
+  task.close()
 
 
 def test_evaluator_by_hand(chain_sum):

@@ -14,6 +14,7 @@ from posttrain_jax.collect.setting import (
   reward_metrics,
   rows_of,
 )
+from posttrain_jax.core.stops import Ends, reached
 from posttrain_jax.core.types import Array, Batch, Rollout, TrainState
 from posttrain_jax.models import transformer
 from posttrain_jax.rollout import decoders
@@ -227,7 +228,7 @@ def counterfactual(
 
 
 def _after(
-  prompt: Array, rest: Rollout, lengths: Array, t: Array, eos_id: int
+  prompt: Array, rest: Rollout, lengths: Array, t: Array, eos_id: Ends
 ) -> tuple[Array, Array]:
   """The answer [B, C] whose first t + 1 tokens stand in `prompt`."""
   size = rest.completion.shape[-1]
@@ -240,7 +241,7 @@ def _after(
   tail_mask = jnp.take_along_axis(rest.mask[:, 0], index, axis=1)
   is_head = columns <= t
   # A forced end token ends the answer: nothing after it counts.
-  ended = jnp.any(is_head & (head == eos_id), axis=1, keepdims=True)
+  ended = jnp.any(is_head & reached(head, eos_id), axis=1, keepdims=True)
   answer = jnp.where(is_head, head, tail)
   mask = jnp.where(is_head, 1.0, jnp.where(ended, 0.0, tail_mask))
   return answer, mask

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from posttrain_jax import rollout
 from posttrain_jax.core import sharding
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, Batch, Example, Rollout, TrainState
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, environments
@@ -54,7 +55,8 @@ class Setting:
   decoder           draws tokens: (logits, keys) -> (tokens, logps)
   guide             steers sampled completions besides the task's environment;
                     what learns from them is not told of it
-  eos_id, pad_id    of the tokenizer
+  eos_id            what ends a completion, as `rollout.generate` takes it
+  pad_id            of the tokenizer
   spent             adds up what one step's rows take
   """
 
@@ -65,7 +67,7 @@ class Setting:
   heldout_fraction: float
   max_new_tokens: int
   decoder: Callable
-  eos_id: int
+  eos_id: Ends
   pad_id: int
   guide: Guide | None = None
   spent: Spent = dataclasses.field(default_factory=Spent, compare=False)

@@ -5,6 +5,10 @@ that no kind uses travel along untouched, as `columns`.
 
 A loss mask is aligned to the token it speaks of: `loss_mask[t]` weights the
 prediction of token t, so the first token of a sequence never counts.
+
+A prompt and its answer are tokenised as one text, as TRL does. Where a token
+reaches over the border of the two, the prompt that the model is asked with
+later has other tokens at its end: such records are noted.
 """
 
 from collections.abc import Callable
@@ -12,6 +16,7 @@ from typing import Any
 
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import chat, records
+from posttrain_jax.data.chat import Turns
 from posttrain_jax.data.quoting import quoted
 from posttrain_jax.data.records import KINDS, check_columns, kind_of
 from posttrain_jax.data.tokenizers import Tokenizer
@@ -21,71 +26,107 @@ __all__ = ['KINDS', 'OVERLONG', 'check_columns', 'kind_of', 'tokenize']
 OVERLONG = ('error', 'truncate', 'drop')
 
 
-def _joined(prompt: list[int], answer: list[int], mask: list[float]):
-  return prompt + answer, [0.0] * len(prompt) + mask
-
-
 class _Reader:
   """Reads one record's columns; errors name the place and the column."""
 
   def __init__(self, record: dict, tokenizer: Tokenizer, where: str):
     self.record, self.tokenizer, self.where = record, tokenizer, where
     self.bos = [tokenizer.bos_id] if tokenizer.add_bos else []
+    self.tools = records.tools_of(record, where)
+    self.variables = records.variables_of(record, where)
 
-  def _at(self, column: str) -> str:
-    return f'{self.where}: column "{column}"'
-
-  def _encode(self, column: str, encode: Callable[[], Any]) -> Any:
-    """A tokenizer's own error, as of a character, told with its place."""
+  def _told(self, column: str, make: Callable[[], Any]) -> Any:
+    """An error of the tokenizer or the template, told with its place."""
     try:
-      return encode()
+      return make()
     except ValueError as error:
-      raise ValueError(f'{self._at(column)}: {error}') from None
+      raise ValueError(f'{self.where}: column "{column}": {error}') from None
 
-  def text(self, column: str) -> list[int]:
-    text = self.record[column]
-    return self._encode(column, lambda: self.tokenizer.encode(text))
+  def _text(self, text: str, ended: bool = False) -> list[int]:
+    """Its tokens; `ended` with the EOS, unless the text says it itself."""
+    chat.check_special(text, self.tokenizer)
+    eos = getattr(self.tokenizer, 'eos', None)
+    if eos not in self.tokenizer.special_names:
+      # Its name is no token where it stands in a text.
+      end = [self.tokenizer.eos_id] if ended else []
+      return self.bos + self.tokenizer.read(text)[0] + end
+    if ended and not text.endswith(eos):
+      text += eos
+    return self.bos + self.tokenizer.read(text)[0]
 
-  def conversation(self, column: str, opened: bool = False):
-    turns = self.record[column]
-    return self._encode(
-      column, lambda: chat.render(turns, self.tokenizer, opened=opened)
+  def _joined(self, before: list[int], prompt: str, answer: str) -> list[int]:
+    if self.tokenizer.special_names:
+      return self._text(prompt + answer, ended=True)
+    # Characters stand for themselves, and errors count them in the column.
+    return before + self.tokenizer.encode(answer) + [self.tokenizer.eos_id]
+
+  def _turns(self, column: str, turns: list, prompt: int) -> Turns:
+    return self._told(
+      column,
+      lambda: chat.render(
+        turns,
+        self.tokenizer,
+        prompt=prompt,
+        tools=self.tools,
+        variables=self.variables,
+      ),
     )
 
   def prompt(self) -> list[int]:
     """The prompt as generation sees it: up to where the answer starts."""
-    if isinstance(self.record['prompt'], str):
-      return self.bos + self.text('prompt')
-    tokens, _ = self.conversation('prompt')
-    return self.bos + tokens + chat.opening('assistant', self.tokenizer)
+    prompt = self.record['prompt']
+    if isinstance(prompt, str):
+      return self._told('prompt', lambda: self._text(prompt))
+    return self._told(
+      'prompt',
+      lambda: chat.prompt_tokens(
+        self.tokenizer, prompt, tools=self.tools, variables=self.variables
+      ),
+    )
 
-  def answer(self, column: str):
-    """(tokens, mask) of prompt and answer."""
-    if isinstance(self.record['prompt'], str):
-      ids = self.text(column) + [self.tokenizer.eos_id]
-      return _joined(self.prompt(), ids, [1.0] * len(ids))
-    return _joined(self.prompt(), *self.conversation(column, opened=True))
+  def answer(self, column: str) -> Turns:
+    """Prompt and answer."""
+    prompt, answer = self.record['prompt'], self.record[column]
+    if not isinstance(prompt, str):
+      return self._turns(column, [*prompt, *answer], len(prompt))
+    before = self.prompt()
+    tokens = self._told(column, lambda: self._joined(before, prompt, answer))
+    start = chat.common_start(before, tokens)
+    mask = [0.0] * start + [1.0] * (len(tokens) - start)
+    notes = (chat.MERGED,) if start < len(before) else ()
+    return Turns(tokens, mask, start, notes)
 
-  def sequence(self, kind: str):
-    """(tokens, mask) of every kind but preference."""
+  def pair(self) -> dict[str, Turns]:
+    """Both answers, trained from the same token on."""
+    sides = {side: self.answer(side) for side in ('chosen', 'rejected')}
+    start = min(turns.start for turns in sides.values())
+    out = {}
+    for side, turns in sides.items():
+      mask = list(turns.mask)
+      mask[start : turns.start] = [1.0] * (turns.start - start)
+      out[side] = turns._replace(mask=mask, start=start)
+    return out
+
+  def sequence(self, kind: str) -> Turns:
+    """Every kind but preference."""
     if kind == 'text':
-      ids = self.text('text') + [self.tokenizer.eos_id]
-      return _joined(self.bos, ids, [1.0] * len(ids))
+      text = self.record['text']
+      tokens = self._told('text', lambda: self._text(text, True))
+      first = len(self.bos)
+      return Turns(tokens, [0.0] * first + [1.0] * (len(tokens) - first))
     if kind == 'messages':
-      return _joined(self.bos, *self.conversation('messages'))
+      return self._turns('messages', self.record['messages'], 0)
     if kind == 'prompt':
-      return _joined(self.prompt(), [], [])
+      tokens = self.prompt()
+      return Turns(tokens, [0.0] * len(tokens))
     return self.answer('completion')
 
 
 def _fitted(
-  tokens: list[int],
-  mask: list[float],
-  max_length: int | None,
-  overlong: str,
-  where: str,
+  turns: Turns, max_length: int | None, overlong: str, where: str
 ) -> dict[str, Any] | None:
   """The sequence within `max_length`; None where it is dropped."""
+  tokens, mask = turns.tokens, turns.mask
   full_length = len(tokens)
   truncated = max_length is not None and full_length > max_length
   if truncated and overlong == 'error':
@@ -104,6 +145,7 @@ def _fitted(
     'full_length': full_length,
     'truncated': truncated,
     'lost': lost,
+    'notes': turns.notes,
   }
 
 
@@ -128,9 +170,10 @@ def tokenize(
     tokens, loss_mask            list[int], list[float], equally long
     full_length, truncated       tokens before truncation, whether it happened
     lost                         trained tokens that were cut off
+    notes                        of `chat.REWRITTEN`, `chat.MERGED`
     label                        bool, kind 'unpaired' only
   Kind 'preference' has 'chosen' and 'rejected' instead, each a dict of
-  those five; one side too long drops both.
+  those six; one side too long drops both.
 
   Raises:
     ValueError: a missing, misspelled or ill-typed column, text the tokenizer
@@ -149,15 +192,13 @@ def tokenize(
     'kind': kind,
     'columns': {k: v for k, v in record.items() if k not in KINDS[kind]},
   }
-  record = records.read(record, kind, where)
+  record = records.read(record, kind, where, tokenizer.template)
   reader = _Reader(record, tokenizer, where)
   if kind == 'preference':
-    for side in ('chosen', 'rejected'):
-      tokens, mask = reader.answer(side)
-      out[side] = _fitted(tokens, mask, max_length, overlong, where)
+    for side, turns in reader.pair().items():
+      out[side] = _fitted(turns, max_length, overlong, where)
     return None if None in (out['chosen'], out['rejected']) else out
   if kind == 'unpaired':
     out['label'] = bool(record['label'])
-  tokens, mask = reader.sequence(kind)
-  fitted = _fitted(tokens, mask, max_length, overlong, where)
+  fitted = _fitted(reader.sequence(kind), max_length, overlong, where)
   return None if fitted is None else {**out, **fitted}

@@ -8,7 +8,8 @@ Rows are a dict of exactly the fields of `types.Batch`:
   positions    [B, T] int32, from 0 in every segment
 
 The first token of a segment never counts: its prediction would have to come
-from another example.
+from another example. Of pairs, segment s of a chosen row and segment s of the
+rejected row beside it are the sides of one pair.
 """
 
 import bisect
@@ -16,19 +17,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ['FIELDS', 'best_fit_decreasing', 'build_rows', 'pack', 'pad']
+__all__ = [
+  'FIELDS',
+  'PAIRS',
+  'best_fit_decreasing',
+  'build_rows',
+  'groups_of',
+  'pack',
+  'pad',
+  'size_of',
+]
 
 FIELDS = ('tokens', 'mask', 'segment_ids', 'positions')
+# Pairs that a packed row holds at most: what is summed over each of them is
+# laid out for so many (`trainers.pairs`).
+PAIRS = 32
 
 Rows = dict[str, np.ndarray]
 
 
 def best_fit_decreasing(
-  lengths: Sequence[int], capacity: int
+  lengths: Sequence[int], capacity: int, most: int = 0
 ) -> list[list[int]]:
   """Groups of indices whose lengths sum to at most `capacity`.
 
   Longest first, each into the fullest group that still has room.
+
+  most  indices of one group at most; 0: any number
 
   Raises:
     ValueError: a length over `capacity`.
@@ -48,10 +63,25 @@ def best_fit_decreasing(
     else:
       room, group = rooms.pop(at)
     groups[group].append(index)
-    bisect.insort(rooms, (room - length, group))
+    if len(groups[group]) != most:
+      bisect.insort(rooms, (room - length, group))
   # In the order of the data: else long examples would come first in a window,
   # and the batches would no longer be alike.
   return sorted((sorted(group) for group in groups), key=lambda g: g[0])
+
+
+def size_of(example: dict) -> int:
+  """Tokens that an example takes of a row; of a pair, of each of its two."""
+  if 'chosen' in example:
+    return max(len(example[side]['tokens']) for side in ('chosen', 'rejected'))
+  return len(example['tokens'])
+
+
+def groups_of(
+  sizes: Sequence[int], length: int, paired: bool
+) -> list[list[int]]:
+  """Which examples, by their `size_of`, share a row of `length`."""
+  return best_fit_decreasing(sizes, length, PAIRS if paired else 0)
 
 
 def build_rows(
@@ -109,10 +139,20 @@ def pad(
   return build_rows(groups, length, pad_id, num_rows)
 
 
-def pack(examples: Sequence[dict], length: int, pad_id: int) -> Rows:
-  """All examples in few rows, each example whole."""
-  lengths = [len(example['tokens']) for example in examples]
-  groups = best_fit_decreasing(lengths, length)
-  return build_rows(
-    [[examples[i] for i in group] for group in groups], length, pad_id
-  )
+def pack(examples: Sequence[dict], length: int, pad_id: int) -> dict:
+  """All examples in few rows, each example whole.
+
+  Pairs give {'chosen': rows, 'rejected': rows}.
+  """
+  paired = bool(examples) and 'chosen' in examples[0]
+  groups = groups_of([size_of(e) for e in examples], length, paired)
+
+  def rows(side: str = '') -> Rows:
+    found = [[examples[i] for i in group] for group in groups]
+    if side:
+      found = [[pair[side] for pair in group] for group in found]
+    return build_rows(found, length, pad_id)
+
+  if paired:
+    return {side: rows(side) for side in ('chosen', 'rejected')}
+  return rows()

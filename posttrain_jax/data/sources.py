@@ -1,54 +1,68 @@
 """Where records come from: random access, and a place to blame for each.
 
-A source has `len(source)` and `source[i] -> Record`. Grain shuffles and shards
-it by index, so nothing is read twice or held in memory.
+A source has `len(source)` and `source[i] -> Record` (`rows`). Grain shuffles
+and shards it by index, so nothing is read twice or held in memory.
+
+  open_source('train.jsonl')             a file, of any kind of `files`
+  open_source('part-*.parquet')          a glob
+  open_source(['a.jsonl', 'b.jsonl.gz'])  one data set of several files
+  open_source('saved:train')             FOLDER:SPLIT, of `datasets` or TFDS
+  open_source([{'path': 'a.jsonl', 'weight': 0.7},
+               {'path': 'b.parquet', 'weight': 0.3}])  a mixture
 """
 
-import difflib
-import glob
+import array
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from posttrain_jax.core.domain import Number
 from posttrain_jax.core.resolve import nearest
-from posttrain_jax.data import json_lines
-from posttrain_jax.data.quoting import shown
+from posttrain_jax.data import files, json_lines, tables
+from posttrain_jax.data.quoting import listed, shown
+from posttrain_jax.data.rows import (
+  Failed,
+  Joined,
+  ListSource,
+  Record,
+  Source,
+  Stored,
+  in_order,
+  walk,
+)
+from posttrain_jax.data.tfds_source import (
+  ArrayRecordSource,
+  TfdsSource,
+  tfds_folder,
+)
 
 __all__ = [
+  'ArrayRecordSource',
   'JsonlSource',
   'ListSource',
   'Record',
   'Source',
+  'TableSource',
   'TfdsSource',
+  'entries',
   'in_order',
+  'open_source',
+  'split_of',
+  'walk',
 ]
 
-
-class Record(NamedTuple):
-  """columns of one record, its place ('file:line') and its index."""
-
-  columns: dict[str, Any]
-  where: str
-  index: int
+# What an entry of a list of sources may say.
+KEYS = ('path', 'split', 'weight')
+LINES = ('jsonl', 'gzip', 'zstd')
 
 
-Source = Sequence[Record]
-
-
-def in_order(source: Source) -> Iterator[Record]:
-  """Every record, once."""
-  if isinstance(source, JsonlSource):
-    return iter(source)
-  return (source[i] for i in range(len(source)))
-
-
-class JsonlSource:
+class JsonlSource(Stored):
   """JSON Lines files, read at byte offsets that are found once.
 
-  num_bytes  of all records together
-  stamp      (path, size, time of change) of every file
+  Files compressed by gzip or zstd are unpacked once (`files.unpack`).
   """
 
   def __init__(self, paths: str | Sequence[str]):
@@ -58,162 +72,202 @@ class JsonlSource:
       ValueError: nothing matches, what matches is no text file, a line is too
         long to be a record, or there is no record at all.
     """
-    self._files = json_lines.expand(paths)
-    stats = [(path, os.stat(path)) for path in self._files]
-    self.stamp = tuple((p, s.st_size, s.st_mtime_ns) for p, s in stats)
-    spans = []  # (file, line, offset, size)
-    for number, path in enumerate(self._files):
-      spans.extend(
-        (number, line_number, offset, len(line))
-        for line_number, offset, line in json_lines.lines(path)
-      )
+    self._paths = files.expand(paths)
+    kinds = {path: files.kind_of(path) for path in self._paths}
+    for path, kind in kinds.items():
+      if kind not in LINES and kind != 'json':  # an array is told by its line
+        raise ValueError(f'{path}: a file of kind "{kind}", not of JSON lines')
+    self._read = [
+      files.unzipped(path, kinds[path])
+      if kinds[path] in ('gzip', 'zstd')
+      else path
+      for path in self._paths
+    ]
+    self.stamp = files.stamp(self._paths)
+    # (file, line, offset, size) of each record: 32 bytes, whatever its length.
+    spans = array.array('q')
+    for number, path in enumerate(self._read):
+      for line, offset, text in json_lines.lines(path, self._paths[number]):
+        spans.extend((number, line, offset, len(text)))
     if not spans:
-      raise json_lines.no_records(self._files)
-    self._spans = np.array(spans, np.int64)
+      raise ValueError(f'no records in {listed(self._paths)}')
+    self._spans = np.frombuffer(spans, np.int64).reshape(-1, 4)
     self.num_bytes = int(self._spans[:, 3].sum())
+
+  def paths(self) -> list[str]:
+    return list(self._paths)
 
   def __len__(self) -> int:
     return len(self._spans)
 
-  def __iter__(self) -> Iterator[Record]:
+  def walk(self) -> Iterator[Record | Failed]:
     """All records in order, each file opened once."""
     index = 0
-    for path in self._files:
-      for line_number, _, line in json_lines.lines(path):
+    for path, read in zip(self._paths, self._read):
+      for line_number, _, line in json_lines.lines(read, path):
         where = f'{path}:{line_number}'
-        yield Record(json_lines.parse(line, where), where, index)
+        try:
+          yield Record(json_lines.parse(line, where), where, index)
+        except ValueError as error:
+          yield Failed(str(error), index)
         index += 1
+
+  def _line(self, index: int) -> tuple[bytes, str]:
+    """(a line, 'file:line')."""
+    number, line_number, offset, size = self._spans[index].tolist()
+    where = f'{self._paths[number]}:{line_number}'
+    try:
+      with open(self._read[number], 'rb') as file:
+        file.seek(offset)
+        return file.read(size), where
+    except OSError as error:
+      raise ValueError(f'{where}: {error.strerror}') from None
+
+  def raw(self, index: int) -> str:
+    return self._line(index)[0].decode('utf-8', 'replace').strip()
 
   def __getitem__(self, index: int) -> Record:
     """Raises ValueError ('file:line: ...') where the line is no JSON object."""
-    number, line_number, offset, size = self._spans[index].tolist()
-    where = f'{self._files[number]}:{line_number}'
-    try:
-      with open(self._files[number], 'rb') as file:
-        file.seek(offset)
-        line = file.read(size)
-    except OSError as error:
-      raise ValueError(f'{where}: {error.strerror}') from None
+    line, where = self._line(index)
     return Record(json_lines.parse(line, where), where, int(index))
 
 
-class ListSource:
-  """Any random-access sequence of dicts: a list, a Hugging Face dataset."""
+class TableSource(Stored):
+  """Rows of Parquet or Arrow files (`data.tables`); a place is 'file[row]'."""
 
-  def __init__(self, records: Sequence[dict], name: str = 'records'):
-    if len(records) == 0:
-      raise ValueError(f'no records in {name}')
-    self._records, self._name = records, name
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index: int) -> Record:
-    index = int(index)
-    where = f'{self._name}[{index}]'
-    record = self._records[index]
-    if not isinstance(record, Mapping):
-      raise ValueError(f'{where}: expected a dict, got {shown(record)}')
-    return Record(dict(record), where, index)
-
-
-def _plain(value: Any) -> Any:
-  """TFDS gives text as bytes and numbers as numpy; records are plain."""
-  if isinstance(value, dict):
-    return {key: _plain(item) for key, item in value.items()}
-  if isinstance(value, bytes):
-    return value.decode('utf-8')
-  if isinstance(value, np.generic):
-    return _plain(value.item())
-  if isinstance(value, np.ndarray):
-    return [_plain(item) for item in value.tolist()]
-  return value
-
-
-def _tfds_folder(name: str, data_dir: str | None) -> str | None:
-  """The one data set on disk at or under `name` or `data_dir/name`, if any.
-
-  Raises:
-    ValueError: there are several.
-  """
-  root = name if os.path.isdir(name) else os.path.join(data_dir or '', name)
-  pattern = os.path.join(glob.escape(root), '**', 'dataset_info.json')
-  found = [os.path.dirname(p) for p in glob.glob(pattern, recursive=True)]
-  if len(found) > 1:
-    raise ValueError(
-      f'several data sets under "{root}": {", ".join(sorted(found))}'
-    )
-  return found[0] if found else None
-
-
-def _unreadable(name: str, error: Exception) -> ValueError:
-  told = (str(error).splitlines() or [type(error).__name__])[0][:200]
-  return ValueError(f'dataset "{name}" cannot be read: {told}')
-
-
-class TfdsSource:
-  """A split of a TFDS dataset in array_record files; no TensorFlow.
-
-  num_bytes  of all its records together, a slice's too
-  """
-
-  stamp = None  # a data set does not say whether it has changed
-
-  def __init__(self, name: str, split: str, data_dir: str | None = None):
-    """`name`: a folder that a builder has written, or a registered dataset.
-
-    The folder may lie in `data_dir`, and may be one that leads to a single
-    data set, as 'task_problems'.
+  def __init__(self, paths: Sequence[str], kind: str):
+    """`kind`: 'parquet' or 'arrow'.
 
     Raises:
-      ValueError: an unknown dataset or split, or a folder of several.
+      ValueError: a file that cannot be read, or no row at all.
     """
-    import tensorflow_datasets as tfds  # half a second, rarely needed
+    self._paths = list(paths)
+    self.stamp = files.stamp(self._paths)
+    self._rows = tables.Rows(self._paths, kind)
+    if not len(self._rows):
+      raise ValueError(f'no records in {listed(self._paths)}')
+    self.num_bytes = self._rows.num_bytes
 
-    folder = _tfds_folder(name, data_dir)
-    try:
-      if folder is not None:
-        builder = tfds.builder_from_directory(folder)
-      else:
-        builder = tfds.builder(
-          name, data_dir=data_dir, file_format='array_record'
-        )
-    except tfds.core.DatasetNotFoundError:
-      names = tfds.list_builders(with_community_datasets=False)
-      close = difflib.get_close_matches(name, names, n=3)
-      hint = f' Registered names near it: {", ".join(close)}' if close else ''
-      raise ValueError(
-        f'no TFDS dataset or folder "{name}", data_dir {data_dir}.{hint}'
-      ) from None
-    except Exception as error:  # of many kinds, for a folder that is harmed
-      raise _unreadable(folder or name, error) from None
-    base_split = split.split('[')[0]
-    if not builder.info.splits:
-      raise ValueError(
-        f'dataset "{name}" has no data in {builder.data_dir}: prepare it first'
-      )
-    if base_split not in builder.info.splits:
-      hint = nearest(base_split, builder.info.splits)
-      raise ValueError(f'dataset "{name}" has no split "{split}".{hint}')
-    try:
-      self._source = builder.as_data_source(split=split)
-      size = len(self._source)
-    except Exception as error:
-      raise _unreadable(folder or name, error) from None
-    if not size:
-      raise ValueError(f'no records in dataset "{name}", split "{split}"')
-    self.num_bytes = builder.info.splits[base_split].num_bytes
-    self._name = f'{builder.info.full_name}/{split}'
+  def paths(self) -> list[str]:
+    return list(self._paths)
 
   def __len__(self) -> int:
-    return len(self._source)
+    return len(self._rows)
 
   def __getitem__(self, index: int) -> Record:
-    where = f'{self._name}[{int(index)}]'
-    try:
-      return Record(_plain(self._source[int(index)]), where, int(index))
-    except UnicodeDecodeError as error:
-      byte = error.object[error.start]
+    """Raises ValueError where a text of the row is not UTF-8."""
+    where, columns = self._rows[int(index)]
+    return Record(columns, where, int(index))
+
+
+def _of_kind(kind: str, paths: list[str]) -> list[Source]:
+  if kind in LINES:
+    return [JsonlSource(paths)]
+  if kind == 'array_record':
+    return [ArrayRecordSource(paths)]
+  if kind == 'json':
+    return [ListSource(json_lines.array(p), p, [p]) for p in paths]
+  return [TableSource(paths, kind)]
+
+
+def _folder(path: str, split: str) -> Source:
+  """A folder that `datasets` or TFDS has written."""
+  if tables.is_saved(path):
+    return TableSource(tables.saved_files(path, split), 'arrow')
+  if tfds_folder(path, None):
+    return TfdsSource(path, split)
+  raise ValueError(
+    f'"{path}" is a folder, and neither one that `datasets` has saved nor one '
+    f'of TFDS; give a file, or a glob such as "{os.path.join(path, "*.jsonl")}"'
+  )
+
+
+def split_of(path: str, split: str = '', **_: Any) -> tuple[str, str]:
+  """(path, split) of 'FOLDER:SPLIT', where that is no file itself."""
+  folder, colon, name = path.rpartition(':')
+  if not split and colon and not os.path.exists(path) and os.path.isdir(folder):
+    return folder, name
+  return path, split
+
+
+def _open_path(path: str, split: str = '') -> list[Source]:
+  path, split = split_of(path, split)
+  found = files.expand(path)
+  if split and not all(map(os.path.isdir, found)):
+    raise ValueError(f'"{path}" has no splits, so no "{split}"')
+  kind = lambda p: 'folder' if os.path.isdir(p) else files.kind_of(p)
+  parts: list[Source] = []
+  for name, group in itertools.groupby(
+    found, lambda p: 'jsonl' if kind(p) in LINES else kind(p)
+  ):
+    paths = list(group)
+    if name == 'folder':
+      parts += [_folder(p, split) for p in paths]
+    else:
+      parts += _of_kind(name, paths)
+  return parts
+
+
+def entries(spec: Any, name: str = 'sources') -> list[dict[str, Any]]:
+  """A spec of `open_source` as [{'path': ..., 'split': ..., 'weight': ...}].
+
+  name  what messages call it
+
+  Raises:
+    ValueError: it is none, an entry has an unknown key, no path or a weight
+      that is no share, or only some have weights.
+  """
+  spec = os.fspath(spec) if isinstance(spec, os.PathLike) else spec
+  listed_ = [spec] if isinstance(spec, str | Mapping) else spec
+  if not isinstance(listed_, Sequence) or not listed_:
+    raise ValueError(f'{name}={shown(spec)} names no file')
+  out = []
+  for number, entry in enumerate(listed_):
+    here = f'{name}[{number}]'
+    if isinstance(entry, str | os.PathLike):
+      entry = {'path': os.fspath(entry)}
+    if not isinstance(entry, Mapping):
       raise ValueError(
-        f'{where}: byte {error.start + 1} (0x{byte:02x}) of a text is not UTF-8'
-      ) from None
+        f'{here}={shown(entry)} is no path and no {{"path": ..}}'
+      )
+    for key in entry:
+      if key not in KEYS:
+        raise ValueError(f'{here}: unknown key "{key}".{nearest(key, KEYS)}')
+    for key in ('path', 'split'):
+      value = entry.get(key, '')
+      if not isinstance(value, str) or (key == 'path' and not value):
+        raise ValueError(f'{here}.{key}={shown(value)} is no text')
+    if entry.get('weight') is not None:
+      Number(0, above=True).check(f'{here}.weight', entry['weight'])
+    out.append(
+      {'path': entry['path'], 'split': entry.get('split', ''),
+       'weight': entry.get('weight')}
+    )  # fmt: skip
+  weighted = [entry['weight'] is not None for entry in out]
+  if any(weighted) and not all(weighted):
+    raise ValueError(
+      f'{name}[{weighted.index(False)}] has no weight, and others have; give '
+      'all of them one, or none: each record then comes once an epoch'
+    )
+  return out
+
+
+def open_source(spec: Any, name: str = 'sources') -> Source:
+  """The records of a path, a glob, FOLDER:SPLIT, or a list of these.
+
+  spec  a path; {'path': ..., 'split': ..., 'weight': ...}; or a list of such.
+        Without weights all are one data set; with them a mixture
+        (`data.mixing`)
+  name  what messages call it
+
+  Raises:
+    ValueError: an entry that is none (`entries`), no such file, or a file that
+      cannot be read.
+  """
+  given = entries(spec, name)
+  parts = [_open_path(entry['path'], entry['split']) for entry in given]
+  if given[0]['weight'] is None or len(given) == 1:
+    flat = [source for part in parts for source in part]
+    return flat[0] if len(flat) == 1 else Joined(flat)
+  whole = [part[0] if len(part) == 1 else Joined(part) for part in parts]
+  return Joined(whole, [float(entry['weight']) for entry in given])

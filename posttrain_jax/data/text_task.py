@@ -7,8 +7,9 @@
   task.records()                          prompt and completion, for SFT
 
 A problem is a function of (seed, knobs, index) alone, in every process. Its
-prompt is the question and a line break. What is scored is the completion's
-text, or what stands between its last <answer> and the </answer> after it.
+prompt is the question and a line break, or a user's turn where the model's
+folder has a chat template. What is scored is the completion's text, or what
+stands between its last <answer> and the </answer> after it.
 """
 
 import functools
@@ -72,11 +73,9 @@ class _Records(Sequence):
   def __len__(self) -> int:
     return NUM_PROBLEMS
 
-  def __getitem__(self, index: int) -> dict[str, str]:
-    return {
-      'prompt': self._task.problem(index)['prompt'],
-      'completion': self._task.solve(index),
-    }
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    question = self._task.problem(index)['question']
+    return self._task.record(question, self._task.solve(index))
 
 
 class TextTask:
@@ -165,16 +164,27 @@ class TextTask:
     digest = hashlib.sha256(question.encode()).digest()
     return int.from_bytes(digest[:4], 'big') / 2**32 < self._fraction
 
+  def record(self, question: str, answer: str = '') -> dict[str, Any]:
+    """{prompt, completion}: turns, where the model's folder says how they are
+    written, else a line of text and what follows it."""
+    if self.tokenizer.template is None:
+      return {'prompt': question + '\n', 'completion': answer}
+    return {
+      'prompt': [{'role': 'user', 'content': question}],
+      'completion': [{'role': 'assistant', 'content': answer}],
+    }
+
   def _tokenized(self, number: int, made: dict[str, Any]) -> dict[str, Any]:
-    prompt, answer = made['question'] + '\n', made['answer']
+    question, answer = made['question'], made['answer']
     where = f'text:{self.name}, problem {number}'
+    asked = {'prompt': self.record(question)['prompt']}
     tokens = formats.tokenize(
-      {'prompt': prompt}, self.tokenizer, kind='prompt', where=where
+      asked, self.tokenizer, kind='prompt', where=where
     )['tokens']
     size = None if answer is None else len(self.tokenizer.encode(answer)) + 1
     return {
       **made,
-      'prompt': prompt,
+      'prompt': question + '\n',
       'tokens': tokens,
       'answer_length': size,
       'number': number,
@@ -280,7 +290,7 @@ class TextTask:
     items = zip(numbers, completions)
     return np.asarray(self._pool.map(score, items), np.float32)
 
-  def records(self) -> Sequence[dict[str, str]]:
+  def records(self) -> Sequence[dict[str, Any]]:
     """Training problems as {prompt, completion}, for `data.ListSource`."""
     return _Records(self)
 

@@ -4,23 +4,28 @@ Every tokenizer is used the same way:
 
   encode(text) -> list[int]   plain text only: a special token's name inside
                               the text stays text, and nothing is added to it
+  read(text) -> ids, places   a whole text in which special tokens' names are
+                              these tokens; places: (start, end) of each token
+                              in characters of the text
   decode(ids) -> str          text of the ids; special tokens are left out
   special_id(name) -> id      of a special token such as '<|im_start|>', or None
   vocab_size, pad_id, eos_id, bos_id (None where there is none)
   add_bos                     whether its models expect sequences to open with
                               the BOS; whoever builds a sequence adds it
+  stops                       ids that end what a model says, the main one first
+  special_names               names that `read` reads as tokens
+  template                    the folder's own chat template; None without one
 
 `pad_id` may equal `eos_id`: masks are data and never inferred from ids.
 """
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import tokenizers as hf_tokenizers
-
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.data.bpe import SPECIAL, BPETokenizer
+from posttrain_jax.data.template import Template
 from posttrain_jax.tasks import vocab
 
 __all__ = [
@@ -28,10 +33,13 @@ __all__ = [
   'ByteTokenizer',
   'TaskTokenizer',
   'Tokenizer',
+  'ends',
   'load',
 ]
 
 UNKNOWN = '\ufffd'  # what `decode` shows for an id that has no text
+Places = list[tuple[int, int]]
+SPECIAL_TEXT = ('refuse', 'control')
 
 
 @runtime_checkable
@@ -43,8 +51,13 @@ class Tokenizer(Protocol):
   eos_id: int
   bos_id: int | None
   add_bos: bool
+  stops: tuple[int, ...]
+  special_names: frozenset[str]
+  template: Template | None
 
   def encode(self, text: str) -> list[int]: ...
+
+  def read(self, text: str) -> tuple[list[int], Places]: ...
 
   def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -59,10 +72,16 @@ class TaskTokenizer:
   eos_id = vocab.EOS
   bos_id = vocab.BOS
   add_bos = False
+  stops = (vocab.EOS,)
+  special_names: frozenset[str] = frozenset()
+  template = None
 
   def encode(self, text: str) -> list[int]:
     """Raises ValueError at a character outside the alphabet, naming it."""
     return vocab.encode(text).tolist()
+
+  def read(self, text: str) -> tuple[list[int], Places]:
+    return self.encode(text), [(i, i + 1) for i in range(len(text))]
 
   def decode(self, ids: Sequence[int]) -> str:
     return ''.join(
@@ -78,14 +97,22 @@ class TaskTokenizer:
 class ByteTokenizer:
   """The 256 bytes of UTF-8 after pad, eos and bos: no training, no loss."""
 
-  special = ('<pad>', '<eos>', '<bos>')
+  special = SPECIAL
   vocab_size = 256 + len(special)
   pad_id, eos_id, bos_id = 0, 1, 2
   add_bos = False
+  stops = (1,)
+  special_names: frozenset[str] = frozenset()
+  template = None
 
   def encode(self, text: str) -> list[int]:
     """Raises UnicodeEncodeError (a ValueError) at a lone surrogate."""
     return [byte + len(self.special) for byte in text.encode('utf-8')]
+
+  def read(self, text: str) -> tuple[list[int], Places]:
+    sizes = [len(character.encode('utf-8')) for character in text]
+    places = [(i, i + 1) for i, size in enumerate(sizes) for _ in range(size)]
+    return self.encode(text), places
 
   def decode(self, ids: Sequence[int]) -> str:
     """Bytes that are not UTF-8, as after a cut, show as U+FFFD."""
@@ -101,180 +128,35 @@ class ByteTokenizer:
     return self.special.index(name) if name in self.special else None
 
 
-def _content(token: str | dict | None) -> str | None:
-  """The text of a token entry, which is a string or an AddedToken's dict."""
-  return token.get('content') if isinstance(token, dict) else token
+def ends(tokenizer: Tokenizer) -> int | tuple[int, ...]:
+  """What ends a completion, as `rollout.generate` takes it: one id, or all."""
+  return tokenizer.stops if len(tokenizer.stops) > 1 else tokenizer.stops[0]
 
 
-def _read_json(path: str) -> dict:
-  if not os.path.exists(path):
-    return {}
-  with open(path, encoding='utf-8') as file:
-    try:
-      return json.load(file)
-    except json.JSONDecodeError as error:
-      raise ValueError(f'{path}:{error.lineno}: {error.msg}') from None
-
-
-def _locate(path: str) -> tuple[str, str]:
-  """(folder, tokenizer.json) of a path to either."""
-  path = os.fspath(path)
-  if path.endswith('.json'):
-    return os.path.dirname(path) or '.', path
-  return path, os.path.join(path, 'tokenizer.json')
-
-
-class BPETokenizer:
-  """Byte-level BPE, or any tokenizer.json of a Hugging Face model folder."""
-
-  def __init__(
-    self,
-    tokenizer: hf_tokenizers.Tokenizer,
-    *,
-    eos: str,
-    pad: str | None = None,
-    bos: str | None = None,
-    add_bos: bool = False,
-  ):
-    """Wraps a `tokenizers.Tokenizer`; its special tokens are given by name.
-
-    pad defaults to eos, which is safe here: masks never look at ids.
-
-    Raises:
-      ValueError: a special token that the vocabulary does not have.
-    """
-    self._tokenizer = tokenizer
-    # Otherwise '<eos>' typed by a user would become the control token.
-    tokenizer.encode_special_tokens = True
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    self._names = {'eos': eos, 'pad': pad or eos, 'bos': bos}
-    ids = {key: self._required(key, name) for key, name in self._names.items()}
-    self.eos_id, self.pad_id, self.bos_id = ids['eos'], ids['pad'], ids['bos']
-    self.add_bos = add_bos and bos is not None
-    # Ids can have gaps; an embedding must hold the largest of them.
-    self.vocab_size = 1 + max(tokenizer.get_vocab(True).values())
-
-  def _required(self, key: str, name: str | None) -> int | None:
-    if name is None:
-      return None
-    token_id = self._tokenizer.token_to_id(name)
-    if token_id is None:
-      raise ValueError(f'{key} token {name!r} is not in the vocabulary')
-    return token_id
-
-  @classmethod
-  def train(cls, texts: Iterable[str], vocab_size: int) -> 'BPETokenizer':
-    """Byte-level BPE on `texts`; ids 0, 1, 2 are pad, eos and bos.
-
-    The result is smaller than `vocab_size` where the texts run out of pairs.
-
-    Raises:
-      ValueError: `vocab_size` below 259 (all bytes and the special tokens).
-    """
-    special = list(ByteTokenizer.special)
-    if vocab_size < ByteTokenizer.vocab_size:
-      raise ValueError(
-        f'vocab_size={vocab_size} cannot hold 256 bytes and {special}; the '
-        f'smallest is {ByteTokenizer.vocab_size}'
-      )
-    tokenizer = hf_tokenizers.Tokenizer(hf_tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.ByteLevel(
-      add_prefix_space=False
-    )
-    tokenizer.decoder = hf_tokenizers.decoders.ByteLevel()
-    trainer = hf_tokenizers.trainers.BpeTrainer(
-      vocab_size=vocab_size,
-      special_tokens=special,
-      initial_alphabet=hf_tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-      show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    pad, eos, bos = special
-    return cls(tokenizer, eos=eos, pad=pad, bos=bos)
-
-  def save(self, path: str) -> None:
-    """Writes tokenizer.json and tokenizer_config.json into folder `path`.
-
-    A `path` that ends in .json names the first; the second lies beside it.
-    """
-    folder, file = _locate(path)
-    os.makedirs(folder, exist_ok=True)
-    self._tokenizer.save(file)
-    config = {f'{key}_token': name for key, name in self._names.items()}
-    config['add_bos_token'] = self.add_bos
-    config['tokenizer_class'] = 'PreTrainedTokenizerFast'
-    with open(
-      os.path.join(folder, 'tokenizer_config.json'), 'w', encoding='utf-8'
-    ) as out:
-      json.dump(config, out, indent=2)
-
-  @classmethod
-  def load(cls, path: str) -> 'BPETokenizer':
-    """Reads a folder with tokenizer.json, or that file.
-
-    Special tokens come from tokenizer_config.json, then from
-    special_tokens_map.json, both beside it.
-
-    Raises:
-      ValueError: no tokenizer.json, or no file names the EOS token.
-    """
-    folder, file = _locate(path)
-    if not os.path.isfile(file):
-      raise ValueError(f'no file {file}')
-    try:
-      tokenizer = hf_tokenizers.Tokenizer.from_file(file)
-    except Exception as error:  # the library raises bare Exception
-      raise ValueError(f'{file}: {error}') from None
-    config = _read_json(os.path.join(folder, 'tokenizer_config.json'))
-    special = _read_json(os.path.join(folder, 'special_tokens_map.json'))
-    eos, pad, bos = (
-      _content(config.get(key) or special.get(key))
-      for key in ('eos_token', 'pad_token', 'bos_token')
-    )
-    if eos is None:
-      raise ValueError(
-        f'{folder}: neither tokenizer_config.json nor special_tokens_map.json '
-        'names an "eos_token"'
-      )
-    # Some folders say it in the config, some only in the post-processor.
-    add_bos = config.get('add_bos_token')
-    if add_bos is None and bos is not None:
-      opening = tokenizer.encode('', add_special_tokens=True).ids[:1]
-      add_bos = opening == [tokenizer.token_to_id(bos)]
-    return cls(tokenizer, eos=eos, pad=pad, bos=bos, add_bos=bool(add_bos))
-
-  def encode(self, text: str) -> list[int]:
-    """Raises UnicodeEncodeError (a ValueError) at a lone surrogate."""
-    try:
-      return self._tokenizer.encode(text, add_special_tokens=False).ids
-    except TypeError:  # what the library says of text that UTF-8 cannot write
-      text.encode('utf-8')
-      raise
-
-  def decode(self, ids: Sequence[int]) -> str:
-    ids = [int(i) for i in ids]
-    return self._tokenizer.decode(ids, skip_special_tokens=True)
-
-  def special_id(self, name: str) -> int | None:
-    added = self._tokenizer.get_added_tokens_decoder()
-    return next(
-      (i for i, token in added.items() if token.content == name), None
-    )
-
-
-def load(name: str) -> Tokenizer:
+def load(
+  name: str, special_text: str = 'refuse', after_stop: bool = False
+) -> Tokenizer:
   """'task', 'byte', or a path to a tokenizer.json or a folder that has one.
+
+  special_text  what a special token's name in a record is: 'refuse' it, or the
+                token itself ('control'), as transformers reads it
+  after_stop    whether what a chat template writes after a stop token is
+                trained, as TRL does
 
   Raises:
     ValueError: neither a known name nor such a path.
   """
   builtin = {'task': TaskTokenizer, 'byte': ByteTokenizer}
   name = os.fspath(name)
+  if special_text not in SPECIAL_TEXT:
+    raise ValueError(
+      f'unknown special_text "{special_text}".'
+      f'{nearest(special_text, SPECIAL_TEXT)}'
+    )
   if name in builtin:
     return builtin[name]()
   if os.path.exists(name):
-    return BPETokenizer.load(name)
+    return BPETokenizer.load(name, special_text, after_stop)
   raise ValueError(
     f'unknown tokenizer "{name}".{nearest(name, builtin)}, or a path to a '
     'tokenizer.json or a folder that has one'

@@ -2,7 +2,7 @@ r"""Trains a byte-level BPE tokenizer on a task's texts or on a data file.
 
   python -m posttrain_jax.data.train_tokenizer --task text:gsm_symbolic \
       --num_problems 2000 --vocab_size 512 --out tokenizers/gsm
-  python -m posttrain_jax.data.train_tokenizer --jsonl train.jsonl \
+  python -m posttrain_jax.data.train_tokenizer --data train.jsonl \
       --vocab_size 4096 --out tokenizers/mine
 
 Then `--config.tokenizer=tokenizers/gsm`. A task's texts are its training
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 
 from posttrain_jax.data import records, text_task
-from posttrain_jax.data.sources import JsonlSource
+from posttrain_jax.data.sources import in_order, open_source
 from posttrain_jax.data.tokenizers import BPETokenizer, ByteTokenizer
 
 __all__ = ['file_texts', 'main', 'task_texts']
@@ -46,15 +46,15 @@ def task_texts(name: str, num_problems: int, fraction: float) -> list[str]:
 
 
 def file_texts(paths: str) -> Iterator[str]:
-  """The texts of JSON Lines records, of the columns that training reads.
+  """The texts of a file of records, of the columns that training reads.
 
   Raises:
     ValueError: no such file, or a record that training would refuse.
   """
-  source = JsonlSource(paths)
+  source = open_source(paths)
   first = source[0]
   kind = records.kind_of(first.columns, first.where)
-  for record in source:
+  for record in in_order(source):
     columns = records.read(record.columns, kind, record.where)
     for name in records.KINDS[kind]:
       value = columns[name]
@@ -74,15 +74,15 @@ def main(argv: list[str] | None = None) -> None:
   )
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument('--task', help='text:NAME')
-  source.add_argument('--jsonl', help='a file or a glob')
+  source.add_argument('--data', '--jsonl', help='a file, a glob, FOLDER:SPLIT')
   parser.add_argument('--num_problems', type=int, default=2000)
   parser.add_argument('--heldout_fraction', type=float, default=0.125)
   parser.add_argument('--vocab_size', type=int, required=True)
   parser.add_argument('--out', required=True, help='a folder')
   args = parser.parse_args(argv)
   try:
-    if args.jsonl:
-      texts = list(file_texts(args.jsonl))
+    if args.data:
+      texts = list(file_texts(args.data))
     elif text_task.is_text(args.task):
       texts = task_texts(args.task, args.num_problems, args.heldout_fraction)
     else:

@@ -11,7 +11,7 @@ import numpy as np
 from posttrain_jax import rollout
 from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.data.text_task import TextTask, final_answer
-from posttrain_jax.data.tokenizers import Tokenizer
+from posttrain_jax.data.tokenizers import Tokenizer, ends
 from posttrain_jax.evals import scores
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, select
@@ -94,7 +94,7 @@ class HostEvaluator:
         group_size=size or 1,
         max_new_tokens=self.max_new_tokens,
         decoder=decoders.sample if size else decoders.greedy,
-        eos_id=self.tokenizer.eos_id,
+        eos_id=ends(self.tokenizer),
         pad_id=self.tokenizer.pad_id,
         prompt_ids=prompt_ids,
         guide=self.guide,
@@ -112,7 +112,7 @@ class HostEvaluator:
         prompt_mask,
         beams=self.beams,
         max_new_tokens=self.max_new_tokens,
-        eos_id=self.tokenizer.eos_id,
+        eos_id=ends(self.tokenizer),
         pad_id=self.tokenizer.pad_id,
         guide=self.guide,
       )

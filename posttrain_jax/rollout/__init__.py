@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -42,7 +43,7 @@ def generate(
   group_size: int,
   max_new_tokens: int,
   decoder: Callable,
-  eos_id: int,
+  eos_id: Ends,
   pad_id: int = 0,
   prompt_ids: Array | None = None,
   slots: int = 0,
@@ -56,7 +57,7 @@ def generate(
   prompt_mask  [B, P], 1 on real tokens
   key          the randomness of this call (fold the step into it)
   decoder      from `rollout.decoders`: (logits [R, V], keys [R]) -> draws
-  eos_id       the token that ends a completion; it is kept and counted
+  eos_id       the token, or tokens, that end a completion; kept and counted
   prompt_ids   [B] identities that key the randomness; default 0 .. B - 1
   slots        completions that are decoded at a time; a finished one makes room
                for the next (`rollout.slots`). 0: all of them at once

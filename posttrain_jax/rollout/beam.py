@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import stops
+from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -50,10 +52,15 @@ class _Rules:
 
   beams: int
   size: int
-  eos_id: int
+  eos_id: Ends
   length_penalty: float | Array
   early_stopping: bool | str
   guide: Guide
+
+  @property
+  def candidates(self) -> int:
+    """Continuations looked at: were all ends likely, `beams` stay open."""
+    return (1 + stops.count(self.eos_id)) * self.beams
 
   def score(self, total: Array, length: Array | int) -> Array:
     return total / jnp.asarray(length, total.dtype) ** self.length_penalty
@@ -67,7 +74,7 @@ def search(
   *,
   beams: int,
   max_new_tokens: int,
-  eos_id: int,
+  eos_id: Ends,
   pad_id: int = 0,
   length_penalty: float | Array = 1.0,
   early_stopping: bool | str = False,
@@ -78,7 +85,8 @@ def search(
   A completion's score is the sum of its log-probabilities over length **
   length_penalty; the length counts the end token. Stopping and what may become
   a result follow transformers 5's `generate(num_beams=...)`: 2 * beams
-  candidates a step, of which the first `beams` may end.
+  candidates a step (one more for each further end token), of which the first
+  `beams` may end.
 
   prompts         [B, P] int32, right-padded, at least one real token a row
   prompt_mask     [B, P], 1 on real tokens
@@ -205,13 +213,13 @@ def _step(rules, running, closed, active, logits, t):
 
 
 def _candidates(rules, running, logits, t):
-  """The 2 * beams likeliest continuations: (them, parents, stopped)."""
+  """The likeliest continuations: (them, parents, stopped)."""
   guide, (b, k, v) = rules.guide, logits.shape
   if guide.adjusts:
     logits = _each(guide.adjust)(running.state, logits)
   log_probs = jax.nn.log_softmax(logits)
   totals = (running.total[..., None] + log_probs).reshape(b, k * v)
-  total, flat = jax.lax.top_k(totals, 2 * k)
+  total, flat = jax.lax.top_k(totals, rules.candidates)
   parents, token = flat // v, (flat % v).astype(jnp.int32)
   logp = jnp.take_along_axis(log_probs.reshape(b, k * v), flat, axis=1)
   tokens, logps, state = _pick(
@@ -221,7 +229,7 @@ def _candidates(rules, running, logits, t):
     buffer, x[..., None], t, axis=2
   )
   state = _each(guide.read)(state, token)
-  stopped = (token == rules.eos_id) & guide.eos_ends
+  stopped = stops.reached(token, rules.eos_id) & guide.eos_ends
   if jax.tree.leaves(state):
     stopped |= _each(guide.ended)(state)
   candidates = _Open(column(tokens, token), column(logps, logp), total, state)
@@ -231,7 +239,7 @@ def _candidates(rules, running, logits, t):
 def _close(rules, closed, candidates, stopped, active, t) -> _Closed:
   """The best of the complete ones so far and those complete with token t."""
   # Candidates after the first `beams` only fill up the running ones.
-  enters = jnp.arange(2 * rules.beams)[None] < rules.beams
+  enters = jnp.arange(rules.candidates)[None] < rules.beams
   enters &= active[:, None] & (stopped | (t + 1 == rules.size))
   score = jnp.where(enters, rules.score(candidates.total, t + 1), -jnp.inf)
   exists = score > -jnp.inf

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax.core.resolve import arrays_of, nearest, resolve
+from posttrain_jax.core.stops import Ends, reached
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.rollout.guide import Guide, chain, next_of
 
@@ -60,13 +61,13 @@ def banned_tokens(*, tokens: Sequence[int] = ()) -> Guide:
 class _MinTokens(Guide):
   adjusts: ClassVar[bool] = True
   count: int
-  eos_id: int
+  eos_id: Ends
 
   def start(self, prompt, prompt_mask):
     return jnp.int32(0)
 
   def adjust(self, state, logits):
-    barred = (jnp.arange(logits.shape[-1]) == self.eos_id) & (
+    barred = reached(jnp.arange(logits.shape[-1]), self.eos_id) & (
       state < self.count
     )
     return jnp.where(barred, -jnp.inf, logits)
@@ -75,9 +76,9 @@ class _MinTokens(Guide):
     return state + 1
 
 
-def min_tokens(*, eos_id: int, count: int = 1) -> Guide:
+def min_tokens(*, eos_id: Ends, count: int = 1) -> Guide:
   """The end token cannot be drawn before `count` others."""
-  return _MinTokens(int(count), int(eos_id))
+  return _MinTokens(int(count), eos_id)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +284,9 @@ def names(parts: Sequence[Any]) -> list[str]:
   return named
 
 
-def make(parts: Sequence[Any], *, eos_id: int, vocab_size: int) -> Guide | None:
+def make(
+  parts: Sequence[Any], *, eos_id: Ends, vocab_size: int
+) -> Guide | None:
   """The guide of a config's list of {name, **hparams}; None of an empty one.
 
   Raises:

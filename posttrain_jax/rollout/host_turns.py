@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posttrain_jax.core.stops import Ends, reached
 from posttrain_jax.core.types import PyTree, Rollout
 from posttrain_jax.rollout.guide import Guide, next_of
 from posttrain_jax.rollout.guides import prefix_state
@@ -82,7 +83,7 @@ def play(
   react: Callable[[list[Turn]], Sequence[Reaction]],
   shape: tuple[int, int, int],
   *,
-  eos_id: int,
+  eos_id: Ends,
   pad_id: int = 0,
 ) -> Rollout:
   """Completions [B, G, C] of models and an environment on the host.
@@ -120,7 +121,7 @@ def play(
     logps = np.where(fresh, samples.logps, logps)
     length = np.where(over, length, said)
     last = np.take_along_axis(tokens, length[..., None] - 1, axis=-1)[..., 0]
-    ended = ~over & (last == eos_id)
+    ended = ~over & reached(last, eos_id)
     finished[ended] = 1.0
     over |= ended | (length >= size)
     places = np.argwhere(~over)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.stops import Ends, reached
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -55,7 +56,7 @@ class Work:
   group_size: int
   max_new_tokens: int
   decoder: Callable
-  eos_id: int
+  eos_id: Ends
   pad_id: int
   stages: int
   guide: Guide
@@ -80,7 +81,7 @@ class Work:
       token = jnp.where(forced, given, token)
       logp = jnp.where(forced, 0.0, logp)
     state = jax.vmap(guide.read)(state, token)
-    stopped = ~forced & (token == self.eos_id) & guide.eos_ends
+    stopped = ~forced & reached(token, self.eos_id) & guide.eos_ends
     if jax.tree.leaves(state):
       stopped |= jax.vmap(guide.ended)(state)
     return Drawn(token, logp, forced, stopped, state)

@@ -83,14 +83,18 @@ def account(
   steps = len(rows)
   total = lambda name: float(sum(row.get(name, 0.0) for row in rows))
   counted = trainers.kind(config.paradigm).counts(config, sizes)
-  shown = steps * counted.get('demonstrations', 0.0)
+  # Examples of a packed row, on average.
+  packed = total('num_segments') / max(steps * sizes.rows, 1) or 1.0
+  shown = steps * packed * counted.get('demonstrations', 0.0)
   return {
     'optimizer_steps': float(steps * sizes.updates_per_step),
     'tokens_trained': total('num_tokens') * sizes.updates_per_rollout,
     'tokens_generated': total('num_generated'),
     'verifier_calls': total('num_verified'),
     'demonstrations': shown or total('num_demonstrations'),
-    'preference_labels': steps * counted.get('preference_labels', 0.0),
+    'preference_labels': (
+      steps * packed * counted.get('preference_labels', 0.0)
+    ),
     'flops': steps * flops,
     'seconds': steps * float(np.median([r['time/step'] for r in rows] or [0])),
   }

@@ -11,14 +11,23 @@ import jax.numpy as jnp
 
 from posttrain_jax import trainers
 from posttrain_jax.core.types import TrainState
-from posttrain_jax.data import pipeline, tokenizers
+from posttrain_jax.data import pipeline
 from posttrain_jax.data.text_task import TextTask, is_text
 from posttrain_jax.evals import on_host
 from posttrain_jax.evals.in_graph import Evaluator
+from posttrain_jax.evals.on_file import FileEvaluator
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import guides
-from posttrain_jax.run import auto, best, inputs, profile, roles, values
+from posttrain_jax.run import (
+  auto,
+  best,
+  inputs,
+  model_folder,
+  profile,
+  roles,
+  values,
+)
 from posttrain_jax.run.roles import Start
 from posttrain_jax.run.sizes import Sizes
 from posttrain_jax.run.sizes import resolve as resolve_sizes
@@ -41,6 +50,7 @@ class Run:
               (state, batch) -> (state, metrics); or a `trainers.rl.HostStep`
   evaluators  {name: Evaluator}; '' is the run's own task; none where the
               run's tokenizer is not the task's
+  on_file     (state) -> metrics of the held-out records of the run's file
   batches     () -> iterator of batches; None where the step makes its own
   collect     (state, key) -> (Batch, metrics) and
   learn       (state, batch, key) -> (state, metrics): the halves of a step that
@@ -55,6 +65,7 @@ class Run:
   init: Callable[[Start], TrainState]
   step: Any
   evaluators: dict[str, Evaluator | on_host.HostEvaluator]
+  on_file: FileEvaluator | None = None
   batches: Callable[[], pipeline.BatchIterator] | None = None
   collect: Callable | None = None
   learn: Callable | None = None
@@ -86,14 +97,16 @@ def build(config: Any) -> Run:
     ValueError: whatever in the config cannot work, before any compilation.
   """
   values.check(config)
+  config = model_folder.settled(config)
   kind = trainers.kind(config.paradigm)
   _check(config)
   kind.check(config)
   inputs.check(config)
-  tokenizer = tokenizers.load(config.tokenizer)
+  tokenizer = model_folder.load_tokenizer(config)
   records = kind.records(config)
   provided = step.provided(config, records) if records else ()
   needs = kind.needs(config, provided)
+  config = inputs.counted(config, tokenizer)
   policy = roles.make_model(
     config, tokenizer.vocab_size, kind.value_head(config)
   )
@@ -152,6 +165,7 @@ def build(config: Any) -> Run:
     init=init_state,
     step=guard.guarded(steps.step, config.on_nonfinite),
     evaluators=make_evaluators(config, policy, task, tokenizer, sizes),
+    on_file=inputs.make_file_evaluator(batches, steps.judge),
     batches=batches,
     collect=steps.collect,
     learn=steps.learn,

@@ -29,7 +29,7 @@ from posttrain_jax.core.domain import (
   Word,
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
-from posttrain_jax.data import formats, text_task
+from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs
 from posttrain_jax.run.auto import AUTO
@@ -65,7 +65,7 @@ TEXT, FLAG = Text(), Flag()
 KEYS = {
   'paradigm': Word(trainers.KINDS),
   'seed': SEED,
-  'num_steps': ONE_OR_MORE,
+  'num_steps': COUNT,
   'steps_per_call': ONE_OR_MORE,
   'on_nonfinite': Word(guard.MODES),
   'init_from': TEXT,
@@ -123,9 +123,16 @@ KEYS = {
   'data.source': Word(inputs.SOURCES),
   'data.path': TEXT,
   'data.name': TEXT,
+  'data.sources': Anything('posttrain_jax.data.sources'),
   'data.max_length': ONE_OR_MORE,
   'data.overlong': Word(formats.OVERLONG),
+  'data.special_text': Word(tokenizers.SPECIAL_TEXT),
+  'data.after_stop': FLAG,
   'data.packing': FLAG,
+  'data.num_epochs': COUNT,
+  'data.on_bad_row': Word(bad_rows.RULES),
+  'data.eval_path': TEXT,
+  'data.eval_fraction': Number(0, 1, below=True),
   'max_new_tokens': COUNT,
   'cache_stages': Whole(1, words=(AUTO,)),
   'slots': AUTO_COUNT,

@@ -139,7 +139,7 @@ class OnData:
     return state, metrics, 1
 
   def _take(self, state: TrainState, first_step: int, raw: dict[str, Any]):
-    batch = jax.tree.map(_to_device, inputs.to_batch(raw))
+    batch = inputs.on_device(raw)
     state, metrics = self._step(state, np.int32(first_step), batch)
     return state, {name: x[None] for name, x in metrics.items()}
 
@@ -156,18 +156,6 @@ class OnData:
   def seek(self, position: dict) -> None:
     self._batches.set_state(position['iterator'])
     self._position = self._batches.get_state()
-
-
-def _to_device(x: np.ndarray) -> Array:
-  """A host batch, split over the mesh's rows where there is a mesh."""
-  mesh = jax.sharding.get_mesh()
-  if mesh.empty:
-    return jnp.asarray(x)
-  spec = sharding.fit(sharding.ROWS, x.shape, mesh)
-  place = jax.sharding.NamedSharding(mesh, spec)
-  if jax.process_count() > 1:
-    return jax.make_array_from_process_local_data(place, x)
-  return jax.device_put(x, place)
 
 
 class HostRL:

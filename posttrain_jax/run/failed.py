@@ -26,7 +26,7 @@ from safetensors import numpy as safetensors
 from posttrain_jax import log
 from posttrain_jax.core.keys import run_key
 from posttrain_jax.core.types import TrainState
-from posttrain_jax.run import build, checkpoint, inputs
+from posttrain_jax.run import build, checkpoint, inputs, model_folder
 from posttrain_jax.trainers import guard
 
 __all__ = ['FOLDER', 'NonFinite', 'Record', 'TIMED', 'Together', 'Watch',
@@ -127,6 +127,7 @@ class Record:
 
 def save_config(workdir: Path, config: Any, run: build.Run) -> None:
   """config.json: the config, and the model that it resolved to."""
+  config = model_folder.settled(config)
   checkpoint.save_config(
     workdir,
     {
@@ -135,6 +136,9 @@ def save_config(workdir: Path, config: Any, run: build.Run) -> None:
       'sizes': run.sizes.to_dict(),
       # What an exported folder's chat template and stop tokens follow from.
       'conversations': inputs.conversations(config),
+      # What it is written in, unless another is asked for.
+      'init_dtype': model_folder.stored_dtype(config.init_from),
+      'chat_template': 'folder' if run.tokenizer.template else 'ours',
     },
   )
 

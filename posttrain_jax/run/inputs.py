@@ -1,33 +1,42 @@
 """What a run is fed from the host: a text task, or the records of a file."""
 
-import sys
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax import trainers
-from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Batch
-from posttrain_jax.data import formats, pipeline, tokenizers
+from posttrain_jax.data import pipeline, tokenizers
+from posttrain_jax.data.bad_rows import BadRows
+from posttrain_jax.data.preflight import first_kinds
+from posttrain_jax.data.records import KINDS
+from posttrain_jax.data.rows import Record, Source, leaves, walk
 from posttrain_jax.data.text_task import PREFIX, TextTask, is_text
+from posttrain_jax.evals.on_file import FileEvaluator
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import feed, opening
 from posttrain_jax.trainers.step import from_file
 
 __all__ = [
+  'SOURCES',
   'check',
   'conversations',
+  'counted',
   'make_batches',
+  'make_file_evaluator',
   'make_text_task',
+  'on_device',
   'open_source',
   'to_batch',
 ]
 
-SOURCES = ('task', 'jsonl', 'tfds')
-# Records of a file that are tokenised before a run begins.
-LOOKED_AT = 1000
-TOKENISED = 2**23  # bytes of a data set up to which all records are
-_REPORTS: dict[tuple, dict[str, Any]] = {}
+# 'jsonl' is files of any kind; 'files' says the same.
+SOURCES = ('task', 'jsonl', 'files', 'tfds')
 
 
 def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
@@ -102,25 +111,14 @@ def to_batch(raw: dict[str, Any]) -> Batch:
 def check(config: Any) -> None:
   """Raises ValueError unless data, task and tokenizer go together."""
   kind = trainers.kind(config.paradigm)
-  if 'data' in config:
-    data = config.data
-    if data.source == 'jsonl' and not data.path:
-      raise ValueError('data.source="jsonl" needs data.path: a file or a glob')
-    if data.source == 'tfds' and len(data.name.split(':')) != 2:
-      raise ValueError(
-        'data.source="tfds" needs data.name as BUILDER:SPLIT, not '
-        f'"{data.name}"'
-      )
+  if 'data' in config and kind.records(config):
+    opening.check_data(config.data)
     if from_file(config) and config.collect.name != 'oracle':
       raise ValueError(
         f'collect.name="{config.collect.name}" makes its rows from a task, not '
-        f'from data.source="{data.source}"'
+        f'from data.source="{config.data.source}"'
       )
-    if data.source == 'task' and (data.path or data.name or data.packing):
-      raise ValueError(
-        'data.path, data.name and data.packing are for data.source "jsonl" '
-        'and "tfds", not "task"'
-      )
+  _check_steps(config)
   text = is_text(config.task.name)
   if text and 'data' in config and not from_file(config):
     if 'completion' not in kind.records(config):
@@ -145,104 +143,105 @@ def check(config: Any) -> None:
     )
 
 
-def _source(config: Any) -> Any:
-  data = config.data
-  if data.source == 'jsonl':
-    return pipeline.JsonlSource(data.path)
-  builder, split_name = data.name.split(':')
-  return pipeline.TfdsSource(builder, split_name, data.path or None)
+def _check_steps(config: Any) -> None:
+  """Raises ValueError where nothing says how long a run is."""
+  epochs = from_file(config) and config.data.get('num_epochs', 0)
+  if config.num_steps == 0 and not epochs:
+    raise ValueError(
+      'num_steps=0 is as many steps as data.num_epochs has, and that is not '
+      'set; nearest valid: 1'
+    )
+
+
+def counted(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
+  """The config with the steps that its epochs have, where it has epochs.
+
+  Raises:
+    ValueError: num_steps is another number; or as `open_feed`.
+  """
+  if not from_file(config) or not config.data.get('num_epochs', 0):
+    return config
+  steps = feed.num_steps(feed.open_feed(config, tokenizer))
+  if config.num_steps not in (0, steps):
+    raise ValueError(
+      f'num_steps={config.num_steps} is not the {steps:,} steps that '
+      f'data.num_epochs={config.data.num_epochs} has with prompts_per_step='
+      f'{config.prompts_per_step}; set num_steps=0 for these, or '
+      'data.num_epochs=0 to go round the data without end'
+    )
+  return config_lib.with_values(config, {'num_steps': steps})
 
 
 def conversations(config: Any) -> bool:
   """Whether a run trains on turns, written as `data.chat` writes them."""
   if not from_file(config):
     return False
-  first = _source(config)[0].columns
-  columns = formats.KINDS[formats.kind_of(first)]
-  return any(isinstance(first.get(name), list) for name in columns)
+  rows = BadRows('skip')
+  for leaf in leaves(opening.open_records(config.data)):
+    with contextlib.suppress(ValueError):  # it is told where it is trained on
+      kind, _ = first_kinds(leaf, rows)[0]
+      first = next(x for x in walk(leaf) if isinstance(x, Record))
+      if any(isinstance(first.columns.get(n), list) for n in KINDS[kind]):
+        return True
+  return False
 
 
-def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Any:
-  """The records of `config.data`: all checked, as many as may be tokenised.
-
-  Every record's columns are checked. All are tokenised where they are small
-  together (TOKENISED bytes), else LOOKED_AT of them. What is cut, dropped or
-  trains nothing is told on stderr, with counts.
-
-  Raises:
-    ValueError: no such file, a record that cannot be trained on, one that is
-      too long where `data.overlong` is 'error', or records that all train
-      nothing.
-  """
-  data, source = config.data, _source(config)
-  first = source[0]
-  kind = formats.kind_of(first.columns, first.where)
-  trainer = trainers.kind(config.paradigm)
-  if kind not in trainer.records(config):
-    raise ValueError(
-      f'{first.where}: {trainer.LABEL} with loss "{config.loss.name}" does not '
-      f'train on kind "{kind}".{nearest(kind, trainer.records(config))}'
-    )
-  choices = dict(
-    max_length=data.max_length,
-    overlong=data.overlong,
-    limit=None if source.num_bytes <= TOKENISED else LOOKED_AT,
-  )
-  # The runs of a sweep read one file; what is found in it stays the same.
-  key = (source.stamp, config.tokenizer, tokenizer.vocab_size, str(choices))
-  if source.stamp is None or key not in _REPORTS:
-    _REPORTS[key] = pipeline.preflight(source, tokenizer, **choices)
-  _judge(_REPORTS[key])
-  return source
-
-
-def _judge(report: dict[str, Any]) -> None:
-  """Refuses a data set that stops the run or trains nothing; tells the rest."""
-  looked, places = report['examples'], report['places']
-  if report['errors']:
-    raise ValueError(
-      f'{places["errors"][0]}: too long: {report["errors"]:,} of {looked:,} '
-      f'records have more than data.max_length={report["max_length"]} tokens '
-      f'(the longest {report["lengths"]["max"]:,}); raise it, or set '
-      'data.overlong to "truncate" or "drop"'
-    )
-  told = pipeline.warnings(report)
-  if report['empty_loss'] + report['equal_pairs'] == report['kept']:
-    raise ValueError(f'{next(iter(places.values()))[0]}: ' + '; '.join(told))
-  if looked < report['num_records'] and report['overlong'] == 'error':
-    told.append(
-      f'{looked:,} of {report["num_records"]:,} records were tokenised; one '
-      'that is too long ends the run where it comes, which data.overlong='
-      '"truncate" or "drop" would not'
-    )
-  if jax.process_index() == 0:
-    for line in told:
-      print(f'WARNING data: {line}', file=sys.stderr)
+def open_source(config: Any, tokenizer: tokenizers.Tokenizer) -> Source:
+  """The records that a run trains on, as `feed.open_feed` checks them."""
+  found = feed.open_feed(config, tokenizer)
+  feed.show(found.told)
+  return found.source
 
 
 def make_batches(
   config: Any, tokenizer: tokenizers.Tokenizer, task: Any, sizes: Any
 ) -> Callable[[], pipeline.BatchIterator] | None:
   """() -> batches of the records of the run; None: rows are made in-graph."""
-  if 'data' not in config:
-    return None
+  if not trainers.kind(config.paradigm).records(config):
+    return None  # it samples its rows
   if from_file(config):
-    source, kind = open_source(config, tokenizer), None
-  elif isinstance(task, TextTask):
-    task.solve(0)  # a task without an oracle fails here
-    source, kind = pipeline.ListSource(task.records(), task.name), 'completion'
-  else:
+    found = feed.open_feed(config, tokenizer)
+    feed.show(found.told)
+    return found
+  if not isinstance(task, TextTask):
     return None
+  task.solve(0)  # a task without an oracle fails here
+  source = pipeline.ListSource(task.records(), task.name)
   return lambda: pipeline.make_iterator(
     source,
     tokenizer,
-    # A pair is one record and two rows.
     batch_size=sizes.prompts_per_step,
     max_length=sizes.row_tokens,
-    kind=kind,
-    packing=config.data.packing,
+    kind='completion',
     overlong=config.data.overlong,
     # A task's problems come in an order that is random already.
-    shuffle=from_file(config),
+    shuffle=False,
     seed=config.seed,
   )
+
+
+def make_file_evaluator(batches: Any, judge: Any) -> FileEvaluator | None:
+  """The evaluator of the held-out records of a run's file, if there are any.
+
+  batches  of `make_batches`
+  judge    of `trainers.step.make_judge`
+  """
+  if not isinstance(batches, feed.Feed) or batches.heldout is None:
+    return None
+  return FileEvaluator(judge, batches.evaluation, on_device)
+
+
+def on_device(raw: dict[str, Any]) -> Batch:
+  """A batch of `data.pipeline`, split over the mesh's rows if there is one."""
+  return jax.tree.map(_to_device, to_batch(raw))
+
+
+def _to_device(x: np.ndarray) -> jax.Array:
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return jnp.asarray(x)
+  spec = sharding.fit(sharding.ROWS, x.shape, mesh)
+  place = jax.sharding.NamedSharding(mesh, spec)
+  if jax.process_count() > 1:
+    return jax.make_array_from_process_local_data(place, x)
+  return jax.device_put(x, place)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from posttrain_jax import log
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
-from posttrain_jax.evals import score
+from posttrain_jax.data.bad_rows import BadData
 from posttrain_jax.log import progress
 from posttrain_jax.models import transformer
 from posttrain_jax.run import (
@@ -23,11 +22,14 @@ from posttrain_jax.run import (
   checkpoint,
   drivers,
   failed,
+  model_folder,
   notes,
   roles,
 )
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
+from posttrain_jax.run.feed import Feed
+from posttrain_jax.run.judging import evaluated, judged
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.profile import Profiler
 from posttrain_jax.run.speed import Speed
@@ -36,6 +38,7 @@ from posttrain_jax.run.state import (
   initial_state,
   state_shardings,
 )
+from posttrain_jax.run.stop import Interrupted, Stop
 from posttrain_jax.trainers import guard
 
 # Shown beside the progress bar, where the run has them.
@@ -43,6 +46,7 @@ SHOWN = (
   'loss',
   'reward',
   'eval/accuracy',
+  'eval/perplexity',
   'rewards/accuracies',
   'frac_rows_kept',
   'completions/mean_length',
@@ -52,40 +56,8 @@ SHOWN = (
 PINNED = (*config_lib.DECIDED, 'model.dtype')
 # Keys that may differ between a run and its continuation.
 FREE_KEYS = ('num_steps', 'steps_per_call', 'on_nonfinite', 'eval.',
+             'data.eval_path', 'data.on_bad_row',
              'checkpoint.', 'log.', 'mesh.')  # fmt: skip
-
-
-class Interrupted(Exception):
-  """The run was asked to stop; its state is saved."""
-
-  def __init__(self, number: int, step: int):
-    super().__init__(f'stopped by {signal.Signals(number).name} at step {step}')
-    self.number = number
-
-
-class Stop:
-  """Turns Ctrl-C and SIGTERM into a flag that the loop looks at."""
-
-  def __init__(self):
-    self.number = 0
-
-  def __enter__(self) -> 'Stop':
-    self._old = {}
-    # Only the main thread may set handlers; elsewhere signals stay as they are.
-    with contextlib.suppress(ValueError):
-      for number in (signal.SIGINT, signal.SIGTERM):
-        self._old[number] = signal.signal(number, self._handle)
-    return self
-
-  def __exit__(self, *exception) -> None:
-    for number, handler in self._old.items():
-      signal.signal(number, handler)
-
-  def _handle(self, number, frame) -> None:
-    if self.number:  # a second one does not wait
-      raise KeyboardInterrupt
-    self.number = number
-    print('\nsaving, then stopping (again to stop at once)', flush=True)
 
 
 def check_continues(config: Any, workdir: Path) -> None:
@@ -99,7 +71,8 @@ def check_continues(config: Any, workdir: Path) -> None:
         'what; put it back, or use another --workdir'
       )
     return
-  old = config_lib.completed(saved['config']).to_dict()
+  config = model_folder.settled(config)
+  old = model_folder.settled(config_lib.completed(saved['config'])).to_dict()
   old = config_lib.flatten(json.loads(json.dumps(old)))
   new = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
   # How a step is cut up may be left to 'auto' on one side: it changes rounding.
@@ -258,14 +231,17 @@ class _Loop:
     """(the state after the last step, the last evaluation)."""
     config, recorder, stop = self.config, self.recorder, self.stop
     scores: dict[str, float] = {}
-    if fresh and config.eval.every > 0 and self.run.evaluators:
+    if fresh and config.eval.every > 0 and judged(self.run):
       scores = self._evaluate(state, 0)
     recorder.mark = time.monotonic()
     while step < config.num_steps:
       self.profiler.at(step)
-      state, metrics, done = self.driver.advance(
-        state, step, next_stop(step, config, self.profiler) - step
-      )
+      until = next_stop(step, config, self.profiler)
+      try:
+        state, metrics, done = self.driver.advance(state, step, until - step)
+      except BadData:
+        self._save_before_end(state, step)
+        raise
       step += done
       last = step == config.num_steps
       stopping = bool(stop.number)  # once: a signal may come at any line
@@ -291,6 +267,15 @@ class _Loop:
     self.saver.wait()
     return state, scores
 
+  def _save_before_end(self, state: TrainState, step: int) -> None:
+    """What was learnt is kept where the data end a run."""
+    self.recorder.drain()
+    self.recorder.writer.flush()
+    if step > 0:
+      self.lease.check()
+      self.saver.save(step, state, self.driver.position())
+      self.saver.wait()
+
   def _is_due(self, step: int) -> bool:
     config = self.config
     return (
@@ -300,7 +285,7 @@ class _Loop:
     )
 
   def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-    scores = score.evaluate(self.run.evaluators, state.params, self.config.seed)
+    scores = evaluated(self.run, state, self.config.seed)
     if scores:
       self.recorder.writer.write(step, scores, split='eval')
       self.recorder.show(step, scores)
@@ -338,7 +323,10 @@ def train(
       where such steps are skipped, there were too many in a row.
   """
   workdir = Path(workdir)
+  config = model_folder.settled(config)
   run = build.build(pinned(config, workdir))
+  if config.num_steps != run.config.num_steps:  # as many as its epochs have
+    config = config_lib.with_values(config, {'num_steps': run.config.num_steps})
   roles.check(config)
   notes.tell(notes.notes(run))
   mesh = sharding.make_mesh(config.mesh)
@@ -346,6 +334,7 @@ def train(
     stack.enter_context(jax.set_mesh(mesh))
     lease = stack.enter_context(Lease(workdir))
     check_continues(config, workdir)
+    model_folder.check_template(config, run, workdir)
     saver = stack.enter_context(
       checkpoint.Checkpointer(
         workdir, config.checkpoint.keep, config.checkpoint.best
@@ -353,13 +342,16 @@ def train(
     )
     stop = stack.enter_context(Stop())
     driver = make_driver(run, config)
+    if isinstance(run.batches, Feed):
+      run.batches.keep_in(workdir)
+      stack.callback(run.batches.close)
     state = _start(run, mesh, config, saver, driver)
     step, fresh = int(state.step), saver.latest is None
     if fresh:
       failed.save_config(workdir, config, run)
     if step >= config.num_steps:
       print(f'{workdir}: finished at step {step}; nothing left to do')
-      scores = score.evaluate(run.evaluators, state.params, config.seed)
+      scores = evaluated(run, state, config.seed)
       return run, state, scores
     writer = stack.enter_context(
       log.Writer(

@@ -15,6 +15,7 @@ from posttrain_jax.core import sharding
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run import auto, roles
+from posttrain_jax.run.feed import Feed
 
 __all__ = ['chosen', 'notes', 'positions', 'tell', 'unsplit_parameters']
 
@@ -25,7 +26,13 @@ def notes(run: Any) -> list[str]:
   Raises:
     ValueError: rows that the mesh cannot split, with the nearest sizes.
   """
-  return [*_rows(run), *_parameters(run), *positions(run)]
+  return [
+    *_rows(run),
+    *_parameters(run),
+    *positions(run),
+    *_records(run),
+    *_dated(run),
+  ]
 
 
 def chosen(run: Any) -> list[str]:
@@ -134,3 +141,32 @@ def positions(run: Any) -> list[str]:
         f'that the model was made for {model.max_length} positions'
       )
   return told
+
+
+def _records(run: Any) -> list[str]:
+  """Told how many records of a file are trained on, for how long, and what is
+  held out."""
+  if not isinstance(getattr(run, 'batches', None), Feed):
+    return []
+  feed, config = run.batches, run.config
+  told = [f'{len(feed.source):,} records to train on']
+  if feed.heldout is not None:
+    told[0] += f', {len(feed.heldout):,} to evaluate by'
+  if config.data.num_epochs:
+    told.append(
+      f'data.num_epochs={config.data.num_epochs} of them are num_steps='
+      f'{config.num_steps:,} steps'
+    )
+  return told
+
+
+def _dated(run: Any) -> list[str]:
+  """Told where a text depends on the day on which it is written."""
+  found = run.tokenizer.template
+  if found is None or not found.dated:
+    return []
+  return [
+    f'the chat template of {run.config.tokenizer} writes the day of today: '
+    'another day gives other tokens, in this run too. Its own variable for it, '
+    'in a column chat_template_kwargs, keeps them equal'
+  ]

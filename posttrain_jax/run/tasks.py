@@ -5,6 +5,7 @@ from typing import Any
 from posttrain_jax import tasks
 from posttrain_jax.core.resolve import active
 from posttrain_jax.data.text_task import TextTask
+from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.evals import on_host
 from posttrain_jax.evals.in_graph import Evaluator
 from posttrain_jax.models.config import ModelConfig
@@ -54,7 +55,7 @@ def make_evaluators(
     return {}
   batch = min(config.eval.batch, config.eval.num_problems)
   guide = guides.make(
-    config.guides, eos_id=tokenizer.eos_id, vocab_size=model.vocab_size
+    config.guides, eos_id=ends(tokenizer), vocab_size=model.vocab_size
   )
   if isinstance(task, TextTask):
     evaluator = on_host.HostEvaluator(

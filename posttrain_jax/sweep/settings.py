@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import model_folder
 
 __all__ = ['Member', 'grid', 'listed', 'members', 'parse_axis', 'sampled']
 
@@ -200,6 +201,7 @@ def members(
   for overrides in dict.fromkeys(settings):
     try:
       config = config_lib.load(spec, [*items, *overrides])
+      config = model_folder.settled(config)
     except ValueError as error:
       shown = ', '.join(f'{key}={value}' for key, value in overrides)
       raise ValueError(f'setting {shown or "(none)"}: {error}') from error

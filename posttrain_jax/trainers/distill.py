@@ -64,6 +64,8 @@ def check(config: Any) -> None:
   """Raises ValueError for parts of a config that cannot work together."""
   if not step.from_file(config):
     collect.check(config, *sources(config))
+  elif config.data.packing:
+    sft.check_packing(config, distillation)
 
 
 def check_sizes(config: Any, sizes: Any) -> None:

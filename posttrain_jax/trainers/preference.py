@@ -5,7 +5,7 @@ rejected one. A pair with an empty side is padding.
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -26,13 +26,14 @@ from posttrain_jax.core.types import (
 from posttrain_jax.losses import preference, reward_model
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.trainers import arrays, running, sft, step
+from posttrain_jax.trainers import arrays, pairs, running, sft, step
 from posttrain_jax.trainers.objective import (
   Objective,
   bind,
   score,
   with_mask,
 )
+from posttrain_jax.trainers.pairs import sequence, side
 
 __all__ = [
   'LABEL',
@@ -116,8 +117,11 @@ def value_head(config: Any) -> bool:
 
 def check(config: Any) -> None:
   """Raises ValueError for parts of a config that cannot work together."""
-  if config.data.packing:
-    raise ValueError('data.packing=true is for demonstrations, not for pairs')
+  if config.data.packing and kind_of(config.loss.name) != 'pair':
+    raise ValueError(
+      f'data.packing=true is for demonstrations and pairs: loss '
+      f'"{config.loss.name}" reads a whole row of each answer'
+    )
   if not step.from_file(config):
     collect.check(config, *sources(config))
 
@@ -199,24 +203,10 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
   return frozenset(wanted)
 
 
-def side(tree: Any, which: int) -> Any:
-  """Rows 0, 2, 4, ... (which 0: chosen) or 1, 3, 5, ... of every array."""
-  return jax.tree.map(lambda x: x[which::2], tree)
-
-
-def _sequence(logps: Array, mask: Array) -> SequenceSignals:
-  """Row sums of token log-probabilities, in the rooms' record."""
-  logps = masked.select(logps, mask)
-  return SequenceSignals(
-    logps=jnp.sum(logps, axis=1),
-    length=jnp.sum(mask, axis=1),
-    token_logps=logps,
-    mask=mask,
-  )
-
-
-def _extras(loss: Any, batch: Batch, signals: TokenSignals) -> dict[str, Array]:
-  """Keyword arrays of a paired loss."""
+def _extras(
+  loss: Any, batch: Batch, signals: TokenSignals, lay: Callable[[Array], Array]
+) -> dict[str, Array]:
+  """Keyword arrays of a paired loss; `lay` gives every answer its row."""
   out = {}
   names = [*arrays_of(loss.func), *arrays.optional_of(loss.func)]
   for which, prefix in enumerate(('chosen', 'rejected')):
@@ -225,15 +215,9 @@ def _extras(loss: Any, batch: Batch, signals: TokenSignals) -> dict[str, Array]:
     if f'{prefix}_collision' in names:
       doubled = 2.0 * jax.nn.log_softmax(signals.need('logits'))
       collision = jax.nn.logsumexp(doubled, axis=-1)
-      out[f'{prefix}_collision'] = side(
-        masked.select(jax.lax.stop_gradient(collision), batch.mask), which
-      )
+      collision = masked.select(jax.lax.stop_gradient(collision), batch.mask)
+      out[f'{prefix}_collision'] = side(lay(collision), which)
   return out
-
-
-def _live(batch: Batch) -> Array:
-  tokens = jnp.sum(batch.mask, axis=1)
-  return ((side(tokens, 0) > 0) & (side(tokens, 1) > 0)).astype(jnp.float32)
 
 
 def _make_pairs(config: Any, model: ModelConfig) -> Objective:
@@ -242,22 +226,25 @@ def _make_pairs(config: Any, model: ModelConfig) -> Objective:
   optional = arrays.optional_of(loss.func)
   wants_logits = any(name in optional for name in COLLISIONS)
   referenced = _uses_reference(loss.func)
+  packed = step.from_file(config) and config.data.packing
+  layout = pairs.laid_out(packed)
 
   def evaluate(params, state: TrainState, batch: Batch):
     del state
+    lay = lambda x: layout(x, batch)
+    mask = lay(batch.mask)
     signals = score(params, model, batch, entropy=True, logits=wants_logits)
-    policy = _sequence(signals.logps, batch.mask)
+    policy = sequence(lay(signals.logps), mask)
     ref = None
     if referenced:
-      ref = _sequence(batch.need('ref_logps'), batch.mask)
+      ref = sequence(lay(batch.need('ref_logps')), mask)
     pair_loss, metrics = loss(
       side(policy, 0),
       side(policy, 1),
       side(ref, 0) if referenced else None,
       side(ref, 1) if referenced else None,
-      **_extras(loss, batch, signals),
+      **_extras(loss, batch, signals, lay),
     )
-    live = _live(batch)
     metrics = {
       **metrics,
       'logps/chosen': side(policy.logps, 0),
@@ -272,11 +259,13 @@ def _make_pairs(config: Any, model: ModelConfig) -> Objective:
       'entropy': signals.need('entropy'),
       'mean_token_accuracy': signals.need('is_top'),
     }
-    return sums, with_mask(metrics, live) | with_mask(tokens, batch.mask)
+    metrics = with_mask(metrics, pairs.live(mask))
+    return sums, metrics | with_mask(tokens, batch.mask)
 
   def count(batch: Batch) -> dict[str, Array]:
     chosen = batch.mask.at[1::2].set(0.0)
-    return {'preference': jnp.sum(_live(batch)), 'nll': jnp.sum(chosen)}
+    pair = pairs.live(layout(batch.mask, batch))
+    return {'preference': jnp.sum(pair), 'nll': jnp.sum(chosen)}
 
   coefs = {'preference': 1.0}
   if active(config.nll_coef):
@@ -290,7 +279,7 @@ def _frozen(
   if batch is None:
     return None
   logps = jax.lax.stop_gradient(score(params, model, batch).logps)
-  return _sequence(logps, batch.mask)
+  return sequence(logps, batch.mask)
 
 
 def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
@@ -304,8 +293,8 @@ def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
     other = batch.extras['mismatched'] if mismatches else None
     given = {'delta': batch.extras['shift']} if shifts else {}
     row_loss, metrics = loss(
-      _sequence(signals.logps, batch.mask),
-      _sequence(batch.need('ref_logps'), batch.mask),
+      sequence(signals.logps, batch.mask),
+      sequence(batch.need('ref_logps'), batch.mask),
       _frozen(params, model, other),
       _frozen(state.ref_params, models['ref'], other),
       batch.extras['correct'],
@@ -351,7 +340,7 @@ def _make_reward_model(config: Any, model: ModelConfig) -> Objective:
       positions=batch.positions,
       segment_ids=batch.segment_ids,
     )
-    live = _live(batch)
+    live = pairs.live(batch.mask)
     pair_loss, metrics = loss(
       side(rewards, 0), side(rewards, 1), **extras(batch)
     )
@@ -360,7 +349,7 @@ def _make_reward_model(config: Any, model: ModelConfig) -> Objective:
 
   return Objective(
     evaluate,
-    lambda batch: {'preference': jnp.sum(_live(batch))},
+    lambda batch: {'preference': jnp.sum(pairs.live(batch.mask))},
     {'preference': 1.0},
   )
 

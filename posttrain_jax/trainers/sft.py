@@ -25,6 +25,7 @@ from posttrain_jax.trainers.objective import (
 __all__ = [
   'LABEL',
   'check',
+  'check_packing',
   'check_sizes',
   'controllers',
   'counts',
@@ -145,7 +146,7 @@ def check(config: Any) -> None:
   if not step.from_file(config):
     collect.check(config, *sources(config))
   elif config.data.packing:
-    _check_packing(config)
+    check_packing(config)
 
 
 def check_sizes(config: Any, sizes: Any) -> None:
@@ -158,11 +159,14 @@ def check_sizes(config: Any, sizes: Any) -> None:
   step.refuse_split(sizes, parts)
 
 
-def _check_packing(config: Any) -> None:
-  """Raises ValueError for parts that would mix the examples of a packed row."""
-  for key, room in (('loss', supervised), ('weights', token_weights)):
-    name = config[key].name
-    if name in room.WHOLE_ROWS:
+def check_packing(config: Any, losses: ModuleType = supervised) -> None:
+  """Raises ValueError for parts that would mix the examples of a packed row.
+
+  losses  the room of `config.loss`
+  """
+  for key, room in (('loss', losses), ('weights', token_weights)):
+    name = config[key].name if key in config else ''
+    if name in getattr(room, 'WHOLE_ROWS', ()):
       raise ValueError(
         f'data.packing: {key} "{name}" judges whole rows, and a packed row '
         'holds several examples'

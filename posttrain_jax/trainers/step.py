@@ -13,6 +13,7 @@ from posttrain_jax.core import masked, sharding
 from posttrain_jax.core.keys import seed_key
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Batch, TrainState
+from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, guides
 from posttrain_jax.trainers import arrays
@@ -56,7 +57,7 @@ class Setup:
 
   models       {role: ModelConfig}, 'policy' is trained
   task         what it trains on; None where rows come from a file
-  tokenizer    its eos_id and pad_id
+  tokenizer    its stops and pad_id
   sizes        `run.sizes.Sizes`
   needs        arrays that frozen models have to give
   provided     arrays that come with the rows
@@ -83,11 +84,13 @@ class Steps(NamedTuple):
   step     (state, key) or (state, batch) -> (state, metrics)
   collect  (state, key) -> (Batch, metrics), or None
   learn    (state, batch, key) -> (state, metrics), or None
+  judge    of `make_judge`, or None
   """
 
   step: Any
   collect: Callable | None = None
   learn: Callable | None = None
+  judge: Callable | None = None
 
 
 def from_file(config: Any) -> bool:
@@ -270,11 +273,11 @@ def _make_source(setup: Setup) -> Callable:
     heldout_fraction=config.heldout_fraction,
     max_new_tokens=sizes.max_new_tokens,
     decoder=bind(decoders, config.decoder),
-    eos_id=tokenizer.eos_id,
+    eos_id=ends(tokenizer),
     pad_id=tokenizer.pad_id,
     guide=guides.make(
       config.guides,
-      eos_id=tokenizer.eos_id,
+      eos_id=ends(tokenizer),
       vocab_size=setup.models['policy'].vocab_size,
     ),
   )
@@ -289,6 +292,57 @@ def _make_source(setup: Setup) -> Callable:
   return source
 
 
+def make_judge(
+  objective: Objective,
+  prepare: Callable[[TrainState, Batch], Batch],
+  carried: dict[str, Carry] | None = None,
+) -> Callable[[TrainState, Batch, Array], Metrics]:
+  """`judge(state, batch, first)`: what the objective says of rows, in sums.
+
+  first  number of the first row among all that are judged: a method's own
+         randomness goes by the number of a row, not by how they are batched
+
+  Returns {'sum/TERM', 'count/TERM', 'coef/TERM'} of the terms of the loss, and
+  {'metric/NAME', 'of/NAME'}, a metric's masked sum and its mask's. Added over
+  batches, they are those of one large batch.
+  """
+
+  def judge(state: TrainState, batch: Batch, first: Array) -> Metrics:
+    numbers = first + jnp.arange(batch.mask.shape[0], dtype=jnp.uint32)
+    draw = lambda number: jax.random.bits(
+      jax.random.fold_in(seed_key(0), number)
+    )
+    seeds = jax.vmap(draw)(numbers)
+    batch = batch.replace(extras={**batch.extras, 'seed': seeds})
+    batch = sharding.rows(prepare(state, sharding.rows(batch)))
+    for what, carry in (carried or {}).items():
+      batch, _, _ = carry.enter(state.control[what], batch)
+    sums, metrics = objective.evaluate(state.params, state, batch)
+    counts = objective.count(batch)
+    found = {}
+    for name, term in sums.items():
+      found[f'sum/{name}'] = term
+      found[f'count/{name}'] = counts[name]
+      found[f'coef/{name}'] = jnp.float32(objective.coef(state, name))
+    for name, (values, mask) in metrics.items():
+      found[f'metric/{name}'] = masked.sum(values, mask)
+      found[f'of/{name}'] = jnp.sum(mask)
+    return found
+
+  return judge
+
+
+def _counting(learn: Callable) -> Callable:
+  """`learn` that also counts the examples of packed rows."""
+
+  def counted(state: TrainState, batch: Batch, key: Array):
+    state, metrics = learn(state, batch, key)
+    segments = jnp.sum(jnp.max(batch.segment_ids, axis=1))
+    return state, {**metrics, 'num_segments': segments * 1.0}
+
+  return counted
+
+
 def on_rows(
   setup: Setup,
   objective: Objective,
@@ -299,10 +353,12 @@ def on_rows(
   carried  {what: Carry} of what the method remembers of earlier steps
   """
   source = None if setup.from_host else _make_source(setup)
+  prepare = arrays.make_prepare(setup.needs, setup.provided, setup.models)
   learn = make_learn(
-    setup.make_update(objective),
-    arrays.make_prepare(setup.needs, setup.provided, setup.models),
-    setup.refresh,
-    carried,
+    setup.make_update(objective), prepare, setup.refresh, carried
   )
-  return Steps(make_step(learn, source, setup.config.seed), source, learn)
+  if from_file(setup.config) and setup.config.data.packing:
+    learn = _counting(learn)
+  judge = make_judge(objective, prepare, carried)
+  step = make_step(learn, source, setup.config.seed)
+  return Steps(step, source, learn, judge)

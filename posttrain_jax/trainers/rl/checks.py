@@ -14,6 +14,7 @@ from posttrain_jax.core.resolve import (
   lookup,
   nearest,
 )
+from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Example, PyTree
 from posttrain_jax.data.text_task import is_text
 from posttrain_jax.losses import (
@@ -85,7 +86,7 @@ def needs_prefixes(config: Any) -> bool:
 
 
 def make_guide(
-  config: Any, task: Any, eos_id: int, vocab_size: int
+  config: Any, task: Any, eos_id: Ends, vocab_size: int
 ) -> Guide | None:
   """What steers a run's own answers: the task's environment, then
   `config.guides`."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from posttrain_jax import controllers, token_weights
 from posttrain_jax.core import arrays as named
 from posttrain_jax.core.resolve import active, arrays_of
+from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import (
   Array,
   Batch,
@@ -131,7 +132,7 @@ def _exploring(config: Any) -> Callable:
   return at
 
 
-def _make_guests(config: Any, eos_id: int) -> dict[str, Callable]:
+def _make_guests(config: Any, eos_id: Ends) -> dict[str, Callable]:
   """Rows beside that are averaged together with the own ones.
 
   {kind: (signals, batch, mask) -> token loss [R, T], metrics}
@@ -169,7 +170,7 @@ def _make_masks(
 def _make_own_terms(
   config: Any,
   models: dict[str, ModelConfig],
-  eos_id: int,
+  eos_id: Ends,
   terms: list[str],
   guide: Guide | None,
 ) -> tuple[Callable, set[str]]:
@@ -256,7 +257,7 @@ def _averages(config: Any, terms: list[str]) -> dict[str, Callable]:
 def make_objective(
   config: Any,
   models: dict[str, ModelConfig],
-  eos_id: int,
+  eos_id: Ends,
   shared: Shared | None = None,
   guide: Guide | None = None,
 ) -> Objective:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from posttrain_jax import diagnostics, rollout, token_weights
 from posttrain_jax.core import masked, sharding
 from posttrain_jax.core.resolve import arrays_of, lookup
+from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import (
   Array,
   Batch,
@@ -43,7 +44,7 @@ def make_rollout(
   config: Any,
   model: ModelConfig,
   max_new_tokens: int,
-  eos_id: int,
+  eos_id: Ends,
   pad_id: int,
   *,
   slots: int = 0,

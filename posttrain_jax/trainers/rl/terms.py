@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from posttrain_jax import advantages, token_weights
 from posttrain_jax.core import arrays as named
 from posttrain_jax.core.resolve import arrays_of, lookup, resolve
+from posttrain_jax.core.stops import Ends, several
 from posttrain_jax.core.types import (
   Array,
   Batch,
@@ -127,7 +128,7 @@ def trl_names(metrics: dict[str, Array]) -> dict[str, Array]:
   return out
 
 
-def make_policy_loss(config: Any, eos_id: int) -> Callable:
+def make_policy_loss(config: Any, eos_id: Ends) -> Callable:
   """(signals, batch, mask) -> token loss [R, T], metrics."""
   loss = loss_of(config)
   own = arrays_of(loss.func)
@@ -140,7 +141,8 @@ def make_policy_loss(config: Any, eos_id: int) -> Callable:
     given = {n: batch.extras[n] for n in own if n != 'stop_logps'}
     if 'stop_logps' in own:
       chances = jax.nn.log_softmax(signals.need('logits'))
-      given['stop_logps'] = chances[..., eos_id]
+      ends = (chances[..., token] for token in several(eos_id))
+      given['stop_logps'] = functools.reduce(jnp.logaddexp, ends)
     return loss(
       signals.logps, signals.values, batch.extras['log_rewards'], mask, **given
     )

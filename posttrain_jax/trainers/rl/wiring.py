@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Rollout, TrainState
 from posttrain_jax.data.text_task import TextTask
+from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.rewards import answers
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.rollout import decoders
@@ -42,20 +43,17 @@ def make_step(setup: Setup) -> Steps:
   """The step of a run: one program, or for host tasks its two halves."""
   config, models, sizes = setup.config, setup.models, setup.sizes
   task, tokenizer = setup.task, setup.tokenizer
+  eos_id = ends(tokenizer)
   shared = None
   if shares_prompts(config, sizes):
     shared = Shared(sizes.prompt_length, sizes.group_size, sizes.token_buckets)
-  guide = checks.make_guide(
-    config, task, tokenizer.eos_id, models['policy'].vocab_size
-  )
-  goal = objective.make_objective(
-    config, models, tokenizer.eos_id, shared, guide
-  )
+  guide = checks.make_guide(config, task, eos_id, models['policy'].vocab_size)
+  goal = objective.make_objective(config, models, eos_id, shared, guide)
   make_rollout = lambda guide=guide, **kind: step.make_rollout(
     config,
     models['policy'],
     sizes.max_new_tokens,
-    tokenizer.eos_id,
+    eos_id,
     tokenizer.pad_id,
     slots=sizes.slots,
     cache_stages=sizes.cache_stages,

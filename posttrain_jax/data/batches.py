@@ -1,0 +1,211 @@
+"""Examples become batches; an iterator over these that knows its place."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from posttrain_jax.data import packing
+
+__all__ = ['BatchIterator', 'batched']
+
+# What the state of an older pipeline does not say, and meant.
+MEANT = {'weights': []}
+FILES = 64  # whose digests a state holds one by one
+
+
+def _collate(
+  examples: list[dict], kind: str, rows: int, max_length: int, pad_id: int
+) -> dict[str, Any]:
+  """A batch of `rows` rows, one example each; missing ones are padding."""
+
+  def padded(parts: list[dict]) -> packing.Rows:
+    return packing.pad(parts, max_length, pad_id, rows)
+
+  if kind == 'preference':
+    return {
+      side: padded([example[side] for example in examples])
+      for side in ('chosen', 'rejected')
+    }
+  batch = padded(examples)
+  if kind == 'unpaired':
+    batch['label'] = np.zeros((rows,), np.float32)
+    batch['label'][: len(examples)] = [e['label'] for e in examples]
+  if kind == 'prompt':
+    prompt_id = np.zeros((rows,), np.uint32)
+    prompt_id[: len(examples)] = [e['index'] for e in examples]
+    filler = [{}] * (rows - len(examples))
+    return {
+      'prompt': batch['tokens'],
+      'prompt_mask': (batch['segment_ids'] > 0).astype(np.float32),
+      'prompt_id': prompt_id,
+      'columns': [e['columns'] for e in examples] + filler,
+    }
+  return batch
+
+
+class _PackWindow(grain.experimental.FlatMapTransform):
+  """A window of examples becomes packed rows, one dict of [T] arrays each (of
+  pairs, one for each side)."""
+
+  def __init__(self, window: int, max_length: int, pad_id: int):
+    self.max_fan_out = window
+    self._length, self._pad_id = max_length, pad_id
+
+  def flat_map(self, element: list[dict]) -> list[dict]:
+    rows = packing.pack(element, self._length, self._pad_id)
+    count = len(rows.get('chosen', rows)['tokens'])
+    return [jax.tree.map(lambda x, i=i: x[i], rows) for i in range(count)]
+
+
+def _stack(rows: list[dict], num_rows: int, pad_id: int) -> dict[str, Any]:
+  """Packed rows as a batch; a last, short batch is filled with padding."""
+  if 'chosen' in rows[0]:
+    return {
+      side: _stack([row[side] for row in rows], num_rows, pad_id)
+      for side in ('chosen', 'rejected')
+    }
+  length = len(rows[0]['tokens'])
+  batch = packing.build_rows([], length, pad_id, num_rows)
+  for name in packing.FIELDS:
+    batch[name][: len(rows)] = [row[name] for row in rows]
+  return batch
+
+
+class BatchIterator(Iterator):
+  """Batches of one process, with a position that can be saved.
+
+  num_examples  examples of one epoch, over all processes
+  num_batches   batches in all; None: endless, or not known beforehand
+  """
+
+  def __init__(
+    self,
+    dataset: grain.IterDataset,
+    identity: dict[str, Any],
+    *,
+    num_examples: int,
+    num_batches: int | None,
+    filler: Any,
+    content: Callable[[], dict[str, str]] = dict,
+    before: Callable[[], None] = lambda: None,
+  ):
+    """`content` as of a source; `before` is called before every batch."""
+    self._dataset, self._identity, self._filler = dataset, identity, filler
+    self._content, self._before = content, before
+    self._said: list[list[str]] | None = None
+    self._iterator = iter(dataset)
+    self._count = 0
+    self.num_examples, self.num_batches = num_examples, num_batches
+
+  def __next__(self) -> dict[str, Any]:
+    self._before()
+    try:
+      batch = next(self._iterator)
+    except StopIteration:
+      # Another process may still have a row: all must run as many steps.
+      if self.num_batches is None or self._count >= self.num_batches:
+        raise
+      batch = self._filler()
+    self._count += 1
+    return batch
+
+  def _digests(self) -> list[list[str]]:
+    """[file, digest] as they were when opened; of many, one digest."""
+    if self._said is None:
+      said = list(map(list, self._content().items()))
+      if len(said) > FILES:
+        text = '\n'.join(digest for _, digest in said)
+        whole = hashlib.sha256(text.encode()).hexdigest()
+        said = [[f'{len(said)} files', whole]]
+      self._said = said
+    return self._said
+
+  def get_state(self) -> bytes:
+    """The position, as JSON; the next batch after `set_state` is the next."""
+    state = {
+      'identity': self._identity,
+      'content': self._digests(),
+      'count': self._count,
+      'grain': self._iterator.get_state(),
+    }
+    return json.dumps(state, sort_keys=True).encode()
+
+  def set_state(self, state: bytes | str) -> None:
+    """Continues where `get_state` was called.
+
+    A file that says something else than then is told on stderr: the records of
+    its places are others.
+
+    Raises:
+      ValueError: the state is of another pipeline, naming what differs: its
+        position would skip or replay examples here.
+    """
+    state = json.loads(state)
+    saved = MEANT | state['identity']
+    differs = [
+      f'{key}: {saved.get(key)!r} -> {value!r}'
+      for key, value in self._identity.items()
+      if saved.get(key) != value
+    ]
+    if differs:
+      raise ValueError(
+        'the saved data position is of another pipeline: ' + ', '.join(differs)
+      )
+    for line in _changed(state.get('content', []), self._digests()):
+      print(f'WARNING data: {line}', file=sys.stderr)
+    # A fresh iterator: an exhausted one keeps a buffer over `set_state`.
+    self._iterator = iter(self._dataset)
+    self._iterator.set_state(state['grain'])
+    self._count = state['count']
+
+
+def _changed(then: list[list[str]], now: list[list[str]]) -> list[str]:
+  """What is to be told of files that are not what they were.
+
+  Files are compared in their order: a folder may have moved.
+  """
+  if not then or not now or [x for _, x in then] == [x for _, x in now]:
+    return []
+  names = [
+    f'{old} (now {new})' if old != new else old
+    for (old, was), (new, is_) in zip(then, now)
+    if was != is_
+  ]
+  if len(then) != len(now):
+    names.append(f'{len(now)} files, {len(then)} then')
+  return [
+    'not what it was when this run began: ' + ', '.join(names[:8])
+    + '; the run goes on at its place, with what stands there now'
+  ]  # fmt: skip
+
+
+def batched(
+  dataset: grain.IterDataset, identity: dict[str, Any], pad_id: int
+) -> tuple[grain.IterDataset, Callable[[], dict[str, Any]]]:
+  """(batches of a stream of examples, () -> a batch of padding).
+
+  identity  what a pipeline is told by, with kind, packing and sizes
+  """
+  kind, length = identity['kind'], identity['max_length']
+  rows = identity['batch_size'] // identity['process_count']
+
+  def collate(examples: list[dict]) -> dict[str, Any]:
+    return _collate(examples, kind, rows, length, pad_id)
+
+  if not identity['packing']:
+    return dataset.batch(rows, batch_fn=collate), lambda: collate([])
+  window = identity['packing_window']
+  dataset = dataset.batch(window, batch_fn=list)
+  dataset = grain.experimental.FlatMapIterDataset(
+    dataset, _PackWindow(window, length, pad_id)
+  )
+  dataset = dataset.batch(
+    rows, batch_fn=lambda packed: _stack(packed, rows, pad_id)
+  )
+  return dataset, lambda: collate([])

@@ -1,0 +1,40 @@
+"""Pairs as single answers with labels, for losses that train on these."""
+
+from typing import Any
+
+from posttrain_jax.data import records
+from posttrain_jax.data.rows import Record, Source, Stored
+
+__all__ = ['Unpaired']
+
+
+class Unpaired(Stored):
+  """Records 2i and 2i + 1 are the answers of pair i, chosen first."""
+
+  def __init__(self, source: Source, template: Any = None):
+    """`source`: of records of kind 'preference'; `template` of the model."""
+    self._source, self._template = source, template
+    self.num_bytes = getattr(source, 'num_bytes', 0)
+    stamp = getattr(source, 'stamp', None)
+    self.stamp = stamp if stamp is None else ('unpaired', stamp)
+
+  def paths(self) -> list[str]:
+    return self._source.paths() if isinstance(self._source, Stored) else []
+
+  def raw(self, index: int) -> str | None:
+    source = self._source
+    return source.raw(index // 2) if isinstance(source, Stored) else None
+
+  def __len__(self) -> int:
+    return 2 * len(self._source)
+
+  def __getitem__(self, index: int) -> Record:
+    """Raises ValueError where the pair is none."""
+    index = int(index)
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    record = self._source[index // 2]
+    given = record.columns, record.where, self._template
+    records.check(given[0], 'preference', *given[1:])
+    columns = records.unpair(*given)[index % 2]
+    return Record(columns, record.where, index)

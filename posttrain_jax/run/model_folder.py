@@ -1,0 +1,125 @@
+"""What a run starts from is one thing: a model, its tokenizer, its habits.
+
+`config.init_from` brings the tokenizer, and with it the chat template and the
+tokens at which the model stops, where `config.tokenizer` is 'auto'. What was
+chosen stands in the run's config from then on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from posttrain_jax.core import dtypes
+from posttrain_jax.data import tokenizers
+from posttrain_jax.data.text_task import is_text
+from posttrain_jax.models.hf_config import read_json
+from posttrain_jax.run import checkpoint
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.auto import AUTO
+from posttrain_jax.trainers.step import from_file
+
+__all__ = ['check_template', 'choose', 'load_tokenizer', 'settled',
+           'stored_dtype']  # fmt: skip
+
+# Files that say that a folder has a tokenizer, in one form or another.
+FILES = ('tokenizer.json', 'tokenizer.model', 'spiece.model', 'vocab.json',
+         'vocab.txt', 'tokenizer_config.json')  # fmt: skip
+
+
+def _is_model(folder: Path) -> bool:
+  """Whether it is a model folder of Hugging Face, and no run of ours."""
+  there = (folder / 'config.json').is_file()
+  return there and not (folder / checkpoint.FOLDER).is_dir()
+
+
+def _saved(path: str) -> dict[str, Any]:
+  """What the run at a path saved of itself.
+
+  Raises:
+    ValueError: there is no run.
+  """
+  return checkpoint.load_config(checkpoint.run_folder(path)[0]) or {}
+
+
+def _tokenizer_of(path: str) -> str:
+  """The tokenizer of a run or a model folder; '' where it has none."""
+  folder = Path(path)
+  if _is_model(folder):
+    own = any((folder / name).is_file() for name in FILES)
+    return str(path) if own else ''
+  found = _saved(path).get('config', {}).get('tokenizer', '')
+  return '' if found == AUTO else found
+
+
+def choose(config: Any) -> str:
+  """What 'auto' is in a config.
+
+  That of `init_from`, a run or a model folder; where it has none, or nothing
+  is started from, 'byte' for text tasks and 'task' for all others.
+
+  Raises:
+    ValueError: `init_from` is neither.
+  """
+  found = _tokenizer_of(config.init_from) if config.init_from else ''
+  return found or ('byte' if is_text(config.task.name) else 'task')
+
+
+def settled(config: Any) -> Any:
+  """The config with its tokenizer decided: itself, where it was.
+
+  Raises:
+    ValueError: as `choose`.
+  """
+  if config.get('tokenizer') != AUTO:
+    return config
+  return config_lib.with_values(config, {'tokenizer': choose(config)})
+
+
+def load_tokenizer(config: Any) -> tokenizers.Tokenizer:
+  """The tokenizer of a settled config.
+
+  Raises:
+    ValueError: there is none of that name, or it cannot be read.
+  """
+  if 'data' not in config:
+    return tokenizers.load(config.tokenizer)
+  return tokenizers.load(
+    config.tokenizer, config.data.special_text, config.data.after_stop
+  )
+
+
+def stored_dtype(path: str) -> str:
+  """In what the weights that a run starts from were stored; '': not known.
+
+  That of the model folder at the beginning of a chain of runs.
+  """
+  if not path:
+    return ''
+  folder = Path(path)
+  if not _is_model(folder):
+    return _saved(path).get('init_dtype', '')
+  content = read_json(folder / 'config.json')
+  content = {**content, **(content.get('text_config') or {})}
+  found = content.get('dtype') or content.get('torch_dtype') or ''
+  return found if found in dtypes.STORED else ''
+
+
+def check_template(config: Any, run: Any, workdir: str | Path) -> None:
+  """Raises ValueError where a run began with other turns than it would go on
+  with: before the folder's own chat template was read. Tells where tokens may
+  differ otherwise."""
+  saved = checkpoint.load_config(workdir)
+  if saved is None or 'chat_template' in saved:
+    return
+  turns = saved.get('conversations') or is_text(config.task.name)
+  if turns and run.tokenizer.template is not None:
+    raise ValueError(
+      f'{workdir} began without the chat template of {config.tokenizer}, and '
+      'would go on with it, on other tokens; use another --workdir (init_from '
+      'this one goes on from its weights)'
+    )
+  if run.tokenizer.special_names and from_file(config):
+    checkpoint.tell(
+      f'{workdir} began when a prompt and its answer were tokenised apart: '
+      'where a token reaches from one into the other, the rest of this run is '
+      'trained on the tokens of both as one text'
+    )
