@@ -70,9 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
   # with a record of the step; 'skip' goes on without the step, and counts it.
   c.on_nonfinite = 'stop'
   c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
-  # 'task', 'byte', or a path with a tokenizer.json; 'auto': that of init_from,
-  # else 'byte' for text tasks and 'task' for all others.
-  c.tokenizer = 'auto'
+  c.tokenizer = 'auto'  # that of init_from; or 'task', 'byte', a path to one
 
   # What stands before each prompt: 'none', 'feedback' or 'direction'.
   c.condition = ml_collections.ConfigDict()

@@ -76,7 +76,10 @@ class Run:
     return self.models['policy']
 
 
-def _check(config: Any) -> None:
+def _checked(config: Any) -> Any:
+  """The config with its tokenizer decided, its values looked at."""
+  values.check(config)
+  config = model_folder.settled(config)
   guides.names(config.guides)
   best.check(config)
   profile.window(config.log.profile_steps)
@@ -85,6 +88,7 @@ def _check(config: Any) -> None:
       f'condition.name="{config.condition.name}" is for in-graph tasks, '
       f'not for tokenizer="{config.tokenizer}"'
     )
+  return config
 
 
 def build(config: Any) -> Run:
@@ -96,10 +100,8 @@ def build(config: Any) -> Run:
   Raises:
     ValueError: whatever in the config cannot work, before any compilation.
   """
-  values.check(config)
-  config = model_folder.settled(config)
+  config = _checked(config)
   kind = trainers.kind(config.paradigm)
-  _check(config)
   kind.check(config)
   inputs.check(config)
   tokenizer = model_folder.load_tokenizer(config)
