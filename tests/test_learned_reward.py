@@ -113,7 +113,7 @@ def test_a_trained_reward_model_is_the_judge(tmp_path):
 def test_a_reward_model_has_to_be_given():
   run = build.build(load('configs/rl.py:recipe=rlhf,smoke'))
   with pytest.raises(ValueError, match='others.reward is empty'):
-    roles.complete({}, run.models, jax.random.key(0), roles.scorer(run.config))
+    roles.complete({}, run.models, jax.random.key(0), roles.scorers(run.config))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from posttrain_jax.data import (
   gym,
   text_task,
 )
-from posttrain_jax.data.pool import Pool
+from posttrain_jax.core.pool import Pool
 from posttrain_jax.data.tokenizers import ByteTokenizer
 from posttrain_jax.evals import on_host
 from posttrain_jax.models import transformer

@@ -49,7 +49,7 @@ __all__ = [
   'records',
   'roles',
   'rows_per_prompt',
-  'scorer',
+  'scorers',
   'side',
   'sources',
   'value_head',
@@ -138,7 +138,7 @@ def check_sizes(config: Any, sizes: Any) -> None:
   step.refuse_split(sizes, parts)
 
 
-scorer = sft.scorer
+scorers = sft.scorers
 
 
 def forwards(

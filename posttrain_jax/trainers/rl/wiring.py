@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Rollout, TrainState
-from posttrain_jax.data.text_task import TextTask
-from posttrain_jax.rewards import answers
+from posttrain_jax.data.host_task import HostTask
+from posttrain_jax.rewards import answers, entries
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split
@@ -25,11 +25,17 @@ __all__ = ['HostStep', 'make_step', 'shares_prompts']
 
 
 class HostStep(NamedTuple):
-  """The halves of a step around a verifier in Python (`make_rollout` and
-  `make_learn` of `step`)."""
+  """The parts of a step around a verifier in Python.
+
+  generate  `make_rollout` of `step`
+  learn     `make_learn` of `step`
+  scores    (state, examples, samples) -> {label: [B, G]} of the rewards that
+            models give, or None
+  """
 
   generate: Callable[..., Rollout]
   learn: Callable[..., tuple[TrainState, dict[str, Array]]]
+  scores: Callable[..., dict[str, Array]] | None = None
 
 
 def shares_prompts(config: Any, sizes: Any) -> bool:
@@ -68,8 +74,11 @@ def make_step(setup: Setup) -> Steps:
   learn = step.make_learn(
     config, models, setup.make_update(goal), setup.refresh, shared, guide
   )
-  if isinstance(task, TextTask):
-    return Steps(HostStep(generate, learn))
+  rewards = entries.read(config.rewards)
+  if isinstance(task, HostTask):
+    scores = answers.make_scores(rewards, models)
+    return Steps(HostStep(generate, learn, scores))
+  checks.check_parts(rewards, task)
 
   def sample_examples(key):
     return split.sample_batch(
@@ -82,7 +91,8 @@ def make_step(setup: Setup) -> Steps:
 
   kinds: dict[str, Any] = {
     'start_guide': checks.make_start(task, guide),
-    'score': answers.make_score(config.reward.model, models),
+    'mix': answers.make_mix(rewards, models),
+    'verifies': not rewards or any(e.kind == entries.VERIFIER for e in rewards),
     'sources': guest_rows.make_sources(
       config, task, make_rollout, sizes.max_new_tokens, tokenizer.pad_id
     ),

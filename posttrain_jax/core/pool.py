@@ -47,7 +47,7 @@ class _Worker:
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     self._process = subprocess.Popen(
       # -P: only the parent's own path, which PYTHONPATH repeats.
-      [sys.executable, '-P', '-m', 'posttrain_jax.data.pool',
+      [sys.executable, '-P', '-m', 'posttrain_jax.core.pool',
        str(theirs.fileno())],
       pass_fds=[theirs.fileno()],
       # The order of a set of strings is the same in every worker and run.

@@ -1,0 +1,73 @@
+"""From what was found of answers to one reward each: entries and a sum.
+
+The parts of an in-graph task's verifier and the scores of functions in Python
+come together here, as {label: [B, G]}: the rest is the same for both, compiled
+or not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from posttrain_jax.core.types import Array
+from posttrain_jax.rewards import arrays
+from posttrain_jax.rewards.entries import Entry
+
+__all__ = ['completed', 'metrics', 'total']
+
+
+def completed(
+  entries: Sequence[Entry], found: dict[str, Array], facts: arrays.Facts
+) -> dict[str, Array]:
+  """{label: [B, G]} of every entry, in their order.
+
+  found  {label: [B, G]} of those that are no function of arrays; nan where one
+         does not apply
+  """
+  scores: dict[str, Array] = {}
+  for entry in entries:
+    if entry.kind != 'array':
+      scores[entry.label] = jnp.asarray(found[entry.label], jnp.float32)
+      continue
+    function = getattr(arrays, entry.name)
+    values, _ = function(scores, facts, **entry.params)
+    scores[entry.label] = jnp.asarray(values, jnp.float32)
+  return scores
+
+
+def total(
+  entries: Sequence[Entry], scores: dict[str, Array]
+) -> tuple[Array, Array]:
+  """(rewards [B, G], unscored [B, G]).
+
+  An entry that does not apply to an answer is left out of its sum; where none
+  does, the reward is 0.0 and the answer is unscored, 1.0. Entries of weight 0
+  are only measured.
+  """
+  counted = [entry for entry in entries if entry.weight]
+  values = jnp.stack([scores[entry.label] for entry in counted])
+  weights = jnp.array([entry.weight for entry in counted], jnp.float32)
+  applies = ~jnp.isnan(values)
+  terms = jnp.where(applies, values, 0.0) * weights[:, None, None]
+  unscored = ~jnp.any(applies, axis=0)
+  return jnp.sum(terms, axis=0), unscored.astype(jnp.float32)
+
+
+def metrics(scores: dict[str, Array], unscored: Array) -> dict[str, Any]:
+  """rewards/LABEL/mean and /std (sample) of the answers that each applies to
+  (0.0 where there is none), rewards/LABEL/none (the share of the others), and
+  rewards/unscored, their number."""
+  out = {'rewards/unscored': jnp.sum(unscored)}
+  for label, values in scores.items():
+    applies = (~jnp.isnan(values)).astype(jnp.float32)
+    clean = jnp.where(applies > 0, values, 0.0)
+    count = jnp.sum(applies)
+    mean = jnp.sum(clean) / jnp.maximum(count, 1.0)
+    squares = jnp.sum(applies * (clean - mean) ** 2)
+    out |= {
+      f'rewards/{label}/mean': mean,
+      f'rewards/{label}/std': jnp.sqrt(squares / jnp.maximum(count - 1.0, 1.0)),
+      f'rewards/{label}/none': 1.0 - jnp.mean(applies),
+    }
+  return out
