@@ -45,6 +45,24 @@ def test_overrides_take_the_type_of_what_they_replace():
   assert tuple(c.optimizer.freeze) == ('embed/.*', 'final_norm')
 
 
+@pytest.mark.parametrize('text, expected', [
+  ('[{"a": true, "b": null}, {"a": 0.5}]', ({'a': True, 'b': None}, {'a': 0.5})),
+  ("[{'a': True, 'b': None}]", ({'a': True, 'b': None},)),
+  ('{"a": [1, false]}', ({'a': [1, False]},)),
+  ('["a,b"]', ('a,b',)), ('a,b', ('a', 'b')), ('("a",)', ('a',)), ('', ()),
+])  # fmt: skip
+def test_lists_are_json_or_python(text, expected):
+  assert load(guides=text).guides == expected
+
+
+@pytest.mark.parametrize('text', [
+  '[{"a": 1, "a": 2}]', '[{"a": tru}]', '("abc")', '[1', '{1, 2}', '{"a"',
+])  # fmt: skip
+def test_lists_that_are_none(text):
+  with pytest.raises(ValueError, match=r'--config.guides=.*: not a tuple'):
+    load(guides=text)
+
+
 def test_a_new_name_brings_its_own_defaults():
   c = load(loss__name='cispo', loss__clip_high='3.0', task__name='sorting')
   assert c.loss.name == 'cispo' and c.loss.clip_high == 3.0

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib.util
 import inspect
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -108,6 +109,32 @@ def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   return out
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """A JSON object; of two equal keys, JSON itself would lose the first."""
+  out = dict(pairs)
+  if len(out) != len(pairs):
+    raise ValueError('a key stands twice')
+  return out
+
+
+def _listed(text: str) -> tuple:
+  """The items of a list as JSON or Python writes it, or with commas between.
+
+  A lone object is a list of one. True, false and null are JSON's or Python's.
+  """
+  if not text.startswith(('(', '[', '{')):
+    return tuple(item for item in text.split(',') if item)
+  try:
+    found = json.loads(text, object_pairs_hook=_object)
+  except json.JSONDecodeError:
+    found = ast.literal_eval(text)
+  if isinstance(found, dict):
+    return (found,)
+  if not isinstance(found, list | tuple):
+    raise TypeError(f'{found!r} is no list')
+  return tuple(found)
+
+
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
   for name, number in {**DECIDED, RATE: 0.0}.items():
@@ -123,9 +150,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
     if isinstance(old, float):
       return float(text)
     if isinstance(old, (tuple, list)):
-      if text.startswith(('(', '[')):
-        return tuple(ast.literal_eval(text))
-      return tuple(item for item in text.split(',') if item)
+      return _listed(text)
     if old is None:  # a knob without a default: any literal, else text
       with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
