@@ -12,6 +12,7 @@ from posttrain_jax import log
 from posttrain_jax.core.types import Example, Rollout, TrainState
 from posttrain_jax.models import heads, transformer
 from posttrain_jax.rewards import answers as answers_lib
+from posttrain_jax.rewards import entries
 from posttrain_jax.rollout import assemble
 from posttrain_jax.run import build, checkpoint, loop, roles
 from posttrain_jax.run import config as config_lib
@@ -59,7 +60,8 @@ def test_the_score_of_a_row_alone():
   )
 
   def both(state):
-    score = answers_lib.make_score(run.config.reward.model, run.models)
+    listed = entries.read(run.config.rewards)
+    score = answers_lib.make_scores(listed, run.models)
     alone = []
     for i in range(2):
       for j in range(3):
@@ -70,7 +72,7 @@ def test_the_score_of_a_row_alone():
         alone.append(
           heads.sequence_values(params, model, rows.tokens, rows.mask)[0]
         )
-    return score(state, examples, samples), jnp.stack(alone).reshape(2, 3)
+    return score(state, examples, samples)['model'], jnp.stack(alone).reshape(2, 3)
 
   together, alone = quick_jit(both)(state)
   np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
@@ -78,7 +80,8 @@ def test_the_score_of_a_row_alone():
 
 
 def test_the_verifier_judges_where_there_is_no_model():
-  assert answers_lib.make_score('', {}) is None
+  assert answers_lib.make_scores((), {}) is None
+  assert answers_lib.make_mix((), {}) is None
 
 
 def test_a_trained_reward_model_is_the_judge(tmp_path):
@@ -119,7 +122,8 @@ def test_a_reward_model_has_to_be_given():
 @pytest.mark.parametrize(
   'items, message',
   [
-    ([('reward.model', 'rewards')], 'reward.model="rewards" is no role of'),
+    ([('rewards', '[{"name": "model", "role": "rewards"}]')],
+     'role "rewards", which is no role of'),
     ([('weights.name', 'srft_rollouts')], 'weights.name="srft_rollouts" asks'),
     (
       [('explore.per_prompt', '1'), ('explore.coef', '0.1'),

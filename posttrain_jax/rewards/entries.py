@@ -135,6 +135,7 @@ def _entry(given: Any, where: str) -> Entry:
           + nearest(key, [*known, *OWN])
         )
     params = known | params
+    _check_params(name, params, where)
   weight = given.get('weight', 1.0)
   if isinstance(weight, bool) or not isinstance(weight, int | float):
     raise ValueError(f'{where}.weight={weight!r} is not a finite number')
@@ -149,6 +150,21 @@ def _entry(given: Any, where: str) -> Entry:
       f'{where}.label={label!r} is no name of letters, digits and . : + - _'
     )
   return Entry(name, label, float(weight), verdict, kind, params)
+
+
+def _check_params(name: str, params: dict[str, Any], where: str) -> None:
+  """What a domain cannot say of hyperparameters."""
+  if name == 'regex':
+    if params['pattern'] == '':
+      raise ValueError(f'{where}: reward "regex" needs a "pattern"')
+    try:
+      re.compile(params['pattern'])
+    except (re.error, TypeError) as error:
+      raise ValueError(
+        f'{where}.pattern={params["pattern"]!r}: {error}'
+      ) from None
+  if name == 'tag_format' and not params['tags']:
+    raise ValueError(f'{where}: reward "tag_format" needs "tags"')
 
 
 def _label(name: str, kind: str, params: dict[str, Any]) -> str:

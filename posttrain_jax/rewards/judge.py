@@ -85,6 +85,7 @@ class Judge:
         that is not there, with the nearest one.
     """
     for index, entry in enumerate(self._called):
+      self._check_columns(entry, columns, where)
       reply = self._pool.call('describe', index, timeout=START)
       if reply.status != 'ok':
         told = str(reply.value).removeprefix('ValueError: ')
@@ -95,28 +96,30 @@ class Judge:
             f'{where}: no column "{name}", which reward "{entry.name}" needs.'
             + nearest(name, columns)
           )
-      self._check_columns(entry, columns, where)
 
   def _check_columns(
     self, entry: Entry, columns: Sequence[str], where: str
   ) -> None:
     """Columns that hyperparameters name, and names that are taken."""
-    for key, name in entry.params.items():
-      if entry.kind == 'own' or not key.endswith('column'):
-        if entry.kind == 'own' and key in columns:
-          raise ValueError(
-            f'{where}: "{key}" is a column and a hyperparameter of reward '
-            f'"{entry.name}": rename one of them'
-          )
-        continue
-      wanted = (name,) if name else texts.common.ANSWERS
-      # Only the first column has to be there: others have a meaning without.
-      if key == 'column' and not any(x in columns for x in wanted):
+    if entry.kind == 'own':
+      taken = [key for key in entry.params if key in columns]
+      if taken:
         raise ValueError(
-          f'{where}: no column "{" or ".join(wanted)}", which reward '
-          f'"{entry.name}" reads; name one by its "column".'
-          + nearest(wanted[0], columns)
+          f'{where}: "{taken[0]}" is a column and a hyperparameter of reward '
+          f'"{entry.name}": rename one of them'
         )
+      return
+    # Other columns that hyperparameters name need not be there.
+    if 'column' not in entry.params:
+      return
+    name = entry.params['column']
+    wanted = (name,) if name else texts.common.ANSWERS
+    if not any(x in columns for x in wanted):
+      raise ValueError(
+        f'{where}: no column "{" or ".join(wanted)}", which reward '
+        f'"{entry.name}" reads; name one by its "column".'
+        + nearest(wanted[0], columns)
+      )
 
   def check_row(self, columns: Mapping[str, Any]) -> None:
     """Raises ValueError for a record that an entry cannot judge."""

@@ -31,7 +31,7 @@ from posttrain_jax.core.domain import (
 from posttrain_jax.core.dtypes import CACHE, FLOATS
 from posttrain_jax.data import formats, text_task
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import inputs
+from posttrain_jax.run import inputs, reward_domains
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import guard, optim
@@ -123,6 +123,8 @@ KEYS = {
   'data.source': Word(inputs.SOURCES),
   'data.path': TEXT,
   'data.name': TEXT,
+  'data.eval_path': TEXT,
+  'data.max_prompt_length': COUNT,
   'data.max_length': ONE_OR_MORE,
   'data.overlong': Word(formats.OVERLONG),
   'data.packing': FLAG,
@@ -145,7 +147,10 @@ KEYS = {
   'explore.per_prompt': COUNT,
   'explore.coef': NOT_NEGATIVE,
   'explore.cooling': NOT_NEGATIVE,
-  'reward.model': TEXT,
+  'reward_pool.timeout': POSITIVE,
+  'reward_pool.workers': ONE_OR_MORE,
+  'rewards': Anything('rewards.entries'),
+  'rollout_overlap': FLAG,
   'log_reward.floor': POSITIVE,
   'log_reward.temperature': POSITIVE,
   'prefix.per_prompt': COUNT,
@@ -273,6 +278,7 @@ PARTS = {
   'reduce/fixed_length.length': NOT_NEGATIVE,  # 0: the width of the rows
   'reward_model/center_coef': NOT_NEGATIVE,
   'reward_model/label_smoothing': LABEL_NOISE,
+  **reward_domains.PARTS,
   'supervised/ascent': NOT_NEGATIVE,
   'supervised/clip_high': BOUND,
   'supervised/direction': Word(('forward', 'reverse')),

@@ -11,14 +11,13 @@ from posttrain_jax import trainers
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Batch
 from posttrain_jax.data import formats, pipeline, tokenizers
-from posttrain_jax.data.text_task import PREFIX, TextTask, is_text
+from posttrain_jax.data.text_task import TextTask, is_text
 from posttrain_jax.trainers.step import from_file
 
 __all__ = [
   'check',
   'conversations',
   'make_batches',
-  'make_text_task',
   'open_source',
   'to_batch',
 ]
@@ -28,17 +27,6 @@ SOURCES = ('task', 'jsonl', 'tfds')
 LOOKED_AT = 1000
 TOKENISED = 2**23  # bytes of a data set up to which all records are
 _REPORTS: dict[tuple, dict[str, Any]] = {}
-
-
-def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
-  """The host task of `config.task`."""
-  entry = dict(config.task)
-  name = entry.pop('name').removeprefix(PREFIX)
-  knobs = dict(entry.pop('knobs'))
-  fraction = config.heldout_fraction
-  return TextTask(
-    name, tokenizer, knobs=knobs, heldout_fraction=fraction, **entry
-  )
 
 
 def _next_answers(real: np.ndarray) -> np.ndarray:
@@ -102,7 +90,7 @@ def to_batch(raw: dict[str, Any]) -> Batch:
 def check(config: Any) -> None:
   """Raises ValueError unless data, task and tokenizer go together."""
   kind = trainers.kind(config.paradigm)
-  if 'data' in config:
+  if 'data' in config and kind.records(config):
     data = config.data
     if data.source == 'jsonl' and not data.path:
       raise ValueError('data.source="jsonl" needs data.path: a file or a glob')
@@ -122,7 +110,7 @@ def check(config: Any) -> None:
         'and "tfds", not "task"'
       )
   text = is_text(config.task.name)
-  if text and 'data' in config and not from_file(config):
+  if text and kind.records(config) and not from_file(config):
     if 'completion' not in kind.records(config):
       raise ValueError(
         f'task "{config.task.name}" runs on the host and gives no pairs: take '
@@ -158,6 +146,8 @@ def conversations(config: Any) -> bool:
   if not from_file(config):
     return False
   first = _source(config)[0].columns
+  if not trainers.kind(config.paradigm).records(config):  # its prompts alone
+    return isinstance(first.get('prompt'), list)
   columns = formats.KINDS[formats.kind_of(first)]
   return any(isinstance(first.get(name), list) for name in columns)
 
@@ -224,7 +214,7 @@ def make_batches(
   config: Any, tokenizer: tokenizers.Tokenizer, task: Any, sizes: Any
 ) -> Callable[[], pipeline.BatchIterator] | None:
   """() -> batches of the records of the run; None: rows are made in-graph."""
-  if 'data' not in config:
+  if not trainers.kind(config.paradigm).records(config):
     return None
   if from_file(config):
     source, kind = open_source(config, tokenizer), None

@@ -4,7 +4,7 @@ from typing import Any
 
 from posttrain_jax import tasks
 from posttrain_jax.core.resolve import active
-from posttrain_jax.data.text_task import TextTask
+from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.evals import on_host
 from posttrain_jax.evals.in_graph import Evaluator
 from posttrain_jax.models.config import ModelConfig
@@ -36,7 +36,7 @@ def training_task(config: Any, task: Any) -> Any:
   count = config.problems.count
   if not active(count):
     return task
-  if task is None or isinstance(task, TextTask) or from_file(config):
+  if task is None or isinstance(task, HostTask) or from_file(config):
     raise ValueError(
       f'problems.count={count} is of in-graph tasks; a file and a task '
       '"text:NAME" have as many as they have'
@@ -56,7 +56,7 @@ def make_evaluators(
   guide = guides.make(
     config.guides, eos_id=tokenizer.eos_id, vocab_size=model.vocab_size
   )
-  if isinstance(task, TextTask):
+  if isinstance(task, HostTask):
     evaluator = on_host.HostEvaluator(
       model=model,
       task=task,

@@ -16,6 +16,7 @@ from posttrain_jax.trainers.rl import (
   guest_rows,
   objective,
   prefixes,
+  reward_checks,
   step,
 )
 from posttrain_jax.trainers.shared import Shared
@@ -78,7 +79,7 @@ def make_step(setup: Setup) -> Steps:
   if isinstance(task, HostTask):
     scores = answers.make_scores(rewards, models)
     return Steps(HostStep(generate, learn, scores))
-  checks.check_parts(rewards, task)
+  reward_checks.check_parts(rewards, task)
 
   def sample_examples(key):
     return split.sample_batch(
