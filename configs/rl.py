@@ -13,8 +13,8 @@ r"""Reinforcement learning with verifiable rewards.
       --workdir runs/prompts
 
 Arguments: recipe (a row of recipes.RL), task (an in-graph task, or
-'text:NAME' for a reasoning-gym task), data ('task', 'jsonl' or 'tfds': a file of
-prompts in place of a task), smoke.
+'text:NAME' for a reasoning-gym task), data ('task', 'jsonl' or 'tfds': a file
+of prompts in place of a task), smoke.
 """
 
 import ml_collections
@@ -37,7 +37,7 @@ def add_prompts(c: ml_collections.ConfigDict, source: str) -> None:
   c.data.source = source  # 'task': of config.task; 'jsonl'; 'tfds'
   c.data.path = ''  # file or glob; for tfds the data_dir
   c.data.name = ''  # tfds: builder name and split
-  # Prompts for evaluation; '': `heldout_fraction` of the prompts, by their hash.
+  # Prompts for evaluation; '': `heldout_fraction` of these, by their hash.
   c.data.eval_path = ''
   c.data.max_prompt_length = 0  # tokens; 0 = the longest prompt
   c.data.overlong = 'drop'  # longer prompts; or 'error'

@@ -72,7 +72,9 @@ def test_the_score_of_a_row_alone():
         alone.append(
           heads.sequence_values(params, model, rows.tokens, rows.mask)[0]
         )
-    return score(state, examples, samples)['model'], jnp.stack(alone).reshape(2, 3)
+    return score(state, examples, samples)['model'], jnp.stack(alone).reshape(
+      2, 3
+    )
 
   together, alone = quick_jit(both)(state)
   np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
@@ -137,7 +139,9 @@ def test_what_cannot_work_is_refused(items, message):
     build.build(load('configs/rl.py:recipe=rlhf,smoke', *items))
 
 
-def test_host_tasks_are_refused():
+def test_a_model_judges_answers_of_host_tasks():
   spec = 'configs/rl.py:recipe=rlhf,task=text:chain_sum,smoke'
-  with pytest.raises(ValueError, match='scores token ids'):
-    build.build(config_lib.load(spec))
+  run = build.build(config_lib.load(spec))
+  assert run.step.scores is not None
+  assert [e.kind for e in run.task.judge.entries] == ['model']
+  run.task.close()

@@ -162,7 +162,9 @@ def test_every_reward(name):
     assert domain is not None, f'rewards/{name}.{knob} has no domain'
     for bad in outside(domain):
       config.rewards = (*before, {'name': name, knob: bad})
-      with pytest.raises(ValueError, match=rf'rewards\[{len(before)}\]\.{knob}'):
+      with pytest.raises(
+        ValueError, match=rf'rewards\[{len(before)}\]\.{knob}'
+      ):
         values.check(config)
 
 

@@ -28,11 +28,12 @@ needs_namespaces = pytest.mark.skipif(
 
 
 def processes_left() -> int:
-  """Processes of the users that programs run as."""
+  """Processes of the users that programs of this process run as."""
+  first = 2 * 10**6 + os.getpid() * 1000 % 10**9
   found = 0
   for place in Path('/proc').glob('[0-9]*'):
     try:
-      found += place.stat().st_uid >= 2 * 10**6
+      found += 0 <= place.stat().st_uid - first < 1000
     except OSError:
       continue
   return found
@@ -252,13 +253,14 @@ def test_the_code_of_an_answer(text, expected):
   assert programs.code_of(text) == expected
 
 
+F = '```python\ndef f(x): return x\n```'
 GOOD = '```python\nn = int(input())\nprint(n + 1)\n```'
 
 
 @needs_namespaces
 @pytest.mark.parametrize('text, tests, keys, expected', [
-  ('```python\ndef f(x): return x\n```', 'assert f(1) == 1', {}, 1.0),
-  ('```python\ndef f(x): return x\n```', ['assert f(1) == 1', 'assert f(1) > 1'],
+  (F, 'assert f(1) == 1', {}, 1.0),
+  (F, ['assert f(1) == 1', 'assert f(1) > 1'],
    {'partial': True}, 0.5),
   (GOOD, [{'input': '1', 'output': '2'}, {'input': '5\n', 'output': '6\n'}], {},
    1.0),

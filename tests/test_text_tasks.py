@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posttrain_jax.core.pool import Pool
 from posttrain_jax.core.types import Rollout
 from posttrain_jax.data import (
   gym,
   text_task,
 )
-from posttrain_jax.core.pool import Pool
 from posttrain_jax.data.tokenizers import ByteTokenizer
 from posttrain_jax.evals import on_host
 from posttrain_jax.models import transformer

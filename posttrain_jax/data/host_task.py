@@ -1,4 +1,4 @@
-"""What tasks on the host have in common: text prompts, answers judged in Python.
+"""What tasks on the host share: text prompts, answers judged in Python.
 
   batch(indices)          the prompts of problems, tokenised
   judged(indices, ...)    what their answers earn

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from posttrain_jax.core.pool import Pool
 from posttrain_jax.data import formats, gym
 from posttrain_jax.data.host_task import HostTask
-from posttrain_jax.core.pool import Pool
 from posttrain_jax.data.tokenizers import Tokenizer
 
 __all__ = ['PREFIX', 'TextTask', 'entry', 'final_answer', 'is_text']

@@ -161,7 +161,7 @@ class HostEvaluator:
     return indices, min(self.batch, self.num_problems - start)
 
   def _run(self, params: PyTree, key: Array, size: int, start: int):
-    """(samples, what they earn, texts [B * G]) of one batch; `size` 0: greedy."""
+    """(samples, what they earn, their texts) of a batch; `size` 0: greedy."""
     indices, count = self._indices(start)
     prompts = self.task.batch(indices, heldout=True)
     samples = self._generate(
@@ -182,9 +182,7 @@ class HostEvaluator:
     prompts = self.task.batch(indices, heldout=True)
     found = self._search(params, prompts['prompt'], prompts['prompt_mask'])
     found = jax.tree.map(lambda x: x[:count], jax.device_get(found))
-    verdict, _ = judged(
-      self.task, self.tokenizer, indices[:count], found, True
-    )
+    verdict, _ = judged(self.task, self.tokenizer, indices[:count], found, True)
     return verdict.correct[:, 0]
 
   def __call__(self, params: PyTree, key: Array) -> dict[str, float]:

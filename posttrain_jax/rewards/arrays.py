@@ -9,8 +9,8 @@
   rewards  [B, G]; nan: it does not apply
   metrics  {name: scalar}
 
-Nothing here reads text; rewards that do stand in `texts`. `as_texts` gives one
-of these TRL's signature.
+Nothing here reads text; rewards that do stand in `texts`. `as_texts` gives
+one of these TRL's signature.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from posttrain_jax.core.types import Array
 
 __all__ = ['cosine_length', 'length', 'soft_overlong']
 
-# Functions that compare with another entry, by the hyperparameter that names it.
+# Functions that compare with another entry: the hyperparameter that names it.
 READS = {'cosine_length': 'of'}
 
 

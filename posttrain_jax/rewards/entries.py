@@ -38,7 +38,9 @@ __all__ = [
 
 MODEL, VERIFIER = 'model', 'verifier'
 OWN = ('name', 'weight', 'label', 'verdict')
-_PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*')
+_PATH = re.compile(
+  r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*'
+)
 _LABEL = re.compile(r'[\w.:+-]+')
 
 
@@ -116,9 +118,7 @@ def hparams(name: str) -> dict[str, Any]:
 
 def _entry(given: Any, where: str) -> Entry:
   if not isinstance(given, Mapping) or not isinstance(given.get('name'), str):
-    raise ValueError(
-      f'{where}={given!r} is no {{"name": ..., "weight": ...}}'
-    )
+    raise ValueError(f'{where}={given!r} is no {{"name": ..., "weight": ...}}')
   given = dict(given)
   name = given['name']
   try:
@@ -207,8 +207,6 @@ def _linked(entries: list[Entry]) -> tuple[Entry, ...]:
       entry = dataclasses.replace(entry, params={**entry.params, key: named})
     out.append(entry)
   return tuple(out)
-
-
 
 
 def read(listed: Any) -> tuple[Entry, ...]:

@@ -55,7 +55,8 @@ def _load(name: str) -> Callable:
   try:
     found: Any = importlib.import_module(path)
   except Exception as error:
-    raise ValueError(f'reward "{name}": no module "{path}": {_told(error)}')
+    told = _told(error)
+    raise ValueError(f'reward "{name}": no module "{path}": {told}') from None
   for part in attribute.split('.'):
     if not hasattr(found, part):
       public = [x for x in dir(found) if not x.startswith('_')]

@@ -32,6 +32,7 @@ __all__ = ['HostRL', 'HostStep', 'InGraph', 'OnData', 'make_chunk']
 
 Metrics = dict[str, Array]
 
+
 def make_chunk(step: Callable, size: int) -> Callable:
   """`chunk(state, key, count) -> (state, metrics [size])`, jit-able.
 
@@ -143,4 +144,3 @@ def _to_device(x: np.ndarray) -> Array:
   if jax.process_count() > 1:
     return jax.make_array_from_process_local_data(place, x)
   return jax.device_put(x, place)
-

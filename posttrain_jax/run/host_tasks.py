@@ -101,9 +101,7 @@ def _judge(config: Any) -> Judge | None:
   rewards = entries.read(config.get('rewards', ()))
   if not rewards:
     return None
-  return Judge(
-    rewards, limit=config.max_new_tokens, **dict(config.reward_pool)
-  )
+  return Judge(rewards, limit=config.max_new_tokens, **dict(config.reward_pool))
 
 
 def _prompts(

@@ -25,7 +25,7 @@ def notes(run: Any) -> list[str]:
   Raises:
     ValueError: rows that the mesh cannot split, with the nearest sizes.
   """
-  return [*_rows(run), *_parameters(run), *positions(run)]
+  return [*_rows(run), *_parameters(run), *positions(run), *_unjudged(run)]
 
 
 def chosen(run: Any) -> list[str]:
@@ -113,6 +113,19 @@ def unsplit_parameters(
     if whole:
       found.append(f'{path} ({", ".join(whole)})')
   return tuple(found)
+
+
+def _unjudged(run: Any) -> list[str]:
+  """Told where an evaluation has fewer rewards than training."""
+  judge = getattr(run.task, 'judge', None)
+  if judge is None or not run.evaluators:
+    return []
+  models = [e.label for e in judge.entries if e.kind == 'model']
+  return [
+    f'eval/reward leaves out the reward model "{label}": an evaluation has the '
+    'policy alone'
+    for label in models
+  ]
 
 
 def positions(run: Any) -> list[str]:

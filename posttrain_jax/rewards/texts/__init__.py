@@ -56,7 +56,7 @@ VERDICTS = (
   'numeric_match',
   'unit_tests',
 )
-# (columns of a record, **hyperparameters): ValueError for what cannot be judged.
+# (columns of a record, **hyperparameters): ValueError where it cannot be judged.
 CHECKS = {'if_constraints': check_instructions, 'unit_tests': check_tests}
 
 
@@ -65,7 +65,7 @@ def _number_said(text: str, params: dict) -> str:
   return '' if said is None else repr(float(said))
 
 
-# (completion, hyperparameters) -> the answer that it gives, for votes; '': none.
+# (completion, hyperparameters) -> the answer that it gives, for votes, or ''.
 ANSWERS = {
   'choice_letter': lambda text, params: letter(text, params['choices']),
   'numeric_match': _number_said,

@@ -29,7 +29,7 @@ _FRACTION = re.compile(r'\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}')
 _WHOLE = r'(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)'
 _PLAIN = rf'(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?'
 # A sign after a word, a number or a bracket is an operator.
-_SIGN = r'(?:(?<![\w)\]}.])[-+\u2212]\s?)?'
+_SIGN = r'(?:(?<![\w)\]}.])[-+\u2212])?'
 _NUMBER = re.compile(rf'{_SIGN}\$?{_PLAIN}(?:\s*/\s*{_PLAIN})?')
 
 

@@ -8,8 +8,8 @@
 `KINDS` has every kind with its arguments; arguments that are null count as
 absent. What is counted, and how, follows the paper's description.
 
-Reference: Zhou et al. (2023), IFEval, https://arxiv.org/abs/2311.07911; its kind
-`language:response_language` needs a language detector and is left out
+Reference: Zhou et al. (2023), IFEval, https://arxiv.org/abs/2311.07911; its
+kind `language:response_language` needs a language detector and is left out
 """
 
 import functools

@@ -50,9 +50,7 @@ def _cases(tests: Any) -> tuple[list[str], list[tuple[str, str]]]:
   )
 
 
-def check_tests(
-  columns: dict[str, Any], *, column: str, **others: Any
-) -> None:
+def check_tests(columns: dict[str, Any], *, column: str, **others: Any) -> None:
   """Raises ValueError unless a record's tests can be run."""
   del others
   if columns.get(column) is not None:

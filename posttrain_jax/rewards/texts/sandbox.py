@@ -17,9 +17,9 @@ namespaces), by the kernel:
 Not contained: faults of the kernel itself (there is no seccomp filter), time on
 the CPU below the limit, the timing of caches; what the system's programs and
 Python's folder hold can be read. Tests that call functions run in the process
-of the code that they test: code made to deceive them (an `__eq__` that is always
-true, frames read for the key) can pass. Tests of input and output are compared
-outside, and cannot be deceived so.
+of the code that they test: code made to deceive them (an `__eq__` that is
+always true, frames read for the key) can pass. Tests of input and output are
+compared outside, and cannot be deceived so.
 
 With isolation 'limits' only resources, environment and folder are: the code
 reads and writes what the user may, and reaches the network. It is for machines
@@ -65,6 +65,9 @@ class Limits(NamedTuple):
   memory: int = 512
   processes: int = 0
   isolation: str = 'namespaces'
+
+
+USUAL = Limits()
 
 
 class Result(NamedTuple):
@@ -222,9 +225,9 @@ def _python() -> str:
 
 
 def run_tests(
-  code: str, tests: Sequence[str], limits: Limits = Limits()
+  code: str, tests: Sequence[str], limits: Limits = USUAL
 ) -> Result:
-  """Runs code, then each test after it in its name space, as `assert f(1) == 2`.
+  """Runs code, and each test after it in its names, as `assert f(1) == 2`.
 
   The code has not seen its tests before it has run.
 
@@ -251,7 +254,7 @@ def run_tests(
   return Result(status, tuple(map(str, errors)))
 
 
-def run_program(code: str, stdin: str, limits: Limits = Limits()) -> Result:
+def run_program(code: str, stdin: str, limits: Limits = USUAL) -> Result:
   """Runs a program that reads `stdin`; its output is in the result.
 
   Raises:

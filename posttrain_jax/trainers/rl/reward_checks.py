@@ -45,9 +45,7 @@ def check(config: Any) -> None:
         + nearest(entry.params['role'], list(config.others))
       )
     if entry.kind == entries.VERIFIER and from_file(config):
-      raise ValueError(
-        f'{where} is of tasks; a file has none: name a function'
-      )
+      raise ValueError(f'{where} is of tasks; a file has none: name a function')
     if entry.kind in ('text', 'own') and not hosted:
       raise ValueError(
         f'{where} reads text, and in-graph tasks have tokens: take '
