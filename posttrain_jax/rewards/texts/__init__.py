@@ -56,7 +56,7 @@ VERDICTS = (
   'numeric_match',
   'unit_tests',
 )
-# (columns of a record, **hyperparameters): ValueError where it cannot be judged.
+# (columns of a record, **hyperparameters): ValueError where none can judge it.
 CHECKS = {'if_constraints': check_instructions, 'unit_tests': check_tests}
 
 

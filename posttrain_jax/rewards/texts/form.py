@@ -78,6 +78,10 @@ def repetition(
 
   0.0 for completions shorter than an n-gram.
 
+  Args:
+    ngram: tokens of one.
+    penalty: of an answer that only repeats.
+
   Reference: Yeo et al. (2025), https://arxiv.org/abs/2502.03373, Appendix C.2,
   as a reward of the whole answer
   """

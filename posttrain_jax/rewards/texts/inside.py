@@ -143,6 +143,26 @@ def die_with_parent():
   call('prctl', PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
+def outside():
+  """Goes on in a child, the first process of the new namespace. What is left
+  outside ends it when it is told to end, and waits for it: whoever is first on
+  this machine may not reap what others leave behind."""
+  child = 0
+
+  def end(*_):
+    if child:
+      os.kill(child, signal.SIGKILL)
+    else:
+      os._exit(1)
+
+  signal.signal(signal.SIGTERM, end)
+  child = os.fork()
+  if child:
+    os.waitpid(child, 0)
+    os._exit(0)
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def limit(request, spare):
   """Limits of this process and of its children."""
   seconds = request['cpu']
@@ -210,10 +230,7 @@ def main():
     if alone:
       own = unshare()
       spare = 3 if own else 2
-      child = os.fork()
-      if child:  # outside: it goes when this one does
-        os.waitpid(child, 0)
-        os._exit(0)
+      outside()
       shut_in(request['root'], request['prefix'], request['files'])
       drop(own, 2 * 10**6 + request['number'])
       die_with_parent()

@@ -53,6 +53,7 @@ FILES = 2**24  # bytes that a program may write
 OUTPUT = 2**20  # bytes of output that are read; then it is ended
 START = 20.0  # seconds to start, on a busy machine
 STARTED = {'started': True}
+END = 5.0  # seconds to end
 INSIDE = Path(__file__).with_name('inside.py')
 _NUMBERS = itertools.count(os.getpid() * 1000)
 
@@ -115,6 +116,7 @@ class _Program:
       os.close(theirs)
     self._deadline = time.monotonic() + START
     self._seconds = limits.seconds
+    self._shut_in = limits.isolation == 'namespaces'
     self._began = False  # whether the code itself runs
     self.output = b''
     self._say({
@@ -135,6 +137,12 @@ class _Program:
     return self
 
   def __exit__(self, *exception) -> None:
+    try:
+      if self._shut_in:
+        self._process.terminate()  # it ends all that is inside, and waits
+        self._process.wait(END)
+    except subprocess.TimeoutExpired:
+      pass
     with contextlib.suppress(ProcessLookupError):
       os.killpg(self._process.pid, signal.SIGKILL)
     self._process.wait()
