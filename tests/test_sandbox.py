@@ -191,7 +191,8 @@ def test_fork_bombs(allowed):
   assert sandbox.run_tests(code, ['1'], limits).status in ('timeout', 'error')
   done.set()
   watch.join()
-  assert max(counts, default=0) <= allowed + 2
+  # Beside them: whoever waits for them, in up to two places, and the first.
+  assert max(counts, default=0) <= allowed + 3
   assert processes_left() == 0
 
 

@@ -63,16 +63,20 @@ def mount(source, target, kind, flags, data=None):
   call('mount', source, target, kind, ctypes.c_ulong(flags), data)
 
 
-def unshare():
+def unshare(root, number):
   """New namespaces; whether a user namespace is among them."""
   flags = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET
-  uid, gid = os.getuid(), os.getgid()
-  if uid == 0:
+  if os.getuid() == 0:
     try:
       call('unshare', flags)
       return False
     except PermissionError:
-      pass  # root of a container that may not
+      # Root of a container, who may not. No limit of processes holds for root.
+      os.chown(root, number, number)
+      become(number)
+      call('prctl', DUMPABLE, 1, 0, 0, 0)  # or /proc/self is root's
+      die_with_parent()
+  uid, gid = os.getuid(), os.getgid()
   call('unshare', NEWUSER | flags)
   for name, text in (
     ('setgroups', 'deny'),
@@ -123,19 +127,19 @@ def shut_in(root, prefix, files):
   os.chdir(BOX)
 
 
+def become(uid):
+  os.setgroups([])
+  os.setresgid(uid, uid, uid)
+  os.setresuid(uid, uid, uid)
+
+
 def drop(own, uid):
   """Gives up all rights: another user, or no capabilities of this one."""
   if own:
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     call('capset', header, (ctypes.c_uint32 * 6)())
   else:
-    os.setgroups([])
-    try:
-      os.setresgid(uid, uid, uid)
-      os.setresuid(uid, uid, uid)
-    except OSError:  # a container that has no such user
-      os.setresgid(NOBODY, NOBODY, NOBODY)
-      os.setresuid(NOBODY, NOBODY, NOBODY)
+    become(uid)
   call('prctl', NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -228,11 +232,12 @@ def main():
   try:
     die_with_parent()
     if alone:
-      own = unshare()
+      number = 2 * 10**6 + request['number']
+      own = unshare(request['root'], number)
       spare = 3 if own else 2
       outside()
       shut_in(request['root'], request['prefix'], request['files'])
-      drop(own, 2 * 10**6 + request['number'])
+      drop(own, number)
       die_with_parent()
       child = os.fork()
       if child:  # the first process inside; all others end with it
