@@ -185,7 +185,7 @@ def test_rewards_of_models_and_verifiers_are_given(make):
 @pytest.mark.parametrize('name, message', [
   ('no_such_rewards:f', 'no module "no_such_rewards": ModuleNotFoundError'),
   ('broken_rewards:f', "No module named 'no_such_module'"),
-  ('own_rewards:shore', 'no "shore" in own_rewards. Did you mean "share"?'),
+  ('own_rewards:shar', 'no "shar" in own_rewards. Did you mean "share"?'),
   ('own_rewards:SEEN', 'is dict, no function'),
   ('own_rewards:later', 'is async: write a plain function'),
   ('own_rewards:needs', 'file: no column "level", which reward'),

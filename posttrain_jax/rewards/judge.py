@@ -118,7 +118,7 @@ class Judge:
       raise ValueError(
         f'{where}: no column "{" or ".join(wanted)}", which reward '
         f'"{entry.name}" reads; name one by its "column".'
-        + nearest(wanted[0], columns)
+        + nearest(wanted[-1], columns)
       )
 
   def check_row(self, columns: Mapping[str, Any]) -> None:

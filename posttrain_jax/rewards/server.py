@@ -59,7 +59,9 @@ def _load(name: str) -> Callable:
     raise ValueError(f'reward "{name}": no module "{path}": {told}') from None
   for part in attribute.split('.'):
     if not hasattr(found, part):
-      public = [x for x in dir(found) if not x.startswith('_')]
+      public = [
+        x for x, y in vars(found).items() if x[0] != '_' and callable(y)
+      ]
       raise ValueError(
         f'reward "{name}": no "{part}" in {path}.{nearest(part, public)}'
       )
