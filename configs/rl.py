@@ -43,6 +43,29 @@ def add_prompts(c: ml_collections.ConfigDict, source: str) -> None:
   c.data.overlong = 'drop'  # longer prompts; or 'error'
 
 
+def add_rewards(c: ml_collections.ConfigDict) -> None:
+  """Keys of what answers earn."""
+  # What answers earn, as [{"name": "math_verify", "weight": 1.0}, ...]: the
+  # functions of posttrain_jax/rewards, "model", "verifier", or one's own as
+  # "module:function". (): the task's verifier alone.
+  c.rewards = ()
+  c.reward_pool = ml_collections.ConfigDict()
+  c.reward_pool.workers = 2  # processes that call functions in Python
+  c.reward_pool.timeout = 10.0  # seconds for a call: all answers to a prompt
+
+
+def shrink(c: ml_collections.ConfigDict) -> None:
+  """A run of four tiny steps, to see that everything works."""
+  c.num_steps = 4
+  c.steps_per_call = 2
+  c.prompts_per_step = 4
+  c.group_size = 4
+  c.model.preset = 'depth-1'
+  c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
+  c.checkpoint.every = 2
+  c.max_new_tokens = min(c.max_new_tokens, 16)
+
+
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   arg = base.parse_arg(
     arg, recipe='grpo', task='addition', data='task', smoke=False
@@ -81,13 +104,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.entropy_coef = 0.0
   c.entropy_over = 'own'  # or 'all': every row of the policy's term, by tokens
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
-  # What answers earn, as [{"name": "math_verify", "weight": 1.0}, ...]: the
-  # functions of posttrain_jax/rewards, "model", "verifier", or one's own as
-  # "module:function". (): the task's verifier alone.
-  c.rewards = ()
-  c.reward_pool = ml_collections.ConfigDict()
-  c.reward_pool.workers = 2  # processes that call functions in Python
-  c.reward_pool.timeout = 10.0  # seconds for a call: all answers to a prompt
+  add_rewards(c)
   c.others = ml_collections.ConfigDict()  # frozen models: {role: folder}
   c.token_rewards = none()  # beside the verifier's reward of the answer
   c.log_reward = ml_collections.ConfigDict(rows.LOG_REWARD)  # of flow losses
@@ -113,12 +130,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.num_steps = 200
   c.optimizer.schedule = 'constant'
   if arg.smoke:
-    c.num_steps = 4
-    c.steps_per_call = 2
-    c.prompts_per_step = 4
-    c.group_size = 4
-    c.model.preset = 'depth-1'
-    c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
-    c.checkpoint.every = 2
-    c.max_new_tokens = 16 if on_file else 0
+    shrink(c)
   return c

@@ -3,12 +3,15 @@
 import math
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_domains import outside
 
 from posttrain_jax.core.resolve import hparams_of
-from posttrain_jax.rewards import arrays, entries, mixing, texts
+from posttrain_jax.core.types import Rollout
+from posttrain_jax.rewards import answers, arrays, entries, mixing, texts
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import domains, values
 
@@ -187,3 +190,23 @@ def test_old_runs_have_their_reward_model():
   ):
     config = config_lib.completed({**old, 'reward': {'model': role}})
     assert 'reward' not in config and tuple(config.rewards) == expected
+
+
+def test_a_verifier_and_a_length_in_graph():
+  """The same sum inside a compiled step; what else was found is logged."""
+  listed = read(
+    {'name': 'verifier'}, {'name': 'verifier', 'part': 'format', 'weight': 0.5},
+    {'name': 'soft_overlong', 'max_length': 4, 'cache': 2},
+  )  # fmt: skip
+  mask = jnp.array([[[1, 1, 1, 0], [1, 1, 1, 1]]], jnp.float32)
+  samples = Rollout(mask, mask, mask, jnp.ones((1, 2)))
+  parts = {'reward': jnp.array([[1.0, 0.0]]), 'format': jnp.ones((1, 2)),
+           'parsed': jnp.zeros((1, 2))}  # fmt: skip
+  mix = jax.jit(answers.make_mix(listed, {}))
+  found = {k: np.asarray(x).tolist() for k, x in
+           mix(None, None, samples, parts).items()}  # fmt: skip
+  assert found == {
+    'reward': [[1.0, -0.5]], 'verified': [[1.0, 0.0]], 'parsed': [[0.0, 0.0]],
+    'verifier': [[1.0, 0.0]], 'format': [[1.0, 1.0]],
+    'soft_overlong': [[-0.5, -1.0]],
+  }  # fmt: skip

@@ -151,6 +151,7 @@ def _serve(pipe: Connection) -> None:
       return
     # The parent kills a late worker; this is for when there is no parent.
     signal.alarm(math.ceil(timeout + GRACE))
+    reply: tuple[str, Any]
     try:
       if server is None:
         module, _, attribute = name.partition(':')

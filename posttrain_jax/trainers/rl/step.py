@@ -281,6 +281,19 @@ def _make_draw_beside(
   return draw
 
 
+def _spread(components: dict[str, Array], std: bool) -> dict[str, Array]:
+  """What is logged of components [B, G] beside the reward itself."""
+  out = {}
+  for name, component in components.items():
+    if name != 'reward':
+      out[f'rewards/{name}/mean'] = jnp.mean(component)
+      if std:
+        out[f'rewards/{name}/std'] = jnp.std(
+          component, ddof=min(1, component.size - 1)
+        )
+  return out
+
+
 def make_step(
   sample_examples: Callable[[Array], Example],
   verify: Callable[[Example, Array, Array], dict[str, Array]],
@@ -354,11 +367,6 @@ def make_step(
     metrics |= advantages.spent(drawn, drawn_beside, 'prefix_rewards' in given)
     if not verifies:  # it only looks on
       metrics['num_verified'] = jnp.zeros_like(metrics['num_verified'])
-    for name, component in components.items():
-      if name != 'reward':
-        metrics[f'rewards/{name}/mean'] = jnp.mean(component)
-        if mix is not None:
-          metrics[f'rewards/{name}/std'] = jnp.std(component, ddof=1)
-    return state, metrics
+    return state, metrics | _spread(components, mix is not None)
 
   return step
