@@ -1,5 +1,6 @@
 """RL on a reward model's score, in place of the verifier's verdict."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -145,3 +146,34 @@ def test_a_model_judges_answers_of_host_tasks():
   assert run.step.scores is not None
   assert [e.kind for e in run.task.judge.entries] == ['model']
   run.task.close()
+
+
+@pytest.mark.slow
+def test_a_reward_model_and_a_function_judge_prompts_of_a_file(tmp_path):
+  scorer = tmp_path / 'reward'
+  pairs = [
+    ('collect.name', 'oracle_vs_rollout'), ('collect.sampler', 'policy'),
+    ('group_size', '1'),
+  ]  # fmt: skip
+  loop.train(
+    load('configs/preference.py:recipe=reward_model,smoke', *pairs), scorer
+  )
+  path = tmp_path / 'prompts.jsonl'
+  rows = [{'prompt': f'{i}+1=', 'answer': i + 1} for i in range(8)]
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  listed = [
+    {'name': 'model', 'weight': 2.0}, {'name': 'numeric_match', 'weight': 0.5}
+  ]  # fmt: skip
+  c = config_lib.load('configs/rl.py:recipe=rlhf,data=jsonl,smoke', [
+    *(item for item in FAST if not item[0].startswith('task.')),
+    ('data.path', str(path)), ('rewards', json.dumps(listed)),
+    ('others.reward', str(scorer)), ('max_new_tokens', '4'),
+  ])  # fmt: skip
+  loop.train(c, tmp_path / 'run')
+  _, rows = log.read(tmp_path / 'run' / 'metrics.jsonl')
+  row = next(x for x in rows if x['split'] == 'train')
+  expected = (
+    2 * row['rewards/model/mean'] + 0.5 * row['rewards/numeric_match/mean']
+  )
+  assert row['reward'] == pytest.approx(expected, abs=1e-5)
+  assert row['rewards/model/std'] > 0 and row['rewards/model/none'] == 0

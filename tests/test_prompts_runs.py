@@ -184,6 +184,11 @@ def test_impossible_runs_fail_before_compiling(file, items, message):
    'reads text, and in-graph tasks have tokens'),
   ('rl.py', [('rewards', '[{"name": "verifier", "part": "frmat"}]')],
    'finds no "frmat"'),
+  ('rl.py:task=text:chain_sum',
+   [('rewards', '[{"name": "verifier", "part": "format"}]')],
+   'finds no "format"; it has "reward" alone'),
+  ('rl.py', [('rewards', '[{"name": "verifier"}, {"name": "soft_overlong", '
+              '"cache": 99}]')], 'cache=99 tokens, more than'),
   ('rl.py', [('rollout_overlap', 'true')], 'is of answers that Python judges'),
 ])  # fmt: skip
 def test_other_runs_that_are_refused(spec, items, message):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +132,8 @@ def test_labels_and_verdicts():
   ([{'name': 'length', 'weight': math.inf}], 'weight=inf is not'),
   ([{'name': 'length', 'weight': True}], 'weight=True is not'),
   ([{'name': 'length', 'label': 'a b'}], "label='a b' is no name"),
+  ([{'name': 'length', 'label': 'unscored'}], 'is the name of another metric'),
+  ([{'name': 'length', 'low': 5, 'high': 4}], 'low=5 is above high=4'),
   ([{'name': 'length', 'verdict': 1}], 'verdict=1 is not'),
   ([{'name': 'length'}, {'name': 'length'}], 'there is a "length" before it'),
   ([{'name': 'length', 'weight': 0}], 'all weights are 0'),
@@ -179,6 +182,24 @@ def test_every_reward_says_what_it_takes(room, name):
   function = getattr(room, name)
   for knob in hparams_of(function):
     assert re.search(rf'^\s+{knob}: ', function.__doc__, re.MULTILINE), knob
+
+
+def test_the_page_has_every_reward():
+  page = (Path(__file__).parent.parent / 'configs' / 'README.md').read_text()
+  for name in entries.names():
+    row = re.search(rf'^\| `{name}`.*$', page, re.MULTILINE)
+    assert row, f'configs/README.md: no row for {name}'
+    starred = name in (*texts.VERDICTS, 'verifier')
+    assert row[0].startswith(f'| `{name}` * |') == starred
+    shown = row[0].split('|')[3].replace(' ', '').split(',')
+    assert shown == list(entries.hparams(name))
+
+
+def test_lengths_that_no_answer_has():
+  listed = read({'name': 'soft_overlong', 'cache': 9})
+  mixing.check(listed, 9)
+  with pytest.raises(ValueError, match='cache=9 tokens, more than the 8'):
+    mixing.check(listed, 8)
 
 
 def test_old_runs_have_their_reward_model():

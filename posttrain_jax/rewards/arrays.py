@@ -75,10 +75,18 @@ def soft_overlong(
     cache: tokens in which it falls; 0: a fifth of `max_length`.
 
   Reference: Yu et al. (2025), DAPO, https://arxiv.org/abs/2503.14476, eq. 13
+
+  Raises:
+    ValueError: `cache` is more than `max_length`.
   """
   del parts
   most = max_length or facts.limit
   cache = cache or max(most // 5, 1)
+  if cache > most:
+    raise ValueError(
+      f'rewards: "soft_overlong" falls over cache={cache} tokens, more than '
+      f'the {most} of its max_length; nearest valid: {most}'
+    )
   return jnp.clip((most - cache - facts.lengths) / cache, -1.0, 0.0), {}
 
 

@@ -38,6 +38,8 @@ __all__ = [
 
 MODEL, VERIFIER = 'model', 'verifier'
 OWN = ('name', 'weight', 'label', 'verdict')
+# Metrics under 'rewards/' that are no entry's.
+TAKEN = ('reward', 'unscored', 'verified')
 _PATH = re.compile(
   r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*'
 )
@@ -149,6 +151,8 @@ def _entry(given: Any, where: str) -> Entry:
     raise ValueError(
       f'{where}.label={label!r} is no name of letters, digits and . : + - _'
     )
+  if label in TAKEN:
+    raise ValueError(f'{where}.label="{label}" is the name of another metric')
   return Entry(name, label, float(weight), verdict, kind, params)
 
 
@@ -163,6 +167,10 @@ def _check_params(name: str, params: dict[str, Any], where: str) -> None:
       raise ValueError(
         f'{where}.pattern={params["pattern"]!r}: {error}'
       ) from None
+  if name == 'length' and 0 < params['high'] < params['low']:
+    raise ValueError(
+      f'{where}: low={params["low"]} is above high={params["high"]}'
+    )
   if name == 'tag_format' and not params['tags']:
     raise ValueError(f'{where}: reward "tag_format" needs "tags"')
 

@@ -14,7 +14,7 @@ from posttrain_jax.core.types import Array
 from posttrain_jax.rewards import arrays
 from posttrain_jax.rewards.entries import Entry
 
-__all__ = ['completed', 'metrics', 'total']
+__all__ = ['check', 'completed', 'metrics', 'total']
 
 
 def completed(
@@ -34,6 +34,14 @@ def completed(
     values, _ = function(scores, facts, **entry.params)
     scores[entry.label] = jnp.asarray(values, jnp.float32)
   return scores
+
+
+def check(entries: Sequence[Entry], limit: int) -> None:
+  """Raises ValueError for lengths that answers of `limit` tokens cannot have,
+  before any is drawn."""
+  blank = jnp.zeros((1, 1))
+  facts = arrays.Facts(blank, blank, limit)
+  completed(entries, {entry.label: blank for entry in entries}, facts)
 
 
 def total(

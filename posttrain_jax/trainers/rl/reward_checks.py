@@ -46,6 +46,12 @@ def check(config: Any) -> None:
       )
     if entry.kind == entries.VERIFIER and from_file(config):
       raise ValueError(f'{where} is of tasks; a file has none: name a function')
+    whole = entry.params.get('part', 'reward') == 'reward'
+    if entry.kind == entries.VERIFIER and hosted and not whole:
+      raise ValueError(
+        f'{where} of task "{config.task.name}" finds no '
+        f'"{entry.params["part"]}"; it has "reward" alone'
+      )
     if entry.kind in ('text', 'own') and not hosted:
       raise ValueError(
         f'{where} reads text, and in-graph tasks have tokens: take '

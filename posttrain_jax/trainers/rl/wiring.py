@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Rollout, TrainState
 from posttrain_jax.data.host_task import HostTask
-from posttrain_jax.rewards import answers, entries
+from posttrain_jax.rewards import answers, entries, mixing
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split
@@ -76,6 +76,7 @@ def make_step(setup: Setup) -> Steps:
     config, models, setup.make_update(goal), setup.refresh, shared, guide
   )
   rewards = entries.read(config.rewards)
+  mixing.check(rewards, sizes.max_new_tokens)
   if isinstance(task, HostTask):
     scores = answers.make_scores(rewards, models)
     return Steps(HostStep(generate, learn, scores))
