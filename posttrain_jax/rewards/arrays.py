@@ -14,6 +14,7 @@ one of these TRL's signature.
 """
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -43,6 +44,11 @@ class Facts(NamedTuple):
 Rewards = tuple[Array, dict[str, Array]]
 
 
+def namespace(array: Any) -> ModuleType:
+  """`numpy` for its own arrays, which need no compiling; else `jax.numpy`."""
+  return np if isinstance(array, np.ndarray) else jnp
+
+
 def length(
   parts: dict[str, Array], facts: Facts, *, low: int = 0, high: int = 0
 ) -> Rewards:
@@ -57,8 +63,9 @@ def length(
     high: most tokens; 0: `low`.
   """
   del parts
-  beyond = jnp.maximum(facts.lengths - max(high, low), 0)
-  return -(beyond + jnp.maximum(low - facts.lengths, 0)) / facts.limit, {}
+  xp = namespace(facts.lengths)
+  beyond = xp.maximum(facts.lengths - max(high, low), 0)
+  return -(beyond + xp.maximum(low - facts.lengths, 0)) / facts.limit, {}
 
 
 def soft_overlong(
@@ -87,7 +94,8 @@ def soft_overlong(
       f'rewards: "soft_overlong" falls over cache={cache} tokens, more than '
       f'the {most} of its max_length; nearest valid: {most}'
     )
-  return jnp.clip((most - cache - facts.lengths) / cache, -1.0, 0.0), {}
+  xp = namespace(facts.lengths)
+  return xp.clip((most - cache - facts.lengths) / cache, -1.0, 0.0), {}
 
 
 def cosine_length(
@@ -116,13 +124,14 @@ def cosine_length(
   the values are TRL's
   """
   verdict = parts[of]
-  share = jnp.minimum(facts.lengths / facts.limit, 1.0)
-  wave = 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+  xp = namespace(verdict)
+  share = xp.minimum(facts.lengths / facts.limit, 1.0)
+  wave = 0.5 * (1.0 + xp.cos(xp.pi * share))
   right = right_long + (right_short - right_long) * wave
   wrong = wrong_long + (wrong_short - wrong_long) * wave
-  scaled = jnp.where(verdict > 0.5, right, wrong)
-  scaled = jnp.where(facts.finished > 0, scaled, exceeded)
-  return jnp.where(jnp.isnan(verdict), jnp.nan, scaled), {}
+  scaled = xp.where(verdict > 0.5, right, wrong)
+  scaled = xp.where(facts.finished > 0, scaled, exceeded)
+  return xp.where(xp.isnan(verdict), xp.nan, scaled), {}
 
 
 def as_texts(

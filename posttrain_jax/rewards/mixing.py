@@ -8,7 +8,7 @@ or not.
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from posttrain_jax.core.types import Array
 from posttrain_jax.rewards import arrays
@@ -26,20 +26,21 @@ def completed(
          does not apply
   """
   scores: dict[str, Array] = {}
+  xp = arrays.namespace(facts.lengths)
   for entry in entries:
     if entry.kind != 'array':
-      scores[entry.label] = jnp.asarray(found[entry.label], jnp.float32)
+      scores[entry.label] = xp.asarray(found[entry.label], np.float32)
       continue
     function = getattr(arrays, entry.name)
     values, _ = function(scores, facts, **entry.params)
-    scores[entry.label] = jnp.asarray(values, jnp.float32)
+    scores[entry.label] = xp.asarray(values, np.float32)
   return scores
 
 
 def check(entries: Sequence[Entry], limit: int) -> None:
   """Raises ValueError for lengths that answers of `limit` tokens cannot have,
   before any is drawn."""
-  blank = jnp.zeros((1, 1))
+  blank = np.zeros((1, 1), np.float32)
   facts = arrays.Facts(blank, blank, limit)
   completed(entries, {entry.label: blank for entry in entries}, facts)
 
@@ -54,28 +55,30 @@ def total(
   are only measured.
   """
   counted = [entry for entry in entries if entry.weight]
-  values = jnp.stack([scores[entry.label] for entry in counted])
-  weights = jnp.array([entry.weight for entry in counted], jnp.float32)
-  applies = ~jnp.isnan(values)
-  terms = jnp.where(applies, values, 0.0) * weights[:, None, None]
-  unscored = ~jnp.any(applies, axis=0)
-  return jnp.sum(terms, axis=0), unscored.astype(jnp.float32)
+  xp = arrays.namespace(next(iter(scores.values())))
+  values = xp.stack([scores[entry.label] for entry in counted])
+  weights = xp.asarray([entry.weight for entry in counted], np.float32)
+  applies = ~xp.isnan(values)
+  terms = xp.where(applies, values, 0.0) * weights[:, None, None]
+  unscored = ~xp.any(applies, axis=0)
+  return xp.sum(terms, axis=0), unscored.astype(np.float32)
 
 
 def metrics(scores: dict[str, Array], unscored: Array) -> dict[str, Any]:
   """rewards/LABEL/mean and /std (sample) of the answers that each applies to
   (0.0 where there is none), rewards/LABEL/none (the share of the others), and
   rewards/unscored, their number."""
-  out = {'rewards/unscored': jnp.sum(unscored)}
+  xp = arrays.namespace(unscored)
+  out = {'rewards/unscored': xp.sum(unscored)}
   for label, values in scores.items():
-    applies = (~jnp.isnan(values)).astype(jnp.float32)
-    clean = jnp.where(applies > 0, values, 0.0)
-    count = jnp.sum(applies)
-    mean = jnp.sum(clean) / jnp.maximum(count, 1.0)
-    squares = jnp.sum(applies * (clean - mean) ** 2)
+    applies = (~xp.isnan(values)).astype(np.float32)
+    clean = xp.where(applies > 0, values, 0.0)
+    count = xp.sum(applies)
+    mean = xp.sum(clean) / xp.maximum(count, 1.0)
+    squares = xp.sum(applies * (clean - mean) ** 2)
     out |= {
       f'rewards/{label}/mean': mean,
-      f'rewards/{label}/std': jnp.sqrt(squares / jnp.maximum(count - 1.0, 1.0)),
-      f'rewards/{label}/none': 1.0 - jnp.mean(applies),
+      f'rewards/{label}/std': xp.sqrt(squares / xp.maximum(count - 1.0, 1.0)),
+      f'rewards/{label}/none': 1.0 - xp.mean(applies),
     }
   return out
