@@ -117,7 +117,7 @@ def unsplit_parameters(
 
 def _unjudged(run: Any) -> list[str]:
   """Told where an evaluation has fewer rewards than training."""
-  judge = getattr(run.task, 'judge', None)
+  judge = getattr(getattr(run, 'task', None), 'judge', None)
   if judge is None or not run.evaluators:
     return []
   models = [e.label for e in judge.entries if e.kind == 'model']
