@@ -55,9 +55,12 @@ def load(path, *items, spec='configs/rl.py:data=jsonl,smoke'):
 
 def rows_of(workdir):
   _, rows = log.read(workdir / 'metrics.jsonl')
-  timing = ('time', 'time/step', 'time/verify', 'perf/tokens_per_second')
   return [
-    {k: v for k, v in row.items() if k not in timing}
+    {
+      k: v
+      for k, v in row.items()
+      if k != 'time' and not k.startswith(('time/', 'perf/'))
+    }
     for row in rows
     if row['split'] == 'train'
   ]

@@ -144,7 +144,8 @@ class HostRL:
     lived = {
       'prompt': drawn.prompts['prompt'],
       'prompt_mask': drawn.prompts['prompt_mask'],
-      'samples': _fields(samples),
+      # Those that were saved come from the host: with overlap, all of them do.
+      'samples': _fields(samples if self._overlap else drawn.samples),
       'rewards': verdict.rewards,
     }
     self._given.put(first_step, lived)
