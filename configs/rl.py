@@ -7,8 +7,14 @@ r"""Reinforcement learning with verifiable rewards.
       --config configs/rl.py:recipe=ppo,task=countdown \
       --config.task.chain_of_thought=true --workdir runs/ppo
 
+  python -m posttrain_jax.train --config configs/rl.py:data=jsonl \
+      --config.data.path=prompts.jsonl --config.init_from=FOLDER \
+      --config.rewards='[{"name": "math_verify", "weight": 1.0}]' \
+      --workdir runs/prompts
+
 Arguments: recipe (a row of recipes.RL), task (an in-graph task, or
-'text:NAME' for a reasoning-gym task), smoke.
+'text:NAME' for a reasoning-gym task), data ('task', 'jsonl' or 'tfds': a file
+of prompts in place of a task), smoke.
 """
 
 import ml_collections
@@ -25,20 +31,69 @@ def none(**keys) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict({'name': 'none', **keys})
 
 
+def add_prompts(c: ml_collections.ConfigDict, source: str) -> None:
+  """Keys of a file of prompts, as an alternative to a task."""
+  c.data = ml_collections.ConfigDict()
+  c.data.source = source  # 'task': of config.task; 'jsonl'; 'tfds'
+  c.data.path = ''  # file or glob; for tfds the data_dir
+  c.data.name = ''  # tfds: builder name and split
+  # Prompts for evaluation; '': `heldout_fraction` of these, by their hash.
+  c.data.eval_path = ''
+  c.data.max_prompt_length = 0  # tokens; 0 = the longest prompt
+  c.data.overlong = 'drop'  # longer prompts; or 'error'
+  # Prompts that name a special token: 'refuse', or 'control' reads it as one.
+  c.data.special_text = 'refuse'
+
+
+def add_rewards(c: ml_collections.ConfigDict) -> None:
+  """Keys of what answers earn."""
+  # What answers earn, as [{"name": "math_verify", "weight": 1.0}, ...]: the
+  # functions of posttrain_jax/rewards, "model", "verifier", or one's own as
+  # "module:function". (): the task's verifier alone.
+  c.rewards = ()
+  c.reward_pool = ml_collections.ConfigDict()
+  c.reward_pool.workers = 2  # processes that call functions in Python
+  c.reward_pool.timeout = 10.0  # seconds for a call: all answers to a prompt
+
+
+def shrink(c: ml_collections.ConfigDict) -> None:
+  """A run of four tiny steps, to see that everything works."""
+  c.num_steps = 4
+  c.steps_per_call = 2
+  c.prompts_per_step = 4
+  c.group_size = 4
+  c.model.preset = 'depth-1'
+  c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
+  c.checkpoint.every = 2
+  c.max_new_tokens = min(c.max_new_tokens, 16)
+
+
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  arg = base.parse_arg(arg, recipe='grpo', task='addition', smoke=False)
+  arg = base.parse_arg(
+    arg, recipe='grpo', task='addition', data='task', smoke=False
+  )
   c = base.get_config()
   c.paradigm = 'rl'
-  c.task = sft.task_entry(arg.task)
+  on_file = arg.data != 'task'
+  if on_file and arg.task != 'addition':
+    raise ValueError(
+      f'task={arg.task} and data={arg.data}: prompts come from one of them'
+    )
+  c.task = none() if on_file else sft.task_entry(arg.task)
+  add_prompts(c, arg.data)
 
   # Rollout
   c.prompts_per_step = 32
   c.group_size = 8
-  c.max_new_tokens = 0  # 0 = the longest completion the task's oracle needs
+  # 0 = the longest completion the task's oracle needs
+  c.max_new_tokens = 512 if on_file else 0
   c.decoder = ml_collections.ConfigDict(part(decoders, 'sample'))
   c.cache_stages = base.auto()  # in which the cache grows; more compile longer
   c.slots = base.auto()  # completions decoded at a time; 0 = all
   c.old_logps = 'sampler'  # or 'learner': rescored, so the first ratio is 1
+  # Answers of the next step are drawn while Python judges those of this one:
+  # by the policy before this step's update, which their ratios correct for.
+  c.rollout_overlap = False
 
   # Update
   c.share_prompts = True  # read once, where micro-batches hold whole groups
@@ -50,7 +105,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.entropy_coef = 0.0
   c.entropy_over = 'own'  # or 'all': every row of the policy's term, by tokens
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
-  c.reward = ml_collections.ConfigDict(rows.REWARD)
+  add_rewards(c)
   c.others = ml_collections.ConfigDict()  # frozen models: {role: folder}
   c.token_rewards = none()  # beside the verifier's reward of the answer
   c.log_reward = ml_collections.ConfigDict(rows.LOG_REWARD)  # of flow losses
@@ -76,11 +131,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.num_steps = 200
   c.optimizer.schedule = 'constant'
   if arg.smoke:
-    c.num_steps = 4
-    c.steps_per_call = 2
-    c.prompts_per_step = 4
-    c.group_size = 4
-    c.model.preset = 'depth-1'
-    c.eval.update(dict(every=2, num_problems=8, samples=2, batch=8))
-    c.checkpoint.every = 2
+    shrink(c)
   return c

@@ -1,5 +1,6 @@
 """RL on a reward model's score, in place of the verifier's verdict."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from posttrain_jax import log
 from posttrain_jax.core.types import Example, Rollout, TrainState
 from posttrain_jax.models import heads, transformer
 from posttrain_jax.rewards import answers as answers_lib
+from posttrain_jax.rewards import entries
 from posttrain_jax.rollout import assemble
 from posttrain_jax.run import build, checkpoint, loop, roles
 from posttrain_jax.run import config as config_lib
@@ -59,7 +61,8 @@ def test_the_score_of_a_row_alone():
   )
 
   def both(state):
-    score = answers_lib.make_score(run.config.reward.model, run.models)
+    listed = entries.read(run.config.rewards)
+    score = answers_lib.make_scores(listed, run.models)
     alone = []
     for i in range(2):
       for j in range(3):
@@ -70,7 +73,9 @@ def test_the_score_of_a_row_alone():
         alone.append(
           heads.sequence_values(params, model, rows.tokens, rows.mask)[0]
         )
-    return score(state, examples, samples), jnp.stack(alone).reshape(2, 3)
+    return score(state, examples, samples)['model'], jnp.stack(alone).reshape(
+      2, 3
+    )
 
   together, alone = quick_jit(both)(state)
   np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
@@ -78,7 +83,8 @@ def test_the_score_of_a_row_alone():
 
 
 def test_the_verifier_judges_where_there_is_no_model():
-  assert answers_lib.make_score('', {}) is None
+  assert answers_lib.make_scores((), {}) is None
+  assert answers_lib.make_mix((), {}) is None
 
 
 def test_a_trained_reward_model_is_the_judge(tmp_path):
@@ -113,13 +119,14 @@ def test_a_trained_reward_model_is_the_judge(tmp_path):
 def test_a_reward_model_has_to_be_given():
   run = build.build(load('configs/rl.py:recipe=rlhf,smoke'))
   with pytest.raises(ValueError, match='others.reward is empty'):
-    roles.complete({}, run.models, jax.random.key(0), roles.scorer(run.config))
+    roles.complete({}, run.models, jax.random.key(0), roles.scorers(run.config))
 
 
 @pytest.mark.parametrize(
   'items, message',
   [
-    ([('reward.model', 'rewards')], 'reward.model="rewards" is no role of'),
+    ([('rewards', '[{"name": "model", "role": "rewards"}]')],
+     'role "rewards", which is no role of'),
     ([('weights.name', 'srft_rollouts')], 'weights.name="srft_rollouts" asks'),
     (
       [('explore.per_prompt', '1'), ('explore.coef', '0.1'),
@@ -133,7 +140,40 @@ def test_what_cannot_work_is_refused(items, message):
     build.build(load('configs/rl.py:recipe=rlhf,smoke', *items))
 
 
-def test_host_tasks_are_refused():
+def test_a_model_judges_answers_of_host_tasks():
   spec = 'configs/rl.py:recipe=rlhf,task=text:chain_sum,smoke'
-  with pytest.raises(ValueError, match='scores token ids'):
-    build.build(config_lib.load(spec))
+  run = build.build(config_lib.load(spec))
+  assert run.step.scores is not None
+  assert [e.kind for e in run.task.judge.entries] == ['model']
+  run.task.close()
+
+
+@pytest.mark.slow
+def test_a_reward_model_and_a_function_judge_prompts_of_a_file(tmp_path):
+  scorer = tmp_path / 'reward'
+  pairs = [
+    ('collect.name', 'oracle_vs_rollout'), ('collect.sampler', 'policy'),
+    ('group_size', '1'),
+  ]  # fmt: skip
+  loop.train(
+    load('configs/preference.py:recipe=reward_model,smoke', *pairs), scorer
+  )
+  path = tmp_path / 'prompts.jsonl'
+  rows = [{'prompt': f'{i}+1=', 'answer': i + 1} for i in range(8)]
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  listed = [
+    {'name': 'model', 'weight': 2.0}, {'name': 'numeric_match', 'weight': 0.5}
+  ]  # fmt: skip
+  c = config_lib.load('configs/rl.py:recipe=rlhf,data=jsonl,smoke', [
+    *(item for item in FAST if not item[0].startswith('task.')),
+    ('data.path', str(path)), ('rewards', json.dumps(listed)),
+    ('others.reward', str(scorer)), ('max_new_tokens', '4'),
+  ])  # fmt: skip
+  loop.train(c, tmp_path / 'run')
+  _, rows = log.read(tmp_path / 'run' / 'metrics.jsonl')
+  row = next(x for x in rows if x['split'] == 'train')
+  expected = (
+    2 * row['rewards/model/mean'] + 0.5 * row['rewards/numeric_match/mean']
+  )
+  assert row['reward'] == pytest.approx(expected, abs=1e-5)
+  assert row['rewards/model/std'] > 0 and row['rewards/model/none'] == 0

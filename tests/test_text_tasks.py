@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posttrain_jax.core.pool import Pool
 from posttrain_jax.core.types import Rollout
 from posttrain_jax.data import (
   chat,
@@ -19,7 +20,6 @@ from posttrain_jax.data import (
   gym,
   text_task,
 )
-from posttrain_jax.data.pool import Pool
 from posttrain_jax.data.tokenizers import ByteTokenizer, load
 from posttrain_jax.evals import on_host
 from posttrain_jax.models import transformer

@@ -22,9 +22,6 @@ def _kl(name: str, coef: float, place: str = 'loss') -> dict:
   return dict(part(regularizers, name), coef=coef, place=place)
 
 
-# `model` is the role in `others` of the reward model that judges; '' leaves it
-# to the task's verifier.
-REWARD = dict(model='')
 # What a row that names no critic, reference or further rows has.
 KL = _kl('kl_k3', 0.0)
 VALUE_LOSS = dict(part(value, 'clipped_value'), coef=0.1)
@@ -265,7 +262,7 @@ RL = {
     'https://arxiv.org/abs/2203.02155',
     kl=_kl('kl_k1', 0.02, 'reward'),
     others=dict(reward=''),
-    reward=dict(model='reward'),
+    rewards=(dict(name='model', weight=1.0, role='reward'),),
   ),
   'adaptive_entropy': _row(
     'https://arxiv.org/abs/2505.22312', 'ppo_clip', _NORMALIZED, 'token_mean',

@@ -16,13 +16,14 @@ import functools
 import hashlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from posttrain_jax.core.pool import Pool
 from posttrain_jax.data import formats, gym
-from posttrain_jax.data.pool import Pool
+from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.data.tokenizers import Tokenizer
 
 __all__ = ['PREFIX', 'TextTask', 'entry', 'final_answer', 'is_text']
@@ -78,7 +79,7 @@ class _Records(Sequence):
     return self._task.record(question, self._task.solve(index))
 
 
-class TextTask:
+class TextTask(HostTask):
   """One reasoning-gym task behind a tokenizer.
 
   name               of the task, without 'text:'
@@ -94,6 +95,8 @@ class TextTask:
   heldout_fraction   share of all questions, by their hash, that only
                      `heldout=True` gives; 0: the two splits come from other
                      generator seeds, and may share a question
+  judge              `rewards.judge.Judge` whose sum is the reward; None: the
+                     task's own verifier
 
   `counts` sums, since the start: 'overlong' and 'generator_errors' (candidates
   passed over), 'timeouts' and 'verifier_errors' (answers that got 0.0 because
@@ -116,6 +119,7 @@ class TextTask:
     timeout: float = 10.0,
     knobs: dict[str, Any] | None = None,
     heldout_fraction: float = 0.0,
+    judge: Any = None,
   ):
     gym.make_config(name, knobs or {})
     for key, value in (
@@ -126,7 +130,7 @@ class TextTask:
         raise ValueError(f'task.{key}={value} is negative; 0 = measured')
     if timeout <= 0:
       raise ValueError(f'task.timeout={timeout} must be above 0 seconds')
-    self.name, self.tokenizer = name, tokenizer
+    self.name, self.tokenizer, self.judge = name, tokenizer, judge
     self._timeout, self._fraction = timeout, heldout_fraction
     arguments = {'name': name, 'seed': seed, 'knobs': dict(knobs or {})}
     self._pool = Pool(SERVER, arguments, workers)
@@ -243,22 +247,19 @@ class TextTask:
       )
     return answer
 
-  def batch(
+  def problems(
     self, indices: Sequence[int], heldout: bool = False
-  ) -> dict[str, np.ndarray]:
-    """prompt [B, P] int32, prompt_mask [B, P], prompt_id [B] uint32."""
-    found = self._pool.map(lambda i: self.problem(i, heldout), indices)
-    shape = (len(found), self.prompt_length)
-    prompt = np.full(shape, self.tokenizer.pad_id, np.int32)
-    mask = np.zeros(shape, np.float32)
-    for row, problem in enumerate(found):
-      size = len(problem['tokens'])
-      prompt[row, :size], mask[row, :size] = problem['tokens'], 1.0
-    return {
-      'prompt': prompt,
-      'prompt_mask': mask,
-      'prompt_id': np.asarray(indices, np.uint32),
-    }
+  ) -> list[dict[str, Any]]:
+    """Several problems, made side by side."""
+    return self._pool.map(lambda i: self.problem(i, heldout), indices)
+
+  def columns(self, problem: Mapping[str, Any]) -> dict[str, Any]:
+    """Its prompt, its question, and the oracle's answer or None."""
+    return {key: problem[key] for key in ('prompt', 'question', 'answer')}
+
+  def vote(self, text: str) -> str:
+    """What is scored of a completion."""
+    return final_answer(text) if self.judge is None else super().vote(text)
 
   def verify(
     self,
@@ -297,3 +298,4 @@ class TextTask:
   def close(self) -> None:
     """Ends the worker processes; a later call would start new ones."""
     self._pool.close()
+    super().close()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,38 +10,67 @@ import numpy as np
 
 from posttrain_jax import rollout
 from posttrain_jax.core.types import Array, PyTree, Rollout
-from posttrain_jax.data.text_task import TextTask, final_answer
+from posttrain_jax.data.host_task import (
+  Answers,
+  HostTask,
+  Judged,
+  shown_prompt,
+)
 from posttrain_jax.data.tokenizers import Tokenizer, ends
 from posttrain_jax.evals import scores
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, select
 from posttrain_jax.rollout.guide import Guide
 
-__all__ = ['HostEvaluator', 'completion_texts', 'named', 'verified']
+__all__ = ['HostEvaluator', 'answers_of', 'completion_texts', 'judged', 'named']
+
+
+def _rows(samples: Rollout) -> list[tuple[np.ndarray, bool]]:
+  """(tokens with the stop token, whether there is one) of B * G completions."""
+  length = samples.completion.shape[-1]
+  rows = np.asarray(samples.completion).reshape(-1, length)
+  sizes = np.asarray(samples.mask).sum(-1).astype(int).ravel()
+  ended = np.asarray(samples.finished).ravel() > 0
+  return [
+    (row[:size], bool(stop)) for row, size, stop in zip(rows, sizes, ended)
+  ]
 
 
 def completion_texts(samples: Rollout, tokenizer: Tokenizer) -> list[str]:
   """Texts of [B, G, C] completions before their EOS, B * G of them."""
-  length = samples.completion.shape[-1]
-  rows = np.asarray(samples.completion).reshape(-1, length)
-  sizes = np.asarray(samples.mask).sum(-1) - np.asarray(samples.finished)
   return [
-    tokenizer.decode(row[: int(size)]) for row, size in zip(rows, sizes.ravel())
+    tokenizer.decode(ids[: len(ids) - stop]) for ids, stop in _rows(samples)
   ]
 
 
-def verified(
-  task: TextTask,
+def answers_of(samples: Rollout, tokenizer: Tokenizer) -> Answers:
+  """Completions [B, G, C] as those who judge them see them."""
+  size = samples.completion.shape[1]
+  grouped = lambda flat: [
+    flat[i : i + size] for i in range(0, len(flat), size)
+  ]  # fmt: skip
+  return Answers(
+    grouped(completion_texts(samples, tokenizer)),
+    grouped([ids for ids, _ in _rows(samples)]),
+    np.asarray(samples.finished, np.float32),
+  )
+
+
+def judged(
+  task: HostTask,
   tokenizer: Tokenizer,
   indices: np.ndarray,
   samples: Rollout,
   heldout: bool,
-) -> tuple[np.ndarray, list[str]]:
-  """(rewards [B, G], the B * G texts) of completions of problems `indices`."""
-  group_size = samples.completion.shape[1]
-  texts = completion_texts(samples, tokenizer)
-  rewards = task.verify(np.repeat(indices, group_size), texts, heldout)
-  return rewards.reshape(-1, group_size), texts
+  given: Mapping[str, np.ndarray] | None = None,
+) -> tuple[Judged, list[str]]:
+  """(what completions of problems `indices` earn, their B * G texts).
+
+  given  {label: [B, G]} of rewards that models give
+  """
+  answers = answers_of(samples, tokenizer)
+  verdict = task.judged(indices, answers, heldout, given)
+  return verdict, [text for group in answers.texts for text in group]
 
 
 def named(prompts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -59,8 +88,10 @@ class HostEvaluator:
 
   The same problems at every call: the first `num_problems` of the held-out
   split. Metrics are those of `in_graph.Evaluator`, where an answer is correct
-  if its reward is 1, and eval/reward, the mean of the greedy rewards (a task
-  may score an answer between 0 and 1).
+  if its verdict is 1, and eval/reward, the mean of the greedy rewards (a task
+  may score an answer between 0 and 1); with rewards of several entries, also
+  eval/rewards/LABEL, the mean of each, over the answers that it applies to.
+  Reward models are left out: an evaluator has the policy alone.
 
   samples         a problem at temperature 1, for pass@k; 0 = greedy only
   batch           problems at a time (memory)
@@ -70,7 +101,7 @@ class HostEvaluator:
   """
 
   model: ModelConfig
-  task: TextTask
+  task: HostTask
   tokenizer: Tokenizer
   num_problems: int
   samples: int
@@ -80,7 +111,10 @@ class HostEvaluator:
   guide: Guide | None = None
 
   def __post_init__(self):
-    scores.check_sizes(self.num_problems, self.batch, self.beams)
+    # The last batch may be a part of one.
+    scores.check_sizes(self.batch, self.batch, self.beams)
+    if self.task.num_heldout is not None:
+      self.num_problems = min(self.num_problems, self.task.num_heldout)
 
   @functools.cached_property
   def _generate(self) -> Callable[..., Rollout]:
@@ -120,9 +154,15 @@ class HostEvaluator:
 
     return jax.jit(search)
 
+  def _indices(self, start: int) -> tuple[np.ndarray, int]:
+    """(problems of a batch, how many of them are not a repetition)."""
+    last = self.num_problems - 1
+    indices = np.minimum(start + np.arange(self.batch), last)
+    return indices, min(self.batch, self.num_problems - start)
+
   def _run(self, params: PyTree, key: Array, size: int, start: int):
-    """(samples, rewards [B, G], texts) of one batch; `size` 0: greedy."""
-    indices = start + np.arange(self.batch)
+    """(samples, what they earn, their texts) of a batch; `size` 0: greedy."""
+    indices, count = self._indices(start)
     prompts = self.task.batch(indices, heldout=True)
     samples = self._generate(
       params,
@@ -131,64 +171,85 @@ class HostEvaluator:
       size=size,
     )
     samples = jax.device_get(samples)
-    return samples, *verified(self.task, self.tokenizer, indices, samples, True)
+    samples = jax.tree.map(lambda x: x[:count], samples)
+    return samples, *judged(
+      self.task, self.tokenizer, indices[:count], samples, True
+    )
 
   def _beam(self, params: PyTree, start: int) -> np.ndarray:
-    """Rewards [B] of the best beam of each problem of one batch."""
-    indices = start + np.arange(self.batch)
+    """[B] 1.0 where the best beam of a problem of one batch is right."""
+    indices, count = self._indices(start)
     prompts = self.task.batch(indices, heldout=True)
     found = self._search(params, prompts['prompt'], prompts['prompt_mask'])
-    found = jax.device_get(found)
-    return verified(self.task, self.tokenizer, indices, found, True)[0][:, 0]
+    found = jax.tree.map(lambda x: x[:count], jax.device_get(found))
+    verdict, _ = judged(self.task, self.tokenizer, indices[:count], found, True)
+    return verdict.correct[:, 0]
 
   def __call__(self, params: PyTree, key: Array) -> dict[str, float]:
     starts = range(0, self.num_problems, self.batch)
-    rewards, lengths, finished = [], [], []
+    verdicts, lengths, finished = [], [], []
     for start in starts:
-      samples, scored, _ = self._run(params, key, 0, start)
-      rewards.append(scored[:, 0])
+      samples, verdict, _ = self._run(params, key, 0, start)
+      verdicts.append(verdict)
       lengths.append(samples.mask.sum(-1))
       finished.append(samples.finished)
-    rewards = np.concatenate(rewards)
+    correct = np.concatenate([x.correct[:, 0] for x in verdicts])
     metrics = scores.greedy(
-      jnp.asarray(rewards >= 1.0, jnp.float32),
+      jnp.asarray(correct, jnp.float32),
       jnp.asarray(np.concatenate(lengths)),
       jnp.asarray(np.concatenate(finished)),
     )
-    metrics['eval/reward'] = np.mean(rewards)
+    metrics['eval/reward'] = np.mean(
+      np.concatenate([x.rewards for x in verdicts])
+    )
+    metrics |= _entries(verdicts)
     if self.beams:
-      found = np.concatenate([self._beam(params, start) for start in starts])
-      metrics['eval/accuracy_beam'] = np.mean(found >= 1.0)
+      right = np.concatenate([self._beam(params, start) for start in starts])
+      metrics['eval/accuracy_beam'] = np.mean(right)
     if self.samples:
       metrics |= self._sampled(params, key, starts)
     return {name: float(value) for name, value in metrics.items()}
 
   def _sampled(self, params: PyTree, key: Array, starts: range) -> dict:
-    correct, distinct, answers, sure = [], [], [], []
+    correct, distinct, answers, sure, rewards = [], [], [], [], []
     for start in starts:
-      samples, rewards, texts = self._run(params, key, self.samples, start)
-      correct.append(rewards >= 1.0)
-      groups = np.reshape(np.array(texts, object), rewards.shape)
+      samples, verdict, texts = self._run(params, key, self.samples, start)
+      correct.append(verdict.correct)
+      rewards.append(verdict.rewards)
+      groups = np.reshape(np.array(texts, object), verdict.correct.shape)
       distinct += [len(set(group)) / self.samples for group in groups]
-      answers += [final_answer(text) for text in texts]
+      answers += [self.task.vote(text) for text in texts]
       sure.append(scores.confidence(samples))
     correct = jnp.asarray(np.concatenate(correct), jnp.float32)
     # One number for each different answer stands for it in the vote.
     names, words = np.unique(np.array(answers), return_inverse=True)
     words = jnp.asarray(words.reshape(*correct.shape, 1))
     said = jnp.asarray(names != '')[words]
-    return scores.sampled(
+    found = scores.sampled(
       correct, jnp.asarray(distinct), words, said, jnp.concatenate(sure)
     )
+    found['eval/reward_sampled'] = np.mean(np.concatenate(rewards))
+    return found
 
   def transcripts(self, params: PyTree, key: Array, count: int) -> list[dict]:
     """Greedy completions of the first `count` <= `batch` problems, as text."""
-    _, rewards, texts = self._run(params, key, 0, 0)
+    _, verdict, texts = self._run(params, key, 0, 0)
     return [
       {
-        'prompt': self.task.problem(i, heldout=True)['prompt'],
+        'prompt': shown_prompt(self.task.problem(i, heldout=True)['prompt']),
         'completion': texts[i],
-        'reward': float(rewards[i, 0]),
+        'reward': float(verdict.rewards[i, 0]),
       }
-      for i in range(min(count, self.batch))
+      for i in range(min(count, self.batch, self.num_problems))
     ]
+
+
+def _entries(verdicts: list[Judged]) -> dict[str, float]:
+  """Means of single rewards, of the answers that each applies to."""
+  out = {}
+  for label in verdicts[0].scores:
+    values = np.concatenate([x.scores[label].ravel() for x in verdicts])
+    values = values[~np.isnan(values)]
+    if values.size:
+      out[f'eval/rewards/{label}'] = float(np.mean(values))
+  return out

@@ -1,6 +1,6 @@
 """Rewards of whole answers, beside the verifier's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,8 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, Example, PyTree, Rollout, TrainState
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rewards import arrays, mixing
+from posttrain_jax.rewards.entries import MODEL, VERIFIER, Entry
 
 
 def log_reward(part: Any, rewards: Array) -> Array:
@@ -48,22 +50,58 @@ def answer_scores(
   return values.reshape(samples.mask.shape[:2])
 
 
-def make_score(
-  role: str, models: dict[str, ModelConfig]
-) -> Callable[[TrainState, Example, Rollout], Array] | None:
-  """(state, examples, samples) -> `answer_scores` of the run's reward model;
-  None where the verifier judges.
-
-  role  of the reward model; '' where there is none
-  """
-  if not role:
+def make_scores(
+  entries: Sequence[Entry], models: dict[str, ModelConfig]
+) -> Callable[[TrainState, Example, Rollout], dict[str, Array]] | None:
+  """(state, examples, samples) -> {label: `answer_scores`} of the entries that
+  are reward models; None where there are none."""
+  judges = [entry for entry in entries if entry.kind == MODEL]
+  if not judges:
     return None
 
-  def score(state: TrainState, examples: Example, samples: Rollout) -> Array:
-    params = jax.lax.stop_gradient(state.others[role])
-    return answer_scores(params, models[role], examples, samples)
+  def scores(state: TrainState, examples: Example, samples: Rollout):
+    out = {}
+    for entry in judges:
+      role = entry.params['role']
+      params = jax.lax.stop_gradient(state.others[role])
+      out[entry.label] = answer_scores(params, models[role], examples, samples)
+    return out
 
-  return score
+  return scores
+
+
+def make_mix(
+  entries: Sequence[Entry], models: dict[str, ModelConfig]
+) -> Callable[..., dict[str, Array]] | None:
+  """(state, examples, samples, parts) -> components [B, G]: 'reward', their
+  weighted sum; each entry by its label; and what else the verifier found, its
+  own reward as 'verified'. None where the verifier alone is the reward.
+
+  parts  {name: [B, G]} of the task's verifier
+  """
+  if not entries:
+    return None
+  scores = make_scores(entries, models)
+
+  def mix(
+    state: TrainState,
+    examples: Example,
+    samples: Rollout,
+    parts: dict[str, Array],
+  ) -> dict[str, Array]:
+    found = scores(state, examples, samples) if scores else {}
+    for entry in entries:
+      if entry.kind == VERIFIER:
+        found[entry.label] = parts[entry.params['part']]
+    facts = arrays.Facts(
+      samples.mask.sum(axis=-1), samples.finished, samples.mask.shape[-1]
+    )
+    mixed = mixing.completed(entries, found, facts)
+    rewards, _ = mixing.total(entries, mixed)
+    others = {k: x for k, x in parts.items() if k != 'reward'}
+    return {'reward': rewards, 'verified': parts['reward'], **others, **mixed}
+
+  return mix
 
 
 def stopped_everywhere(verify: Callable) -> Callable[..., Array]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from posttrain_jax import trainers
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.data import pipeline
-from posttrain_jax.data.text_task import TextTask, is_text
+from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.evals import on_host
 from posttrain_jax.evals.in_graph import Evaluator
 from posttrain_jax.evals.on_file import FileEvaluator
@@ -22,6 +22,7 @@ from posttrain_jax.rollout import guides
 from posttrain_jax.run import (
   auto,
   best,
+  host_tasks,
   inputs,
   model_folder,
   profile,
@@ -60,7 +61,7 @@ class Run:
   config: Any
   sizes: Sizes
   models: dict[str, ModelConfig]
-  task: Task | TextTask | None
+  task: Task | HostTask | None
   tokenizer: Any
   init: Callable[[Start], TrainState]
   step: Any
@@ -104,6 +105,7 @@ def build(config: Any) -> Run:
   kind = trainers.kind(config.paradigm)
   kind.check(config)
   inputs.check(config)
+  host_tasks.check(config)
   tokenizer = model_folder.load_tokenizer(config)
   records = kind.records(config)
   provided = step.provided(config, records) if records else ()
@@ -119,10 +121,8 @@ def build(config: Any) -> Run:
       f'{config.ref.refresh_every}: this method has no reference'
     )
   models = roles.make_models(config, policy, held)
-  task = None
-  if is_text(config.task.name):
-    task = inputs.make_text_task(config, tokenizer)
-  elif config.tokenizer == 'task':
+  task = host_tasks.make(config, tokenizer)
+  if task is None and config.tokenizer == 'task':
     task = conditioned.wrap(make_task(config.task), **dict(config.condition))
   shown = training_task(config, task)
   sizes = resolve_sizes(config, task)

@@ -172,6 +172,7 @@ def completed(saved: dict[str, Any]) -> ConfigDict:
   are; so do keys that no config file has any more, which `build` refuses.
   """
   config = ConfigDict(saved)
+  _moved(config)
   paradigm = config.get('paradigm', '')
   try:
     defaults = load(f'configs/{paradigm}.py')
@@ -179,6 +180,15 @@ def completed(saved: dict[str, Any]) -> ConfigDict:
     return config  # of a config file that is not shipped
   _fill(config, defaults)
   return config
+
+
+def _moved(config: ConfigDict) -> None:
+  """Keys of older runs under the names that they have now."""
+  if 'reward' in config:  # a reward model was the only one there was
+    role = config.reward.get('model', '')
+    entry = {'name': 'model', 'weight': 1.0, 'role': role}
+    del config['reward']
+    config.rewards = (entry,) if role else ()
 
 
 def _fill(config: ConfigDict, defaults: ConfigDict) -> None:

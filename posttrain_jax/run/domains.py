@@ -31,7 +31,7 @@ from posttrain_jax.core.domain import (
 from posttrain_jax.core.dtypes import CACHE, FLOATS
 from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import inputs
+from posttrain_jax.run import inputs, reward_domains
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import guard, optim
@@ -124,6 +124,7 @@ KEYS = {
   'data.path': TEXT,
   'data.name': TEXT,
   'data.sources': Anything('posttrain_jax.data.sources'),
+  'data.max_prompt_length': COUNT,
   'data.max_length': ONE_OR_MORE,
   'data.overlong': Word(formats.OVERLONG),
   'data.special_text': Word(tokenizers.SPECIAL_TEXT),
@@ -152,7 +153,10 @@ KEYS = {
   'explore.per_prompt': COUNT,
   'explore.coef': NOT_NEGATIVE,
   'explore.cooling': NOT_NEGATIVE,
-  'reward.model': TEXT,
+  'reward_pool.timeout': POSITIVE,
+  'reward_pool.workers': ONE_OR_MORE,
+  'rewards': Anything('rewards.entries'),
+  'rollout_overlap': FLAG,
   'log_reward.floor': POSITIVE,
   'log_reward.temperature': POSITIVE,
   'prefix.per_prompt': COUNT,
@@ -280,6 +284,7 @@ PARTS = {
   'reduce/fixed_length.length': NOT_NEGATIVE,  # 0: the width of the rows
   'reward_model/center_coef': NOT_NEGATIVE,
   'reward_model/label_smoothing': LABEL_NOISE,
+  **reward_domains.PARTS,
   'supervised/ascent': NOT_NEGATIVE,
   'supervised/clip_high': BOUND,
   'supervised/direction': Word(('forward', 'reverse')),

@@ -12,49 +12,24 @@ call; data and host tasks (`HostRL`) take one. After a step that stopped
 (`guard.py`) a driver leaves the state as it is, whatever it is asked.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
-from posttrain_jax.core import sharding
 from posttrain_jax.core.keys import run_key
-from posttrain_jax.core.types import Array, Rollout, TrainState
-from posttrain_jax.data.text_task import TextTask
-from posttrain_jax.data.tokenizers import Tokenizer
-from posttrain_jax.evals import on_host
+from posttrain_jax.core.types import Array, TrainState
 from posttrain_jax.run import inputs
+from posttrain_jax.run.given import Given, tree
+from posttrain_jax.run.host_rl import HostRL
 from posttrain_jax.trainers import guard
-from posttrain_jax.trainers.rl import HostStep, advantages
-from posttrain_jax.trainers.rl.experience import Experience
+from posttrain_jax.trainers.rl import HostStep
+
+__all__ = ['HostRL', 'HostStep', 'InGraph', 'OnData', 'make_chunk']
 
 Metrics = dict[str, Array]
-# The loop looks at a step's metrics when the next one is on its way.
-LOOKED_BACK = 2
-
-
-class _Given:
-  """What the last steps were given, for the record of one that fails."""
-
-  def __init__(self):
-    self._steps: dict[int, Any] = {}
-
-  def put(self, step: int, tree: dict[str, Any]) -> None:
-    self._steps[step] = tree
-    for old in [s for s in self._steps if s <= step - LOOKED_BACK]:
-      del self._steps[old]
-
-  def get(self, step: int) -> dict[str, np.ndarray]:
-    flat = traverse_util.flatten_dict(self._steps.get(step, {}), sep='/')
-    return {name: np.asarray(jax.device_get(x)) for name, x in flat.items()}
-
-
-def _tree(given: dict[str, np.ndarray]) -> dict[str, Any]:
-  return traverse_util.unflatten_dict(given, sep='/')
 
 
 def make_chunk(step: Callable, size: int) -> Callable:
@@ -126,7 +101,7 @@ class OnData:
   def __init__(self, step: Callable, batches: Iterator[dict[str, np.ndarray]]):
     self._step = jax.jit(guard.hold(step), donate_argnums=0)
     self._batches = batches
-    self._given = _Given()
+    self._given = Given()
     # Taken when a batch is handed out: a save between two steps never skips.
     self._position = batches.get_state()
 
@@ -148,7 +123,7 @@ class OnData:
     return self._given.get(first_step)
 
   def again(self, state: TrainState, first_step: int, given: dict):
-    return self._take(state, first_step, _tree(given))
+    return self._take(state, first_step, tree(given))
 
   def position(self) -> dict:
     return {'iterator': self._position.decode()}
@@ -156,104 +131,3 @@ class OnData:
   def seek(self, position: dict) -> None:
     self._batches.set_state(position['iterator'])
     self._position = self._batches.get_state()
-
-
-class HostRL:
-  """RL on a host task: generate (compiled), verify (Python), learn (compiled).
-
-  Step s trains on problems s * B .. s * B + B - 1, with the keys of the
-  in-graph step: the state's step says all there is to resume.
-  """
-
-  def __init__(
-    self,
-    step: HostStep,
-    task: TextTask,
-    tokenizer: Tokenizer,
-    seed: int,
-    prompts_per_step: int,
-  ):
-    if jax.process_count() > 1:
-      raise ValueError(
-        f'tasks "text:NAME" run on one process, not {jax.process_count()}'
-      )
-    self._task, self._tokenizer = task, tokenizer
-    self._seed, self._size = seed, prompts_per_step
-
-    def generate(params, prompts, prompt_mask, prompt_ids, key):
-      prompts, prompt_mask, prompt_ids = sharding.rows(
-        (prompts, prompt_mask, prompt_ids)
-      )
-      return sharding.rows(
-        step.generate(params, prompts, prompt_mask, prompt_ids, key)
-      )
-
-    self._generate = jax.jit(generate)
-
-    def learn(state, lived, key):
-      state, metrics = step.learn(state, lived, key)
-      return state, metrics | advantages.spent([lived.samples])
-
-    self._learn = jax.jit(guard.hold(learn), donate_argnums=0)
-    self._given = _Given()
-
-  def _keys(self, first_step: int) -> tuple[Array, Array]:
-    """Those of a step's sampling and of its update."""
-    key = jax.random.fold_in(run_key(self._seed), first_step)
-    _, sample_key, update_key = jax.random.split(key, 3)
-    return sample_key, update_key
-
-  def advance(self, state: TrainState, first_step: int, count: int):
-    """One step; `count` is at least that."""
-    del count
-    sample_key, _ = self._keys(first_step)
-    indices = first_step * self._size + np.arange(self._size)
-    counts = dict(self._task.counts)
-    prompts = self._task.batch(indices)
-    samples = self._generate(
-      state.params, **on_host.named(prompts), key=sample_key
-    )
-    jax.block_until_ready(samples)
-    began = time.monotonic()
-    rewards, _ = on_host.verified(
-      self._task, self._tokenizer, indices, samples, False
-    )
-    seconds = time.monotonic() - began
-    fields = {name: x for name, x in vars(samples).items() if x is not None}
-    given = {
-      'prompt': prompts['prompt'],
-      'prompt_mask': prompts['prompt_mask'],
-      'samples': fields,
-      'rewards': rewards,
-    }
-    self._given.put(first_step, given)
-    state, metrics = self._take(state, first_step, given)
-    metrics['time/verify'] = np.array([seconds])
-    for name, now in self._task.counts.items():
-      metrics[f'host/{name}'] = np.array([float(now - counts[name])])
-    return state, metrics, 1
-
-  def _take(self, state: TrainState, first_step: int, given: dict[str, Any]):
-    lived = Experience(
-      given['prompt'],
-      given['prompt_mask'],
-      Rollout(**given['samples']),
-      given['rewards'],
-    )
-    _, update_key = self._keys(first_step)
-    number = np.int32(first_step)
-    state, metrics = self._learn(state, number, lived, update_key)
-    return state, {name: x[None] for name, x in metrics.items()}
-
-  def given(self, first_step: int) -> dict[str, np.ndarray]:
-    """The prompts, what was sampled, and the rewards of the verifier."""
-    return self._given.get(first_step)
-
-  def again(self, state: TrainState, first_step: int, given: dict):
-    return self._take(state, first_step, _tree(given))
-
-  def position(self) -> dict:
-    return {}
-
-  def seek(self, position: dict) -> None:
-    del position

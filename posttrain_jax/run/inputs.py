@@ -16,7 +16,7 @@ from posttrain_jax.data.bad_rows import BadRows
 from posttrain_jax.data.preflight import first_kinds
 from posttrain_jax.data.records import KINDS
 from posttrain_jax.data.rows import Record, Source, leaves, walk
-from posttrain_jax.data.text_task import PREFIX, TextTask, is_text
+from posttrain_jax.data.text_task import TextTask, is_text
 from posttrain_jax.evals.on_file import FileEvaluator
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import feed, opening
@@ -29,7 +29,6 @@ __all__ = [
   'counted',
   'make_batches',
   'make_file_evaluator',
-  'make_text_task',
   'on_device',
   'open_source',
   'to_batch',
@@ -37,17 +36,6 @@ __all__ = [
 
 # 'jsonl' is files of any kind; 'files' says the same.
 SOURCES = ('task', 'jsonl', 'files', 'tfds')
-
-
-def make_text_task(config: Any, tokenizer: tokenizers.Tokenizer) -> TextTask:
-  """The host task of `config.task`."""
-  entry = dict(config.task)
-  name = entry.pop('name').removeprefix(PREFIX)
-  knobs = dict(entry.pop('knobs'))
-  fraction = config.heldout_fraction
-  return TextTask(
-    name, tokenizer, knobs=knobs, heldout_fraction=fraction, **entry
-  )
 
 
 def _next_answers(real: np.ndarray) -> np.ndarray:
@@ -120,7 +108,7 @@ def check(config: Any) -> None:
       )
   _check_steps(config)
   text = is_text(config.task.name)
-  if text and 'data' in config and not from_file(config):
+  if text and kind.records(config) and not from_file(config):
     if 'completion' not in kind.records(config):
       raise ValueError(
         f'task "{config.task.name}" runs on the host and gives no pairs: take '
@@ -176,6 +164,10 @@ def conversations(config: Any) -> bool:
   """Whether a run trains on turns, written as `data.chat` writes them."""
   if not from_file(config):
     return False
+  if not trainers.kind(config.paradigm).records(config):  # its prompts alone
+    found = opening.open_records(config.data)
+    first = next(x for x in walk(found) if isinstance(x, Record))
+    return isinstance(first.columns.get('prompt'), list)
   rows = BadRows('skip')
   for leaf in leaves(opening.open_records(config.data)):
     with contextlib.suppress(ValueError):  # it is told where it is trained on

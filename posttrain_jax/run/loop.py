@@ -184,7 +184,12 @@ def make_driver(run: build.Run, config: Any):
   """The driver of a run: in-graph steps, steps on data or on a host task."""
   if isinstance(run.step, drivers.HostStep):
     return drivers.HostRL(
-      run.step, run.task, run.tokenizer, config.seed, run.sizes.prompts_per_step
+      run.step,
+      run.task,
+      run.tokenizer,
+      config.seed,
+      run.sizes.prompts_per_step,
+      config.rollout_overlap,
     )
   if run.batches is not None:
     return drivers.OnData(run.step, run.batches())

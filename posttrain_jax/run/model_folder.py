@@ -60,7 +60,9 @@ def choose(config: Any) -> str:
     ValueError: `init_from` is neither.
   """
   found = _tokenizer_of(config.init_from) if config.init_from else ''
-  return found or ('byte' if is_text(config.task.name) else 'task')
+  # The prompts of a file are text as well, and no task's.
+  text = is_text(config.task.name) or config.task.name == 'none'
+  return found or ('byte' if text else 'task')
 
 
 def settled(config: Any) -> Any:
@@ -80,11 +82,11 @@ def load_tokenizer(config: Any) -> tokenizers.Tokenizer:
   Raises:
     ValueError: there is none of that name, or it cannot be read.
   """
-  if 'data' not in config:
-    return tokenizers.load(config.tokenizer)
-  return tokenizers.load(
-    config.tokenizer, config.data.special_text, config.data.after_stop
-  )
+  data = config.get('data', {})
+  how = {
+    key: data[key] for key in ('special_text', 'after_stop') if key in data
+  }
+  return tokenizers.load(config.tokenizer, **how)
 
 
 def stored_dtype(path: str) -> str:

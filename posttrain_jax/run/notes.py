@@ -32,6 +32,7 @@ def notes(run: Any) -> list[str]:
     *positions(run),
     *_records(run),
     *_dated(run),
+    *_unjudged(run),
   ]
 
 
@@ -120,6 +121,19 @@ def unsplit_parameters(
     if whole:
       found.append(f'{path} ({", ".join(whole)})')
   return tuple(found)
+
+
+def _unjudged(run: Any) -> list[str]:
+  """Told where an evaluation has fewer rewards than training."""
+  judge = getattr(getattr(run, 'task', None), 'judge', None)
+  if judge is None or not run.evaluators:
+    return []
+  models = [e.label for e in judge.entries if e.kind == 'model']
+  return [
+    f'eval/reward leaves out the reward model "{label}": an evaluation has the '
+    'policy alone'
+    for label in models
+  ]
 
 
 def positions(run: Any) -> list[str]:

@@ -36,7 +36,7 @@ __all__ = [
   'path_of',
   'read',
   'saved_model',
-  'scorer',
+  'scorers',
 ]
 
 # {role: parameters}; 'policy' is always there
@@ -146,7 +146,7 @@ def make_models(
     if path:
       read = dataclasses.replace(_read_model(path), **fields)
       models[role] = _decided(read, asked)
-    scores = role == scorer(config)
+    scores = role in scorers(config)
     if path or scores:
       models[role] = dataclasses.replace(models[role], value_head=scores)
   return models
@@ -212,20 +212,20 @@ def check(config: Any) -> None:
   named = {role for pair in needed for role in (pair.first, pair.other)}
   paths = {role: path_of(config, role) for role in {'policy', *named}}
   _refuse_same(needed, paths)
-  role = scorer(config)
-  if role and not path_of(config, role):
-    raise ValueError(_NO_SCORER.format(role=role, fault='is empty'))
+  for role in scorers(config):
+    if not path_of(config, role):
+      raise ValueError(_NO_SCORER.format(role=role, fault='is empty'))
 
 
 _NO_SCORER = (
-  'reward.model="{role}": others.{role} {fault}; give a reward model, a run of '
-  'configs/preference.py:recipe=reward_model'
+  'rewards: "model" of role "{role}": others.{role} {fault}; give a reward '
+  'model, a run of configs/preference.py:recipe=reward_model'
 )
 
 
-def scorer(config: Any) -> str:
-  """The role whose score is a run's reward; '' where no model judges."""
-  return trainers.kind(config.paradigm).scorer(config)
+def scorers(config: Any) -> tuple[str, ...]:
+  """Roles whose scores are rewards of a run."""
+  return trainers.kind(config.paradigm).scorers(config)
 
 
 def _read_params(path: str, model: ModelConfig, mesh: Mesh | None) -> PyTree:
@@ -265,7 +265,7 @@ def complete(
   loaded: Start,
   models: dict[str, ModelConfig],
   key: Array,
-  scorer: str = '',
+  scorers: Sequence[str] = (),
   needed: Sequence[Apart] = (),
 ) -> Start:
   """Parameters of the policy and of each role in `loaded`: fresh ones where
@@ -274,7 +274,7 @@ def complete(
   A value head that a loaded model does not have starts fresh (zeros); roles
   that the run does not hold are left out.
 
-  scorer  role of a reward model, whose head has to be loaded
+  scorers  roles of reward models, whose heads have to be loaded
   needed  roles that have to be different models
 
   Raises:
@@ -282,9 +282,10 @@ def complete(
       model is not there, or has no value head; a role is not there that has to
       differ from the policy.
   """
-  if scorer and 'value_head' not in loaded.get(scorer, {}):
-    found = 'has no value head' if scorer in loaded else 'is empty'
-    raise ValueError(_NO_SCORER.format(role=scorer, fault=found))
+  for role in scorers:
+    if 'value_head' not in loaded.get(role, {}):
+      found = 'has no value head' if role in loaded else 'is empty'
+      raise ValueError(_NO_SCORER.format(role=role, fault=found))
   _refuse_same(needed, {role: role for role in loaded if role != 'policy'})
   start = {}
   for role in {'policy': None, **loaded}:

@@ -88,7 +88,8 @@ def resolve(config: Any, task: Any) -> Sizes:
   prompt = None if task is None else task.prompt_length
   new = None if task is None else task.completion_length
   new = config.get('max_new_tokens', 0) or new
-  length = config.data.max_length if from_file(config) else prompt + new
+  on_records = from_file(config) and kind.records(config)
+  length = config.data.max_length if on_records else prompt + new
   sizes = Sizes(
     prompts_per_step=config.prompts_per_step,
     group_size=group,

@@ -22,10 +22,10 @@ def initial_state(run: Run, mesh, config: Any) -> TrainState:
   """
   key = jax.random.fold_in(keys.seed_key(config.seed), keys.START)
   loaded = roles.read(config, run.models, mesh)
-  scorer, needed = roles.scorer(config), roles.apart(config)
+  scorers, needed = roles.scorers(config), roles.apart(config)
 
   def start(loaded, key):
-    return run.init(roles.complete(loaded, run.models, key, scorer, needed))
+    return run.init(roles.complete(loaded, run.models, key, scorers, needed))
 
   place = state_shardings(run, mesh)
   with warnings.catch_warnings():

@@ -4,7 +4,7 @@ from typing import Any
 
 from posttrain_jax import tasks
 from posttrain_jax.core.resolve import active
-from posttrain_jax.data.text_task import TextTask
+from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.evals import on_host
 from posttrain_jax.evals.in_graph import Evaluator
@@ -37,7 +37,7 @@ def training_task(config: Any, task: Any) -> Any:
   count = config.problems.count
   if not active(count):
     return task
-  if task is None or isinstance(task, TextTask) or from_file(config):
+  if task is None or isinstance(task, HostTask) or from_file(config):
     raise ValueError(
       f'problems.count={count} is of in-graph tasks; a file and a task '
       '"text:NAME" have as many as they have'
@@ -57,7 +57,7 @@ def make_evaluators(
   guide = guides.make(
     config.guides, eos_id=ends(tokenizer), vocab_size=model.vocab_size
   )
-  if isinstance(task, TextTask):
+  if isinstance(task, HostTask):
     evaluator = on_host.HostEvaluator(
       model=model,
       task=task,

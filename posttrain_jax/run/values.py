@@ -17,6 +17,7 @@ from posttrain_jax import trainers
 from posttrain_jax.core import dtypes
 from posttrain_jax.core.domain import Number, concrete
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.rewards import entries as rewards
 from posttrain_jax.rollout import guides
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import domains
@@ -68,7 +69,10 @@ def check(config: Any) -> None:
   for name in ('dtype', 'param_dtype', 'cache_dtype'):
     if config.model[name] != AUTO:
       dtypes.check_available(config.model[name], f'model.{name}')
-  _check_guides(config.guides)
+  _check_listed('guides', config.guides, guides.__all__)
+  if 'rewards' in config:
+    _check_listed('rewards', config.rewards, rewards.names())
+    rewards.read(config.rewards)
   _check_order(config)
 
 
@@ -138,19 +142,22 @@ def _check_complete(config: Any) -> None:
     )
 
 
-def _check_guides(parts: Any) -> None:
+def _check_listed(key: str, parts: Any, names: Sequence[str]) -> None:
+  """The hyperparameters of a list of {name, ...}; whoever makes the functions
+  says which names and hyperparameters there are."""
   if isinstance(parts, str | Mapping) or not isinstance(parts, Sequence):
     raise ValueError(
-      f'guides={parts!r} is not a list of {{"name": ...}}.'
-      + nearest('', guides.__all__)
+      f'{key}={parts!r} is not a list of {{"name": ...}}.' + nearest('', names)
     )
   for index, part in enumerate(parts):
     if not isinstance(part, Mapping):
-      continue  # `guides.make` says what is missing
+      continue
+    if part.get('name', '') not in names:
+      continue  # of one's own, or unknown
     for name, value in part.items():
-      domain = domains.hyperparameter('guides', part.get('name', ''), name)
+      domain = domains.hyperparameter(key, part['name'], name)
       if domain is not None:
-        domain.check(f'guides[{index}].{name}', value)
+        domain.check(f'{key}[{index}].{name}', value)
 
 
 def _check_order(config: Any) -> None:

@@ -60,9 +60,9 @@ def make_train(
     run = build.build(config_lib.with_values(config, dict(hparams or {})))
     at_start = jax.random.fold_in(key, START)
     given = loaded if params is None else params
-    scorer = roles.scorer(config)
+    scorers = roles.scorers(config)
     needed = roles.apart(config)
-    params = roles.complete(given, run.models, at_start, scorer, needed)
+    params = roles.complete(given, run.models, at_start, scorers, needed)
     chunk = drivers.make_chunk(run.step, config.num_steps)
     steps_key = jax.random.fold_in(key, STEPS)
     return chunk(run.init(params), steps_key, jnp.int32(config.num_steps))
@@ -144,9 +144,9 @@ class Program:
   def _one_start(self, params, key, values, loaded):
     at_start = jax.random.fold_in(key, START)
     given = loaded if params is None else params
-    scorer = roles.scorer(self.config)
+    scorers = roles.scorers(self.config)
     needed = roles.apart(self.config)
-    params = roles.complete(given, self.run.models, at_start, scorer, needed)
+    params = roles.complete(given, self.run.models, at_start, scorers, needed)
     return self._built(values).init(params)
 
   def _one_chunk(self, state, key, values, count):

@@ -14,7 +14,7 @@ compares paradigms:
   check_sizes(config, sizes)      the same, of rows, once they are known
   needs(config, provided)         arrays that frozen models have to give
   roles(config, needs, provided)  frozen models that a run holds
-  scorer(config)                  the role whose score is the reward, or ''
+  scorers(config)                 roles whose scores are rewards
   value_head(config)              whether the model has a scalar head
   rows_per_prompt(config)         rows of one problem or record
   controllers(config)             {what: Controller} of numbers that move, or
@@ -40,7 +40,7 @@ KINDS = ('sft', 'preference', 'rl', 'distill')
 PROTOCOL = (
   'LABEL', 'check', 'check_sizes', 'controllers', 'counts', 'forwards',
   'loss_room', 'make_step', 'needs', 'records', 'roles', 'rows_per_prompt',
-  'scorer', 'sources', 'value_head',
+  'scorers', 'sources', 'value_head',
 )  # fmt: skip
 
 

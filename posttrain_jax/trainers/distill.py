@@ -37,7 +37,7 @@ __all__ = [
   'records',
   'roles',
   'rows_per_prompt',
-  'scorer',
+  'scorers',
   'sources',
   'value_head',
 ]
@@ -50,7 +50,7 @@ records, sources, rows_per_prompt = (
   sft.sources,
   sft.rows_per_prompt,
 )
-roles, scorer, forwards = sft.roles, sft.scorer, sft.forwards
+roles, scorers, forwards = sft.roles, sft.scorers, sft.forwards
 controllers, counts = sft.controllers, sft.counts
 
 

@@ -50,7 +50,7 @@ __all__ = [
   'records',
   'roles',
   'rows_per_prompt',
-  'scorer',
+  'scorers',
   'side',
   'sources',
   'value_head',
@@ -142,7 +142,7 @@ def check_sizes(config: Any, sizes: Any) -> None:
   step.refuse_split(sizes, parts)
 
 
-scorer = sft.scorer
+scorers = sft.scorers
 
 
 def forwards(

@@ -37,7 +37,7 @@ __all__ = [
   'records',
   'roles',
   'rows_per_prompt',
-  'scorer',
+  'scorers',
   'sources',
   'value_head',
 ]
@@ -115,10 +115,10 @@ def value_head(config: Any) -> bool:
 roles, forwards = step.roles, step.forwards
 
 
-def scorer(config: Any) -> str:
+def scorers(config: Any) -> tuple[str, ...]:
   """No model judges."""
   del config
-  return ''
+  return ()
 
 
 def controllers(config: Any) -> dict[str, Any]:

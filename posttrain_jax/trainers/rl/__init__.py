@@ -15,6 +15,7 @@ prefixes.py    answers that go on from the beginning of a demonstration
 
 from typing import Any
 
+from posttrain_jax.rewards import entries
 from posttrain_jax.trainers.rl import guests
 from posttrain_jax.trainers.rl.checks import (
   check,
@@ -45,7 +46,7 @@ __all__ = [
   'records',
   'roles',
   'rows_per_prompt',
-  'scorer',
+  'scorers',
   'sources',
   'value_head',
 ]
@@ -78,9 +79,9 @@ def roles(config: Any, needs: frozenset[str], given: tuple[str, ...]) -> set:
   return held | ({'ref'} if needs_reference(config) else set())
 
 
-def scorer(config: Any) -> str:
-  """The role whose score is the reward; '': the task's verifier judges."""
-  return config.reward.model
+def scorers(config: Any) -> tuple[str, ...]:
+  """Roles of the reward models among `config.rewards`."""
+  return entries.roles(config.rewards)
 
 
 def rows_per_prompt(config: Any) -> int:
@@ -121,8 +122,8 @@ def forwards(
   if config.token_rewards.name == 'progress':
     times = config.token_rewards.episodes + 1.0
     passes.append((times, 'policy', own, sizes.row_tokens))
-  if config.reward.model:
-    passes.append((1.0, config.reward.model, own, sizes.row_tokens))
+  for role in scorers(config):
+    passes.append((1.0, role, own, sizes.row_tokens))
   if guests.contrasts(config):
     passes.append((1.0, 'policy', prompts, sizes.row_tokens))
   return passes

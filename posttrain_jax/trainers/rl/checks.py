@@ -16,7 +16,6 @@ from posttrain_jax.core.resolve import (
 )
 from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Example, PyTree
-from posttrain_jax.data.text_task import is_text
 from posttrain_jax.losses import (
   contrastive,
   flow,
@@ -26,13 +25,13 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.rollout import environments, guides
 from posttrain_jax.rollout.guide import Chain, Guide, chain
-from posttrain_jax.trainers.rl import guests, objective, prefixes
+from posttrain_jax.trainers.rl import guests, objective, prefixes, reward_checks
 from posttrain_jax.trainers.rl.terms import (
   has_critic,
   loss_room,
   scores_tokens,
 )
-from posttrain_jax.trainers.step import refuse_split
+from posttrain_jax.trainers.step import from_file, refuse_split
 
 __all__ = [
   'check',
@@ -70,11 +69,6 @@ def _needs_graph(config: Any) -> str:
     return f'prefix.per_prompt={config.prefix.per_prompt} needs demonstrations'
   if config.token_rewards.name != 'none':
     return f'token_rewards "{config.token_rewards.name}" needs the oracle'
-  if config.reward.model:
-    return (
-      f'reward.model="{config.reward.model}" scores token ids of in-graph '
-      'examples'
-    )
   if needs_prefixes(config):
     return f'loss "{config.loss.name}" needs rewards of unfinished answers'
   return ''
@@ -120,12 +114,13 @@ def check(config: Any) -> None:
   _check_kl(config)
   _check_flow(config)
   _check_groups(config)
-  _check_reward(config)
+  reward_checks.check(config)
   reason = _needs_graph(config)
-  if reason and is_text(config.task.name):
-    raise ValueError(
-      f'{reason}, which host tasks such as "{config.task.name}" do not make'
-    )
+  if reason and reward_checks.is_hosted(config):
+    what = 'prompts of a file' if from_file(config) else (
+      f'host tasks such as "{config.task.name}"'
+    )  # fmt: skip
+    raise ValueError(f'{reason}, which {what} do not make')
 
 
 def check_sizes(config: Any, sizes: Any) -> None:
@@ -178,29 +173,6 @@ def _check_streams(config: Any, sizes: Any) -> None:
       f'on several devices (mesh.data={mesh["data"]}, mesh.fsdp='
       f'{mesh["fsdp"]}); take token_buckets=1'
     )
-
-
-def _check_reward(config: Any) -> None:
-  role = config.reward.model
-  if not role:
-    return
-  if role not in config.others:
-    raise ValueError(
-      f'reward.model="{role}" is no role of others, which recipe=rlhf has '
-      '("reward").' + nearest(role, list(config.others))
-    )
-  weights = lookup(token_weights, config.weights.name)
-  for key, reads in (
-    (f'weights.name="{config.weights.name}"', 'correct' in arrays_of(weights)),
-    (f'loss.name="{config.loss.name}"', needs_prefixes(config)),
-    ('contrastive', guests.contrasts(config)),
-    ('explore.per_prompt', guests.exploring(config)),
-  ):
-    if reads:
-      raise ValueError(
-        f'reward.model="{role}": {key} asks which answers are right, and a '
-        'score does not say; leave one of them out'
-      )
 
 
 def _check_guides(config: Any) -> None:

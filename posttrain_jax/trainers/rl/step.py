@@ -253,18 +253,16 @@ def _over_group(function: Callable) -> Callable:
 
 
 def _make_judge(
-  verify: Callable, score: Callable[..., Array] | None
+  verify: Callable, mix: Callable[..., dict[str, Array]] | None
 ) -> Callable[..., dict[str, Array]]:
   """(state, examples, samples) -> components [B, G], 'reward' among them."""
   verify_all = _over_group(verify)
 
   def judge(state: TrainState, examples: Example, samples: Rollout):
     components = verify_all(examples, samples.completion, samples.mask)
-    if score is None:
+    if mix is None:
       return components
-    verdict = components.pop('reward')
-    own = score(state, examples, samples)
-    return {'reward': own, 'verified': verdict, **components}
+    return mix(state, examples, samples, components)
 
   return judge
 
@@ -284,6 +282,19 @@ def _make_draw_beside(
   return draw
 
 
+def _spread(components: dict[str, Array], std: bool) -> dict[str, Array]:
+  """What is logged of components [B, G] beside the reward itself."""
+  out = {}
+  for name, component in components.items():
+    if name != 'reward':
+      out[f'rewards/{name}/mean'] = jnp.mean(component)
+      if std:
+        out[f'rewards/{name}/std'] = jnp.std(
+          component, ddof=min(1, component.size - 1)
+        )
+  return out
+
+
 def make_step(
   sample_examples: Callable[[Array], Example],
   verify: Callable[[Example, Array, Array], dict[str, Array]],
@@ -295,7 +306,8 @@ def make_step(
   reward_tokens: Callable | None = None,
   prefixes: bool = False,
   start_guide: Callable[[Example], PyTree] | None = None,
-  score: Callable[..., Array] | None = None,
+  mix: Callable[..., dict[str, Array]] | None = None,
+  verifies: bool = True,
 ) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
   """The whole step for an in-graph task: `step(state, key)`.
 
@@ -308,11 +320,12 @@ def make_step(
                       metrics
   prefixes            also judge every completion stopped at each of its tokens
   start_guide         (examples) -> states [B, ...] of what steers the answers
-  score               (state, examples, samples) -> rewards [B, G] in place of
-                      the verifier's, which is then logged as 'verified'
+  mix                 (state, examples, samples, components) -> components, the
+                      weighted sum of several rewards as 'reward'
+  verifies            whether the verifier's word trains, or is only logged
   """
   stopped = _over_group(answers.stopped_everywhere(verify))
-  judge = _make_judge(verify, score)
+  judge = _make_judge(verify, mix)
   ask = _make_ask(start_guide)
   draw_beside = _make_draw_beside(sources or {}, ask, judge)
 
@@ -353,11 +366,8 @@ def make_step(
     state, metrics = learn(state, lived, update_key)
     metrics |= {f'token_rewards/{name}': x for name, x in seen.items()}
     metrics |= advantages.spent(drawn, drawn_beside, 'prefix_rewards' in given)
-    if score is not None:  # the verifier only looks on
+    if not verifies:  # it only looks on
       metrics['num_verified'] = jnp.zeros_like(metrics['num_verified'])
-    for name, component in components.items():
-      if name != 'reward':
-        metrics[f'rewards/{name}/mean'] = jnp.mean(component)
-    return state, metrics
+    return state, metrics | _spread(components, mix is not None)
 
   return step

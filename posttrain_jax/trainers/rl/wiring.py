@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Rollout, TrainState
-from posttrain_jax.data.text_task import TextTask
+from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.data.tokenizers import ends
-from posttrain_jax.rewards import answers
+from posttrain_jax.rewards import answers, entries, mixing
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split
@@ -17,6 +17,7 @@ from posttrain_jax.trainers.rl import (
   guest_rows,
   objective,
   prefixes,
+  reward_checks,
   step,
 )
 from posttrain_jax.trainers.shared import Shared
@@ -26,11 +27,17 @@ __all__ = ['HostStep', 'make_step', 'shares_prompts']
 
 
 class HostStep(NamedTuple):
-  """The halves of a step around a verifier in Python (`make_rollout` and
-  `make_learn` of `step`)."""
+  """The parts of a step around a verifier in Python.
+
+  generate  `make_rollout` of `step`
+  learn     `make_learn` of `step`
+  scores    (state, examples, samples) -> {label: [B, G]} of the rewards that
+            models give, or None
+  """
 
   generate: Callable[..., Rollout]
   learn: Callable[..., tuple[TrainState, dict[str, Array]]]
+  scores: Callable[..., dict[str, Array]] | None = None
 
 
 def shares_prompts(config: Any, sizes: Any) -> bool:
@@ -66,8 +73,12 @@ def make_step(setup: Setup) -> Steps:
   learn = step.make_learn(
     config, models, setup.make_update(goal), setup.refresh, shared, guide
   )
-  if isinstance(task, TextTask):
-    return Steps(HostStep(generate, learn))
+  rewards = entries.read(config.rewards)
+  mixing.check(rewards, sizes.max_new_tokens)
+  if isinstance(task, HostTask):
+    scores = answers.make_scores(rewards, models)
+    return Steps(HostStep(generate, learn, scores))
+  reward_checks.check_parts(rewards, task)
 
   def sample_examples(key):
     return split.sample_batch(
@@ -80,7 +91,8 @@ def make_step(setup: Setup) -> Steps:
 
   kinds: dict[str, Any] = {
     'start_guide': checks.make_start(task, guide),
-    'score': answers.make_score(config.reward.model, models),
+    'mix': answers.make_mix(rewards, models),
+    'verifies': not rewards or any(e.kind == entries.VERIFIER for e in rewards),
     'sources': guest_rows.make_sources(
       config, task, make_rollout, sizes.max_new_tokens, tokenizer.pad_id
     ),

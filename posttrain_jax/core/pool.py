@@ -47,7 +47,7 @@ class _Worker:
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     self._process = subprocess.Popen(
       # -P: only the parent's own path, which PYTHONPATH repeats.
-      [sys.executable, '-P', '-m', 'posttrain_jax.data.pool',
+      [sys.executable, '-P', '-m', 'posttrain_jax.core.pool',
        str(theirs.fileno())],
       pass_fds=[theirs.fileno()],
       # The order of a set of strings is the same in every worker and run.
@@ -151,6 +151,7 @@ def _serve(pipe: Connection) -> None:
       return
     # The parent kills a late worker; this is for when there is no parent.
     signal.alarm(math.ceil(timeout + GRACE))
+    reply: tuple[str, Any]
     try:
       if server is None:
         module, _, attribute = name.partition(':')

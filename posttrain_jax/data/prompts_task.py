@@ -1,0 +1,254 @@
+"""Prompts of a file as a task: any that TRL's GRPO trainer takes.
+
+  task = PromptsTask(source, tokenizer, judge)
+  task.batch([0, 1])                   problems 0 and 1 of training
+  task.judged([0, 1], answers)         what their answers earn
+
+A record has `prompt`, a text or messages (with the columns that its chat
+template reads); its other columns go to the reward functions. Problem i is a
+function of (file, seed, i) alone: the records come once in every epoch, in an
+order of its own.
+"""
+
+import collections
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from posttrain_jax.data import formats
+from posttrain_jax.data.host_task import Answers, HostTask
+from posttrain_jax.data.quoting import listed
+from posttrain_jax.data.sources import Record, Source, in_order
+from posttrain_jax.data.tokenizers import Tokenizer
+
+__all__ = ['OVERLONG', 'PromptsTask']
+
+OVERLONG = ('drop', 'error')
+KEPT = 8192  # tokenised prompts that are kept
+PLACES = 3  # first places that are named
+# Arguments of a reward function that no column may be called like.
+TAKEN = ('prompts', 'completions', 'completion_ids', 'finished',
+         'max_completion_length')  # fmt: skip
+
+
+def _digest(prompt: Any) -> bytes:
+  """Of a prompt's text or turns: equal prompts are of one split."""
+  text = json.dumps(prompt, sort_keys=True, ensure_ascii=False)
+  return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).digest()
+
+
+class _Split:
+  """Numbers of a source's records that are used, and their order.
+
+  seed  None: as in the file
+  """
+
+  def __init__(self, source: Source, seed: int | None):
+    self.source, self.seed = source, seed
+    self.numbers: list[int] = []
+    self._order = functools.lru_cache(2)(self._make_order)
+
+  def _make_order(self, epoch: int) -> np.ndarray:
+    """The numbers in the order of an epoch."""
+    numbers = np.asarray(self.numbers, np.int64)
+    if self.seed is None:
+      return numbers
+    return np.random.default_rng((self.seed, epoch)).permutation(numbers)
+
+  def __getitem__(self, index: int) -> Record:
+    """The record of problem `index`, which has no end."""
+    epoch, place = divmod(int(index), len(self.numbers))
+    return self.source[int(self._order(epoch)[place])]
+
+
+class PromptsTask(HostTask):
+  """A file of prompts, and the rewards of their answers.
+
+  source             records with `prompt`
+  tokenizer          from `data.tokenizers`
+  judge              of the answers (`rewards.judge.Judge`)
+  name               of the task, for messages
+  seed               of the order
+  prompt_length      tokens; 0: of the longest prompt, to a multiple of 8
+  completion_length  tokens
+  overlong           what becomes of longer prompts: 'drop' (told, and counted)
+                     or 'error'
+  heldout_fraction   share of all prompts, by their hash, that are kept for
+                     evaluation, where there is no `heldout`
+  heldout            records for evaluation; their prompts are left out of
+                     training, which is told
+
+  `counts` has 'overlong', the prompts that were dropped.
+
+  Raises:
+    ValueError: a record that is no prompt or cannot be judged, with its place;
+      a prompt that is too long ('error'); nothing to train on.
+  """
+
+  def __init__(
+    self,
+    source: Source,
+    tokenizer: Tokenizer,
+    judge: Any,
+    *,
+    completion_length: int,
+    name: str = 'prompts',
+    seed: int = 0,
+    prompt_length: int = 0,
+    overlong: str = 'drop',
+    heldout_fraction: float = 0.0,
+    heldout: Source | None = None,
+  ):
+    self.name, self.tokenizer, self.judge = name, tokenizer, judge
+    self.completion_length = completion_length
+    self.prompt_length = prompt_length
+    self.counts = {'overlong': 0}
+    self._overlong, self._places = overlong, []
+    self._columns: tuple[str, ...] = ()
+    self._splits = {
+      False: _Split(source, seed),
+      True: _Split(heldout if heldout is not None else source, None),
+    }
+    self._read(heldout, heldout_fraction)
+    self.num_heldout = len(self._splits[True].numbers)
+    self._cached = functools.lru_cache(KEPT)(self._find)
+
+  def _read(self, heldout: Source | None, fraction: float) -> None:
+    """Looks at every record once: its split, its length, its columns."""
+    train, held = self._splits[False], self._splits[True]
+    found: collections.Counter[str] = collections.Counter()
+    longest, total, leaked = 0, 0, 0
+    known: set[bytes] = set()
+    for record in in_order(heldout) if heldout is not None else ():
+      size = self._looked_at(record, found)
+      total += 1
+      if size:
+        held.numbers.append(record.index)
+        known.add(_digest(record.columns['prompt']))
+        longest = max(longest, size)
+    for record in in_order(train.source):
+      size = self._looked_at(record, found)
+      total += 1
+      if not size:
+        continue
+      digest = _digest(record.columns['prompt'])
+      if digest in known:
+        leaked += 1
+        continue
+      share = int.from_bytes(digest[:4], 'big') / 2**32
+      kept = heldout is None and share < fraction
+      (held if kept else train).numbers.append(record.index)
+      longest = max(longest, size)
+    self.prompt_length = self.prompt_length or -(-longest // 8) * 8
+    self._columns = tuple(sorted(found))
+    self._tell(total, leaked)
+    if not train.numbers:
+      raise ValueError(
+        f'{self.name}: no prompt is left to train on, of {total:,}: '
+        f'{self.counts["overlong"]:,} are too long, {len(held.numbers):,} are '
+        'held out'
+      )
+    self.judge.check(
+      [name for name, count in found.items() if count == total], self.name
+    )
+
+  def _looked_at(self, record: Record, found: collections.Counter) -> int:
+    """Tokens of a record's prompt; 0 where it is left out."""
+    where, columns = record.where, record.columns
+    tokens = self._tokens(record)
+    taken = [name for name in columns if name in TAKEN]
+    if taken:
+      raise ValueError(
+        f'{where}: column "{taken[0]}" has the name of an argument that reward '
+        f'functions are given ({listed(TAKEN)}): rename it'
+      )
+    found.update(name for name in columns if name != 'prompt')
+    try:
+      self.judge.check_row(columns)
+    except ValueError as error:
+      raise ValueError(f'{where}: {error}') from None
+    if not tokens:
+      raise ValueError(f'{where}: column "prompt": an empty prompt')
+    if self.prompt_length and len(tokens) > self.prompt_length:
+      if self._overlong == 'error':
+        raise ValueError(
+          f'{where}: the prompt has {len(tokens):,} tokens, more than '
+          f'data.max_prompt_length={self.prompt_length:,}; raise it, or set '
+          'data.overlong=drop'
+        )
+      self.counts['overlong'] += 1
+      self._places.append(where)
+      return 0
+    return len(tokens)
+
+  def _tell(self, total: int, leaked: int) -> None:
+    dropped = self.counts['overlong']
+    if dropped:
+      print(
+        f'WARNING data: {dropped:,} of {total:,} prompts have more than '
+        f'data.max_prompt_length={self.prompt_length:,} tokens: dropped; '
+        f'first: {", ".join(self._places[:PLACES])}',
+        file=sys.stderr,
+      )
+    if leaked:
+      print(
+        f'WARNING data: {leaked:,} prompts of {self.name} stand in '
+        'data.eval_path, too: left out of training',
+        file=sys.stderr,
+      )
+
+  def _tokens(self, record: Record) -> list[int]:
+    made = formats.tokenize(
+      record.columns, self.tokenizer, kind='prompt', where=record.where
+    )
+    return made['tokens']
+
+  def _find(self, index: int, heldout: bool) -> dict[str, Any]:
+    split = self._splits[heldout]
+    if not split.numbers:
+      raise ValueError(f'{self.name} has no held-out prompts')
+    record = split[index]
+    return {
+      **dict.fromkeys(self._columns),
+      **record.columns,
+      'tokens': self._tokens(record),
+    }
+
+  def problem(self, index: int, heldout: bool = False) -> dict[str, Any]:
+    """Problem `index` of a split: its record's columns and `tokens`.
+
+    Columns that only other records have are None.
+    """
+    return self._cached(int(index), bool(heldout))
+
+  def num_prompts(self) -> dict[str, int]:
+    """How many there are of each split."""
+    names = {False: 'train', True: 'heldout'}
+    return {names[k]: len(x.numbers) for k, x in self._splits.items()}
+
+  def verify(
+    self,
+    indices: Sequence[int],
+    completions: Sequence[str],
+    heldout: bool = False,
+  ) -> np.ndarray:
+    """Rewards [N] float32 of single completions, which count as finished.
+
+    indices  the problem of each completion; may repeat
+    """
+    if len(indices) != len(completions):
+      raise ValueError(
+        f'{len(completions)} completions of {len(indices)} problems'
+      )
+    eos = self.tokenizer.eos_id
+    answers = Answers(
+      [[text] for text in completions],
+      [[[*self.tokenizer.encode(text), eos]] for text in completions],
+      np.ones((len(completions), 1), np.float32),
+    )
+    return self.judged(indices, answers, heldout).rewards[:, 0]

@@ -1,0 +1,247 @@
+"""The rewards of a run, as `config.rewards` lists them.
+
+  [{"name": "math_verify", "weight": 1.0},
+   {"name": "soft_overlong", "weight": 0.5, "cache": 128},
+   {"name": "my_rewards:politeness", "weight": 0.2, "strict": true}]
+
+  name     of `TEXTS` (`rewards.texts`) or `ARRAYS` (`rewards.arrays`); 'model',
+           a reward model; 'verifier', what the task itself says; or
+           'module:function', a function of one's own with TRL's signature
+  weight   in the sum; 0: it is measured only
+  label    its name in metrics, where two entries have the same one
+  verdict  whether 1.0 means that an answer is right; by default of those
+           functions that say so
+
+All other keys are hyperparameters of the function. With no entry at all, the
+task's own verifier is the reward.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from posttrain_jax.core.resolve import hparams_of, nearest
+from posttrain_jax.rewards import arrays, texts
+
+__all__ = [
+  'Entry',
+  'MODEL',
+  'VERIFIER',
+  'hparams',
+  'model',
+  'names',
+  'read',
+  'roles',
+  'verdict_of',
+]
+
+MODEL, VERIFIER = 'model', 'verifier'
+OWN = ('name', 'weight', 'label', 'verdict')
+# Metrics under 'rewards/' that are no entry's.
+TAKEN = ('reward', 'unscored', 'verified')
+_PATH = re.compile(
+  r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*'
+)
+_LABEL = re.compile(r'[\w.:+-]+')
+
+
+def model(*, role: str = 'reward') -> None:
+  """A reward model's score of the answer, read after its last token.
+
+  Args:
+    role: of `config.others`, where the model's path stands.
+  """
+  del role
+
+
+def verifier(*, part: str = 'reward') -> None:
+  """What the task's own verifier says.
+
+  Args:
+    part: of what it finds; in-graph tasks have others beside 'reward', as
+      'format'.
+  """
+  del part
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One reward of a run.
+
+  name, label, weight, verdict  as above
+  kind    'text', 'array', 'model', 'verifier' or 'own' (module:function)
+  params  hyperparameters, all of them for functions of this package
+  """
+
+  name: str
+  label: str
+  weight: float
+  verdict: bool
+  kind: str
+  params: dict[str, Any]
+
+
+def names() -> list[str]:
+  """Of everything but one's own functions."""
+  return sorted([*texts.__all__, *arrays.__all__, MODEL, VERIFIER])
+
+
+def _function(name: str) -> tuple[str, Callable | None]:
+  """(kind, function) of a name.
+
+  Raises:
+    ValueError: no such name, with the nearest one.
+  """
+  for kind, room in (('text', texts), ('array', arrays)):
+    if name in room.__all__:
+      return kind, getattr(room, name)
+  if name in (MODEL, VERIFIER):
+    return name, {MODEL: model, VERIFIER: verifier}[name]
+  if _PATH.fullmatch(name):
+    return 'own', None
+  if ':' in name or '/' in name or name.endswith('.py'):
+    module = name.partition(':')[0].removesuffix('.py').replace('/', '.')
+    raise ValueError(
+      f'"{name}" is no import path: write module:function, as in '
+      f'"{module.strip(".") or "my_rewards"}:reward"; the working folder is '
+      'searched'
+    )
+  raise ValueError(
+    f'unknown reward "{name}".{nearest(name, names())}, or module:function'
+  )
+
+
+def hparams(name: str) -> dict[str, Any]:
+  """Hyperparameters of a function of this package, with their defaults."""
+  function = _function(name)[1]
+  return {} if function is None else hparams_of(function)
+
+
+def _entry(given: Any, where: str) -> Entry:
+  if not isinstance(given, Mapping) or not isinstance(given.get('name'), str):
+    raise ValueError(f'{where}={given!r} is no {{"name": ..., "weight": ...}}')
+  given = dict(given)
+  name = given['name']
+  try:
+    kind, function = _function(name)
+  except ValueError as error:
+    raise ValueError(f'{where}: {error}') from None
+  params = {k: v for k, v in given.items() if k not in OWN}
+  if function is not None:
+    known = hparams_of(function)
+    for key in params:
+      if key not in known:
+        raise ValueError(
+          f'{where}: reward "{name}" takes no "{key}".'
+          + nearest(key, [*known, *OWN])
+        )
+    params = known | params
+    _check_params(name, params, where)
+  weight = given.get('weight', 1.0)
+  if isinstance(weight, bool) or not isinstance(weight, int | float):
+    raise ValueError(f'{where}.weight={weight!r} is not a finite number')
+  if not abs(weight) < float('inf'):
+    raise ValueError(f'{where}.weight={weight!r} is not a finite number')
+  verdict = given.get('verdict', name in (*texts.VERDICTS, VERIFIER))
+  if not isinstance(verdict, bool):
+    raise ValueError(f'{where}.verdict={verdict!r} is not true or false')
+  label = given.get('label', _label(name, kind, params))
+  if not isinstance(label, str) or not _LABEL.fullmatch(label):
+    raise ValueError(
+      f'{where}.label={label!r} is no name of letters, digits and . : + - _'
+    )
+  if label in TAKEN:
+    raise ValueError(f'{where}.label="{label}" is the name of another metric')
+  return Entry(name, label, float(weight), verdict, kind, params)
+
+
+def _check_params(name: str, params: dict[str, Any], where: str) -> None:
+  """What a domain cannot say of hyperparameters."""
+  if name == 'regex':
+    if params['pattern'] == '':
+      raise ValueError(f'{where}: reward "regex" needs a "pattern"')
+    try:
+      re.compile(params['pattern'])
+    except (re.error, TypeError) as error:
+      raise ValueError(
+        f'{where}.pattern={params["pattern"]!r}: {error}'
+      ) from None
+  if name == 'length' and 0 < params['high'] < params['low']:
+    raise ValueError(
+      f'{where}: low={params["low"]} is above high={params["high"]}'
+    )
+  if name == 'tag_format' and not params['tags']:
+    raise ValueError(f'{where}: reward "tag_format" needs "tags"')
+
+
+def _label(name: str, kind: str, params: dict[str, Any]) -> str:
+  if kind == 'own':
+    return name.rpartition(':')[2].rpartition('.')[2]
+  if kind == VERIFIER and params['part'] != 'reward':
+    return str(params['part'])
+  return name
+
+
+def verdict_of(entries: Sequence[Entry]) -> Entry | None:
+  """The entry that says which answers are right: the first verdict, else the
+  first that is no length, else the first; None where there are none."""
+  for wanted in (
+    lambda e: e.verdict,
+    lambda e: e.kind != 'array',
+    lambda e: True,
+  ):
+    found = next(filter(wanted, entries), None)
+    if found is not None:
+      return found
+  return None
+
+
+def _linked(entries: list[Entry]) -> tuple[Entry, ...]:
+  """Entries that read others know which: one that stands before them."""
+  out: list[Entry] = []
+  for index, entry in enumerate(entries):
+    key = arrays.READS.get(entry.name)
+    if entry.kind == 'array' and key:
+      before = [e.label for e in out]
+      first = next((e.label for e in out if e.verdict), '')
+      named = entry.params[key] or first
+      if named not in before:
+        told = f'"{named}"' if named else 'a verdict'
+        raise ValueError(
+          f'rewards[{index}]: "{entry.name}" reads {told}, which has to stand '
+          f'before it (weight 0: to be read only).{nearest(named, before)}'
+        )
+      entry = dataclasses.replace(entry, params={**entry.params, key: named})
+    out.append(entry)
+  return tuple(out)
+
+
+def read(listed: Any) -> tuple[Entry, ...]:
+  """The entries of `config.rewards`.
+
+  Raises:
+    ValueError: no list of entries, an unknown name or hyperparameter (with the
+      nearest one), two of one label, one that reads another that is not there,
+      or weights that are all 0.
+  """
+  if isinstance(listed, str | Mapping) or not isinstance(listed, Sequence):
+    raise ValueError(
+      f'rewards={listed!r} is not a list of {{"name": ..., "weight": ...}}'
+    )
+  entries = [_entry(x, f'rewards[{i}]') for i, x in enumerate(listed)]
+  labels = [entry.label for entry in entries]
+  for index, label in enumerate(labels):
+    if label in labels[:index]:
+      raise ValueError(
+        f'rewards[{index}]: there is a "{label}" before it; give one of them '
+        'another "label"'
+      )
+  if entries and not any(entry.weight for entry in entries):
+    raise ValueError('rewards: all weights are 0, and nothing is learnt')
+  return _linked(entries)
+
+
+def roles(listed: Any) -> tuple[str, ...]:
+  """Roles of the reward models of `config.rewards`."""
+  return tuple(e.params['role'] for e in read(listed) if e.kind == MODEL)

@@ -1,0 +1,278 @@
+"""Judges answers by functions in Python: calls, time-outs, what goes wrong."""
+
+import collections
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from posttrain_jax.core.names import nearest
+from posttrain_jax.core.pool import Pool
+from posttrain_jax.rewards import arrays, mixing, texts
+from posttrain_jax.rewards.entries import MODEL, VERIFIER, Entry, verdict_of
+from posttrain_jax.rewards.server import ALWAYS, FACTS, Spec
+
+__all__ = ['Judge', 'Verdict']
+
+SERVER = 'posttrain_jax.rewards.server:Server'
+START = 60.0  # seconds in which a function is imported
+
+
+class Verdict(NamedTuple):
+  """What a judge says of answers, G of each of B problems.
+
+  rewards   [B, G] float32, the weighted sum
+  correct   [B, G] float32, 1.0 where the verdict's entry gives at least 1
+  unscored  [B, G] float32, 1.0 where no entry applies: the reward is 0.0
+  scores    {label: [B, G]} of every entry; nan where it does not apply
+  """
+
+  rewards: np.ndarray
+  correct: np.ndarray
+  unscored: np.ndarray
+  scores: dict[str, np.ndarray]
+
+
+class Judge:
+  """The rewards of a run whose answers are text.
+
+  entries  of `entries.read`
+  workers  processes that call functions
+  timeout  seconds for a call, with all answers to one problem
+  limit    tokens that an answer may have
+  folder   where one's own modules are; '': the working folder
+
+  `counts` sums 'LABEL/errors' (answers for which a function raised, or ended
+  its process) and 'LABEL/timeouts' since the start: these answers have None,
+  and are told once for each entry.
+  """
+
+  def __init__(
+    self,
+    entries: Sequence[Entry],
+    *,
+    workers: int = 2,
+    timeout: float = 10.0,
+    limit: int = 0,
+    folder: str = '',
+  ):
+    self.entries = tuple(entries)
+    self.limit = limit
+    self.verdict = verdict_of(self.entries)
+    self._called = [e for e in self.entries if e.kind in ('text', 'own')]
+    self._timeout, self._lock = timeout, threading.Lock()
+    self._told: set[str] = set()
+    specs = [tuple(Spec(e.name, e.kind == 'own', e.params))
+             for e in self._called]  # fmt: skip
+    arguments = {'specs': specs, 'folder': folder or os.getcwd()}
+    self._pool = Pool(SERVER, arguments, workers) if specs else None
+    self.counts: collections.Counter[str] = collections.Counter({
+      f'{e.label}/{what}': 0
+      for e in self._called
+      for what in ('errors', 'timeouts')
+    })  # fmt: skip
+
+  def check(self, columns: Sequence[str], where: str) -> None:
+    """Imports every function, and sees that the file has what they need.
+
+    columns  that all records of the file have
+
+    Raises:
+      ValueError: a function that cannot be used, with the reason; a column
+        that is not there, with the nearest one.
+    """
+    for index, entry in enumerate(self._called):
+      self._check_columns(entry, columns, where)
+      reply = self._pool.call('describe', index, timeout=START)
+      if reply.status != 'ok':
+        told = str(reply.value).removeprefix('ValueError: ')
+        raise ValueError(f'rewards: {told}')
+      for name in reply.value:
+        if name not in columns:
+          raise ValueError(
+            f'{where}: no column "{name}", which reward "{entry.name}" needs.'
+            + nearest(name, columns)
+          )
+
+  def _check_columns(
+    self, entry: Entry, columns: Sequence[str], where: str
+  ) -> None:
+    """Columns that hyperparameters name, and names that are taken."""
+    if entry.kind == 'own':
+      taken = [key for key in entry.params if key in columns]
+      if taken:
+        raise ValueError(
+          f'{where}: "{taken[0]}" is a column and a hyperparameter of reward '
+          f'"{entry.name}": rename one of them'
+        )
+      return
+    # Other columns that hyperparameters name need not be there.
+    if 'column' not in entry.params:
+      return
+    name = entry.params['column']
+    wanted = (name,) if name else texts.common.ANSWERS
+    if not any(x in columns for x in wanted):
+      raise ValueError(
+        f'{where}: no column "{" or ".join(wanted)}", which reward '
+        f'"{entry.name}" reads; name one by its "column".'
+        + nearest(wanted[-1], columns)
+      )
+
+  def check_row(self, columns: Mapping[str, Any]) -> None:
+    """Raises ValueError for a record that an entry cannot judge."""
+    for entry in self._called:
+      check = texts.CHECKS.get(entry.name)
+      if entry.kind == 'text' and check is not None:
+        check(columns, **entry.params)
+
+  def answer(self, text: str) -> str:
+    """What of a completion counts in a vote; '': it gives no answer."""
+    if self.verdict is None or self.verdict.kind != 'text':
+      return texts.common.final(text)
+    return texts.answer(self.verdict.name, text, self.verdict.params)
+
+  def __call__(
+    self,
+    problems: Sequence[Mapping[str, Any]],
+    completions: Sequence[Sequence[Any]],
+    ids: Sequence[Sequence[Sequence[int]]],
+    finished: np.ndarray,
+    given: Mapping[str, np.ndarray] | None = None,
+  ) -> Verdict:
+    """Judges G answers to each of B problems.
+
+    problems     {'prompt': ..., **columns} of each
+    completions  [B][G] texts, or lists of a message
+    ids          [B][G] their tokens
+    finished     [B, G]
+    given        {label: [B, G]} of entries that are judged elsewhere; one that
+                 is neither here nor there does not apply
+    """
+    shape = np.shape(finished)
+    blank = np.full(shape, np.nan, np.float32)
+    found = {
+      e.label: np.asarray((given or {}).get(e.label, blank), np.float32)
+      for e in self.entries
+      if e.kind in (MODEL, VERIFIER)
+    }
+    calls = [
+      (index, problem, completions[b], ids[b], finished[b])
+      for index in range(len(self._called))
+      for b, problem in enumerate(problems)
+    ]
+    if calls:
+      said = self._pool.map(lambda call: self._group(*call), calls)
+      tables = np.asarray(said, np.float32).reshape(-1, *shape)
+      found |= {e.label: table for e, table in zip(self._called, tables)}
+    lengths = np.array([[len(x) for x in row] for row in ids], np.float32)
+    facts = arrays.Facts(lengths, np.asarray(finished), self.limit)
+    scores = mixing.completed(self.entries, found, facts)
+    rewards, unscored = mixing.total(self.entries, scores)
+    host = {label: np.asarray(x) for label, x in scores.items()}
+    unscored = np.asarray(unscored)
+    self._tell_unscored(unscored)
+    right = np.nan_to_num(host[self.verdict.label]) >= 1.0
+    return Verdict(
+      np.asarray(rewards), right.astype(np.float32), unscored, host
+    )
+
+  def _group(
+    self,
+    index: int,
+    problem: Mapping[str, Any],
+    completions: Sequence[Any],
+    ids: Sequence[Sequence[int]],
+    finished: Sequence[float],
+  ) -> list[float]:
+    """Rewards [G] of one entry for the answers to one problem."""
+    size = len(completions)
+    columns = {k: [v] * size for k, v in problem.items() if k != 'prompt'}
+    request = {
+      **columns,
+      'prompts': [problem['prompt']] * size,
+      'completions': list(completions),
+      'completion_ids': [list(map(int, row)) for row in ids],
+      'finished': [bool(x) for x in finished],
+      'max_completion_length': self.limit,
+    }
+    alone = self._called[index].name == 'unit_tests'
+    if not alone or size == 1:
+      values = self._call(index, request)
+      if values is not None:
+        return values
+      if size == 1:
+        return [np.nan]
+    # One by one: a program has its own time, and what hung costs one answer.
+    rows = [
+      {k: v[i : i + 1] if isinstance(v, list) else v
+       for k, v in request.items()}
+      for i in range(size)
+    ]  # fmt: skip
+    return [(self._call(index, row, True) or [np.nan])[0] for row in rows]
+
+  def _call(
+    self, index: int, request: dict[str, Any], last: bool = False
+  ) -> list[float] | None:
+    """Rewards of a call; None where there was no answer in time."""
+    entry = self._called[index]
+    last = last or len(request['completions']) == 1
+    timeout = self._timeout + _own_time(entry, request)
+    reply = self._pool.call('score', index, request, timeout=timeout)
+    if reply.status == 'ok':
+      values, errors = reply.value
+      for error in filter(None, errors):
+        self._count(entry.label, 'errors', error)
+      return [np.nan if x is None else x for x in values]
+    if last:
+      what = 'timeouts' if reply.status == 'timeout' else 'errors'
+      told = f'{reply.value}'
+      if what == 'timeouts':
+        told += '; reward_pool.timeout is what a call may take'
+      self._count(entry.label, what, told)
+    return None
+
+  def _count(self, label: str, what: str, told: str) -> None:
+    with self._lock:
+      self.counts[f'{label}/{what}'] += 1
+      if (key := f'{label}/{what}') in self._told:
+        return
+      self._told.add(key)
+    print(
+      f'WARNING rewards: "{label}" gave no reward to an answer, and is counted '
+      f'as rewards/{key} from here on: {told}',
+      file=sys.stderr,
+    )
+
+  def _tell_unscored(self, unscored: np.ndarray) -> None:
+    if unscored.any() and 'unscored' not in self._told:
+      self._told.add('unscored')
+      print(
+        f'WARNING rewards: no entry applies to {int(unscored.sum())} of '
+        f'{unscored.size} answers; their reward is 0, and they are counted as '
+        'rewards/unscored from here on',
+        file=sys.stderr,
+      )
+
+  def close(self) -> None:
+    """Ends the worker processes; a later call would start new ones."""
+    if self._pool is not None:
+      self._pool.close()
+
+
+def _own_time(entry: Entry, request: dict[str, Any]) -> float:
+  """Seconds that a reward limits itself, beside the time of a call."""
+  if entry.kind != 'text' or entry.name != 'unit_tests':
+    return 0.0
+  tests = request[entry.params['column']][0]
+  if isinstance(tests, dict):
+    tests = tests.get('inputs', ())
+  cases = len(tests) if isinstance(tests, list | tuple) else 1
+  return entry.params['seconds'] * (cases + 1)
+
+
+def reserved(columns: Sequence[str]) -> list[str]:
+  """Columns of a file whose names a reward's arguments have."""
+  return [name for name in columns if name in (*ALWAYS, *FACTS)]

@@ -1,0 +1,43 @@
+"""What hyperparameters of `config.rewards` may be (`run.domains`)."""
+
+from posttrain_jax.core.domain import Flag, Listed, Number, Text, Whole, Word
+from posttrain_jax.rewards.texts import sandbox
+
+__all__ = ['PARTS']
+
+COUNT, FINITE, FLAG, TEXT = Whole(0), Number(), Flag(), Text()
+
+PARTS = {
+  'rewards/cache': COUNT,
+  'rewards/choices': TEXT,
+  'rewards/column': TEXT,
+  'rewards/exceeded': FINITE,
+  'rewards/high': COUNT,
+  'rewards/ignore_case': FLAG,
+  'rewards/ignore_ends': FLAG,
+  'rewards/isolation': Word(sandbox.ISOLATION),
+  'rewards/kwargs_column': TEXT,
+  'rewards/label': TEXT,
+  'rewards/low': COUNT,
+  'rewards/max_length': COUNT,
+  'rewards/memory': Whole(64),  # MiB; the interpreter itself takes 30
+  'rewards/ngram': Whole(1),
+  'rewards/of': TEXT,
+  'rewards/opened': FLAG,
+  'rewards/part': TEXT,
+  'rewards/partial': FLAG,
+  'rewards/pattern': TEXT,
+  'rewards/penalty': Number(high=0),
+  'rewards/processes': COUNT,
+  'rewards/right_long': FINITE,
+  'rewards/right_short': FINITE,
+  'rewards/role': TEXT,
+  'rewards/seconds': Number(0, above=True),
+  'rewards/tags': Listed(TEXT),
+  'rewards/tolerance': Number(0),
+  'rewards/verdict': FLAG,
+  'rewards/weight': FINITE,  # a negative one takes away
+  'rewards/whole': FLAG,
+  'rewards/wrong_long': FINITE,
+  'rewards/wrong_short': FINITE,
+}

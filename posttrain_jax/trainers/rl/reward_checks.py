@@ -1,0 +1,129 @@
+"""What `config.rewards` asks for, and what cannot work."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax import token_weights
+from posttrain_jax.core.resolve import arrays_of, lookup, nearest
+from posttrain_jax.data.text_task import is_text
+from posttrain_jax.rewards import arrays, entries
+from posttrain_jax.trainers.rl import guests, objective
+from posttrain_jax.trainers.step import from_file
+
+__all__ = ['check', 'check_parts', 'is_hosted']
+
+# Losses that do not ask which policy an answer was drawn from.
+UNCORRECTED = ('reinforce', 'luffy_shaped')
+
+
+def is_hosted(config: Any) -> bool:
+  """Whether answers are judged in Python."""
+  return from_file(config) or is_text(config.task.name)
+
+
+def check(config: Any) -> None:
+  """Raises ValueError for rewards that the task, or the method, cannot have."""
+  rewards = entries.read(config.rewards)
+  hosted = is_hosted(config)
+  if from_file(config) and not rewards:
+    raise ValueError(
+      f'rewards=[]: prompts of data.source="{config.data.source}" have no '
+      'verifier of their own; set rewards, as in '
+      '--config.rewards=\'[{"name": "math_verify", "weight": 1.0}]\''
+    )
+  for index, entry in enumerate(rewards):
+    where = f'rewards[{index}]: "{entry.name}"'
+    if entry.kind == entries.MODEL and entry.params['role'] not in (
+      config.others
+    ):
+      raise ValueError(
+        f'{where} has role "{entry.params["role"]}", which is no role of '
+        'others; recipe=rlhf has one ("reward").'
+        + nearest(entry.params['role'], list(config.others))
+      )
+    if entry.kind == entries.VERIFIER and from_file(config):
+      raise ValueError(f'{where} is of tasks; a file has none: name a function')
+    whole = entry.params.get('part', 'reward') == 'reward'
+    if entry.kind == entries.VERIFIER and hosted and not whole:
+      raise ValueError(
+        f'{where} of task "{config.task.name}" finds no '
+        f'"{entry.params["part"]}"; it has "reward" alone'
+      )
+    if entry.kind in ('text', 'own') and not hosted:
+      raise ValueError(
+        f'{where} reads text, and in-graph tasks have tokens: take '
+        'data=jsonl, task=text:NAME, or "verifier", "model", '
+        + ', '.join(f'"{name}"' for name in arrays.__all__)
+      )
+  _check_verdicts(config, rewards)
+  _check_overlap(config)
+
+
+def _on_prefixes(config: Any) -> bool:
+  return 'state_log_rewards' in objective.loss_arrays(config)
+
+
+def _check_verdicts(config: Any, rewards: Sequence[entries.Entry]) -> None:
+  """Raises ValueError where a method asks which answers are right, and a sum
+  of rewards does not say."""
+  alone = len(rewards) == 1 and rewards[0].verdict and rewards[0].weight == 1.0
+  if not rewards or alone:
+    return
+  weights = lookup(token_weights, config.weights.name)
+  for key, reads in (
+    (f'weights.name="{config.weights.name}"', 'correct' in arrays_of(weights)),
+    (f'loss.name="{config.loss.name}"', _on_prefixes(config)),
+    ('contrastive', guests.contrasts(config)),
+    ('explore.per_prompt', guests.exploring(config)),
+  ):
+    if reads:
+      names = ', '.join(f'"{entry.label}"' for entry in rewards)
+      raise ValueError(
+        f'rewards {names}: {key} asks which answers are right, and their sum '
+        'does not say; leave one of them out'
+      )
+
+
+def check_parts(rewards: Sequence[entries.Entry], task: Any) -> None:
+  """Raises ValueError where an entry names a part that an in-graph task's
+  verifier does not have."""
+  wanted = [e for e in rewards if e.kind == entries.VERIFIER]
+  if all(e.params['part'] == 'reward' for e in wanted):
+    return
+
+  def judged(key):
+    example = task.sample(key)
+    blank = jnp.zeros((task.completion_length,), jnp.int32)
+    return task.verify(example, blank, blank.astype(jnp.float32))
+
+  found = jax.eval_shape(judged, jax.random.key(0))
+  for entry in wanted:
+    if entry.params['part'] not in found:
+      raise ValueError(
+        f'rewards: "verifier" of this task finds no "{entry.params["part"]}".'
+        + nearest(entry.params['part'], found)
+      )
+
+
+def _check_overlap(config: Any) -> None:
+  if not config.rollout_overlap:
+    return
+  if not is_hosted(config):
+    raise ValueError(
+      'rollout_overlap=true is of answers that Python judges (data=jsonl, '
+      'task=text:NAME); in-graph tasks have nothing to wait for'
+    )
+  if config.old_logps != 'sampler':
+    raise ValueError(
+      f'rollout_overlap=true: old_logps="{config.old_logps}" forgets under '
+      'which policy answers were drawn, one step before; take "sampler"'
+    )
+  if config.loss.name in UNCORRECTED:
+    raise ValueError(
+      f'rollout_overlap=true: loss "{config.loss.name}" does not correct for '
+      'the policy that answers were drawn from, one step before; take one with '
+      'a ratio, such as "ppo_clip"'
+    )

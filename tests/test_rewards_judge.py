@@ -1,0 +1,215 @@
+"""Functions of one's own in worker processes: what they are told, and what
+becomes of those that raise, hang, die or cannot be used."""
+
+import re
+
+import numpy as np
+import pytest
+
+from posttrain_jax.rewards import entries
+from posttrain_jax.rewards.judge import Judge
+
+MODULE = """
+import os, sys, time
+
+SEEN = {'jax': 'jax' in sys.modules}
+
+def share(completions, **columns):
+  return [t.count('a') / max(len(t), 1) for t in completions]
+
+def told(prompts, completions, completion_ids, answer, scale=1.0):
+  # Exactly these, by name.
+  assert prompts == ['p', 'p'] and [len(i) for i in completion_ids] == [2, 3]
+  return [scale * float(t == a) for t, a in zip(completions, answer)]
+
+def facts(completions, finished, max_completion_length, **columns):
+  assert set(columns) == {'prompts', 'completion_ids', 'answer', 'level'}
+  return [max_completion_length if f else -1 for f in finished]
+
+def group(completions, **columns):
+  best = max(map(len, completions))
+  return [float(len(t) == best) for t in completions]
+
+def odd(completions, **columns):
+  out = []
+  for t in completions:
+    if t == 'raise':
+      raise KeyError('no such thing')
+    if t == 'hang':
+      time.sleep(60)
+    if t == 'die':
+      os._exit(3)
+    out.append({'none': None, 'nan': float('nan'), 'inf': float('inf'),
+                'text': 'x', 'bool': True}.get(t, 1.0))
+  return out
+
+def short(completions, **columns):
+  return [1.0]
+
+def number(completions, **columns):
+  return 1.0
+
+def turns(prompts, completions, **columns):
+  return [float(c[0]['role'] == 'assistant' and p[-1]['role'] == 'user')
+          for p, c in zip(prompts, completions)]
+
+def light(completions, **columns):
+  return [float(SEEN['jax'] or 'jax' in sys.modules)] * len(completions)
+
+def needs(completions, level):
+  return [level[0]] * len(completions)
+
+async def later(completions, **columns):
+  return [1.0] * len(completions)
+
+class Scorer:
+  @staticmethod
+  def score(completions, **columns):
+    return [2.0] * len(completions)
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('own')
+  (path / 'own_rewards.py').write_text(MODULE)
+  (path / 'broken_rewards.py').write_text('import no_such_module\n')
+  return str(path)
+
+
+@pytest.fixture
+def make(folder):
+  made = []
+
+  def judge(*listed, timeout=5.0, **keys):
+    listed = [x if isinstance(x, dict) else {'name': x} for x in listed]
+    made.append(
+      Judge(entries.read(listed), folder=folder, timeout=timeout, workers=1,
+            limit=9, **keys)
+    )  # fmt: skip
+    return made[-1]
+
+  yield judge
+  for judge in made:
+    judge.close()
+
+
+def judged(judge, *groups, problems=None, given=None, finished=None):
+  problems = problems or [{'prompt': 'p', 'answer': 'aa', 'level': 1}] * len(
+    groups
+  )
+  ids = [[[1] * (len(text) or 1) for text in group] for group in groups]
+  ended = np.ones((len(groups), len(groups[0]))) if finished is None else (
+    np.array(finished)
+  )  # fmt: skip
+  return judge(problems, [list(g) for g in groups], ids, ended, given)
+
+
+def test_what_functions_are_told(make):
+  judge = make(
+    'own_rewards:share', {'name': 'own_rewards:told', 'scale': 2.0},
+    {'name': 'own_rewards:facts', 'weight': 0.5},
+    {'name': 'own_rewards:group', 'weight': 0}, 'own_rewards:Scorer.score',
+  )  # fmt: skip
+  judge.check(['answer', 'level'], 'file')
+  said = judged(judge, ['aa', 'aba'], finished=[[1.0, 0.0]])
+  third = pytest.approx(2 / 3)
+  assert said.scores['share'].tolist() == [[1.0, third]]
+  assert said.scores['told'].tolist() == [[2.0, 0.0]]
+  assert said.scores['facts'].tolist() == [[9.0, -1.0]]
+  assert said.scores['group'].tolist() == [[0.0, 1.0]]
+  assert said.scores['score'].tolist() == [[2.0, 2.0]]
+  assert said.rewards.tolist() == [[9.5, pytest.approx(2 / 3 + 1.5)]]
+  # No verdict among them: the first that is no length says what is right.
+  assert said.correct.tolist() == [[1.0, 0.0]]
+  assert said.rewards.dtype == np.float32 and set(judge.counts.values()) == {0}
+
+
+def test_turns(make):
+  problem = {'prompt': [{'role': 'user', 'content': 'hi'}]}
+  completions = [[{'role': 'assistant', 'content': 'ho'}]]
+  judge = make('own_rewards:turns')
+  said = judge([problem], [completions], [[[1]]], np.ones((1, 1)))
+  assert said.rewards.tolist() == [[1.0]]
+
+
+def test_what_goes_wrong_costs_one_answer(make, capsys):
+  judge = make('own_rewards:odd', 'own_rewards:light', timeout=1.0)
+  said = judged(judge, ['a', 'raise', 'b', 'hang'], ['die', 'c', 'd', 'none'],
+                ['nan', 'inf', 'text', 'bool'])  # fmt: skip
+  nan = np.nan
+  expected = [[1, nan, 1, nan], [nan, 1, 1, nan], [nan, nan, nan, 1]]
+  np.testing.assert_array_equal(said.scores['odd'], expected)
+  assert judge.counts['odd/errors'] == 4 and judge.counts['odd/timeouts'] == 1
+  assert not said.scores['light'].any()  # no worker imports jax
+  np.testing.assert_array_equal(said.rewards, np.nan_to_num(expected))
+  assert not said.unscored.any()
+  told = [x for x in capsys.readouterr().err.splitlines() if 'odd' in x]
+  assert len(told) == 2  # once for each kind
+  assert any("KeyError: 'no such thing' (own_rewards.py:" in x for x in told)
+  assert any('no answer in 1 s; reward_pool.timeout' in x for x in told)
+  # The worker that was ended has been replaced.
+  assert judged(judge, ['a'] * 4).scores['odd'].tolist() == [[1.0] * 4]
+
+
+def test_nothing_applies(make, capsys):
+  judge = make('own_rewards:odd')
+  said = judged(judge, ['none', 'a'])
+  assert said.rewards.tolist() == [[0.0, 1.0]]
+  assert said.unscored.tolist() == [[1.0, 0.0]]
+  judged(judge, ['none', 'a'])
+  assert capsys.readouterr().err.count('no entry applies to 1 of 2') == 1
+
+
+@pytest.mark.parametrize('name, message', [
+  ('short', '1 rewards for 3 completions'),
+  ('number', 'returned float, not a list'),
+])  # fmt: skip
+def test_no_list_of_rewards(make, capsys, name, message):
+  said = judged(make(f'own_rewards:{name}'), ['a', 'b', 'c'])
+  if name == 'short':  # one alone is a list of one
+    assert said.rewards.tolist() == [[1.0] * 3]
+  else:
+    assert said.unscored.all() and message in capsys.readouterr().err
+
+
+def test_rewards_of_models_and_verifiers_are_given(make):
+  judge = make({'name': 'model', 'weight': 2.0}, 'verifier',
+               {'name': 'soft_overlong', 'cache': 4})  # fmt: skip
+  given = {'model': np.array([[0.5, 1.0]]), 'verifier': np.array([[1.0, 0.0]])}
+  said = judged(judge, ['abcde', 'abcdefg'], given=given)
+  assert said.rewards.tolist() == [[2.0, 1.5]]
+  assert said.correct.tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize('name, message', [
+  ('no_such_rewards:f', 'no module "no_such_rewards": ModuleNotFoundError'),
+  ('broken_rewards:f', "No module named 'no_such_module'"),
+  ('own_rewards:shar', 'no "shar" in own_rewards. Did you mean "share"?'),
+  ('own_rewards:SEEN', 'is dict, no function'),
+  ('own_rewards:later', 'is async: write a plain function'),
+  ('own_rewards:needs', 'file: no column "level", which reward'),
+  ('exact_match', 'file: no column "solution or answer", which reward'),
+  ('unit_tests', 'file: no column "tests"'),
+])  # fmt: skip
+def test_what_cannot_be_used_is_refused(make, name, message):
+  judge = make(name)
+  with pytest.raises(ValueError, match=re.escape(message)):
+    judge.check(['lvl'], 'file')
+
+
+@pytest.mark.parametrize('keys, columns, message', [
+  ({'name': 'own_rewards:told', 'scael': 2.0}, ['answer'],
+   'takes no "scael". Did you mean "scale"?'),
+  ({'name': 'own_rewards:told', 'scale': 2.0}, ['answer', 'scale'],
+   '"scale" is a column and a hyperparameter'),
+])  # fmt: skip
+def test_hyperparameters_of_ones_own(make, keys, columns, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    make(keys).check(columns, 'file')
+
+
+def test_votes(make):
+  judge = make('length', 'numeric_match')
+  assert judge.answer('so 12') == '12.0'
+  assert make('own_rewards:share').answer('<answer>x</answer>') == 'x'
