@@ -51,6 +51,12 @@ def golden(name):
 apply = jax.jit(transformer.apply, static_argnums=1)
 
 
+def some_long(names, *long):
+  """Names of the long set; the others are in the slow one."""
+  mark = lambda name: pytest.mark.long if name in long else pytest.mark.slow
+  return [pytest.param(name, marks=mark(name)) for name in names]
+
+
 def arrays(folder):
   """(config, params) with NumPy's arrays: nothing is compiled for them."""
   return hf.load(folder, place=lambda _, x: x)
@@ -164,8 +170,7 @@ def test_other_files_hold_the_same(name, kind, tmp_path):
     np.testing.assert_array_equal(a, b.astype(np.float32))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', some_long(FAMILIES, 'gemma3'))
 def test_scanned_layers_are_the_unrolled_ones(name):
   """Values and gradients, rematerialised, in blocks of queries and logits."""
   config, params, expected = golden(name)
@@ -209,8 +214,10 @@ def generated(config, params, expected, **kinds):
 GREEDY = [name for name in FAMILIES if name not in LONG_ROPE]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('name', GREEDY)
+@pytest.mark.parametrize(
+  'name',
+  some_long(GREEDY, 'gemma2', 'gemma3', 'gpt2', 'qwen3_moe', 'smollm3'),
+)
 def test_greedy_tokens_are_those_of_transformers(name):
   """Prompts in a shared prefix, new tokens through caches and windows."""
   config, params, expected = golden(name)

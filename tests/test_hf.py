@@ -283,10 +283,10 @@ def test_what_save_refuses(tmp_path):
   refused('missing parameters: unembed', tie_embeddings=False)
   refused(r'"embed/tokens" has shape \[7, 8\], .*\[9, 8\]', vocab_size=9)
   refused('max_length=0', max_length=0)
-  refused('does not for parallel=True', parallel=True)
+  refused('has no parallel=True', parallel=True)
   both = dict(qkv_bias=True, qk_norm=True)
   refused(
-    'does not for output_bias=False',
+    'has no qk_norm=True',
     _zeros(TINY, **both),
     **both,
   )

@@ -320,7 +320,7 @@ def test_what_llama_does_not_compute_another_class_does():
   assert name(**every) == 'LlamaForCausalLM'
   with pytest.raises(
     ValueError,
-    match='nearest, LlamaForCausalLM, does not for parallel=True, where',
+    match='nearest, LlamaForCausalLM, has no parallel=True$',
   ):
     name(parallel=True)
 

@@ -35,6 +35,12 @@ STRUCTURE = (
   'positions', *(field for fields in TRAITS.values() for field in fields),
 )  # fmt: skip
 DEFAULTS = {x.name: x.default for x in dataclasses.fields(ModelConfig)}
+# Fields that a fault of another one is in proportion to.
+BESIDE = {
+  'num_heads': ('width',),
+  'head_dim': ('num_heads', 'width'),
+  'sliding_window': ('full_layers',),
+}
 
 
 class Architecture(NamedTuple):
@@ -287,11 +293,11 @@ def architecture_of(config: ModelConfig) -> str:
   fits = [name for name, fields in apart.items() if not fields]
   if not fits:
     name = min(apart, key=lambda name: len(apart[name]))
-    fields = ', '.join(f'{x}={getattr(config, x)!r}' for x in apart[name])
+    shown = [field for x in apart[name] for field in (x, *BESIDE.get(x, ()))]
+    fields = ', '.join(f'{x}={getattr(config, x)!r}' for x in shown)
     raise ValueError(
       f'no Hugging Face class computes this model; the nearest, {name}, does '
-      f'not for {fields}, where width={config.width}, '
-      f'num_heads={config.num_heads} and full_layers={config.full_layers}'
+      f'not for {fields}'
     )
   if config.max_length < 1:
     raise ValueError(

@@ -200,7 +200,7 @@ def load(
         shape = hf_pieces.file_shape(made_of, config)
         stored = _tensor(found, key, shape)
         parts = hf_pieces.split(stored, made_of, config)
-        out[made_of[part].index] = parts[part]
+        out[made_of[part].place] = parts[part]
       flat[row.path] = place(row.path, out)
   return config, traverse_util.unflatten_dict(flat, sep='/')
 
@@ -281,7 +281,7 @@ def save(
       name = f'model-{index + 1:05}-of-{len(shards):05}.safetensors'
     tensors = {}
     for key, made_of in shard.items():
-      parts = [host[piece.row.path][piece.index] for piece in made_of]
+      parts = [host[piece.row.path][piece.place] for piece in made_of]
       tensors[key] = hf_pieces.join(parts, made_of, config)
       weight_map[key] = name
       total += tensors[key].nbytes

@@ -42,11 +42,11 @@ NO_TEXT = re.compile(r'(model\.)?(vision_tower|multi_modal_projector)\..*')
 class Piece(NamedTuple):
   """One parameter's share of one tensor in a file.
 
-  index  of it in our parameter: (), (layer,) or (layer, expert)
+  place  of it in our parameter: (), (layer,) or (layer, expert)
   """
 
   row: Row
-  index: tuple[int, ...]
+  place: tuple[int, ...]
 
 
 def pieces(config: ModelConfig) -> dict[str, list[Piece]]:

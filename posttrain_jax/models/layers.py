@@ -7,6 +7,7 @@ heads, R = H / N, K head size, F MLP size.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from posttrain_jax.models import experts
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.rope import Tables, rope
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   'silu': jax.nn.silu,
   'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
   'gelu': functools.partial(jax.nn.gelu, approximate=False),
