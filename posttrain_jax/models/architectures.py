@@ -296,8 +296,8 @@ def architecture_of(config: ModelConfig) -> str:
     shown = [field for x in apart[name] for field in (x, *BESIDE.get(x, ()))]
     fields = ', '.join(f'{x}={getattr(config, x)!r}' for x in shown)
     raise ValueError(
-      f'no Hugging Face class computes this model; the nearest, {name}, does '
-      f'not for {fields}'
+      f'no Hugging Face class computes this model; the nearest, {name}, has '
+      f'no {fields}'
     )
   if config.max_length < 1:
     raise ValueError(
