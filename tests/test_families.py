@@ -195,16 +195,16 @@ def test_scanned_layers_are_the_unrolled_ones(name):
 
 
 def generated(config, params, expected, **kinds):
-  """Greedy completions [3, 12] of the golden's prompts."""
+  """Completions [3, 12] of the golden's prompts, greedy if not said else."""
   starts, width = expected['starts'], expected['prompts'].shape[1]
-  prompts = np.stack([
-    np.roll(row, start - width)
+  prompts = jnp.stack([
+    jnp.roll(row, start - width)
     for row, start in zip(expected['prompts'], starts)
   ])  # fmt: skip
-  mask = (np.arange(width)[None] < starts[:, None]).astype(np.float32)
+  mask = (jnp.arange(width)[None] < starts[:, None]).astype(jnp.float32)
   run = functools.partial(
     rollout.generate, config=config, group_size=1, max_new_tokens=12,
-    decoder=decoders.greedy, eos_id=config.vocab_size, **kinds,
+    eos_id=config.vocab_size, **{'decoder': decoders.greedy, **kinds},
   )  # fmt: skip
   out = jax.jit(lambda p: run(p, prompts=prompts, prompt_mask=mask,
                               key=jax.random.key(0)))(params)  # fmt: skip
@@ -240,7 +240,9 @@ def test_slots_and_stages_change_nothing(name, kinds):
 def test_what_was_drawn_is_scored_alike(name, scan):
   """Whole rows, and prompts read once, as the learner does."""
   config, params, expected = golden(name)
-  prompts, mask, out = generated(config, params, expected)
+  prompts, mask, out = generated(
+    config, params, expected, decoder=decoders.sample
+  )
   config = dataclasses.replace(config, scan_layers=scan)
   batch = rollout.assemble_groups(prompts, mask, out)
   for shared in (None, Shared(8, 1)):
