@@ -27,10 +27,11 @@ from posttrain_jax.models import hf_pieces
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import read_config, read_json, to_json
 from posttrain_jax.models.hf_pieces import Piece
-from posttrain_jax.models.hf_table import rows
+from posttrain_jax.models.hf_table import Row, rows
 
 __all__ = [
   'INDEX',
+  'Row',
   'WEIGHTS',
   'is_folder',
   'load',
