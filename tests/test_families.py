@@ -10,10 +10,9 @@ import pytest
 from families import FAMILIES, LONG_ROPE, golden
 
 from posttrain_jax import rollout
-from posttrain_jax.models import hf, transformer
+from posttrain_jax.models import grouped, hf, transformer
 from posttrain_jax.rollout import decoders
 from posttrain_jax.trainers.objective import score
-from posttrain_jax.trainers.shared import Shared
 
 apply = jax.jit(transformer.apply, static_argnums=1)
 
@@ -144,17 +143,22 @@ def test_slots_and_stages_change_nothing(name, kinds):
 @pytest.mark.parametrize('scan', [False, True])
 @pytest.mark.parametrize('name', GREEDY)
 def test_what_was_drawn_is_scored_alike(name, scan):
-  """Whole rows, and prompts read once, as the learner does."""
+  """Whole rows; prompts read once, in rectangles and in a stream."""
   config, params, expected = golden(name)
   prompts, mask, out = generated(
     config, params, expected, decoder=decoders.sample
   )
   config = dataclasses.replace(config, scan_layers=scan)
   batch = rollout.assemble_groups(prompts, mask, out)
-  for shared in (None, Shared(8, 1)):
-    scored = score(params, config, batch, shared=shared)
-    gap = jnp.abs((scored.logps - batch.old_logps) * batch.mask)
-    assert float(gap.max()) < 2e-5
+  scored = score(params, config, batch)
+  gap = jnp.abs((scored.logps - batch.old_logps) * batch.mask)
+  assert float(gap.max()) < 2e-5
+  rows = out.completion[:, 0], out.mask[:, 0], out.mask[:, 0]
+  for size in (None, 53):  # 52 tokens are real
+    found = grouped.group_token_logps(
+      params, config, prompts, mask, *rows, size=size
+    )
+    np.testing.assert_allclose(found.logps, out.logps[:, 0], atol=2e-5)
 
 
 @pytest.mark.slow
