@@ -90,6 +90,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.scan_layers = auto()  # one compiled layer; 'auto': of deep models
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all
   c.model.attention_chunk = 0  # queries at a time, for long rows; 0 = all
+  c.model.long_rope = False  # Phi-3's RoPE factors for rows beyond its context
 
   # Batch arithmetic: rows = prompts_per_step * group_size.
   c.prompts_per_step = 32  # different problems of one step

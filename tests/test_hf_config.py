@@ -121,14 +121,14 @@ def _rope(**changes):
   'changes, message',
   [
     (
-      dict(architectures=['Qwen3MoeForCausalLM']),
-      r"architectures=\['Qwen3MoeForCausalLM'\] is not supported. "
+      dict(architectures=['Qwen3NextForCausalLM']),
+      r"architectures=\['Qwen3NextForCausalLM'\] is not supported. "
       'Did you mean "Qwen3ForCausalLM"',
     ),
-    (dict(architectures=..., model_type='gpt2'), "model_type='gpt2' is not"),
+    (dict(architectures=..., model_type='gptj'), "model_type='gptj' is not"),
     (dict(architectures=..., model_type=...), 'model_type=None is not'),
-    (dict(hidden_act='gelu'), "hidden_act='gelu' .*Supported: 'silu', 'swish'"),
-    (dict(attention_bias=True), 'attention_bias=True .*Supported: False'),
+    (dict(hidden_act='relu'), "hidden_act='relu' .*Supported: 'silu', 'swish'"),
+    (dict(attention_bias=2), 'attention_bias=2 .*Supported: False, True'),
     (dict(mlp_bias=True), 'mlp_bias=True .*Supported: False'),
     (dict(use_sliding_window='no'), "'no' is not .*Supported: False, True"),
     (_window(sliding_window=0), 'sliding_window=0 is no positive int'),
@@ -152,10 +152,10 @@ def _rope(**changes):
       dict(quantization_config=dict(bits=4)),
       'quantization_config=.*Supported: leaving it out',
     ),
-    (_rope(rope_type='yarn'), "rope_type='yarn' .*'default', 'llama3'"),
+    (_rope(rope_type='yarm'), 'rope_type=\'yarm\' is .*Did you mean "yarn"'),
     (
-      dict(rope_parameters=None, rope_scaling=dict(type='linear', factor=2.0)),
-      "rope_type='linear' is not supported",
+      dict(rope_parameters=None, rope_scaling=dict(type='su', factor=2.0)),
+      "rope_type='su' is not supported",
     ),
     (_rope(partial_rotary_factor=0.5), 'partial_rotary_factor=0.5'),
     (
@@ -269,8 +269,13 @@ def test_windows_of_mistral(tmp_path):
   )
   _edit_config(folder, sliding_window=None, use_sliding_window=...)
   plain = dataclasses.replace(config, head_dim=8, sliding_window=0)
-  assert read_config(folder) == plain
   assert hf_config.architecture_of(plain) == 'LlamaForCausalLM'
+  # Others compute the same; the folder stays what it was.
+  named = dataclasses.replace(plain, architecture='MistralForCausalLM')
+  assert read_config(folder) == named
+  assert hf_config.architecture_of(named) == 'MistralForCausalLM'
+  windowed = dataclasses.replace(named, qkv_bias=True)
+  assert hf_config.architecture_of(windowed) == 'Qwen2ForCausalLM'
 
 
 QWEN2, QWEN3 = dict(qkv_bias=True), dict(qk_norm=True)
@@ -306,13 +311,21 @@ def test_what_is_written_is_read(fields, name, first, tmp_path):
   assert read_config(tmp_path) == config
 
 
-def test_windows_that_no_class_has():
-  config = ModelConfig(sliding_window=8, full_layers=(1,))
-  message = (
-    r'sliding_window=8 with full_layers=\(1,\) is none of LlamaFor.*, Mis'
-  )
-  with pytest.raises(ValueError, match=message):
-    hf_config.architecture_of(config)
+def test_what_llama_does_not_compute_another_class_does():
+  name = lambda **fields: hf_config.architecture_of(ModelConfig(**fields))
+  assert name(num_heads=5, num_kv_heads=5) == 'MistralForCausalLM'
+  assert name(sliding_window=8, full_layers=(1,)) == 'SmolLM3ForCausalLM'
   # No layer has this one: it is the same as no window.
-  config = dataclasses.replace(config, full_layers=(0, 1, 2))
-  assert hf_config.architecture_of(config) == 'LlamaForCausalLM'
+  every = dict(sliding_window=8, full_layers=(0, 1, 2))
+  assert name(**every) == 'LlamaForCausalLM'
+  with pytest.raises(
+    ValueError,
+    match='nearest, LlamaForCausalLM, has no parallel=True$',
+  ):
+    name(parallel=True)
+
+
+def test_a_class_that_is_not_there():
+  config = ModelConfig(architecture='LamaForCausalLM')
+  with pytest.raises(ValueError, match='Did you mean "LlamaForCausalLM"'):
+    hf_config.architecture_of(config)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posttrain_jax.models import layers, transformer
+from posttrain_jax.models import attention, rope, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
 
 CONFIGS = {
@@ -185,8 +185,8 @@ def attention_inputs(length, prefix):
 def test_queries_in_blocks_are_all_queries(chunk):
   given = attention_inputs(7, 5)
   for count, dense, blocks in (
-    (4, layers.attend, layers.attend_causal),
-    (7, layers.attend_with_prefix, layers.attend_causal_with_prefix),
+    (4, attention.attend, attention.attend_causal),
+    (7, attention.attend_with_prefix, attention.attend_causal_with_prefix),
   ):
     np.testing.assert_allclose(
       blocks(*given[:count], chunk=chunk), dense(*given[:count]), atol=1e-6
@@ -272,17 +272,17 @@ def test_unknown_presets_and_fields_name_the_nearest():
 def test_rope_by_hand():
   # Two channels: one pair, frequency 1. Position 1 rotates by one radian.
   config = tiny(head_dim=2)
-  tables = layers.rope_tables(jnp.array([[0, 1]]), config)
+  tables = rope.rope_tables(jnp.array([[0, 1]]), config)
   x = jnp.array([[[[1.0, 0.0]], [[1.0, 0.0]]]])
-  rotated = layers.rope(x, tables)[0, :, 0]
+  rotated = rope.rope(x, tables)[0, :, 0]
   np.testing.assert_allclose(rotated[0], [1.0, 0.0], atol=1e-6)
   np.testing.assert_allclose(rotated[1], [np.cos(1), np.sin(1)], atol=1e-6)
 
 
 def test_rope_scaling_slows_long_wavelengths_only():
   scaling = RopeScaling(8.0, 1.0, 4.0, 64)
-  plain = layers.rope_frequencies(32, 10_000.0, None)
-  scaled = layers.rope_frequencies(32, 10_000.0, scaling)
+  plain = rope.rope_frequencies(32, 10_000.0, None)
+  scaled = rope.rope_frequencies(32, 10_000.0, scaling)
   wavelength = 2 * np.pi / plain
   short, long = wavelength < 64 / 4, wavelength > 64
   np.testing.assert_array_equal(scaled[short], plain[short])
@@ -298,10 +298,10 @@ def test_gradient_of_attention_probabilities():
   weigh = jax.random.normal(jax.random.key(2), scores.shape)
 
   def plain(scores):
-    return jax.nn.softmax(jnp.where(allowed, scores, layers.MASKED), axis=-1)
+    return jax.nn.softmax(jnp.where(allowed, scores, attention.MASKED), axis=-1)
 
   grad = lambda f: jax.grad(lambda x: jnp.sum(weigh * f(x)))(scores)
-  mine = grad(lambda x: layers.softmax(x, allowed))
+  mine = grad(lambda x: attention.softmax(x, allowed))
   np.testing.assert_allclose(mine, grad(plain), atol=1e-6)
   assert not np.any(mine[0, 0])
   assert np.any(mine)
@@ -312,7 +312,7 @@ def test_rope_tables(head_dim):
   """cos and sin of position * theta^(-2i / K), also for odd halves."""
   config = tiny(head_dim=head_dim, rope_theta=100.0)
   positions = jnp.array([[0, 3], [7, 1]])
-  cos, sin = layers.rope_tables(positions, config)
+  cos, sin = rope.rope_tables(positions, config)
   frequency = 100.0 ** (-np.arange(0, head_dim, 2) / head_dim)
   angle = np.array(positions)[..., None] * frequency[None, None]
   np.testing.assert_allclose(cos, np.cos(angle), atol=1e-5)

@@ -12,7 +12,7 @@ __all__ = ['CACHE', 'FLOATS', 'STORED', 'check_available', 'name']
 
 FLOATS = ('float32', 'bfloat16', 'float64')  # to compute with
 CACHE = (*FLOATS, 'int8')  # of keys and values
-STORED = ('float32', 'bfloat16')  # of weights in a file
+STORED = ('float32', 'bfloat16', 'float16')  # of weights in a file
 
 
 def name(

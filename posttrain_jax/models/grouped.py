@@ -16,7 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
-from posttrain_jax.models import layers, transformer
+from posttrain_jax.models import (
+  attention,
+  layers,
+  parameters,
+  rope,
+  transformer,
+)
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.scoring import score_tokens
 
@@ -106,10 +112,9 @@ def _layer(layer, xs, tables, layout, allowed, config):
   """One decoder layer over the parts of a layout, each [rows, T, D]."""
   own_allowed, prompt_causal, prompt_seen = allowed
   with jax.named_scope('attention'):
-    norm = lambda x, name: layers.rms_norm(x, layer[name], config.norm_eps)
+    read = lambda x: layers.enter(layer, 'attention', x, config)
     made = [
-      layers.qkv(layer, norm(x, 'attention_norm'), table, config)
-      for x, table in zip(xs, tables)
+      layers.qkv(layer, read(x), table, config) for x, table in zip(xs, tables)
     ]
     # Tokens lead in a layout, heads in attention.
     tokens_first = lambda y: jnp.moveaxis(y, -2, 1)
@@ -118,36 +123,43 @@ def _layer(layer, xs, tables, layout, allowed, config):
       map(heads_first, layout.spread([tokens_first(part) for part in parts]))
       for parts in zip(*made)
     )
-    chunk = config.attention_chunk
-    out_p = layers.attend_causal(q_p, k_p, v_p, prompt_causal, chunk)
-    out_c = layers.attend_causal_with_prefix(
-      q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_seen, chunk
+    how = config.attention_chunk, attention.scores_of(config)
+    out_p = attention.attend_causal(q_p, k_p, v_p, prompt_causal, *how)
+    out_c = attention.attend_causal_with_prefix(
+      q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_seen, *how
     )
     outs = layout.gather(tokens_first(out_p), tokens_first(out_c))
-    xs = [
-      x + layers.attention_output(layer, heads_first(out), config)
+    afters = [
+      layers.add_attention(layer, x, heads_first(out), config)
       for x, out in zip(xs, outs)
     ]
   with jax.named_scope('mlp'):
-    return [x + layers.mlp(layer, norm(x, 'mlp_norm')) for x in xs]
+    pairs = zip(xs, afters)
+    return [layers.add_mlp(layer, *pair, config) for pair in pairs]
 
 
 def _run(params, xs, tables, layout, allowed, config):
-  function = lambda layer, xs, allowed: _layer(
-    layer, xs, tables, layout, allowed, config
-  )
-  if config.remat:
-    function = jax.checkpoint(function)
+  def turned(turns):
+    """One layer's function, for its tables of each part."""
+    function = lambda layer, xs, allowed: _layer(
+      layer, xs, turns, layout, allowed, config
+    )
+    return jax.checkpoint(function) if config.remat else function
+
   if config.scan_layers and not isinstance(params['layers'], tuple):
 
-    def step(xs, item):
-      layer, near = item
-      chosen = transformer.of_kind(allowed, near)
-      return function(layer, xs, chosen), None
+    def step(xs, layer, mark):
+      chosen = transformer.of_kind(allowed, mark['window'])
+      turns = [rope.of_kind(x, mark.get('rope', {})) for x in tables]
+      return turned(turns)(layer, xs, chosen), None
 
-    stacked = params['layers'], transformer.windowed(config)
-    return jax.lax.scan(step, xs, stacked)[0]
+    marks = transformer.marks(config)
+    return parameters.scan(step, xs, params, marks, config)[0]
+  functions = {
+    kind: turned([x[kind] for x in tables]) for kind in config.rope_kinds
+  }
   for index, layer in enumerate(transformer.unstack(params, config)['layers']):
+    function = functions[config.rope_kind(index)]
     xs = function(layer, xs, allowed[config.kind(index)])
   return xs
 
@@ -211,16 +223,14 @@ def group_token_logps(
   layout = _Rectangles() if size is None else _stream(prompt_real, real, size)
   rank = lambda x: jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape)
   after = jnp.repeat(lengths, group)[:, None] + rank(completions)
-  tables = [
-    layers.rope_tables(positions, config)
-    for positions in layout.gather(rank(prompts), after)
-  ]
+  positions = layout.gather(rank(prompts), after)
+  tables = [rope.by_kind(x, config) for x in positions]
   allowed = _allowed(prompt_real != 0, real != 0, after, config)
   ids = layout.gather(prompts, completions)
-  xs = [params['embed']['tokens'][x].astype(config.dtype) for x in ids]
+  xs = [layers.embed(params, config, *x) for x in zip(ids, positions)]
   xs = _run(params, xs, tables, layout, allowed, config)
   of_prompt, of_completion = layout.spread(
-    [layers.rms_norm(x, params['final_norm'], config.norm_eps) for x in xs]
+    [layers.norm(params, 'final_norm', x, config) for x in xs]
   )
   index = jnp.maximum(lengths - 1, 0)[:, None, None]
   last = jnp.take_along_axis(of_prompt, index, axis=1)

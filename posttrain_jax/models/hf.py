@@ -1,15 +1,15 @@
 """Hugging Face folders (config.json + safetensors) to our parameters and back.
 
-`TABLE` is the one declaration: each row names a tensor in both worlds and its
-axes in both; the two transforms and the shape checks are read from it.
-config.json itself is read and written by `hf_config`.
+`hf_table` names every tensor in both worlds and its axes in both; the two
+transforms and the shape checks are read from it. config.json itself is read and
+written by `hf_config`.
 """
 
+import collections
 import contextlib
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,124 +23,75 @@ from safetensors.numpy import save_file
 
 from posttrain_jax.core import dtypes, trees
 from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.models import hf_pieces
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import read_config, read_json, to_json
+from posttrain_jax.models.hf_pieces import Piece
+from posttrain_jax.models.hf_table import Row, rows
+
+__all__ = [
+  'INDEX',
+  'Row',
+  'WEIGHTS',
+  'is_folder',
+  'load',
+  'read_config',
+  'rows',
+  'save',
+]
 
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 STORED_DTYPES = ('BF16', 'F16', 'F32', 'F64')
-
-SIZES = {
-  'V': 'vocab_size',
-  'D': 'width',
-  'H': 'num_heads',
-  'N': 'num_kv_heads',
-  'K': 'head_dim',
-  'F': 'mlp_dim',
-}
+# Weights of PyTorch: a pickle, which may run code when it is read.
+PICKLED = ('*.bin', '*.pt', '*.pth')
 
 
-class Row(NamedTuple):
-  """One parameter in both worlds.
+class Tensor(NamedTuple):
+  """A tensor of a file: the file, its open handle, the key there."""
 
-  key      name in the file, with {} for the layer number
-  path     name in our tree; those under layers/ are stacked on axis 0
-  axes     axes in the file, one word each; a word of two letters is merged
-  ours     our axes, one letter each (without the layer axis)
-  when     '', or the property of the config that the parameter needs
-  """
-
+  file: Path
+  handle: Any
   key: str
-  path: str
-  axes: str
-  ours: str
-  when: str = ''
-
-  @property
-  def stacked(self) -> bool:
-    return '{}' in self.key
-
-  def file_shape(self, config: ModelConfig) -> tuple[int, ...]:
-    size = lambda axis: getattr(config, SIZES[axis])
-    return tuple(math.prod(map(size, word)) for word in self.axes.split())
-
-  def shape(self, config: ModelConfig) -> tuple[int, ...]:
-    return tuple(getattr(config, SIZES[axis]) for axis in self.ours)
-
-  def to_ours(self, x: np.ndarray, config: ModelConfig) -> np.ndarray:
-    split = self.axes.replace(' ', '')
-    x = x.reshape([getattr(config, SIZES[axis]) for axis in split])
-    return x.transpose([split.index(axis) for axis in self.ours])
-
-  def to_file(self, x: np.ndarray, config: ModelConfig) -> np.ndarray:
-    split = self.axes.replace(' ', '')
-    x = x.transpose([self.ours.index(axis) for axis in split])
-    return np.ascontiguousarray(x.reshape(self.file_shape(config)))
 
 
-def _in_layer(key: str, name: str, axes: str, ours: str, when: str = '') -> Row:
-  return Row(f'model.layers.{{}}.{key}', f'layers/{name}', axes, ours, when)
+def is_folder(path: str | Path) -> bool:
+  """Whether a folder is one of transformers: by its weights, or by the class
+  that its config.json names."""
+  folder = Path(path)
+  if any(folder.glob('*.safetensors*')):
+    return True
+  try:
+    values = read_json(folder / 'config.json')
+  except (FileNotFoundError, NotADirectoryError, ValueError):
+    return False
+  return bool(values.get('architectures') or values.get('model_type'))
 
 
-TABLE = (
-  Row('model.embed_tokens.weight', 'embed/tokens', 'V D', 'VD'),
-  _in_layer('input_layernorm.weight', 'attention_norm', 'D', 'D'),
-  _in_layer('self_attn.q_proj.weight', 'query', 'HK D', 'DHK'),
-  _in_layer('self_attn.k_proj.weight', 'key', 'NK D', 'DNK'),
-  _in_layer('self_attn.v_proj.weight', 'value', 'NK D', 'DNK'),
-  _in_layer('self_attn.q_proj.bias', 'query_bias', 'HK', 'HK', 'qkv_bias'),
-  _in_layer('self_attn.k_proj.bias', 'key_bias', 'NK', 'NK', 'qkv_bias'),
-  _in_layer('self_attn.v_proj.bias', 'value_bias', 'NK', 'NK', 'qkv_bias'),
-  _in_layer('self_attn.q_norm.weight', 'query_norm', 'K', 'K', 'qk_norm'),
-  _in_layer('self_attn.k_norm.weight', 'key_norm', 'K', 'K', 'qk_norm'),
-  _in_layer('self_attn.o_proj.weight', 'output', 'D HK', 'HKD'),
-  _in_layer('post_attention_layernorm.weight', 'mlp_norm', 'D', 'D'),
-  _in_layer('mlp.gate_proj.weight', 'gate', 'F D', 'DF'),
-  _in_layer('mlp.up_proj.weight', 'up', 'F D', 'DF'),
-  _in_layer('mlp.down_proj.weight', 'down', 'D F', 'FD'),
-  Row('model.norm.weight', 'final_norm', 'D', 'D'),
-  Row('lm_head.weight', 'unembed', 'V D', 'DV', 'untied'),
-)
-HEAD = TABLE[-1]
-EMBEDDING = TABLE[0]
-# Buffers that old checkpoints carry; they follow from config.json.
-IGNORED = re.compile(r'model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq')
+def _files(folder: Path) -> list[Path]:
+  """The weight files of a folder, by its index where there is one."""
+  if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+    return [folder / WEIGHTS]
+  weight_map = read_json(folder / INDEX).get('weight_map')
+  if not isinstance(weight_map, dict):
+    raise ValueError(f'{folder / INDEX}: key "weight_map" is missing')
+  return sorted({folder / name for name in weight_map.values()})
 
 
-def rows(config: ModelConfig) -> list[Row]:
-  """The rows of `TABLE` that a model of this config has."""
-  has = {
-    '': True,
-    'qkv_bias': config.qkv_bias,
-    'qk_norm': config.qk_norm,
-    'untied': not config.tie_embeddings,
-  }
-  return [row for row in TABLE if has[row.when]]
-
-
-def _file_keys(config: ModelConfig) -> Iterator[tuple[Row, int | None, str]]:
-  """(row, layer or None, key in the file) of every tensor, layer by layer."""
-  table = rows(config)
-  for row in table:
-    if not row.stacked:
-      yield row, None, row.key
-  for layer in range(config.num_layers):
-    for row in table:
-      if row.stacked:
-        yield row, layer, row.key.format(layer)
-
-
-def _open(folder: Path, stack: contextlib.ExitStack) -> dict[str, tuple]:
-  """{key: (file, open handle)} over all safetensors files of a folder."""
-  files = [folder / WEIGHTS]
-  if not files[0].exists() and (folder / INDEX).exists():
-    weight_map = read_json(folder / INDEX).get('weight_map')
-    if not isinstance(weight_map, dict):
-      raise ValueError(f'{folder / INDEX}: key "weight_map" is missing')
-    files = sorted({folder / name for name in weight_map.values()})
-  found: dict[str, tuple] = {}
-  for file in files:
+def _open(
+  folder: Path, config: ModelConfig, expected: dict, stack: contextlib.ExitStack
+) -> dict[str, Tensor]:
+  """{key as the table has it: tensor} of all safetensors files of a folder."""
+  found: dict[str, Tensor] = {}
+  for file in _files(folder):
     if not file.exists():
+      pickled = sorted(x.name for kind in PICKLED for x in folder.glob(kind))
+      if pickled and file.name == WEIGHTS:
+        raise FileNotFoundError(
+          f'{file}: no such file. The folder has its weights in {pickled[0]}, '
+          'a pickle of PyTorch, which is not read here: load it with '
+          'transformers and save_pretrained(folder) writes safetensors'
+        )
       raise FileNotFoundError(
         f'{file}: no such file; weights are read from {WEIGHTS}, or from the '
         f'files that {INDEX} names'
@@ -150,43 +101,56 @@ def _open(folder: Path, stack: contextlib.ExitStack) -> dict[str, tuple]:
       stack.enter_context(handle)
     except safetensors.SafetensorError as error:
       raise ValueError(f'{file}: no safetensors file: {error}') from error
-    found.update((key, (file, handle)) for key in handle.keys())  # noqa: SIM118
-  return found
+    for key in handle.keys():  # noqa: SIM118
+      found[key] = Tensor(file, handle, key)
+  return hf_pieces.renamed(found, expected, config)
 
 
-def _tensor(found: dict, key: str, shape: tuple[int, ...]) -> np.ndarray:
-  """One tensor as it is stored, after a check of its shape and dtype."""
-  file, handle = found[key]
-  stored = handle.get_slice(key)
+def _tensor(found: dict[str, Tensor], key: str, shape: tuple) -> np.ndarray:
+  """One tensor as it is stored, after a check of shape, dtype and numbers."""
+  file, handle, theirs = found[key]
+  stored = handle.get_slice(theirs)
   if tuple(stored.get_shape()) != shape:
     raise ValueError(
-      f'{file}: tensor "{key}" has shape {list(stored.get_shape())}, but '
+      f'{file}: tensor "{theirs}" has shape {list(stored.get_shape())}, but '
       f'config.json makes it {list(shape)}'
     )
   if stored.get_dtype() not in STORED_DTYPES:
     raise ValueError(
-      f'{file}: tensor "{key}" is stored as {stored.get_dtype()}. Supported: '
-      + ', '.join(STORED_DTYPES)
+      f'{file}: tensor "{theirs}" is stored as {stored.get_dtype()}. '
+      'Supported: ' + ', '.join(STORED_DTYPES)
     )
-  return handle.get_tensor(key)
+  tensor = handle.get_tensor(theirs)
+  if not _finite(tensor):
+    raise ValueError(f'{file}: tensor "{theirs}" has NaN or infinite numbers')
+  return tensor
 
 
-def _check_keys(folder: Path, config: ModelConfig, found: dict) -> None:
-  expected = {key for _, _, key in _file_keys(config)}
-  if missing := sorted(expected - set(found)):
+def _finite(x: np.ndarray) -> bool:
+  if x.dtype.itemsize == 2 and x.dtype != np.float16:
+    # bfloat16, by its exponent: numpy itself has no fast way.
+    return not np.any((x.view(np.uint16) & 0x7F80) == 0x7F80)
+  return bool(np.isfinite(x).all())
+
+
+def _check_keys(
+  folder: Path, config: ModelConfig, found: dict[str, Tensor], expected: dict
+) -> None:
+  if missing := sorted(set(expected) - set(found)):
     raise ValueError(f'{folder}: missing tensors: {_listed(missing)}')
-  extra = {key for key in found if not IGNORED.fullmatch(key)} - expected
-  if HEAD.key in extra and config.tie_embeddings:
+  extra = set(found) - set(expected)
+  head, embedding = hf_pieces.head(config), hf_pieces.embedding(config)
+  if head in extra and config.tie_embeddings:
     # Some tools write the tied matrix twice; only a true copy is harmless.
-    shape = EMBEDDING.file_shape(config)
+    shape = hf_pieces.file_shape(expected[embedding], config)
     if not np.array_equal(
-      _tensor(found, HEAD.key, shape), _tensor(found, EMBEDDING.key, shape)
+      _tensor(found, head, shape), _tensor(found, embedding, shape)
     ):
       raise ValueError(
-        f'{found[HEAD.key][0]}: tensor "{HEAD.key}" differs from '
-        f'"{EMBEDDING.key}", but config.json has tie_word_embeddings=true'
+        f'{found[head].file}: tensor "{head}" differs from "{embedding}", but '
+        'config.json has tie_word_embeddings=true'
       )
-    extra.remove(HEAD.key)
+    extra.remove(head)
   if extra:
     raise ValueError(f'{folder}: unexpected tensors: {_listed(sorted(extra))}')
 
@@ -213,34 +177,38 @@ def load(
 
   Raises:
     FileNotFoundError: config.json or a weight file is not there.
-    ValueError: as `read_config`; or a tensor that is missing, unexpected, or
-      has another shape than config.json says: file and tensor are named.
+    ValueError: as `read_config`; or a tensor that is missing, unexpected, not
+      finite, or of another shape than config.json says: file and tensor are
+      named.
   """
   folder = Path(path)
   param_dtype = dtypes.name(param_dtype, what='param_dtype')
   dtypes.check_available(param_dtype, 'param_dtype')
   config = read_config(folder, dtype=dtype, param_dtype=param_dtype)
   place = place or (lambda _, x: jnp.asarray(x, param_dtype))
+  expected = hf_pieces.pieces(config)
+  shares = collections.defaultdict(list)
+  for key, made_of in expected.items():
+    for part, piece in enumerate(made_of):
+      shares[piece.row.path].append((key, made_of, part))
   flat = {}
   with contextlib.ExitStack() as stack:
-    found = _open(folder, stack)
-    _check_keys(folder, config, found)
+    found = _open(folder, config, expected, stack)
+    _check_keys(folder, config, found, expected)
     for row in rows(config):
-      layers = range(config.num_layers if row.stacked else 1)
-      out = np.empty((len(layers), *row.shape(config)), jnp.dtype(param_dtype))
-      for layer in layers:
-        stored = _tensor(found, row.key.format(layer), row.file_shape(config))
-        out[layer] = row.to_ours(stored, config)
-      flat[row.path] = place(row.path, out if row.stacked else out[0])
+      out = np.empty(row.full_shape(config), jnp.dtype(param_dtype))
+      for key, made_of, part in shares[row.path]:
+        shape = hf_pieces.file_shape(made_of, config)
+        stored = _tensor(found, key, shape)
+        parts = hf_pieces.split(stored, made_of, config)
+        out[made_of[part].place] = parts[part]
+      flat[row.path] = place(row.path, out)
   return config, traverse_util.unflatten_dict(flat, sep='/')
 
 
 def _host(path: Path, config: ModelConfig, params: PyTree) -> dict:
   """{path name: host array} after a check of names and shapes."""
-  expected = {
-    row.path: ((config.num_layers,) if row.stacked else ()) + row.shape(config)
-    for row in rows(config)
-  }
+  expected = {row.path: row.full_shape(config) for row in rows(config)}
   names, leaves = trees.names(params), jax.tree.leaves(params)
   missing, extra = set(expected) - set(names), set(names) - set(expected)
   if missing or extra:
@@ -260,16 +228,17 @@ def _host(path: Path, config: ModelConfig, params: PyTree) -> dict:
 
 def _shards(
   config: ModelConfig, host: dict, max_bytes: int
-) -> list[list[tuple[Row, int | None, str]]]:
+) -> list[dict[str, list[Piece]]]:
   """The tensors in file order, cut before a shard exceeds `max_bytes`."""
-  shards: list[list[tuple[Row, int | None, str]]] = [[]]
+  shards: list[dict[str, list[Piece]]] = [{}]
   used = 0
-  for row, layer, key in _file_keys(config):
-    size = math.prod(row.shape(config)) * host[row.path].dtype.itemsize
+  for key, made_of in hf_pieces.pieces(config).items():
+    bytes_each = host[made_of[0].row.path].dtype.itemsize
+    size = math.prod(hf_pieces.file_shape(made_of, config)) * bytes_each
     if shards[-1] and used + size > max_bytes:
-      shards.append([])
+      shards.append({})
       used = 0
-    shards[-1].append((row, layer, key))
+    shards[-1][key] = made_of
     used += size
   return shards
 
@@ -312,9 +281,9 @@ def save(
     if len(shards) > 1:
       name = f'model-{index + 1:05}-of-{len(shards):05}.safetensors'
     tensors = {}
-    for row, layer, key in shard:
-      x = host[row.path] if layer is None else host[row.path][layer]
-      tensors[key] = row.to_file(x, config)
+    for key, made_of in shard.items():
+      parts = [host[piece.row.path][piece.place] for piece in made_of]
+      tensors[key] = hf_pieces.join(parts, made_of, config)
       weight_map[key] = name
       total += tensors[key].nbytes
     # transformers before 5 refuses files that do not name a framework.

@@ -1,211 +1,188 @@
 """config.json of Hugging Face folders to ModelConfig and back.
 
-RoPE has two spellings: `rope_theta` and `rope_scaling` side by side, or both
-inside `rope_parameters` (transformers 5). Both are read; the first is written,
-because old and new versions understand it.
-
-Sliding windows have two as well: `max_window_layers`, the first windowed layer,
-and `layer_types`, a name for each layer, which wins.
+`architectures` says what each class computes; RoPE and windows have files of
+their own (`hf_rope`, `hf_windows`). Neither direction needs weights.
 """
 
 import dataclasses
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from posttrain_jax.core import dtypes
 from posttrain_jax.core.resolve import nearest
-from posttrain_jax.models.config import ModelConfig, RopeScaling
+from posttrain_jax.models import hf_rope, hf_windows
+from posttrain_jax.models.architectures import (
+  ARCHITECTURES,
+  Architecture,
+  architecture_of,
+)
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.models.hf_values import Source, read_json, refuse
 
+__all__ = [
+  'ARCHITECTURES',
+  'architecture_of',
+  'read_config',
+  'read_json',
+  'stored_dtype',
+  'to_json',
+]
 
-class Architecture(NamedTuple):
-  """What a class name in config.json says.
-
-  implied  keys that may be absent
-  windows  layers that may have a sliding window: 'none', 'all' at once, 'any'
-  """
-
-  model_type: str
-  qkv_bias: bool = False
-  qk_norm: bool = False
-  implied: tuple[str, ...] = ()
-  windows: str = 'none'
-
-  def computes(self, config: ModelConfig) -> bool:
-    """Whether models of this class see what `config` makes layers see."""
-    kinds = {'none': [('full',)], 'all': [('full',), ('window',)]}
-    return self.windows == 'any' or config.kinds in kinds[self.windows]
-
-
-ARCHITECTURES = {
-  'LlamaForCausalLM': Architecture(
-    'llama', implied=('num_key_value_heads', 'head_dim')
-  ),
-  'MistralForCausalLM': Architecture(
-    'mistral', implied=('head_dim',), windows='all'
-  ),
-  'Qwen2ForCausalLM': Architecture(
-    'qwen2', qkv_bias=True, implied=('head_dim',), windows='any'
-  ),
-  'Qwen3ForCausalLM': Architecture('qwen3', qk_norm=True, windows='any'),
+# Classes whose text part is read alone; it stands under text_config.
+TEXT_PARTS = {
+  'Gemma3ForConditionalGeneration': ('gemma3', 'Gemma3ForCausalLM'),
 }
-
-# The only values we compute correctly; an absent key or null is fine too.
-SUPPORTED_VALUES: dict[str, tuple] = {
-  'hidden_act': ('silu', 'swish'),
-  'attention_bias': (False,),  # would add a bias to o_proj as well
+# The only values we compute correctly where a class has no trait for them; an
+# absent key or null is fine too.
+ONLY: dict[str, tuple] = {
+  'attention_bias': (False,),
   'mlp_bias': (False,),
   'partial_rotary_factor': (1.0,),
   'quantization_config': (),
 }
-ROPE_TYPES = ('default', 'llama3')
-LAYER_TYPES = {'full': 'full_attention', 'window': 'sliding_attention'}
-# What transformers takes for a key that is absent; a null window is none.
-ABSENT = {'sliding_window': 4096, 'max_window_layers': 28}
+OF_TRAITS = {'partial_rotary_factor': 'rotary'}
+ACTIVATIONS = {
+  'silu': ('silu', 'swish'),
+  'gelu': ('gelu',),
+  # Three names of one formula.
+  'gelu_tanh': ('gelu_pytorch_tanh', 'gelu_new', 'gelu_fast'),
+}
+HEADS = ('num_key_value_heads', 'head_dim')
 
 
-def read_json(file: Path) -> dict[str, Any]:
-  """The object in a JSON file; errors name the file."""
-  try:
-    content = json.loads(file.read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise FileNotFoundError(
-      f'{file}: no such file; a local folder with config.json and safetensors '
-      'is needed'
-    ) from None
-  except ValueError as error:
-    raise ValueError(f'{file}: not JSON: {error}') from error
-  if not isinstance(content, dict):
-    raise ValueError(f'{file}: an object is needed, not {content!r:.40}')
-  return content
-
-
-def _number(
-  file: Path, values: dict, key: str, kind: type, default=None, *, zero=False
-):
-  """`values[key]`, positive (or `zero`); absent or null: the default."""
-  value = values.get(key)
-  value = default if value is None else value
-  if value is None:
-    raise ValueError(f'{file}: key "{key}" is missing')
-  accepted = (int, float) if kind is float else (int,)
-  right = isinstance(value, accepted) and not isinstance(value, bool)
-  if not right or value < 0 or (value == 0 and not zero):
-    sign = 'non-negative' if zero else 'positive'
-    raise ValueError(f'{file}: {key}={value!r} is no {sign} {kind.__name__}')
-  return kind(value)
-
-
-def _refuse(file: Path, key: str, value, supported) -> None:
-  raise ValueError(
-    f'{file}: {key}={value!r} is not supported. Supported: '
-    + (', '.join(repr(x) for x in supported) or 'leaving it out')
-  )
-
-
-def _architecture(file: Path, values: dict) -> Architecture:
-  """The architecture a config.json names, by class or else by model_type."""
+def _source(file: Path) -> tuple[str, Source]:
+  """(class, values), by the class's name or else by model_type."""
+  values = read_json(file)
   by_type = {a.model_type: name for name, a in ARCHITECTURES.items()}
+  by_type |= {kind: name for name, (kind, _) in TEXT_PARTS.items()}
   key = 'architectures' if values.get('architectures') else 'model_type'
   named = values.get(key)
   name = named[0] if isinstance(named, list) else by_type.get(str(named), named)
+  if name in TEXT_PARTS:
+    text = values.get('text_config')
+    if not isinstance(text, dict):
+      raise ValueError(f'{file}: key "text_config" is missing')
+    outer = ('tie_word_embeddings', 'quantization_config')
+    values = {**{k: values[k] for k in outer if k in values}, **text}
+    name = TEXT_PARTS[name][1]
   if name not in ARCHITECTURES:
     raise ValueError(
       f'{file}: {key}={named!r} is not supported.'
-      + nearest(str(name), ARCHITECTURES)
+      + nearest(str(name), [*ARCHITECTURES, *TEXT_PARTS])
     )
-  return ARCHITECTURES[name]
+  return name, Source(file, values, ARCHITECTURES[name])
 
 
-def _check_values(file: Path, values: dict, rope: dict) -> None:
-  for key, supported in SUPPORTED_VALUES.items():
-    for value in (values.get(key), rope.get(key)):
-      if value is not None and value not in supported:
-        _refuse(file, key, value, supported)
-  for key, value in rope.items():
-    if isinstance(value, dict):
-      _refuse(file, f'rope_parameters.{key}', value, ())
+def _check_values(source: Source) -> None:
+  known = source.architecture
+  for key, supported in {**ONLY, **known.only}.items():
+    if OF_TRAITS.get(key, key) in known.traits:
+      continue
+    value = source.values.get(key)
+    if value is not None and value not in supported:
+      refuse(source.file, key, value, supported)
 
 
-def _layer_types(file: Path, values: dict, num_layers: int) -> list | None:
-  types = values.get('layer_types')
-  if types is None:
-    return None
-  if not isinstance(types, list) or len(types) != num_layers:
+def _activation(source: Source) -> str:
+  value = source.get('hidden_act', 'silu')
+  for ours, theirs in ACTIVATIONS.items():
+    if value in theirs:
+      return ours
+  every = [name for theirs in ACTIVATIONS.values() for name in theirs]
+  refuse(source.file, source.name('hidden_act'), value, every)
+
+
+def _cap(source: Source, key: str) -> float:
+  """A cap; null is none, absent the class's own."""
+  if source.has(key) and source.values[key] is None:
+    return 0.0
+  return source.number(key, float, 0.0, zero=True)
+
+
+def _query_scale(source: Source, head_dim: int) -> float:
+  scale = source.number('query_pre_attn_scalar', float)
+  return 0.0 if scale == head_dim else scale
+
+
+def _layers(source: Source, key: str, num_layers: int) -> tuple[int, ...]:
+  """A list of layer numbers."""
+  given = source.get(key, [])
+  right = isinstance(given, list) and all(type(i) is int for i in given)
+  if not right or not all(0 <= i < num_layers for i in given):
     raise ValueError(
-      f'{file}: layer_types={types!r} is no list of {num_layers} names, one '
-      'per layer (num_hidden_layers)'
+      f'{source.file}: {key}={given!r} is no list of layers within '
+      f'0..{num_layers - 1}'
     )
-  known = list(LAYER_TYPES.values())
-  for name in types:
-    if name not in known:
-      raise ValueError(
-        f'{file}: layer_types has {name!r}, which is not supported.'
-        + nearest(name, known)
-      )
-  return types
+  return tuple(given)
 
 
-def _windows(
-  file: Path, values: dict, architecture: Architecture, num_layers: int
-) -> dict[str, Any]:
-  """ModelConfig's sliding_window and full_layers."""
-  full, sliding = LAYER_TYPES.values()
-  types = _layer_types(file, values, num_layers)
-  used = values.get('use_sliding_window')
-  if used not in (None, False, True):
-    _refuse(file, 'use_sliding_window', used, (False, True))
-  if architecture.windows == 'any' and not used:
-    return {}
-  window, key = None, 'sliding_window'
-  none = key in values and values[key] is None
-  if architecture.windows != 'none' and not none:
-    window = _number(file, values, key, int, ABSENT[key])
-  if architecture.windows == 'any':
-    if types is None:
-      key = 'max_window_layers'
-      first = _number(file, values, key, int, ABSENT[key], zero=True)
-      first = num_layers if window is None else first
-      types = [full if i < first else sliding for i in range(num_layers)]
-    elif sliding in types and window is None:
-      raise ValueError(f'{file}: layer_types={types!r} needs a sliding_window')
-  else:
-    # transformers ignores these two keys here: they may only agree with it.
-    same = [full if window is None else sliding] * num_layers
-    if types not in (None, same):
-      _refuse(file, 'layer_types', types, same[:1])
-    if used not in (None, window is not None):
-      _refuse(file, 'use_sliding_window', used, (window is not None,))
-    types = same
-  if sliding not in types:
-    return {}
-  layers = tuple(i for i, name in enumerate(types) if name == full)
-  return dict(sliding_window=window, full_layers=layers)
-
-
-def _rope(file: Path, values: dict, rope: dict) -> dict[str, Any]:
-  """ModelConfig's rope_theta and rope_scaling."""
-  theta = rope.get('rope_theta', values.get('rope_theta'))
-  theta = _number(file, {'rope_theta': theta}, 'rope_theta', float, 10_000.0)
-  rope_type = rope.get('rope_type', rope.get('type')) or 'default'
-  if rope_type not in ROPE_TYPES:
-    _refuse(file, 'rope_type', rope_type, ROPE_TYPES)
-  scaling = None
-  if rope_type == 'llama3':
-    floats = ('factor', 'low_freq_factor', 'high_freq_factor')
-    context = 'original_max_position_embeddings'
-    scaling = RopeScaling(
-      **{key: _number(file, rope, key, float) for key in floats},
-      original_max_position_embeddings=_number(file, rope, context, int),
+def _nope(source: Source, num_layers: int) -> tuple[int, ...]:
+  """SmolLM3's layers without RoPE: those whose flag is 0."""
+  flags = source.get('no_rope_layers')
+  if flags is None:
+    every = source.number('no_rope_layer_interval', int, 4)
+    flags = [int((i + 1) % every != 0) for i in range(num_layers)]
+  if (
+    not isinstance(flags, list)
+    or len(flags) < num_layers
+    or any(flag not in (0, 1) for flag in flags)
+  ):
+    raise ValueError(
+      f'{source.file}: no_rope_layers={flags!r} is no list of {num_layers} '
+      'flags, 1 for layers with RoPE and 0 for those without'
     )
-  return dict(rope_theta=theta, rope_scaling=scaling)
+  return tuple(i for i in range(num_layers) if not flags[i])
+
+
+def _experts(source: Source, num_layers: int) -> dict[str, Any]:
+  local = source.get('num_local_experts')
+  count = source.number('num_experts', int, local)
+  every = source.number('decoder_sparse_step', int, 1)
+  dense = {i for i in range(num_layers) if (i + 1) % every}
+  return dict(
+    num_experts=count,
+    experts_per_token=source.number('num_experts_per_tok', int),
+    expert_dim=source.number('moe_intermediate_size', int),
+    norm_experts=source.flag('norm_topk_prob'),
+    dense_layers=tuple(
+      sorted(dense.union(_layers(source, 'mlp_only_layers', num_layers)))
+    ),
+  )
+
+
+def _traits(source: Source, num_layers: int, head_dim: int) -> dict[str, Any]:
+  """Fields of ModelConfig that the class lets config.json vary."""
+  biased = lambda: source.flag('attention_bias')
+  readers: dict[str, Callable[[], dict]] = {
+    'attention_bias': lambda: dict(qkv_bias=biased(), output_bias=biased()),
+    'mlp_bias': lambda: dict(mlp_bias=source.flag('mlp_bias')),
+    'attention_cap': lambda: dict(
+      attention_cap=_cap(source, 'attn_logit_softcapping')
+    ),
+    'logit_cap': lambda: dict(
+      logit_cap=_cap(source, 'final_logit_softcapping')
+    ),
+    'query_scale': lambda: dict(query_scale=_query_scale(source, head_dim)),
+    'parallel': lambda: dict(
+      parallel=source.flag('use_parallel_residual', True)
+    ),
+    'nope': lambda: dict(nope_layers=_nope(source, num_layers)),
+    'experts': lambda: _experts(source, num_layers),
+  }
+  fields = {**source.architecture.fixed, 'activation': _activation(source)}
+  for trait in source.architecture.traits:
+    if trait in readers:
+      fields |= readers[trait]()
+  return fields
 
 
 def read_config(
   path: str | Path, *, dtype: Any = 'float32', param_dtype: Any = 'float32'
 ) -> ModelConfig:
-  """The ModelConfig of a folder's config.json, without reading weights.
+  """The ModelConfig of a folder's config.json; no weights need be there.
+
+  Of a model that also sees images it is that of the text alone.
 
   Raises:
     FileNotFoundError: no config.json.
@@ -215,78 +192,73 @@ def read_config(
   dtype = dtypes.name(dtype)
   param_dtype = dtypes.name(param_dtype, what='param_dtype')
   file = Path(path) / 'config.json'
-  values = read_json(file)
-  architecture = _architecture(file, values)
-  rope = values.get('rope_scaling') or values.get('rope_parameters') or {}
-  _check_values(file, values, rope)
-  heads = _number(file, values, 'num_attention_heads', int)
-  width = _number(file, values, 'hidden_size', int)
-  implied = {'num_key_value_heads': heads, 'head_dim': width // heads}
-  implied = {key: implied[key] for key in architecture.implied}
-  integer = lambda key: _number(file, values, key, int, implied.get(key))
-  num_layers = integer('num_hidden_layers')
-  tie = values.get('tie_word_embeddings')
-  if tie not in (None, False, True):
-    _refuse(file, 'tie_word_embeddings', tie, (False, True))
+  name, source = _source(file)
+  _check_values(source)
+  heads = source.number('num_attention_heads', int)
+  width = source.number('hidden_size', int)
+  implied = {
+    'num_key_value_heads': heads,
+    'head_dim': width // heads,
+    'intermediate_size': 4 * width,
+  }
+  implied = {key: implied[key] for key in source.architecture.implied}
+  integer = lambda key: source.number(key, int, implied.get(key))
+  num_layers, head_dim = integer('num_hidden_layers'), integer('head_dim')
+  fields = _traits(source, num_layers, head_dim)
+  fields |= hf_windows.read(source, num_layers, fields.get('nope_layers', ()))
+  fields |= hf_rope.read(source, head_dim, 'sliding_window' in fields)
   try:
-    return ModelConfig(
+    config = ModelConfig(
       vocab_size=integer('vocab_size'),
       num_layers=num_layers,
       width=width,
       num_heads=heads,
       num_kv_heads=integer('num_key_value_heads'),
-      head_dim=integer('head_dim'),
+      head_dim=head_dim,
       mlp_dim=integer('intermediate_size'),
       max_length=integer('max_position_embeddings'),
-      norm_eps=_number(file, values, 'rms_norm_eps', float),
-      tie_embeddings=bool(tie),
-      qkv_bias=architecture.qkv_bias,
-      qk_norm=architecture.qk_norm,
+      norm_eps=source.number('rms_norm_eps', float),
+      tie_embeddings=source.flag('tie_word_embeddings'),
       dtype=dtype,
       param_dtype=param_dtype,
-      **_rope(file, values, rope),
-      **_windows(file, values, architecture, num_layers),
+      **fields,
     )
+    return _named(config, name)
   except ValueError as error:
     if str(error).startswith(str(file)):
       raise
     raise ValueError(f'{file}: {error}') from error
 
 
-def architecture_of(config: ModelConfig) -> str:
-  """The class name that computes what `config` computes.
+def _named(config: ModelConfig, name: str) -> ModelConfig:
+  """With its class, where another one comes first that computes the same."""
+  misfits = list(ARCHITECTURES[name].misfits(config))
+  if misfits:
+    shown = ', '.join(f'{x}={getattr(config, x)!r}' for x in misfits)
+    raise ValueError(f'{name} does not compute {shown}')
+  if architecture_of(config) == name:
+    return config
+  return dataclasses.replace(config, architecture=name)
+
+
+def stored_dtype(path: str | Path) -> str:
+  """The type that a folder's config.json says its weights have; '': none.
 
   Raises:
-    ValueError: there is none.
+    ValueError: a type that no weights are read in.
   """
-  fits = {
-    name: known
-    for name, known in ARCHITECTURES.items()
-    if (known.qkv_bias, known.qk_norm) == (config.qkv_bias, config.qk_norm)
-  }
-  if not fits:
-    raise ValueError(
-      f'qkv_bias={config.qkv_bias} with qk_norm={config.qk_norm} is none of '
-      + ', '.join(ARCHITECTURES)
-    )
-  name = next((x for x, known in fits.items() if known.computes(config)), None)
-  if name is None:
-    raise ValueError(
-      f'sliding_window={config.sliding_window} with full_layers='
-      f'{config.full_layers} is none of {", ".join(fits)}: without qkv_bias '
-      'or qk_norm all layers have the window, or none has'
-    )
-  if name == 'LlamaForCausalLM' and config.width % config.num_heads:
-    raise ValueError(
-      f'width={config.width} is no multiple of num_heads={config.num_heads}: '
-      f'{name} requires it'
-    )
-  if config.max_length < 1:
-    raise ValueError(
-      f'max_length={config.max_length}: config.json needs a positive '
-      'max_position_embeddings'
-    )
-  return name
+  file = Path(path) / 'config.json'
+  values = read_json(file)
+  text = values.get('text_config')
+  for content in (values, text if isinstance(text, dict) else {}):
+    for key in ('dtype', 'torch_dtype'):
+      if content.get(key) is not None:
+        named = str(content[key]).removeprefix('torch.')
+        try:
+          return dtypes.name(named, (*dtypes.FLOATS, 'float16'), key)
+        except ValueError as error:
+          raise ValueError(f'{file}: {error}') from error
+  return ''
 
 
 def _token_id(config: ModelConfig, key: str, ids) -> int | list[int] | None:
@@ -301,21 +273,40 @@ def _token_id(config: ModelConfig, key: str, ids) -> int | list[int] | None:
   return ids if isinstance(ids, int) else listed
 
 
-def _window_keys(config: ModelConfig) -> dict[str, Any]:
-  """What Qwen's config.json says of windows."""
-  kinds = [config.kind(layer) for layer in range(config.num_layers)]
-  if 'window' not in kinds:
-    return dict(use_sliding_window=False)
-  keys = dict(
-    use_sliding_window=True,
-    sliding_window=config.sliding_window,
-    layer_types=[LAYER_TYPES[kind] for kind in kinds],
-  )
-  first = kinds.index('window')
-  # Older transformers read this key only; it can say no other pattern.
-  if 'full' not in kinds[first:]:
-    keys['max_window_layers'] = first
-  return keys
+def _activation_name(config: ModelConfig, known: Architecture) -> str:
+  names = ACTIVATIONS[config.activation]
+  usual = known.defaults.get('hidden_act')
+  return usual if usual in names else names[0]
+
+
+def _trait_keys(config: ModelConfig, known: Architecture) -> dict[str, Any]:
+  """What config.json says of a class's traits."""
+  c = config
+  scale = c.query_scale or c.head_dim
+  rope_layers = [int(i not in c.nope_layers) for i in range(c.num_layers)]
+  keys: dict[str, dict[str, Any]] = {
+    'attention_bias': {'attention_bias': c.qkv_bias},
+    'mlp_bias': {'mlp_bias': c.mlp_bias},
+    'attention_cap': {'attn_logit_softcapping': c.attention_cap or None},
+    'logit_cap': {'final_logit_softcapping': c.logit_cap or None},
+    'query_scale': {
+      'query_pre_attn_scalar': int(scale) if scale == int(scale) else scale
+    },
+    'parallel': {'use_parallel_residual': c.parallel},
+    'nope': {'no_rope_layers': rope_layers},
+    'experts': {
+      'num_experts': c.num_experts,
+      'num_experts_per_tok': c.experts_per_token,
+      'moe_intermediate_size': c.expert_dim,
+      'norm_topk_prob': c.norm_experts,
+      'decoder_sparse_step': 1,
+      'mlp_only_layers': list(c.dense_layers),
+    },
+  }
+  found: dict[str, Any] = {}
+  for trait in known.traits:
+    found |= keys.get(trait, {})
+  return found
 
 
 def to_json(
@@ -334,16 +325,8 @@ def to_json(
     ValueError: no architecture fits, or an id is outside the vocabulary.
   """
   name = architecture_of(config)
-  scaling = None
-  if config.rope_scaling is not None:
-    scaling = {
-      'rope_type': 'llama3',
-      **dataclasses.asdict(config.rope_scaling),
-    }
-  values = dict(
-    architectures=[name],
-    model_type=ARCHITECTURES[name].model_type,
-    torch_dtype=dtypes.name(dtype, (*dtypes.FLOATS, 'float16')),
+  known = ARCHITECTURES[name]
+  sizes = dict(
     vocab_size=config.vocab_size,
     hidden_size=config.width,
     intermediate_size=config.mlp_dim,
@@ -351,23 +334,26 @@ def to_json(
     num_attention_heads=config.num_heads,
     num_key_value_heads=config.num_kv_heads,
     head_dim=config.head_dim,
-    hidden_act='silu',
+    hidden_act=_activation_name(config, known),
     max_position_embeddings=config.max_length,
     rms_norm_eps=config.norm_eps,
-    rope_theta=config.rope_theta,
-    rope_scaling=scaling,
+  )
+  if known.heads == 'plain':
+    for key in HEADS:
+      del sizes[key]
+  return dict(
+    architectures=[name],
+    model_type=known.model_type,
+    torch_dtype=dtypes.name(dtype, (*dtypes.FLOATS, 'float16')),
+    **{known.names.get(key, key): value for key, value in sizes.items()},
+    **hf_rope.write(config, known),
+    **hf_windows.write(config, known),
+    **_trait_keys(config, known),
     tie_word_embeddings=config.tie_embeddings,
-    attention_dropout=0.0,
     initializer_range=0.02,
     use_cache=True,
+    **({} if known.layout == 'gpt2' else {'attention_dropout': 0.0}),
     bos_token_id=_token_id(config, 'bos_id', bos_id),
     eos_token_id=_token_id(config, 'eos_id', eos_id),
     pad_token_id=_token_id(config, 'pad_id', pad_id),
   )
-  if name == 'LlamaForCausalLM':
-    return {**values, 'attention_bias': False, 'mlp_bias': False}
-  if name == 'MistralForCausalLM':
-    return {**values, 'sliding_window': config.sliding_window}
-  if name == 'Qwen3ForCausalLM':
-    values['attention_bias'] = False
-  return {**values, **_window_keys(config)}

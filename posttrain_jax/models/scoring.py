@@ -12,16 +12,19 @@ __all__ = ['score_tokens', 'unembed']
 
 
 def unembed(params: PyTree, config: ModelConfig, hidden: Array) -> Array:
-  """Logits [..., V] in float32 of hidden states [..., D]."""
+  """Logits [..., V] in float32 of hidden states [..., D], within the cap."""
   kernel = (
     params['embed']['tokens'].T if config.tie_embeddings else params['unembed']
   )
-  return jnp.einsum(
+  logits = jnp.einsum(
     '...d,dv->...v',
     hidden,
     kernel.astype(hidden.dtype),
     preferred_element_type=jnp.promote_types(hidden.dtype, jnp.float32),
   )
+  if config.logit_cap:
+    logits = config.logit_cap * jnp.tanh(logits / config.logit_cap)
+  return logits
 
 
 def score_tokens(

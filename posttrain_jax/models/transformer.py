@@ -1,144 +1,43 @@
-"""The decoder: one declaration of its parameters, pure functions over them.
+"""The decoder: pure functions over the parameters that `parameters` declares.
 
-`param_table` declares every parameter once (shape, sharding, initial scale);
-`init`, `param_specs` and `param_count` read it. Parameters are a nested dict;
-the weights of all layers are stacked on axis 0.
+Whole rows, or one token a row through a cache. Layers may differ in what they
+see, in how they turn queries and keys, and in their MLP.
 """
 
-import math
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
-from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
+from posttrain_jax.models import attention, layers, parameters, rope
 from posttrain_jax.models import cache as cache_lib
-from posttrain_jax.models import layers
 from posttrain_jax.models.cache import Cache
 from posttrain_jax.models.cache import init_cache as init_cache
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.models.parameters import Param as Param
+from posttrain_jax.models.parameters import (
+  active_param_count as active_param_count,
+)
+from posttrain_jax.models.parameters import init as init
+from posttrain_jax.models.parameters import param_count as param_count
+from posttrain_jax.models.parameters import param_specs as param_specs
+from posttrain_jax.models.parameters import param_table as param_table
+from posttrain_jax.models.parameters import unstack as unstack
 from posttrain_jax.models.scoring import score_tokens, unembed
-
-
-class Param(NamedTuple):
-  """One parameter: shape, mesh axes of its dimensions, initial std.
-
-  `std` 0 means zeros, `ones` True means ones.
-  """
-
-  shape: tuple[int, ...]
-  spec: P
-  std: float = 0.0
-  ones: bool = False
-
-
-def param_table(config: ModelConfig) -> dict[str, Param]:
-  """Every parameter of the model by its path."""
-  c = config
-  l, d, f, k = c.num_layers, c.width, c.mlp_dim, c.head_dim
-  h, n = c.num_heads, c.num_kv_heads
-  # Residual branches start small, so that depth does not change the scale.
-  branch = 1.0 / math.sqrt(2 * l)
-  heads = P(None, 'fsdp', 'tensor', None)
-  table = {
-    'embed/tokens': Param((c.vocab_size, d), P('tensor', 'fsdp'), 0.02),
-    'layers/attention_norm': Param((l, d), P(), ones=True),
-    'layers/query': Param((l, d, h, k), heads, d**-0.5),
-    'layers/key': Param((l, d, n, k), heads, d**-0.5),
-    'layers/value': Param((l, d, n, k), heads, d**-0.5),
-    'layers/output': Param(
-      (l, h, k, d), P(None, 'tensor', None, 'fsdp'), branch * (h * k) ** -0.5
-    ),
-    'layers/mlp_norm': Param((l, d), P(), ones=True),
-    'layers/gate': Param((l, d, f), P(None, 'fsdp', 'tensor'), d**-0.5),
-    'layers/up': Param((l, d, f), P(None, 'fsdp', 'tensor'), d**-0.5),
-    'layers/down': Param(
-      (l, f, d), P(None, 'tensor', 'fsdp'), branch * f**-0.5
-    ),
-    'final_norm': Param((d,), P(), ones=True),
-  }
-  if c.qkv_bias:
-    bias = P(None, 'tensor', None)
-    table['layers/query_bias'] = Param((l, h, k), bias)
-    table['layers/key_bias'] = Param((l, n, k), bias)
-    table['layers/value_bias'] = Param((l, n, k), bias)
-  if c.qk_norm:
-    table['layers/query_norm'] = Param((l, k), P(), ones=True)
-    table['layers/key_norm'] = Param((l, k), P(), ones=True)
-  if not c.tie_embeddings:
-    table['unembed'] = Param((d, c.vocab_size), P('fsdp', 'tensor'), d**-0.5)
-  if c.value_head:
-    # Zero: values start at 0, whatever the trunk.
-    table['value_head/kernel'] = Param((d,), P('fsdp'))
-    table['value_head/bias'] = Param((), P())
-  return table
-
-
-def _nested(flat: dict[str, PyTree]) -> PyTree:
-  return traverse_util.unflatten_dict(flat, sep='/')
-
-
-def init(key: Array, config: ModelConfig, skip: Collection[str] = ()) -> PyTree:
-  """Fresh parameters; each depends on the key and its own path only.
-
-  skip  first names of paths ('embed', 'layers', ...) that are not made
-  """
-  dtype = jnp.dtype(config.param_dtype)
-  flat = {}
-  for index, (path, param) in enumerate(sorted(param_table(config).items())):
-    if path.partition('/')[0] in skip:
-      continue
-    if param.ones:
-      flat[path] = jnp.ones(param.shape, dtype)
-    elif param.std == 0.0:
-      flat[path] = jnp.zeros(param.shape, dtype)
-    else:
-      noise = jax.random.truncated_normal(
-        jax.random.fold_in(key, index), -3.0, 3.0, param.shape, jnp.float32
-      )
-      flat[path] = (param.std * noise).astype(dtype)
-  return _nested(flat)
-
-
-def param_specs(config: ModelConfig) -> PyTree:
-  """PartitionSpec of every parameter, over axes data, fsdp and tensor."""
-  return _nested({path: p.spec for path, p in param_table(config).items()})
-
-
-def param_count(config: ModelConfig) -> int:
-  """Number of parameters."""
-  return sum(math.prod(p.shape) for p in param_table(config).values())
-
-
-def unstack(params: PyTree, config: ModelConfig) -> PyTree:
-  """`params` with `layers` as a tuple of per-layer dicts.
-
-  `apply` takes both forms. A decode loop wants this one: slicing the stacked
-  weights inside the loop would copy all of them at every token.
-  """
-  if isinstance(params['layers'], tuple):
-    return params
-  split = tuple(
-    jax.tree.map(lambda w, i=i: w[i], params['layers'])
-    for i in range(config.num_layers)
-  )
-  return {**params, 'layers': split}
 
 
 def _full_layer(layer, x, tables, allowed, config):
   """One decoder layer over whole sequences: (x, (keys, values))."""
   with jax.named_scope('attention'):
-    normed = layers.rms_norm(x, layer['attention_norm'], config.norm_eps)
+    normed = layers.enter(layer, 'attention', x, config)
     q, k, v = layers.qkv(layer, normed, tables, config)
-    out = layers.attend_causal(q, k, v, allowed, config.attention_chunk)
-    x = x + layers.attention_output(layer, out, config)
+    out = attention.attend_causal(
+      q, k, v, allowed, config.attention_chunk, attention.scores_of(config)
+    )
+    after = layers.add_attention(layer, x, out, config)
   with jax.named_scope('mlp'):
-    normed = layers.rms_norm(x, layer['mlp_norm'], config.norm_eps)
-    x = x + layers.mlp(layer, normed)
-  return x, (k, v)
+    return layers.add_mlp(layer, x, after, config), (k, v)
 
 
 def windows(allowed: Array, config: ModelConfig) -> dict[str, Array]:
@@ -154,10 +53,22 @@ def windows(allowed: Array, config: ModelConfig) -> dict[str, Array]:
   return {kind: masks[kind] for kind in config.kinds}
 
 
-def windowed(config: ModelConfig) -> Array:
-  """[L] bool, layers with a sliding window; for a scan over layers."""
-  kinds = [config.kind(layer) for layer in range(config.num_layers)]
-  return jnp.array([kind == 'window' for kind in kinds])
+def marks(config: ModelConfig) -> dict[str, PyTree]:
+  """What tells layers apart in a scan over them.
+
+  'window'  [L] bool, layers with a sliding window
+  'rope'    {kind: [L] bool}, where layers differ in how they turn
+  """
+  numbers = range(config.num_layers)
+  made: dict[str, PyTree] = {
+    'window': jnp.array([config.kind(i) == 'window' for i in numbers])
+  }
+  if len(config.rope_kinds) > 1:
+    made['rope'] = {
+      kind: jnp.array([config.rope_kind(i) == kind for i in numbers])
+      for kind in config.rope_kinds
+    }
+  return made
 
 
 def of_kind(by_kind: dict[str, PyTree], near: Array) -> PyTree:
@@ -171,6 +82,7 @@ def of_kind(by_kind: dict[str, PyTree], near: Array) -> PyTree:
 def _run_layers(params, x, tables, allowed, config, keep):
   """All layers over whole sequences; `keep` also returns keys and values.
 
+  tables   of `rope.by_kind`
   allowed  {kind: [B, T, T]}
   """
   function = _full_layer
@@ -178,41 +90,42 @@ def _run_layers(params, x, tables, allowed, config, keep):
     function = jax.checkpoint(_full_layer, static_argnums=(4,))
   if config.scan_layers and not isinstance(params['layers'], tuple):
 
-    def body(x, item):
-      layer, near = item
-      mask = of_kind(allowed, near)
-      x, kept = function(layer, x, tables, mask, config)
+    def body(x, layer, mark):
+      mask = of_kind(allowed, mark['window'])
+      turn = rope.of_kind(tables, mark.get('rope', {}))
+      x, kept = function(layer, x, turn, mask, config)
       return x, kept if keep else None
 
-    x, kept = jax.lax.scan(body, x, (params['layers'], windowed(config)))
+    x, kept = parameters.scan(body, x, params, marks(config), config)
     if keep:
       kept = tuple((kept[0][i], kept[1][i]) for i in range(config.num_layers))
     return x, kept
   kept = []
   for index, layer in enumerate(unstack(params, config)['layers']):
     mask = allowed[config.kind(index)]
-    x, pair = function(layer, x, tables, mask, config)
+    turn = tables[config.rope_kind(index)]
+    x, pair = function(layer, x, turn, mask, config)
     kept.append(pair)
   return x, tuple(kept) if keep else None
 
 
 def _cached_layer(layer, x, tables, cache, index, at, allowed, config):
   """One decoder layer over one new token per row; returns x and its cache."""
-  normed = layers.rms_norm(x, layer['attention_norm'], config.norm_eps)
+  normed = layers.enter(layer, 'attention', x, config)
   q, k, v = layers.qkv(layer, normed, tables, config)
   keys = cache_lib.append(cache.keys[index], k, at)
   values = cache_lib.append(cache.values[index], v, at)
   own, shared = allowed
+  how = attention.scores_of(config)
   if cache.prefix is None:
-    out = layers.attend(q, keys, values, own)
+    out = attention.attend(q, keys, values, own, how)
   else:
-    prefix = cache.prefix
-    out = layers.attend_with_prefix(
-      q, keys, values, own, prefix.keys[index], prefix.values[index], shared
+    before = cache.prefix.keys[index], cache.prefix.values[index]
+    out = attention.attend_with_prefix(
+      q, keys, values, own, *before, shared, how
     )
-  x = x + layers.attention_output(layer, out, config)
-  normed = layers.rms_norm(x, layer['mlp_norm'], config.norm_eps)
-  return x + layers.mlp(layer, normed), keys, values
+  after = layers.add_attention(layer, x, out, config)
+  return layers.add_mlp(layer, x, after, config), keys, values
 
 
 def _decode_layers(params, x, tables, positions, real, cache, config):
@@ -232,7 +145,14 @@ def _decode_layers(params, x, tables, positions, real, cache, config):
   for index, layer in enumerate(unstack(params, config)['layers']):
     kind = config.kind(index)
     x, k, v = _cached_layer(
-      layer, x, tables, cache, index, at[kind], allowed[kind], config
+      layer,
+      x,
+      tables[config.rope_kind(index)],
+      cache,
+      index,
+      at[kind],
+      allowed[kind],
+      config,
     )
     keys.append(k)
     values.append(v)
@@ -264,8 +184,8 @@ def hidden_states(
     positions = jnp.broadcast_to(
       jnp.arange(length)[None] + offset, tokens.shape
     )
-  x = params['embed']['tokens'][tokens].astype(config.dtype)
-  tables = layers.rope_tables(positions, config)
+  x = layers.embed(params, config, tokens, positions)
+  tables = rope.by_kind(positions, config)
   if cache is not None and length == 1:
     x, cache = _decode_layers(params, x, tables, positions, real, cache, config)
   else:
@@ -277,7 +197,7 @@ def hidden_states(
     x, kept = _run_layers(params, x, tables, allowed, config, keep)
     if cache is not None:
       cache = cache_lib.fill(cache, kept, real, positions, config)
-  return layers.rms_norm(x, params['final_norm'], config.norm_eps), cache
+  return layers.norm(params, 'final_norm', x, config), cache
 
 
 def apply(

@@ -30,10 +30,13 @@ ITEMS = (
 
 
 def forward_flops(model: ModelConfig, rows: int, length: int) -> float:
-  """FLOPs of reading `rows` sequences of `length` tokens, with logits."""
+  """FLOPs of reading `rows` sequences of `length` tokens, with logits.
+
+  Of experts, those that a token meets.
+  """
   embedding = model.vocab_size * model.width
   # The input embedding is a look-up; the output product uses it when tied.
-  weights = transformer.param_count(model)
+  weights = transformer.active_param_count(model)
   weights -= 0 if model.tie_embeddings else embedding
   scores = 2 * model.num_layers * model.num_heads * model.head_dim * length
   return 2.0 * rows * length * (weights + scores)

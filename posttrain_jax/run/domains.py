@@ -83,6 +83,7 @@ KEYS = {
   'model.scan_layers': Flag(words=(AUTO,)),
   'model.logit_chunk': COUNT,
   'model.attention_chunk': COUNT,
+  'model.long_rope': FLAG,
   'prompts_per_step': ONE_OR_MORE,
   'group_size': ONE_OR_MORE,
   'minibatch_rows': COUNT,

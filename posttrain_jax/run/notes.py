@@ -136,11 +136,35 @@ def _unjudged(run: Any) -> list[str]:
   ]
 
 
+_LONG_ROPE = (
+  ', or take the longer factors of its RoPE by --config.model.long_rope=True, '
+  'for all rows'
+)
+
+
+def _long_rope(model: ModelConfig, tokens: int) -> bool:
+  """Whether rows of that length are what long_rope is for."""
+  scaling = model.rope_scaling
+  kind = '' if scaling is None else scaling.kind
+  return kind == 'longrope' and tokens <= model.max_length
+
+
 def positions(run: Any) -> list[str]:
-  """Told where rows are longer than what a model was made for."""
+  """Told where rows are longer than what a model was made for.
+
+  Raises:
+    ValueError: so long that nothing exact is known (`position_limit`).
+  """
   told, config = [], run.config
   for role, model in sorted(run.models.items()):
     path, tokens = roles.path_of(config, role), run.sizes.row_tokens
+    if 0 < model.position_limit < tokens:
+      raise ValueError(
+        f'rows have up to {tokens} tokens, and the model of {path or role} has '
+        f'no more than {model.position_limit} positions: set max_new_tokens or '
+        'data.max_length to stay within'
+        + (_LONG_ROPE if _long_rope(model, tokens) else '')
+      )
     if not 0 < model.max_length < tokens:
       continue
     if path:

@@ -55,7 +55,7 @@ def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_hf_folder(path: str) -> bool:
-  return bool(path) and any(Path(path).glob('*.safetensors*'))
+  return bool(path) and hf.is_folder(path)
 
 
 def _read_model(path: str) -> ModelConfig:
