@@ -15,8 +15,8 @@ from flax import traverse_util
 from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
+from posttrain_jax.models import adapted, layers
 from posttrain_jax.models import cache as cache_lib
-from posttrain_jax.models import layers
 from posttrain_jax.models.cache import Cache
 from posttrain_jax.models.cache import init_cache as init_cache
 from posttrain_jax.models.config import ModelConfig
@@ -122,7 +122,7 @@ def unstack(params: PyTree, config: ModelConfig) -> PyTree:
   if isinstance(params['layers'], tuple):
     return params
   split = tuple(
-    jax.tree.map(lambda w, i=i: w[i], params['layers'])
+    adapted.settled(jax.tree.map(lambda w, i=i: w[i], params['layers']))
     for i in range(config.num_layers)
   )
   return {**params, 'layers': split}

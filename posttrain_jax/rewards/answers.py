@@ -60,7 +60,7 @@ def make_score(
     return None
 
   def score(state: TrainState, examples: Example, samples: Rollout) -> Array:
-    params = jax.lax.stop_gradient(state.others[role])
+    params = jax.lax.stop_gradient(state.model(role))
     return answer_scores(params, models[role], examples, samples)
 
   return score

@@ -19,6 +19,7 @@ from posttrain_jax.log import progress
 from posttrain_jax.models import transformer
 from posttrain_jax.run import (
   auto,
+  base,
   build,
   checkpoint,
   drivers,
@@ -31,11 +32,7 @@ from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.profile import Profiler
 from posttrain_jax.run.speed import Speed
-from posttrain_jax.run.state import (
-  abstract_state,
-  initial_state,
-  state_shardings,
-)
+from posttrain_jax.run.state import first_state, saved_state
 from posttrain_jax.trainers import guard
 
 # Shown beside the progress bar, where the run has them.
@@ -222,18 +219,17 @@ def _start(
   run: build.Run,
   mesh: jax.sharding.Mesh,
   config: Any,
+  workdir: Path,
   saver: checkpoint.Checkpointer,
   driver: Any,
 ) -> TrainState:
   """The state that a run goes on from; the driver is set to its position."""
   if saver.latest is None:
-    return initial_state(run, mesh, config)
-  shapes = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    abstract_state(run),
-    state_shardings(run, mesh),
-  )
-  state, position = saver.restore(shapes)
+    state, entry = first_state(run, mesh, config, workdir)
+    failed.save_config(workdir, config, run, entry)
+    return state
+  saved = saved_state(run, mesh, config, workdir)
+  state, position = saver.restore(saved)
   driver.seek(position)
   return state
 
@@ -346,17 +342,16 @@ def train(
     stack.enter_context(jax.set_mesh(mesh))
     lease = stack.enter_context(Lease(workdir))
     check_continues(config, workdir)
+    parts = run.adapter is not None and base.stands_apart(workdir)
     saver = stack.enter_context(
       checkpoint.Checkpointer(
-        workdir, config.checkpoint.keep, config.checkpoint.best
+        workdir, config.checkpoint.keep, config.checkpoint.best, parts
       )
     )
     stop = stack.enter_context(Stop())
     driver = make_driver(run, config)
-    state = _start(run, mesh, config, saver, driver)
+    state = _start(run, mesh, config, workdir, saver, driver)
     step, fresh = int(state.step), saver.latest is None
-    if fresh:
-      failed.save_config(workdir, config, run)
     if step >= config.num_steps:
       print(f'{workdir}: finished at step {step}; nothing left to do')
       scores = score.evaluate(run.evaluators, state.params, config.seed)
