@@ -69,9 +69,8 @@ def same(tree, other):
 
 def rows_of(workdir):
   _, rows = log.read(workdir / 'metrics.jsonl')
-  timing = ('time', 'time/step', 'perf/tokens_per_second')
   return [
-    {k: v for k, v in row.items() if k not in timing}
+    {k: v for k, v in row.items() if not k.startswith(('time', 'perf/'))}
     for row in rows
     if row['split'] == 'train'
   ]

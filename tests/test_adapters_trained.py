@@ -151,7 +151,7 @@ def test_lora_plus_rates_and_decay(rate):
   ).optimizer  # fmt: skip
   made = adapted.trained(shapes('dora'))
   ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), made)
-  optimizer = optim.make_optimizer(config, ones, 10, rate)
+  optimizer = optim.make_optimizer(config, ones, 10, b_rate=rate)
   take = lambda ones: optimizer.update(ones, optimizer.init(ones), ones)[0]
   updates = jax.jit(take)(ones)
   for name, x in zip(trees.names(updates), jax.tree.leaves(updates)):

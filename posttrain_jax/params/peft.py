@@ -329,11 +329,14 @@ def load(
   Raises:
     FileNotFoundError, ValueError: as `read`, `base_of` and `hf.load`.
   """
-  place = where and (lambda name, x: jax.device_put(x, where(name, x.shape)))
-  config, params = hf.load(base_of(path), param_dtype=param_dtype, place=place)
-  adapter, parts = read(path, config)
-  if where is not None:
+  base = base_of(path)
+  if where is None:
+    config, params = hf.load(base, param_dtype=param_dtype)
+    adapter, parts = read(path, config)
+  else:
     put = lambda name, x: jax.device_put(x, where(name, x.shape))
+    config, params = hf.load(base, param_dtype=param_dtype, place=put)
+    adapter, parts = read(path, config)
     parts = trees.map_by_path(put, parts)
   made = adapter.attach(params, jax.random.key(0))
   return config, adapted.join(parts, made)
