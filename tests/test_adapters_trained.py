@@ -14,7 +14,7 @@ from posttrain_jax.core import sharding, trees
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.models import adapted, transformer
 from posttrain_jax.params import adapters, make_adapter
-from posttrain_jax.run import accounting, build
+from posttrain_jax.run import accounting, auto, build
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import optim, step
 
@@ -220,6 +220,13 @@ def test_odd_matrices_cannot_be_nf4():
   odd = dataclasses.replace(MODEL, mlp_dim=13)
   with pytest.raises(ValueError, match='layers/down has an odd axis of 13'):
     adapters.lora(rank=2, base='nf4').paths(adapters.shapes_in(odd))
+
+
+def test_adapters_of_large_models_learn_faster():
+  rate = lambda *x: auto.learning_rate('auto', 'sft', *x)[0]
+  assert rate(10**9, 'lora') == 10 * rate(10**9)
+  assert rate(10**6, 'lora') == rate(10**6) > rate(10**9, 'lora')
+  assert rate(10**9, 'none') == rate(10**9)
 
 
 def test_no_adapter_and_configs_older_than_adapters():

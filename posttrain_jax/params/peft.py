@@ -29,7 +29,7 @@ from safetensors.numpy import save_file
 from posttrain_jax.core import trees
 from posttrain_jax.core.names import nearest
 from posttrain_jax.core.types import PyTree
-from posttrain_jax.models import adapted, hf
+from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import read_json
 from posttrain_jax.params.adapters import MATRICES, Adapter
@@ -103,6 +103,7 @@ def _module(row: hf.Row, layer: int) -> str:
 
 def _places(config: ModelConfig) -> Iterator[tuple[str, _Place]]:
   """(module, matrix) of every matrix that may have an adapter of its own."""
+  table = transformer.param_table(config)
   for row in hf.rows(config):
     inner, outer = MATRICES.get(row.path.rpartition('/')[2], (0, 0))
     if not row.stacked or not inner or len(row.ours) != inner + outer:
@@ -110,6 +111,8 @@ def _places(config: ModelConfig) -> Iterator[tuple[str, _Place]]:
     words = {row.ours[:inner], row.ours[inner:]}
     if set(row.axes.split()) != words or not row.key.endswith('.weight'):
       continue  # one tensor of the file is several of ours
+    if table[row.path].shape[0] != config.num_layers:
+      continue  # some layers have no such matrix
     shape = row.shape(config)
     sizes = math.prod(shape[:inner]), math.prod(shape[inner:])
     for layer in range(config.num_layers):
@@ -143,12 +146,13 @@ def save(
   flat = traverse_util.flatten_dict(parts, sep='/')
   flat = {name: np.asarray(x) for name, x in flat.items()}
   left = {name.rpartition('/')[0] for name in flat if name.endswith('/a')}
-  targets, tensors = [], {}
+  targets, tensors, first = [], {}, False
   for module, place in _places(config):
     if f'{place.path}/a' not in flat:
       continue
     left.discard(place.path)
     targets.append(module.rpartition('.')[2])
+    first |= place.row.axes.split()[0] == place.row.ours[: place.inner]
     for name, key in PARTS.items():
       x = flat.get(f'{place.path}/{name}')
       if x is not None:
@@ -171,7 +175,7 @@ def save(
     'target_modules': list(dict.fromkeys(targets)),
     'lora_dropout': 0.0,
     'bias': 'none',
-    'fan_in_fan_out': False,
+    'fan_in_fan_out': first,  # its modules hold inputs first
     'inference_mode': True,
     'init_lora_weights': True,
   }

@@ -120,7 +120,10 @@ def build(config: Any) -> Run:
   sizes = resolve_sizes(config, task)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
   rate, _ = auto.learning_rate(
-    config.optimizer.lr, config.paradigm, transformer.param_count(policy)
+    config.optimizer.lr,
+    config.paradigm,
+    transformer.param_count(policy),
+    config.adapter.name,
   )
   make_update, optimizer = _updater(config, policy, sizes, rate, adapter)
   steps = kind.make_step(

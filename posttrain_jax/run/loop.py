@@ -122,7 +122,10 @@ def _resolve_rates(workdir: Path, *configs: dict[str, Any]) -> None:
     return
   size = transformer.param_count(roles.saved_model(workdir)[0])
   for config in configs:
-    config[key], _ = auto.learning_rate(config[key], config['paradigm'], size)
+    beside = config.get('adapter.name', 'none')
+    config[key], _ = auto.learning_rate(
+      config[key], config['paradigm'], size, beside
+    )
 
 
 def pinned(config: Any, workdir: Path) -> Any:
