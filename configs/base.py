@@ -59,6 +59,23 @@ def _evaluation() -> ml_collections.ConfigDict:
   return c
 
 
+def _optimizer() -> ml_collections.ConfigDict:
+  """How the trained parameters move."""
+  c = ml_collections.ConfigDict()
+  c.name = 'adamw'  # or 'lion', 'sgd'
+  c.lr = auto()  # peak learning rate; 'auto': by method and size
+  c.schedule = 'constant'  # or 'linear', 'cosine'
+  c.warmup_updates = 0
+  c.final_fraction = 0.0  # of the peak, where a schedule ends
+  c.weight_decay = 0.0  # not on norms and biases
+  c.b1 = 0.9  # momentum, for 'sgd'
+  c.b2 = 0.95
+  c.eps = 1e-8
+  c.max_grad_norm = 1.0  # 0 = no clipping
+  c.freeze = ()  # regexes of parameter paths that do not move
+  return c
+
+
 def get_config() -> ml_collections.ConfigDict:
   """Shared keys with their defaults. Every one is read by something."""
   c = ml_collections.ConfigDict()
@@ -99,18 +116,12 @@ def get_config() -> ml_collections.ConfigDict:
   c.microbatch_rows = auto()  # of one forward and backward; 0 = a minibatch
   c.updates_per_rollout = 1  # passes over the rows of one step
 
-  c.optimizer = ml_collections.ConfigDict()
-  c.optimizer.name = 'adamw'  # or 'lion', 'sgd'
-  c.optimizer.lr = auto()  # peak learning rate; 'auto': by method and size
-  c.optimizer.schedule = 'constant'  # or 'linear', 'cosine'
-  c.optimizer.warmup_updates = 0
-  c.optimizer.final_fraction = 0.0  # of the peak, where a schedule ends
-  c.optimizer.weight_decay = 0.0  # not on norms and biases
-  c.optimizer.b1 = 0.9  # momentum, for 'sgd'
-  c.optimizer.b2 = 0.95
-  c.optimizer.eps = 1e-8
-  c.optimizer.max_grad_norm = 1.0  # 0 = no clipping
-  c.optimizer.freeze = ()  # regexes of parameter paths that do not move
+  c.optimizer = _optimizer()
+
+  # What is trained beside the model, which then stands still: 'none', 'lora',
+  # 'rslora' or 'dora' of params.adapters with their rank, alpha and targets.
+  c.adapter = ml_collections.ConfigDict()
+  c.adapter.name = 'none'
 
   # The frozen reference, where a method has one.
   c.ref = ml_collections.ConfigDict()

@@ -3,6 +3,8 @@
   python -m posttrain_jax.export --checkpoint runs/x --out exported/x
 
 `--checkpoint` is a run's folder (its newest step) or runs/x/checkpoints/40.
+Of a run with adapters it writes the weights with those merged in, or with
+`--adapter` the adapters alone, in a folder that PEFT and `init_from` read.
 A value head is left out: no Hugging Face decoder has one. What the run started
 from comes along: the files of its tokenizer ('task' and 'byte' have none), its
 chat template, its sampling settings, the type its weights were stored in. A run
@@ -22,10 +24,13 @@ from typing import Any
 import jax
 
 from posttrain_jax.core import dtypes
+from posttrain_jax.core.types import PyTree
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.data import template as templates
-from posttrain_jax.models import hf
-from posttrain_jax.run import checkpoint, roles
+from posttrain_jax.models import adapted, hf
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.params import peft
+from posttrain_jax.run import base, checkpoint, roles
 
 TOKENIZER_FILES = (
   'tokenizer.json',
@@ -40,6 +45,7 @@ TOKENIZER_FILES = (
   templates.FILE,
 )
 GENERATION = 'generation_config.json'
+BASE = 'base'  # folder of an adapter's base that lies nowhere else
 
 
 def _copy_tokenizer(name: str, out: Path) -> list[str]:
@@ -129,18 +135,43 @@ def _write_generation(
   (out / GENERATION).write_text(json.dumps(content, indent=2) + '\n')
 
 
-def export(path: str | Path, out: str | Path, dtype: Any = '') -> list[str]:
+def _write_adapter(
+  out: Path, saved: dict, config: ModelConfig, params: PyTree, **tokens: Any
+) -> list[str]:
+  """The adapter of a run as PEFT's files; and its base, where that lies in no
+  Hugging Face folder. A line of report each."""
+  part, entry = saved['config']['adapter'], saved.get(base.KEY, {})
+  source, told = entry.get('source', ''), []
+  if roles.is_hf_folder(source):
+    if part['base']:
+      told.append(
+        f'trained on {source} in {part["base"]}: on its own numbers the '
+        'adapter gives slightly other logits than here'
+      )
+  else:
+    source = str(out / BASE)
+    hf.save(source, config, adapted.off(params, dense=True), **tokens)
+    told.append(f'wrote its base to {source}: it is in no Hugging Face folder')
+  peft.save(out, config, part, adapted.trained(params), source)
+  return told
+
+
+def export(
+  path: str | Path, out: str | Path, dtype: Any = '', adapter: bool = False
+) -> list[str]:
   """Writes the model of a run or of one of its steps into the folder `out`.
 
-  dtype  of the written weights, by name or type; '' is that of the model folder
-         that the run started from, else the stored one
+  dtype    of the written weights, by name or type; '' is that of the model
+           folder that the run started from, else the stored one
+  adapter  write what was trained beside a base, as PEFT stores it; otherwise
+           adapters are merged into the weights
 
   Returns what a user should know: one line per thing written or left out.
 
   Raises:
     FileExistsError: `out` holds weights already.
-    ValueError: no checkpoint, not a run of train.py, or a model that no
-      Hugging Face architecture computes.
+    ValueError: no checkpoint, not a run of train.py, a model that no Hugging
+      Face architecture computes, or no adapters where those are asked for.
   """
   wanted = dtypes.name(dtype, ('', *dtypes.STORED))
   config, saved = roles.saved_model(checkpoint.run_folder(path)[0])
@@ -148,20 +179,31 @@ def export(path: str | Path, out: str | Path, dtype: Any = '') -> list[str]:
   report = []
   if params.pop('value_head', None) is not None:
     report.append('left out: the value head')
-  wanted = wanted or saved.get('init_dtype', '')
+  if not adapter:
+    if adapted.has_adapters(params):
+      report.append('merged: the adapters into the weights')
+    params = adapted.merged(params)
+  elif not adapted.has_adapters(params):
+    raise ValueError(f'{workdir} has no adapters; leave out --adapter')
+  elif wanted:
+    raise ValueError(
+      f'--dtype={dtype}: adapters are written as they are stored'
+    )
+  wanted = '' if adapter else wanted or saved.get('init_dtype', '')
   if wanted:
     params = jax.tree.map(lambda x: x.astype(wanted), params)
   name = saved['config']['tokenizer']
   tokenizer = tokenizers.load(name)
   stops = _stops(saved, tokenizer, config.vocab_size)
-  hf.save(
-    out,
-    config,
-    params,
-    eos_id=stops if len(stops) > 1 else stops[0],
-    pad_id=tokenizer.pad_id,
-    bos_id=tokenizer.bos_id,
-  )
+  tokens = {
+    'eos_id': stops if len(stops) > 1 else stops[0],
+    'pad_id': tokenizer.pad_id,
+    'bos_id': tokenizer.bos_id,
+  }
+  if adapter:
+    report += _write_adapter(Path(out), saved, config, params, **tokens)
+  else:
+    hf.save(out, config, params, **tokens)
   report.insert(0, f'wrote step {step} of {workdir} to {out}')
   copied = [] if name in ('task', 'byte') else _copy_tokenizer(name, Path(out))
   if copied:
@@ -188,9 +230,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     '--dtype', choices=dtypes.STORED, default='', help='default: as it came in'
   )
+  how = parser.add_mutually_exclusive_group()
+  how.add_argument(
+    '--adapter', action='store_true', help='its adapters, as PEFT stores them'
+  )
+  how.add_argument(
+    '--merge', action='store_true', help='adapters in the weights (the default)'
+  )
   flags = parser.parse_args(argv)
   try:
-    report = export(flags.checkpoint, flags.out, flags.dtype)
+    report = export(flags.checkpoint, flags.out, flags.dtype, flags.adapter)
   except (ValueError, FileExistsError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2

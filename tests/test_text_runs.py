@@ -18,6 +18,7 @@ from posttrain_jax.data import (
 from posttrain_jax.data.tokenizers import load
 from posttrain_jax.run import build, loop
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import state as state_lib
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,7 +82,7 @@ def losses(c, steps):
   run = build.build(c)
   mesh = loop.sharding.make_mesh(c.mesh)
   with jax.set_mesh(mesh):
-    state = loop.initial_state(run, mesh, c)
+    state = state_lib.initial_state(run, mesh, c)
     driver = loop.make_driver(run, c)
     out = []
     for step in range(steps):

@@ -148,9 +148,7 @@ class Setting:
 
   def params(self, state: TrainState, role: str) -> Any:
     """The parameters of a role, as they are before the step."""
-    if role == 'policy':
-      return state.params
-    return state.ref_params if role == 'ref' else state.others[role]
+    return state.model(role)
 
   def verify(self, examples: Example, tokens: Array, mask: Array) -> Array:
     """Rewards [B, G] of completions [B, G, C]."""

@@ -37,6 +37,14 @@ class Record:
     return array
 
 
+class Derived(Record):
+  """A frozen model that is not held, but made of the policy's parameters."""
+
+  def of(self, params: PyTree) -> PyTree:
+    """The model's parameters; `params` are the policy's."""
+    raise NotImplementedError
+
+
 @struct.dataclass
 class Example(Record):
   """One problem. Tasks make them unbatched; `vmap` adds the leading B.
@@ -167,7 +175,8 @@ class TrainState(Record):
   step        [] int32, optimizer-visible steps done (one per `step` call)
   params      trained parameters
   opt_state   optax state
-  ref_params  frozen reference policy, or None where no method asks for it
+  ref_params  frozen reference policy, or None where no method asks for it; or
+              Derived from the policy. `model` is how it is read
   others      further frozen models by role ('teacher', 'base', ...)
   control     state and coefficients of controllers, by what they steer
   """
@@ -178,3 +187,11 @@ class TrainState(Record):
   ref_params: PyTree | None = None
   others: dict[str, PyTree] = struct.field(default_factory=dict)
   control: dict[str, PyTree] = struct.field(default_factory=dict)
+
+  def model(self, role: str) -> PyTree:
+    """The parameters of 'policy', 'ref' or a role of `others`, as they are
+    before the step."""
+    if role == 'policy':
+      return self.params
+    held = self.ref_params if role == 'ref' else self.others[role]
+    return held.of(self.params) if isinstance(held, Derived) else held

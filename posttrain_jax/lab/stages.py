@@ -28,13 +28,8 @@ from posttrain_jax import log, sweep
 from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.log import progress
-from posttrain_jax.run import (
-  accounting,
-  checkpoint,
-  failed,
-  lease,
-  manifest,
-)
+from posttrain_jax.models import adapted
+from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import guard
 
@@ -93,6 +88,8 @@ def _learns(config: Any) -> dict[str, Any]:
   flat = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
   if flat.get('on_nonfinite') == 'stop':  # a stage that is there never stopped
     del flat['on_nonfinite']
+  if flat.get('adapter.name') == 'none':  # nor had it adapters
+    del flat['adapter.name']
   return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}
 
 
@@ -394,4 +391,6 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _save(path: Path, params: PyTree) -> None:
-  safetensors.save_file(traverse_util.flatten_dict(params, sep='/'), path)
+  # What a later stage starts from, or a probe looks at, is the weights.
+  flat = traverse_util.flatten_dict(adapted.merged(params), sep='/')
+  safetensors.save_file(flat, path)

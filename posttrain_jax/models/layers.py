@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import experts
+from posttrain_jax.models.adapted import Weight, dense_product
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.rope import Tables, rope
 
@@ -24,16 +25,16 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def product(x: Array, weight: Array, axes: int = 1) -> Array:
+def product(x: Array, weight: Array | Weight, axes: int = 1) -> Array:
   """Matrix product of activations with a weight, in the activations' dtype.
 
   The last `axes` axes of x meet the first ones of the weight. Rows and tokens
   are one axis meanwhile: the weight's gradient is then one matrix product on
   every backend (XLA's CPU compiler is half as fast over two axes).
   """
-  size = math.prod(weight.shape[:axes])
-  flat = x.reshape(-1, size) @ weight.astype(x.dtype).reshape(size, -1)
-  return flat.reshape(*x.shape[: x.ndim - axes], *weight.shape[axes:])
+  if isinstance(weight, Weight):
+    return weight.product(x, axes)
+  return dense_product(x, weight, axes)
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:

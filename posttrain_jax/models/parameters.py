@@ -15,6 +15,7 @@ from flax import traverse_util
 from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.models import adapted
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = [
@@ -209,7 +210,7 @@ def unstack(params: PyTree, config: ModelConfig) -> PyTree:
 
   def of(layer: int) -> dict[str, PyTree]:
     find = lambda there: there.index(layer) if layer in there else None
-    return _cut(params['layers'], config, find)
+    return adapted.settled(_cut(params['layers'], config, find))
 
   split = tuple(of(layer) for layer in range(config.num_layers))
   return {**params, 'layers': split}

@@ -63,7 +63,7 @@ def make_scores(
     out = {}
     for entry in judges:
       role = entry.params['role']
-      params = jax.lax.stop_gradient(state.others[role])
+      params = jax.lax.stop_gradient(state.model(role))
       out[entry.label] = answer_scores(params, models[role], examples, samples)
     return out
 

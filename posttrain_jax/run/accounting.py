@@ -13,6 +13,7 @@ import numpy as np
 from posttrain_jax import trainers
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.params import adapters, make_adapter
 
 __all__ = ['ITEMS', 'account', 'forward_flops', 'step_flops']
 
@@ -29,17 +30,37 @@ ITEMS = (
 )
 
 
+def _multiplied(model: ModelConfig) -> int:
+  """Parameters that a token is multiplied by."""
+  # The input embedding is a look-up; the output product uses it when tied.
+  looked_up = model.vocab_size * model.width
+  whole = transformer.active_param_count(model)
+  return whole - (0 if model.tie_embeddings else looked_up)
+
+
 def forward_flops(model: ModelConfig, rows: int, length: int) -> float:
   """FLOPs of reading `rows` sequences of `length` tokens, with logits.
 
   Of experts, those that a token meets.
   """
-  embedding = model.vocab_size * model.width
-  # The input embedding is a look-up; the output product uses it when tied.
-  weights = transformer.active_param_count(model)
-  weights -= 0 if model.tie_embeddings else embedding
+  weights = _multiplied(model)
   scores = 2 * model.num_layers * model.num_heads * model.head_dim * length
   return 2.0 * rows * length * (weights + scores)
+
+
+def _update_flops(config: Any, model: ModelConfig, sizes: Any) -> float:
+  """FLOPs of one forward and backward pass over the rows of a step.
+
+  With adapters the gradient of the frozen weights is left out, a third of what
+  their products cost; what the adapters do is added.
+  """
+  total = 3.0 * forward_flops(model, sizes.rows, sizes.row_tokens)
+  adapter = make_adapter(config.get('adapter'))
+  if adapter is None:
+    return total
+  beside = adapter.count(adapters.shapes_in(model))
+  tokens = sizes.rows * sizes.row_tokens
+  return total + 2.0 * tokens * (3 * beside - _multiplied(model))
 
 
 def step_flops(
@@ -55,8 +76,7 @@ def step_flops(
   A rollout is counted to its longest possible completion.
   """
   held = {'policy': model, **(models or {})}
-  forward = forward_flops(model, sizes.rows, sizes.row_tokens)
-  total = 3.0 * forward * sizes.updates_per_rollout
+  total = _update_flops(config, model, sizes) * sizes.updates_per_rollout
   kind = trainers.kind(config.paradigm)
   for times, role, rows, length in kind.forwards(config, sizes, held):
     total += times * forward_flops(held.get(role, model), rows, length)

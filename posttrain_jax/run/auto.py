@@ -46,6 +46,9 @@ SMALL_RATES = {'sft': 2e-3, 'preference': 2e-4, 'rl': 3e-4, 'distill': 5e-4}
 # Of larger ones: what TRL 1.x takes for SFT (2e-5), DPO and GRPO (1e-6), and
 # for distillation (GKD) the rate of SFT, whose targets it shares.
 LARGE_RATES = {'sft': 2e-5, 'preference': 1e-6, 'rl': 1e-6, 'distill': 2e-5}
+# Adapters of larger ones learn at this many times that, as TRL's guide to PEFT
+# advises.
+ADAPTER_RATE = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +162,12 @@ def scan_layers(value: Any, num_layers: int) -> bool:
 
 
 def learning_rate(
-  value: Any, paradigm: str, parameters: int
+  value: Any, paradigm: str, parameters: int, adapter: str = 'none'
 ) -> tuple[Any, str]:
   """(`config.optimizer.lr` as a number, why); '' where nothing was chosen.
 
   parameters  of the model
+  adapter     `config.adapter.name`
   """
   if not (isinstance(value, str) and value == AUTO):
     return value, ''
@@ -171,6 +175,8 @@ def learning_rate(
   rate = (SMALL_RATES if small else LARGE_RATES)[paradigm]
   size = f'{parameters / 1e6:,.1f}M parameters'
   told = 'as in the studies here' if small else "TRL's default for larger ones"
+  if adapter != 'none' and not small:
+    rate, told = rate * ADAPTER_RATE, f'{ADAPTER_RATE} times {told}'
   return rate, f'{paradigm} of {size}, {told}'
 
 

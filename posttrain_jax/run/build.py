@@ -10,17 +10,20 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import trainers
-from posttrain_jax.core.types import TrainState
+from posttrain_jax.core.types import Array, TrainState
 from posttrain_jax.data import pipeline
 from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.evals import on_host
 from posttrain_jax.evals.in_graph import Evaluator
 from posttrain_jax.evals.on_file import FileEvaluator
 from posttrain_jax.models import transformer
+from posttrain_jax.models.adapted import trained
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.params.adapters import Adapter
 from posttrain_jax.rollout import guides
 from posttrain_jax.run import (
   auto,
+  base,
   best,
   host_tasks,
   inputs,
@@ -46,7 +49,9 @@ class Run:
 
   models      {role: ModelConfig} that the run holds: 'policy', and the frozen
               ones, 'ref' and those of `config.others`
-  init        ({role: params}) -> TrainState, jit-able; roles as `roles` gives
+  init        ({role: params}, key=None) -> TrainState, jit-able; roles as
+              `roles` gives, without adapters, which are drawn from the key
+              (None: that of the config's seed)
   step        (state, key) -> (state, metrics), jit-able; with `batches`,
               (state, batch) -> (state, metrics); or a `trainers.rl.HostStep`
   evaluators  {name: Evaluator}; '' is the run's own task; none where the
@@ -56,6 +61,7 @@ class Run:
   collect     (state, key) -> (Batch, metrics) and
   learn       (state, batch, key) -> (state, metrics): the halves of a step that
               makes its own rows (not of RL's)
+  adapter     what is trained beside the policy; None: the policy itself
   """
 
   config: Any
@@ -63,13 +69,14 @@ class Run:
   models: dict[str, ModelConfig]
   task: Task | HostTask | None
   tokenizer: Any
-  init: Callable[[Start], TrainState]
+  init: Callable[..., TrainState]
   step: Any
   evaluators: dict[str, Evaluator | on_host.HostEvaluator]
   on_file: FileEvaluator | None = None
   batches: Callable[[], pipeline.BatchIterator] | None = None
   collect: Callable | None = None
   learn: Callable | None = None
+  adapter: Adapter | None = None
 
   @property
   def model(self) -> ModelConfig:
@@ -115,6 +122,7 @@ def build(config: Any) -> Run:
     config, tokenizer.vocab_size, kind.value_head(config)
   )
   held = kind.roles(config, needs, provided)
+  adapter = base.adapter_of(config, policy, held)
   if 'ref' not in held and (config.ref.path or config.ref.refresh_every):
     raise ValueError(
       f'ref.path="{config.ref.path}", ref.refresh_every='
@@ -128,9 +136,12 @@ def build(config: Any) -> Run:
   sizes = resolve_sizes(config, task)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
   rate, _ = auto.learning_rate(
-    config.optimizer.lr, config.paradigm, transformer.param_count(policy)
+    config.optimizer.lr,
+    config.paradigm,
+    transformer.param_count(policy),
+    config.adapter.name,
   )
-  make_update, optimizer = _updater(config, policy, sizes, rate)
+  make_update, optimizer = _updater(config, policy, sizes, rate, adapter)
   steps = kind.make_step(
     step.Setup(
       config=config,
@@ -145,43 +156,65 @@ def build(config: Any) -> Run:
       refresh=step.make_refresh(config.ref.refresh_every, config.ref.mixup),
     )
   )
-  moving = kind.controllers(config)
-
-  def init_state(params: Start) -> TrainState:
-    copy = lambda role: roles.role_params(params, role)
-    return TrainState(
-      step=jnp.int32(0),
-      params=params['policy'],
-      opt_state=optimizer.init(params['policy']),
-      ref_params=copy('ref') if 'ref' in held else None,
-      others={role: copy(role) for role in sorted(held - {'ref'})},
-      control={what: c.init() for what, c in moving.items()},
-    )
-
   return Run(
     config=config,
     sizes=sizes,
     models={k: m for k, m in models.items() if k in held | {'policy'}},
     task=task,
     tokenizer=tokenizer,
-    init=init_state,
+    init=_make_init(config, adapter, optimizer, held),
     step=guard.guarded(steps.step, config.on_nonfinite),
     evaluators=make_evaluators(config, policy, task, tokenizer, sizes),
     on_file=inputs.make_file_evaluator(batches, steps.judge),
     batches=batches,
     collect=steps.collect,
     learn=steps.learn,
+    adapter=adapter,
   )
 
 
-def _updater(config: Any, model: ModelConfig, sizes: Sizes, peak: Any):
+def _make_init(
+  config: Any, adapter: Adapter | None, optimizer: Any, held: set[str]
+) -> Callable[..., TrainState]:
+  """`Run.init`; `held` are the frozen roles."""
+  moving = trainers.kind(config.paradigm).controllers(config)
+
+  def init_state(params: Start, key: Array | None = None) -> TrainState:
+    policy = params['policy']
+    if adapter is not None:
+      policy = adapter.attach(policy, base.start_key(config, key))
+    frozen = lambda role: base.frozen(config, params, policy, role)
+    return TrainState(
+      step=jnp.int32(0),
+      params=policy,
+      opt_state=optimizer.init(trained(policy)),
+      ref_params=frozen('ref') if 'ref' in held else None,
+      others={role: frozen(role) for role in sorted(held - {'ref'})},
+      control={what: c.init() for what, c in moving.items()},
+    )
+
+  return init_state
+
+
+def _updater(
+  config: Any,
+  model: ModelConfig,
+  sizes: Sizes,
+  peak: Any,
+  adapter: Adapter | None,
+):
   """(goal -> update with the learning rate among its metrics, optimizer).
 
   peak  learning rate
   """
-  shapes = jax.eval_shape(lambda: transformer.init(jax.random.key(0), model))
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(lambda: transformer.init(key, model))
+  rate: Any = None
+  if adapter is not None:
+    shapes = trained(jax.eval_shape(adapter.attach, shapes, key))
+    rate = adapter.b_rate
   optimizer = optim.make_optimizer(
-    config.optimizer, shapes, sizes.num_updates, lr=peak
+    config.optimizer, shapes, sizes.num_updates, lr=peak, b_rate=rate
   )
   schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
 

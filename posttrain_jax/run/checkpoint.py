@@ -3,7 +3,8 @@
 A run's folder holds `checkpoints/<step>/` with two items, `params` and `rest`
 (step, optimizer state, frozen models, controllers), the data iterator's
 position, and a manifest (`manifest.py`) with a digest of every file;
-`config.json` beside them is the resolved config.
+`config.json` beside them is the resolved config. Of a run with adapters
+`params` is what is trained alone (`base.py`).
 
 Whoever reads a run gets its newest step that is as it was written
 (`stored.py`); a run that goes on moves newer ones to `damaged/`.
@@ -15,11 +16,14 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from posttrain_jax.core import trees
 from posttrain_jax.core.types import PyTree, TrainState
-from posttrain_jax.run import manifest, stored
+from posttrain_jax.models import adapted, hf
+from posttrain_jax.params import make_adapter
+from posttrain_jax.run import base, manifest, stored
 from posttrain_jax.run.best import Keeper
 from posttrain_jax.run.stored import (
   CONFIG,
@@ -72,16 +76,21 @@ class Checkpointer:
     workdir: the run's folder.
     keep: newest checkpoints kept; 0 keeps all.
     best: metric whose best step is kept as well (`best.py`); '' for none.
+    parts: of a state with adapters only what is trained is saved; who restores
+      it gives the rest.
 
   Raises:
     ValueError: there are checkpoints, and none can be used.
   """
 
-  def __init__(self, workdir: str | Path, keep: int, best: str = ''):
+  def __init__(
+    self, workdir: str | Path, keep: int, best: str = '', parts: bool = False
+  ):
     self._workdir = Path(workdir)
     self.keeper = Keeper(workdir, best, keep)
     self._folder = self._workdir.absolute() / FOLDER
     self._saving = -1
+    self._parts = parts
     if steps(workdir):
       self._set_aside(stored.newest(self._workdir)[2])
     self._manager = ocp.CheckpointManager(
@@ -126,7 +135,7 @@ class Checkpointer:
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params),
+        params=ocp.args.StandardSave(_stored(state.params, self._parts)),
         rest=ocp.args.StandardSave(_rest(state)),
         data=ocp.args.JsonSave(data or {}),
       ),
@@ -144,12 +153,13 @@ class Checkpointer:
     newest step that can be read.
 
     abstract  shapes, dtypes and shardings (jax.ShapeDtypeStruct leaves); the
-              saved arrays are laid out by these shardings
+              saved arrays are laid out by these shardings. Where `parts` are
+              saved, what is not trained is in it as it will be returned
 
     Raises:
       ValueError: the step, or none of them, can be read.
     """
-    use = lambda step: _restored(self._manager, abstract, step)
+    use = lambda step: _restored(self._manager, abstract, step, self._parts)
     if step is not None:
       return stored.exactly(self._workdir, step, use)
     _, made, bad = stored.newest(self._workdir, use)
@@ -215,18 +225,39 @@ def _rest(state: TrainState) -> dict[str, Any]:
   return {name: x for name, x in rest.items() if jax.tree.leaves(x)}
 
 
+def _stored(params: PyTree, parts: bool) -> PyTree:
+  """What is saved of parameters; nodes of a tree as dicts of their arrays."""
+  if parts:
+    return adapted.trained(params)
+  leaves = zip(trees.names(params), jax.tree.leaves(params))
+  return traverse_util.unflatten_dict(dict(leaves), sep='/')
+
+
+def _laid_out(saved: PyTree, params: PyTree, parts: bool) -> PyTree:
+  """Parameters from what `_stored` gave of them; `params` has their nodes."""
+  if parts:
+    return adapted.join(saved, params)
+  flat = traverse_util.flatten_dict(saved, sep='/')
+  leaves = [flat[name] for name in trees.names(params)]
+  return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
 def _restored(
-  manager: ocp.CheckpointManager, abstract: TrainState, step: int
+  manager: ocp.CheckpointManager,
+  abstract: TrainState,
+  step: int,
+  parts: bool = False,
 ) -> tuple[TrainState, dict]:
   out = manager.restore(
     step,
     args=ocp.args.Composite(
-      params=ocp.args.StandardRestore(abstract.params),
+      params=ocp.args.StandardRestore(_stored(abstract.params, parts)),
       rest=ocp.args.StandardRestore(_rest(abstract)),
       data=ocp.args.JsonRestore(),
     ),
   )
-  state = abstract.replace(params=out.params, **out.rest)
+  params = _laid_out(out.params, abstract.params, parts)
+  state = abstract.replace(params=params, **out.rest)
   if int(state.step) != step:
     raise ValueError(f'it holds step {int(state.step)}')
   return state, dict(out.data)
@@ -272,12 +303,16 @@ def read_params(
   where     (path of a parameter, shape) -> its sharding; None: all on the first
             device
 
+  Those of a run with adapters have them still, on its base.
+
   Raises:
     ValueError: no checkpoint there, or none that can be read.
   """
   workdir, step = run_folder(path)
   with _reader(workdir) as manager:
-    use = lambda step: _params(manager, step, abstract, where)
+    use = lambda step: _whole(
+      workdir, _params(manager, step, abstract, where), where
+    )
     if step is not None:
       return workdir, step, stored.exactly(workdir, step, use)
     step, params, _ = stored.newest(workdir, use)
@@ -303,6 +338,29 @@ def _params(
     )
   args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
   return manager.restore(step, args=args).params
+
+
+def _whole(workdir: Path, saved: PyTree, where: Any) -> PyTree:
+  """Parameters from those of a checkpoint; of a run with adapters with them."""
+  if not any(name.endswith('/a') for name in trees.names(saved)):
+    return saved
+  config = stored.load_config(workdir) or {}
+  adapter = make_adapter(config.get('config', {}).get('adapter'))
+  if adapter is None:
+    raise ValueError(f'{workdir / CONFIG} does not say what its adapters are')
+  model = config['resolved_model']
+  if base.KEY in config:
+    read = lambda path: _read_base(path, model['param_dtype'], where)
+    plain = base.load(workdir, config[base.KEY], read, where)
+    return adapted.join(saved, adapter.attach(plain, jax.random.key(0)))
+  return adapter.rebuilt(saved, model['param_dtype'])
+
+
+def _read_base(path: str, dtype: str, where: Any) -> PyTree:
+  if not any(Path(path).glob('*.safetensors*')):
+    return read_params(path, where=where)[2]
+  place = where and (lambda name, x: jax.device_put(x, where(name, x.shape)))
+  return hf.load(path, param_dtype=dtype, place=place)[1]
 
 
 def load_params(path: str | Path, abstract: PyTree | None = None) -> PyTree:

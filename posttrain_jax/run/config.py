@@ -16,6 +16,7 @@ from posttrain_jax import tasks, trainers
 from posttrain_jax.core import rooms
 from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
+from posttrain_jax.params import adapters
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers.rl.terms import advantage_keys
@@ -38,6 +39,7 @@ RATE = 'optimizer.lr'
 
 # Parts that a run may do without: their name is then 'none'.
 OPTIONAL = (
+  'adapter',
   'contrastive',
   'entropy_controller',
   'expert_advantage',
@@ -55,6 +57,8 @@ def room_of(config: ConfigDict, key: str, name: str = '') -> ModuleType | None:
     if config.paradigm not in trainers.KINDS:
       return None
     return trainers.kind(config.paradigm).loss_room(name)
+  if key == 'adapter':
+    return adapters
   room = rooms.of_key(key)
   return rooms.load(room) if room else None
 

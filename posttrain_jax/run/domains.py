@@ -30,6 +30,7 @@ from posttrain_jax.core.domain import (
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
 from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
+from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs, reward_domains
 from posttrain_jax.run.auto import AUTO
@@ -204,6 +205,11 @@ PARTS = {
   'temperature': POSITIVE,
   'threshold': FINITE,  # of a reward, which may be anything
   'weight': NOT_NEGATIVE,
+  'adapters/alpha': POSITIVE,
+  'adapters/b_rate': POSITIVE,
+  'adapters/base': Word(adapters.BASES),
+  'adapters/rank': ONE_OR_MORE,
+  'adapters/targets': Patterns(),
   'advantages/ddof': NOT_NEGATIVE,
   'advantages/whiten': FLAG,
   'advantages/whiten_rewards': FLAG,

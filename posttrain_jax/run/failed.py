@@ -5,7 +5,7 @@
   step-12.json          config, seed, what was not finite, the step's metrics
   step-12.safetensors   what the step was given (a batch; a host task's
                         completions and rewards); none where it drew it itself
-  checkpoints/11        the state before the step, as any run keeps its own
+  checkpoints/11        the state before the step, with all of its parameters
 
 `python -m posttrain_jax.train --replay WORKDIR/failed/step-12.json` takes the
 step again.
@@ -26,7 +26,7 @@ from safetensors import numpy as safetensors
 from posttrain_jax import log
 from posttrain_jax.core.keys import run_key
 from posttrain_jax.core.types import TrainState
-from posttrain_jax.run import build, checkpoint, inputs, model_folder
+from posttrain_jax.run import base, build, checkpoint, inputs, model_folder
 from posttrain_jax.trainers import guard
 
 __all__ = ['FOLDER', 'NonFinite', 'Record', 'TIMED', 'Together', 'Watch',
@@ -125,12 +125,21 @@ class Record:
     return self.path.parent
 
 
-def save_config(workdir: Path, config: Any, run: build.Run) -> None:
-  """config.json: the config, and the model that it resolved to."""
+def save_config(
+  workdir: Path,
+  config: Any,
+  run: build.Run,
+  entry: dict[str, Any] | None = None,
+) -> None:
+  """config.json: the config, and the model that it resolved to.
+
+  entry  of `base.keep`, where its checkpoints hold adapters alone
+  """
   config = model_folder.settled(config)
   checkpoint.save_config(
     workdir,
     {
+      **({} if entry is None else {base.KEY: entry}),
       'config': config.to_dict(),
       'resolved_model': dataclasses.asdict(run.model),
       'sizes': run.sizes.to_dict(),

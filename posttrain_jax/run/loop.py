@@ -18,6 +18,7 @@ from posttrain_jax.log import progress
 from posttrain_jax.models import transformer
 from posttrain_jax.run import (
   auto,
+  base,
   build,
   checkpoint,
   drivers,
@@ -33,11 +34,7 @@ from posttrain_jax.run.judging import evaluated, judged
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.profile import Profiler
 from posttrain_jax.run.speed import Speed
-from posttrain_jax.run.state import (
-  abstract_state,
-  initial_state,
-  state_shardings,
-)
+from posttrain_jax.run.state import first_state, saved_state
 from posttrain_jax.run.stop import Interrupted, Stop
 from posttrain_jax.trainers import guard
 
@@ -98,7 +95,10 @@ def _resolve_rates(workdir: Path, *configs: dict[str, Any]) -> None:
     return
   size = transformer.param_count(roles.saved_model(workdir)[0])
   for config in configs:
-    config[key], _ = auto.learning_rate(config[key], config['paradigm'], size)
+    beside = config.get('adapter.name', 'none')
+    config[key], _ = auto.learning_rate(
+      config[key], config['paradigm'], size, beside
+    )
 
 
 def pinned(config: Any, workdir: Path) -> Any:
@@ -200,18 +200,17 @@ def _start(
   run: build.Run,
   mesh: jax.sharding.Mesh,
   config: Any,
+  workdir: Path,
   saver: checkpoint.Checkpointer,
   driver: Any,
 ) -> TrainState:
   """The state that a run goes on from; the driver is set to its position."""
   if saver.latest is None:
-    return initial_state(run, mesh, config)
-  shapes = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    abstract_state(run),
-    state_shardings(run, mesh),
-  )
-  state, position = saver.restore(shapes)
+    state, entry = first_state(run, mesh, config, workdir)
+    failed.save_config(workdir, config, run, entry)
+    return state
+  saved = saved_state(run, mesh, config, workdir)
+  state, position = saver.restore(saved)
   driver.seek(position)
   return state
 
@@ -340,9 +339,10 @@ def train(
     lease = stack.enter_context(Lease(workdir))
     check_continues(config, workdir)
     model_folder.check_template(config, run, workdir)
+    parts = run.adapter is not None and base.stands_apart(workdir)
     saver = stack.enter_context(
       checkpoint.Checkpointer(
-        workdir, config.checkpoint.keep, config.checkpoint.best
+        workdir, config.checkpoint.keep, config.checkpoint.best, parts
       )
     )
     stop = stack.enter_context(Stop())
@@ -350,10 +350,8 @@ def train(
     if isinstance(run.batches, Feed):
       run.batches.keep_in(workdir)
       stack.callback(run.batches.close)
-    state = _start(run, mesh, config, saver, driver)
+    state = _start(run, mesh, config, workdir, saver, driver)
     step, fresh = int(state.step), saver.latest is None
-    if fresh:
-      failed.save_config(workdir, config, run)
     if step >= config.num_steps:
       print(f'{workdir}: finished at step {step}; nothing left to do')
       scores = evaluated(run, state, config.seed)

@@ -40,7 +40,7 @@ def chosen(run: Any) -> list[str]:
   """'KEY VALUE: why' of what the config leaves to 'auto', sizes left out."""
   config, size = run.config, transformer.param_count(run.model)
   rate, why_rate = auto.learning_rate(
-    config.optimizer.lr, config.paradigm, size
+    config.optimizer.lr, config.paradigm, size, config.adapter.name
   )
   kind, why_kind = auto.dtype(config.model.dtype, size, jax.default_backend())
   lines = [

@@ -7,20 +7,20 @@ models refuses to start with the same one in both places (`apart`).
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from posttrain_jax import collect, trainers
 from posttrain_jax.core import sharding, trees
 from posttrain_jax.core.types import Array, PyTree
-from posttrain_jax.models import hf, transformer
+from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
 from posttrain_jax.models.hf_config import read_config
+from posttrain_jax.params import make_adapter, peft
 from posttrain_jax.run import auto, checkpoint
 from posttrain_jax.run import config as config_lib
 
@@ -30,13 +30,17 @@ __all__ = [
   'apart',
   'check',
   'complete',
+  'is_hf_folder',
   'make_model',
   'make_models',
   'model_fields',
   'path_of',
+  'placing',
   'read',
+  'read_params',
   'saved_model',
   'scorers',
+  'source_of',
 ]
 
 # {role: parameters}; 'policy' is always there
@@ -54,13 +58,16 @@ def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
   return fields
 
 
-def _is_hf_folder(path: str) -> bool:
+def is_hf_folder(path: str) -> bool:
+  """Whether weights lie in a folder, and not in the steps of a run."""
   return bool(path) and hf.is_folder(path)
 
 
 def _read_model(path: str) -> ModelConfig:
-  """The model saved at a path: a run, or a Hugging Face folder."""
-  if _is_hf_folder(path):
+  """The model saved at a path: a run, a Hugging Face folder, or PEFT's."""
+  if peft.is_folder(path):
+    path = str(peft.base_of(path))
+  if is_hf_folder(path):
     return read_config(Path(path))
   return saved_model(checkpoint.run_folder(path)[0])[0]
 
@@ -228,8 +235,25 @@ def scorers(config: Any) -> tuple[str, ...]:
   return trainers.kind(config.paradigm).scorers(config)
 
 
-def _read_params(path: str, model: ModelConfig, mesh: Mesh | None) -> PyTree:
-  """Parameters on disk, each straight into its shards of a mesh."""
+def source_of(config: Any) -> str:
+  """Where the policy's parameters can be read again, with the step of a run;
+  '': nowhere, as they are fresh, or made of adapters."""
+  path = config.init_from
+  if not path or peft.is_folder(path):
+    return ''
+  if is_hf_folder(path):
+    return str(Path(path).absolute())
+  workdir, step = checkpoint.find(path)
+  saved = checkpoint.load_config(workdir) or {}
+  if make_adapter(saved.get('config', {}).get('adapter')):
+    return ''
+  return str((workdir / checkpoint.FOLDER / str(step)).absolute())
+
+
+def placing(
+  model: ModelConfig, mesh: Mesh | None
+) -> Callable[[str, tuple[int, ...]], jax.sharding.Sharding]:
+  """(path of a parameter, shape) -> its sharding; no mesh: one device."""
   table = transformer.param_table(model)
 
   def where(name: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
@@ -239,7 +263,15 @@ def _read_params(path: str, model: ModelConfig, mesh: Mesh | None) -> PyTree:
     spec = table[name].spec if name in table else PartitionSpec()
     return NamedSharding(mesh, sharding.fit(spec, shape, mesh))
 
-  if not _is_hf_folder(path):
+  return where
+
+
+def read_params(path: str, model: ModelConfig, mesh: Mesh | None) -> PyTree:
+  """Parameters on disk, each straight into its shards of a mesh."""
+  where = placing(model, mesh)
+  if peft.is_folder(path):
+    return peft.load(path, param_dtype=model.param_dtype, where=where)[1]
+  if not is_hf_folder(path):
     return checkpoint.read_params(path, where=where)[2]
   place = lambda name, x: jax.device_put(x, where(name, x.shape))
   return hf.load(path, param_dtype=model.param_dtype, place=place)[1]
@@ -255,7 +287,7 @@ def read(
   """
   paths = {role: path_of(config, role) for role in models}
   return {
-    role: _read_params(path, models[role], mesh)
+    role: read_params(path, models[role], mesh)
     for role, path in paths.items()
     if path
   }
@@ -272,7 +304,8 @@ def complete(
   nothing was loaded.
 
   A value head that a loaded model does not have starts fresh (zeros); roles
-  that the run does not hold are left out.
+  that the run does not hold are left out. Adapters of a loaded model are merged
+  into its weights.
 
   scorers  roles of reward models, whose heads have to be loaded
   needed  roles that have to be different models
@@ -288,6 +321,7 @@ def complete(
       raise ValueError(_NO_SCORER.format(role=role, fault=found))
   _refuse_same(needed, {role: role for role in loaded if role != 'policy'})
   start = {}
+  loaded = {role: adapted.merged(x) for role, x in loaded.items()}
   for role in {'policy': None, **loaded}:
     if role not in models:
       continue
@@ -304,8 +338,3 @@ def complete(
           f'model of this run needs {ours.shape}'
         )
   return start
-
-
-def role_params(start: Start, role: str) -> PyTree:
-  """A frozen copy of a role's parameters."""
-  return jax.tree.map(jnp.copy, start.get(role, start['policy']))

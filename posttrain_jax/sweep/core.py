@@ -65,7 +65,8 @@ def make_train(
     params = roles.complete(given, run.models, at_start, scorers, needed)
     chunk = drivers.make_chunk(run.step, config.num_steps)
     steps_key = jax.random.fold_in(key, STEPS)
-    return chunk(run.init(params), steps_key, jnp.int32(config.num_steps))
+    state = run.init(params, at_start)
+    return chunk(state, steps_key, jnp.int32(config.num_steps))
 
   return train
 
@@ -147,7 +148,7 @@ class Program:
     scorers = roles.scorers(self.config)
     needed = roles.apart(self.config)
     params = roles.complete(given, self.run.models, at_start, scorers, needed)
-    return self._built(values).init(params)
+    return self._built(values).init(params, at_start)
 
   def _one_chunk(self, state, key, values, count):
     step = self._built(values).step

@@ -21,7 +21,7 @@ from posttrain_jax import log
 from posttrain_jax.core.keys import seed_key
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
-from posttrain_jax.run import build, checkpoint, failed, loop
+from posttrain_jax.run import base, build, checkpoint, failed, loop
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.lease import Lease
@@ -236,6 +236,12 @@ class _Together:
     return self._program.start(self._keys, self._values)
 
   def _restored(self):
+    for path in self._folders:
+      if base.KEY in (checkpoint.load_config(path) or {}):
+        raise ValueError(
+          f'{path} holds adapters alone, as posttrain_jax.train began it; go '
+          'on with it there'
+        )
     shapes = abstract_state(self._program.run)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.tree.map(

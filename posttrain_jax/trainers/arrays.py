@@ -131,9 +131,7 @@ def make_prepare(
     for name in wanted:
       role = role_of[name]
       if role not in by_role:
-        signals = score(
-          params_of(state, role), models[role], batch, temperature
-        )
+        signals = score(state.model(role), models[role], batch, temperature)
         by_role[role] = jax.lax.stop_gradient(signals.logps)
       made = _scores_of(name, by_role[role], batch.mask)
       if name in ('ref_logps', 'old_logps'):
@@ -143,13 +141,6 @@ def make_prepare(
     return batch.replace(**fields, extras=extras)
 
   return prepare
-
-
-def params_of(state: TrainState, role: str) -> Any:
-  """The parameters of a role, as they were before the step."""
-  if role == 'policy':
-    return state.params
-  return state.ref_params if role == 'ref' else state.others[role]
 
 
 def inside(
@@ -171,7 +162,7 @@ def inside(
       # Rows carry random words: a row draws the same in any micro-batch.
       out[name] = jax.vmap(jax.random.key)(batch.extras['seed'])
     elif name == 'ref_logits':
-      signals = score(state.ref_params, models['ref'], batch, logits=True)
+      signals = score(state.model('ref'), models['ref'], batch, logits=True)
       out[name] = jax.lax.stop_gradient(signals.logits)
     elif name == 'wrong_logps':
       signals = score(params, models['policy'], batch.extras['wrong'])

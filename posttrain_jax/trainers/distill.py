@@ -106,7 +106,7 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
   def evaluate(params, state: TrainState, batch: Batch):
     signals = score(params, models['policy'], batch, entropy=True, logits=True)
     teacher = score(
-      state.others['teacher'], models['teacher'], batch, logits=True
+      state.model('teacher'), models['teacher'], batch, logits=True
     )
     token_loss, metrics = loss(
       signals.logits, jax.lax.stop_gradient(teacher.logits), batch.mask

@@ -44,7 +44,13 @@ def check(mode: str) -> None:
 def finite(tree: PyTree) -> Array:
   """[] bool: every number of every leaf is finite."""
   leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
-  return jnp.all(jnp.stack(leaves))
+  return jnp.all(jnp.stack(leaves)) if leaves else jnp.bool_(True)
+
+
+def _moved(new: PyTree, old: PyTree) -> list[Array]:
+  """Leaves that a step has made; those it hands on were looked at before."""
+  both = zip(jax.tree.leaves(new), jax.tree.leaves(old))
+  return [x for x, y in both if x is not y]
 
 
 def on() -> bool:
@@ -117,7 +123,7 @@ def guarded(step: Any, mode: str) -> Any:
       still = {'params': state.params, 'opt_state': state.opt_state}
       kept = _chosen(what == 0, new.replace(**still), state).replace(**moved)
     else:
-      what = verdict(metrics, new.params)
+      what = verdict(metrics, _moved(new.params, state.params))
       kept = _chosen(what == 0, new, state)
     good = what == 0
     metrics = {**metrics, WHAT: what}

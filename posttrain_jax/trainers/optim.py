@@ -14,8 +14,10 @@ from posttrain_jax.core.types import Array, PyTree
 
 SCHEDULES = ('constant', 'linear', 'cosine')
 OPTIMIZERS = ('adamw', 'sgd', 'lion')
-# Norm weights and biases are not pulled to zero.
-NO_DECAY = 'norm|bias'
+# Norm weights and biases are not pulled to zero, nor lengths of columns.
+NO_DECAY = 'norm|bias|magnitude'
+# The second matrices of adapters.
+SECOND = re.compile(r'.*/b')
 
 
 def make_schedule(config: Any, num_updates: int):
@@ -55,14 +57,17 @@ def make_optimizer(
   params: PyTree,
   num_updates: int,
   lr: Array | float | None = None,
+  b_rate: Array | float | None = None,
 ) -> optax.GradientTransformation:
   """Clipping, optimizer, weight decay, schedule and frozen parameters.
 
   config       the `optimizer` part of a run's config; `lr`, `weight_decay`,
                `b1`, `b2`, `eps` and `final_fraction` may be traced (sweeps)
-  params       the parameters (or their shapes), for the regex masks
+  params       those that are trained (or their shapes), for the regex masks
   num_updates  optimizer updates of the whole run
   lr           the peak learning rate where `config.lr` is no number ('auto')
+  b_rate       learning rate of the second matrices of adapters over that of all
+               else (LoRA+), may be traced; None: there are none
 
   Raises:
     ValueError: unknown name, or a freeze pattern that matches nothing.
@@ -89,6 +94,8 @@ def make_optimizer(
     steps.append(optax.add_decayed_weights(config.weight_decay, decayed))
   peak = config.lr if lr is None else lr
   steps.append(optax.scale_by_schedule(lambda count: -peak * schedule(count)))
+  if b_rate is not None:
+    steps.append(_second_matrices_at(b_rate))
   optimizer = optax.chain(*steps)
   if not config.freeze:
     return optimizer
@@ -115,6 +122,15 @@ def _clipped(max_norm: Array | float) -> optax.GradientTransformation:
     return jax.tree.map(lambda g: g * scale.astype(g.dtype), updates)
 
   return optax.stateless(clip)
+
+
+def _second_matrices_at(rate: Array | float) -> optax.GradientTransformation:
+  """Multiplies the updates of the second matrices of adapters."""
+
+  def faster(name: str, x: Array) -> Array:
+    return x * rate if SECOND.fullmatch(name) else x
+
+  return optax.stateless(lambda updates, _: trees.map_by_path(faster, updates))
 
 
 def updates_done(opt_state: PyTree) -> Array:

@@ -296,7 +296,7 @@ def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
       sequence(signals.logps, batch.mask),
       sequence(batch.need('ref_logps'), batch.mask),
       _frozen(params, model, other),
-      _frozen(state.ref_params, models['ref'], other),
+      _frozen(state.model('ref'), models['ref'], other),
       batch.extras['correct'],
       **given,
     )

@@ -14,6 +14,7 @@ from posttrain_jax.core.keys import seed_key
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Batch, TrainState
 from posttrain_jax.data.tokenizers import ends
+from posttrain_jax.models.adapted import Held, trained
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, guides
 from posttrain_jax.trainers import arrays
@@ -182,7 +183,8 @@ def make_refresh(
 
   The reference is then the policy of an earlier iteration: SPIN's opponent,
   expert iteration's sampler, or the moving reference of Gorbatovski et al.
-  (2024), https://arxiv.org/abs/2404.09656, at mixup < 1.
+  (2024), https://arxiv.org/abs/2404.09656, at mixup < 1. One that is held as
+  an adapter (`adapted.Held`) can only be replaced.
   """
 
   def refresh(state: TrainState) -> TrainState:
@@ -196,9 +198,11 @@ def make_refresh(
       new = jnp.where(share >= 1.0, policy, ref + share * (policy - ref))
       return jnp.where(now, new, ref).astype(ref.dtype)
 
-    return state.replace(
-      ref_params=jax.tree.map(mixed, state.ref_params, state.params)
-    )
+    policy = state.params
+    if isinstance(state.ref_params, Held):
+      policy = Held(trained(policy))
+    moved = jax.tree.map(mixed, state.ref_params, policy)
+    return state.replace(ref_params=moved)
 
   return refresh
 

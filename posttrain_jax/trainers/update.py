@@ -15,6 +15,7 @@ import optax
 
 from posttrain_jax.core import masked, sharding, trees
 from posttrain_jax.core.types import Array, Batch, PyTree, TrainState
+from posttrain_jax.models import adapted
 from posttrain_jax.trainers import guard
 from posttrain_jax.trainers.objective import Objective
 
@@ -51,10 +52,14 @@ def make_gradient(
 ) -> Callable[..., tuple[PyTree, dict[str, Array]]]:
   """(params, state, minibatch) -> (gradient, metrics), for any micro-batch.
 
+  params  those that are trained: `adapted.trained` of the state's, all of them
+          where it has no adapters; what is frozen is read from the state
+
   `state` is the one before the step; the objective may read its models.
   """
 
-  def loss_fn(params, state, batch, counts, size=None):
+  def loss_fn(trained, state, batch, counts, size=None):
+    params = adapted.join(trained, state.params)
     sized = {} if size is None else {'size': size}
     sums, metrics = objective.evaluate(params, state, batch, **sized)
     total, values = 0.0, {}
@@ -130,9 +135,9 @@ def make_update(
     metrics['grad_norm'] = trees.global_norm(grads)
 
     def moved(carry, grads):
-      params, opt_state = carry
-      updates, opt_state = optimizer.update(grads, opt_state, params)
-      return optax.apply_updates(params, updates), opt_state
+      trained, opt_state = carry
+      updates, opt_state = optimizer.update(grads, opt_state, trained)
+      return optax.apply_updates(trained, updates), opt_state
 
     if not (alone and guard.on()):
       return moved(carry, grads), metrics
@@ -144,7 +149,7 @@ def make_update(
   def update(state: TrainState, batch: Batch, key: Array):
     rows = batch.tokens.shape[0]
     parts = rows // (sizes.minibatch_rows or rows)
-    carry = (state.params, state.opt_state)
+    carry = (adapted.trained(state.params), state.opt_state)
     alone = parts == 1 and sizes.updates_per_rollout == 1
     train = functools.partial(one, state, alone)
     if alone:
@@ -166,9 +171,11 @@ def make_update(
         name: x[0, 0] if name.startswith('sampling/') else jnp.mean(x)
         for name, x in stacked.items()
       }
-    params, opt_state = carry
+    trained, opt_state = carry
     state = state.replace(
-      step=state.step + 1, params=params, opt_state=opt_state
+      step=state.step + 1,
+      params=adapted.join(trained, state.params),
+      opt_state=opt_state,
     )
     return state, metrics
 

@@ -65,7 +65,7 @@ def make_score_rows(
       if proximal:
         batch = batch.replace(extras={'proximal_logps': signals.logps})
     if referred:
-      ref = read(state.ref_params, models['ref'], batch)
+      ref = read(state.model('ref'), models['ref'], batch)
       batch = batch.replace(ref_logps=ref.logps)
     if in_reward:
       estimate, _ = divergence(batch.old_logps, batch.ref_logps, batch.mask)

@@ -165,7 +165,7 @@ def make_penalty(
   def apply(signals, state: TrainState, batch: Batch, mask: Array, view: dict):
     if on_logits:
       ref = score(
-        state.ref_params,
+        state.model('ref'),
         models['ref'],
         batch,
         temperature,

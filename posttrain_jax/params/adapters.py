@@ -1,0 +1,288 @@
+"""Adapters: what is trained beside a model's matrices while those stand still.
+
+Every function here is called the same way, and makes an `Adapter`:
+
+  f(*, rank, alpha, targets, b_rate, base) -> Adapter
+
+  rank     numbers between the two matrices of an adapter
+  alpha    strength, as the method scales it
+  targets  regular expressions; a matrix whose whole path ('layers/query')
+           matches one of them gets an adapter
+  b_rate   learning rate of B over that of A: Hayou et al. (2024), LoRA+,
+           https://arxiv.org/abs/2402.12354, take 16
+  base     how the matrices with an adapter are stored: '' as they are, 'int8',
+           or 'nf4' (Dettmers et al., 2023, QLoRA,
+           https://arxiv.org/abs/2305.14314)
+
+What is frozen is held once: it is also the reference of a method that has one.
+"""
+
+import dataclasses
+import math
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.sharding import PartitionSpec as P
+
+from posttrain_jax.core.names import nearest
+from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.models import transformer
+from posttrain_jax.models.adapted import NF4, Adapted, Int8
+from posttrain_jax.models.config import ModelConfig
+
+__all__ = ['dora', 'lora', 'rslora']
+
+# Matrices that `layers.product` multiplies by: (input axes, output axes) after
+# that of the layers.
+MATRICES = {
+  'query': (1, 2),
+  'key': (1, 2),
+  'value': (1, 2),
+  'output': (2, 1),
+  'gate': (1, 1),
+  'up': (1, 1),
+  'down': (1, 1),
+}
+EVERY = ('layers/(query|key|value|output|gate|up|down)',)
+BASES = ('', 'int8', 'nf4')
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def lora(
+  *,
+  rank: int = 16,
+  alpha: float = 32.0,
+  targets: Sequence[str] = EVERY,
+  b_rate: float = 1.0,
+  base: str = '',
+) -> 'Adapter':
+  """W + alpha / rank A B; B starts at zero.
+
+  Reference: Hu et al. (2021), LoRA, https://arxiv.org/abs/2106.09685
+  """
+  return Adapter(rank, alpha / rank, tuple(targets), b_rate, base)
+
+
+def rslora(
+  *,
+  rank: int = 16,
+  alpha: float = 32.0,
+  targets: Sequence[str] = EVERY,
+  b_rate: float = 1.0,
+  base: str = '',
+) -> 'Adapter':
+  """W + alpha / sqrt(rank) A B, whose steps do not shrink with the rank.
+
+  Reference: Kalajdzievski (2023), rsLoRA, https://arxiv.org/abs/2312.03732
+  """
+  scale = alpha / math.sqrt(rank)
+  return Adapter(rank, scale, tuple(targets), b_rate, base)
+
+
+def dora(
+  *,
+  rank: int = 16,
+  alpha: float = 32.0,
+  targets: Sequence[str] = EVERY,
+  b_rate: float = 1.0,
+  base: str = '',
+) -> 'Adapter':
+  """LoRA of the directions of W's columns, and their lengths beside it.
+
+  Reference: Liu et al. (2024), DoRA, https://arxiv.org/abs/2402.09353
+  """
+  return Adapter(rank, alpha / rank, tuple(targets), b_rate, base, True)
+
+
+def _matrix(path: str, shape: tuple[int, ...]) -> tuple[int, int] | None:
+  """(input axes, output axes) of a parameter that may have an adapter."""
+  axes = MATRICES.get(path.rpartition('/')[2])
+  fits = axes is not None and len(shape) == 1 + sum(axes)
+  return axes if fits and path.startswith('layers/') else None
+
+
+def shapes_of(params: PyTree) -> dict[str, tuple[int, ...]]:
+  """{path: shape} of a tree of arrays without adapters."""
+  flat = traverse_util.flatten_dict(params, sep='/')
+  return {path: tuple(x.shape) for path, x in flat.items()}
+
+
+def shapes_in(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+  """{path: shape} of a model's parameters."""
+  return {k: p.shape for k, p in transformer.param_table(model).items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+  """Which matrices get an adapter, and of what kind.
+
+  scale      of A B, a number or traced
+  magnitude  whether the length of each column is trained apart (DoRA)
+  The others are those of this room's functions.
+  """
+
+  rank: int
+  scale: Array | float
+  targets: tuple[str, ...]
+  b_rate: Array | float = 1.0
+  base: str = ''
+  magnitude: bool = False
+
+  def paths(self, shapes: Shapes) -> dict[str, tuple[int, int]]:
+    """{path: (input axes, output axes)} of the matrices with an adapter.
+
+    shapes  {path: shape} of all parameters
+
+    Raises:
+      ValueError: a pattern that matches no matrix, with what it could match; a
+        rank that is more than a matrix has; a matrix that cannot be stored so.
+    """
+    every = {path: _matrix(path, shape) for path, shape in shapes.items()}
+    matrices = {path: axes for path, axes in every.items() if axes}
+    chosen = set()
+    for pattern in self.targets:
+      found = [path for path in every if re.fullmatch(pattern, path)]
+      if not found:
+        raise ValueError(
+          f'adapter.targets: "{pattern}" matches no parameter. Matrices: '
+          f'{", ".join(sorted(matrices))}.{nearest(pattern, matrices)}'
+        )
+      wrong = sorted(path for path in found if path not in matrices)
+      if wrong:
+        raise ValueError(
+          f'adapter.targets: "{pattern}" matches {", ".join(wrong)}, which '
+          'cannot have an adapter. Those that can: '
+          + ', '.join(sorted(matrices))
+        )
+      chosen.update(found)
+    if not chosen:
+      raise ValueError(
+        'adapter.targets is empty: nothing would be trained. Matrices: '
+        + ', '.join(sorted(matrices))
+      )
+    for path in sorted(chosen):
+      self._check(path, shapes[path], matrices[path])
+    return {path: matrices[path] for path in sorted(chosen)}
+
+  def _check(
+    self, path: str, shape: tuple[int, ...], axes: tuple[int, int]
+  ) -> None:
+    inside = math.prod(shape[1 : 1 + axes[0]])
+    outside = math.prod(shape[1 + axes[0] :])
+    if self.rank > min(inside, outside):
+      raise ValueError(
+        f'adapter.rank={self.rank} is more than {path} has, a matrix of '
+        f'{inside} x {outside}; nearest valid: {min(inside, outside)}'
+      )
+    if self.base == 'nf4' and NF4.block(shape[axes[0]]) < 2:
+      raise ValueError(
+        f'adapter.base="nf4" stores two numbers a byte, and {path} has an odd '
+        f'axis of {shape[axes[0]]}; nearest valid: "int8"'
+      )
+
+  def count(self, shapes: Shapes) -> int:
+    """Numbers of adapters beside the matrices of all these parameters."""
+    total = 0
+    for path, (inner, _) in self.paths(shapes).items():
+      layers, *sizes = shapes[path]
+      inside, outside = math.prod(sizes[:inner]), math.prod(sizes[inner:])
+      one = self.rank * (inside + outside) + self.magnitude * outside
+      total += layers * one
+    return total
+
+  def attach(self, params: PyTree, key: Array) -> PyTree:
+    """Parameters with fresh adapters, which change nothing yet.
+
+    params  a tree of arrays; layers are stacked
+    key     A is drawn from it and from its own path; B is zero
+
+    A is uniform within 1 / sqrt(inputs), as PEFT draws it.
+    """
+    flat = traverse_util.flatten_dict(params, sep='/')
+    for path, axes in self.paths(shapes_of(params)).items():
+      own = jax.random.fold_in(key, zlib.crc32(f'adapter/{path}'.encode()))
+      flat[path] = self._fresh(flat[path], axes, own)
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+  def _fresh(self, weight: Array, axes: tuple[int, int], key: Array) -> Adapted:
+    layers, inner = weight.shape[0], axes[0]
+    inside = weight.shape[1 : 1 + inner]
+    outside = weight.shape[1 + inner :]
+    dtype = jnp.promote_types(weight.dtype, jnp.float32)
+    bound = 1.0 / math.sqrt(math.prod(inside))
+    shape = (layers, *inside, self.rank)
+    a = jax.random.uniform(key, shape, dtype, -bound, bound)
+    base: Any = weight
+    if self.base:
+      store = {'int8': Int8.of, 'nf4': NF4.of}[self.base]
+      base = jax.vmap(lambda w: store(w, inner))(weight)
+    node = Adapted(
+      base=base,
+      a=a,
+      b=jnp.zeros((layers, self.rank, *outside), dtype),
+      scale=jnp.full((layers,), self.scale, jnp.float32),
+      axes=inner,
+    )
+    if self.magnitude:
+      node = node.replace(magnitude=jax.vmap(Adapted.column_norm)(node))
+    return node
+
+  def rebuilt(self, saved: PyTree, dtype: str) -> PyTree:
+    """A tree of `attach`, from nested dicts of all its arrays.
+
+    dtype  of the matrices before they were stored in few bits
+    """
+    flat = traverse_util.flatten_dict(saved, sep='/')
+    for path in [name[:-2] for name in flat if name.endswith('/a')]:
+      inner = MATRICES[path.rpartition('/')[2]][0]
+      take = lambda name, path=path: flat.pop(f'{path}/{name}', None)
+      base: Any = None
+      if self.base == 'int8':
+        base = Int8(take('base/values'), take('base/scale'), dtype)
+      elif self.base == 'nf4':
+        codes, scale = take('base/codes'), take('base/scale')
+        base = NF4(codes, scale, inner, dtype)
+      else:
+        base = take('base')
+      names = ('a', 'b', 'scale', 'magnitude')
+      parts = {name: take(name) for name in names}
+      flat[path] = Adapted(base=base, axes=inner, **parts)
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+  def specs(self, model: ModelConfig) -> dict[str, P]:
+    """{path: PartitionSpec} of what `attach` makes of a model's parameters.
+
+    An adapter is split as its matrix is: A along the inputs, B along the
+    outputs; nothing along the rank.
+    """
+    table = transformer.param_table(model)
+    out: dict[str, P] = {}
+    for path, (inner, _) in self.paths(shapes_in(model)).items():
+      whole = len(table[path].shape)
+      spec = tuple(table[path].spec)
+      spec += (None,) * (whole - len(spec))
+      layer, inside, outside = spec[0], spec[1 : 1 + inner], spec[1 + inner :]
+      out |= {
+        f'{path}/base': P(*spec),
+        f'{path}/base/values': P(*spec),
+        f'{path}/base/codes': P(*spec),
+        # Of Int8 a number an output, of NF4 one a block of inputs.
+        f'{path}/base/scale': (
+          P(*spec) if self.base == 'nf4' else P(layer, *outside)
+        ),
+        f'{path}/a': P(layer, *inside, None),
+        f'{path}/b': P(layer, None, *outside),
+        f'{path}/magnitude': P(layer, *outside),
+      }
+    return out
+
+  def told(self, model: ModelConfig) -> str:
+    """'rank 16 on layers/query, layers/value (int8)'."""
+    stored = f' ({self.base})' if self.base else ''
+    paths = ', '.join(self.paths(shapes_in(model)))
+    return f'rank {self.rank} on {paths}{stored}'

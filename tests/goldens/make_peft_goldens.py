@@ -1,0 +1,63 @@
+"""Adapters that PEFT wrote for the tiny Qwen2, and the logits it gives.
+
+Run by hand, with torch, transformers and peft installed:
+  python tests/goldens/make_peft_goldens.py
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import peft
+import torch
+import transformers
+
+FOLDER = pathlib.Path(__file__).parent
+BASE = '../../qwen2'  # from the folder of an adapter
+EVERY = [
+  'q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'
+]  # fmt: skip
+KINDS = {
+  'lora': dict(r=2, lora_alpha=5, target_modules=EVERY),
+  'rslora': dict(
+    r=4, lora_alpha=3, target_modules=['q_proj', 'v_proj'], use_rslora=True
+  ),
+  'dora': dict(r=2, lora_alpha=4, target_modules=EVERY, use_dora=True),
+}
+# Of paths, of times and of versions: nothing that a model is made of.
+DROPPED = ('README.md', 'README')
+
+
+def main() -> None:
+  tokens = np.load(FOLDER / 'qwen2' / 'expected.npz')['tokens'][:, :12]
+  logits = {}
+  for seed, (name, options) in enumerate(KINDS.items()):
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+      FOLDER / 'qwen2', dtype=torch.float32
+    )
+    config = peft.LoraConfig(task_type='CAUSAL_LM', **options)
+    model = peft.get_peft_model(model, config)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+      for key, x in model.named_parameters():
+        if 'magnitude' in key:
+          x *= 1 + 0.3 * torch.randn_like(x)
+        elif 'lora_' in key:
+          x += 0.3 * torch.randn_like(x)
+    model.eval()
+    out = FOLDER / 'peft' / name
+    model.save_pretrained(out)
+    for file in DROPPED:
+      (out / file).unlink(missing_ok=True)
+    (out / 'adapter_model.safetensors').chmod(0o644)
+    place = out / 'adapter_config.json'
+    content = json.loads(place.read_text())
+    content['base_model_name_or_path'] = BASE
+    place.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n')
+    with torch.no_grad():
+      logits[name] = model(torch.tensor(tokens)).logits.numpy()
+  np.savez_compressed(FOLDER / 'peft' / 'logits.npz', **logits)
+
+
+if __name__ == '__main__':
+  main()
