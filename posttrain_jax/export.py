@@ -149,7 +149,7 @@ def _write_adapter(
         'adapter gives slightly other logits than here'
       )
   else:
-    source = str(out / BASE)
+    source = str((out / BASE).absolute())
     hf.save(source, config, adapted.off(params, dense=True), **tokens)
     told.append(f'wrote its base to {source}: it is in no Hugging Face folder')
   peft.save(out, config, part, adapted.trained(params), source)

@@ -88,7 +88,9 @@ def base_of(path: str | Path) -> Path:
   name = read_json(where).get('base_model_name_or_path')
   if not isinstance(name, str) or not name:
     raise ValueError(f'{where}: key "base_model_name_or_path" is missing')
-  for folder in (Path(name), Path(path) / name):
+  # As PEFT finds it; else beside the adapter, which may have moved.
+  own = Path(path)
+  for folder in (Path(name), own / name, own / Path(name).name):
     if (folder / 'config.json').is_file():
       return folder
   raise ValueError(
