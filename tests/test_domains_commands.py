@@ -14,7 +14,7 @@ S, R = 'configs/sft.py:smoke', 'configs/rl.py:smoke'
 @pytest.mark.parametrize(
   'spec, items, told',
   [
-    (S, ['optimizer.lr=nan'], 'optimizer.lr=nan is not a finite number >= 0'),
+    (S, ['optimizer.lr=nan'], 'lr=nan is not "auto" or a finite number >= 0'),
     (S, ['optimizer.lr=abc'], '--config.optimizer.lr=abc: not a float'),
     (S, ['optimizer.freeze=(5)'], '--config.optimizer.freeze=(5): not a tuple'),
     (S, ['optimizer.freeze=(5,)'], 'optimizer.freeze: 5 is no regular expr'),

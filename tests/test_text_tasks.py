@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from posttrain_jax.core.pool import Pool
-from posttrain_jax.core.types import Rollout
+from posttrain_jax.core.types import Rollout, TrainState
 from posttrain_jax.data import (
   chat,
   formats,
@@ -240,21 +240,16 @@ def test_host_step_feeds_rewards_in_place(chain_sum):
 
   def learn(state, lived, key):
     key_data = jax.random.key_data(key)
-    return state + 1, {'rewards': lived.rewards, 'key': key_data}
+    state = state.replace(step=state.step + 1)
+    return state, {'rewards': lived.rewards, 'key': key_data}
 
   step = drivers.HostStep(generate, learn)
   driver = drivers.HostRL(step, chain_sum, BYTES, seed=0, prompts_per_step=3)
 
-  class State:  # all that the driver itself looks at
-    params, step = jnp.zeros(()), 0
-
-  jax.tree_util.register_pytree_node(
-    State, lambda s: ((), None), lambda *_: State()
-  )
-  State.__add__ = lambda self, other: self
   keys = []
   for number in (0, 1):
-    _, found, done = driver.advance(State(), number, 5)
+    state = TrainState(jnp.int32(number), jnp.zeros(()), ())
+    _, found, done = driver.advance(state, number, 5)
     assert done == 1
     assert found['rewards'].tolist() == [[[1.0, 0.0]] * 3]
     assert found['time/verify'].shape == (1,)

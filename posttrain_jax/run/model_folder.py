@@ -71,8 +71,8 @@ def settled(config: Any) -> Any:
   Raises:
     ValueError: as `choose`.
   """
-  if config.get('tokenizer') != AUTO:
-    return config
+  if config.get('tokenizer') != AUTO or 'task' not in config:
+    return config  # what lacks a task is no run, and refused elsewhere
   return config_lib.with_values(config, {'tokenizer': choose(config)})
 
 
