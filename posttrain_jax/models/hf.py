@@ -6,7 +6,6 @@ written by `hf_config`.
 """
 
 import collections
-import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -48,10 +47,9 @@ PICKLED = ('*.bin', '*.pt', '*.pth')
 
 
 class Tensor(NamedTuple):
-  """A tensor of a file: the file, its open handle, the key there."""
+  """A tensor of a file: the file, the key there."""
 
   file: Path
-  handle: Any
   key: str
 
 
@@ -79,7 +77,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _open(
-  folder: Path, config: ModelConfig, expected: dict, stack: contextlib.ExitStack
+  folder: Path, config: ModelConfig, expected: dict
 ) -> dict[str, Tensor]:
   """{key as the table has it: tensor} of all safetensors files of a folder."""
   found: dict[str, Tensor] = {}
@@ -97,30 +95,33 @@ def _open(
         f'files that {INDEX} names'
       )
     try:
-      handle = safetensors.safe_open(file, framework='numpy')
-      stack.enter_context(handle)
+      with safetensors.safe_open(file, framework='numpy') as handle:
+        found |= {key: Tensor(file, key) for key in handle.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
       raise ValueError(f'{file}: no safetensors file: {error}') from error
-    for key in handle.keys():  # noqa: SIM118
-      found[key] = Tensor(file, handle, key)
   return hf_pieces.renamed(found, expected, config)
 
 
 def _tensor(found: dict[str, Tensor], key: str, shape: tuple) -> np.ndarray:
-  """One tensor as it is stored, after a check of shape, dtype and numbers."""
-  file, handle, theirs = found[key]
-  stored = handle.get_slice(theirs)
-  if tuple(stored.get_shape()) != shape:
-    raise ValueError(
-      f'{file}: tensor "{theirs}" has shape {list(stored.get_shape())}, but '
-      f'config.json makes it {list(shape)}'
-    )
-  if stored.get_dtype() not in STORED_DTYPES:
-    raise ValueError(
-      f'{file}: tensor "{theirs}" is stored as {stored.get_dtype()}. '
-      'Supported: ' + ', '.join(STORED_DTYPES)
-    )
-  tensor = handle.get_tensor(theirs)
+  """One tensor as it is stored, after a check of shape, dtype and numbers.
+
+  The file is open for this one alone: what is read through a mapping of it
+  counts as the process's memory for as long as the mapping lasts.
+  """
+  file, theirs = found[key]
+  with safetensors.safe_open(file, framework='numpy') as handle:
+    stored = handle.get_slice(theirs)
+    if tuple(stored.get_shape()) != shape:
+      raise ValueError(
+        f'{file}: tensor "{theirs}" has shape {list(stored.get_shape())}, but '
+        f'config.json makes it {list(shape)}'
+      )
+    if stored.get_dtype() not in STORED_DTYPES:
+      raise ValueError(
+        f'{file}: tensor "{theirs}" is stored as {stored.get_dtype()}. '
+        'Supported: ' + ', '.join(STORED_DTYPES)
+      )
+    tensor = handle.get_tensor(theirs)
   if not _finite(tensor):
     raise ValueError(f'{file}: tensor "{theirs}" has NaN or infinite numbers')
   return tensor
@@ -192,17 +193,16 @@ def load(
     for part, piece in enumerate(made_of):
       shares[piece.row.path].append((key, made_of, part))
   flat = {}
-  with contextlib.ExitStack() as stack:
-    found = _open(folder, config, expected, stack)
-    _check_keys(folder, config, found, expected)
-    for row in rows(config):
-      out = np.empty(row.full_shape(config), jnp.dtype(param_dtype))
-      for key, made_of, part in shares[row.path]:
-        shape = hf_pieces.file_shape(made_of, config)
-        stored = _tensor(found, key, shape)
-        parts = hf_pieces.split(stored, made_of, config)
-        out[made_of[part].place] = parts[part]
-      flat[row.path] = place(row.path, out)
+  found = _open(folder, config, expected)
+  _check_keys(folder, config, found, expected)
+  for row in rows(config):
+    out = np.empty(row.full_shape(config), jnp.dtype(param_dtype))
+    for key, made_of, part in shares[row.path]:
+      shape = hf_pieces.file_shape(made_of, config)
+      stored = _tensor(found, key, shape)
+      parts = hf_pieces.split(stored, made_of, config)
+      out[made_of[part].place] = parts[part]
+    flat[row.path] = place(row.path, out)
   return config, traverse_util.unflatten_dict(flat, sep='/')
 
 

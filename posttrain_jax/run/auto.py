@@ -22,6 +22,7 @@ __all__ = [
   'choices',
   'dtype',
   'learning_rate',
+  'remat',
   'scan_layers',
 ]
 
@@ -192,3 +193,9 @@ def dtype(value: str, parameters: int, backend: str) -> tuple[str, str]:
   if parameters <= SMALL:
     return 'float32', f'a small model on {backend}'
   return 'bfloat16', f'a large model on {backend}'
+
+
+def remat(value: Any, parameters: int) -> bool:
+  """`config.model.remat` as a bool: large models compute layers again in the
+  backward pass, as TRL's do by default, in place of keeping them."""
+  return parameters > SMALL if value == AUTO else bool(value)

@@ -30,6 +30,7 @@ CALLERS = ('coef', 'mix', 'place')
 DECIDED = {
   'cache_stages': 1,
   'microbatch_rows': 0,
+  'model.remat': False,
   'model.scan_layers': False,
   'slots': 0,
   'token_buckets': 1,

@@ -80,7 +80,7 @@ KEYS = {
   'model.dtype': Word((AUTO, *FLOATS)),
   'model.param_dtype': Word(FLOATS),
   'model.cache_dtype': Word(('', *CACHE)),
-  'model.remat': FLAG,
+  'model.remat': Flag(words=(AUTO,)),
   'model.scan_layers': Flag(words=(AUTO,)),
   'model.logit_chunk': COUNT,
   'model.attention_chunk': COUNT,

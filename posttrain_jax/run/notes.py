@@ -47,6 +47,8 @@ def chosen(run: Any) -> list[str]:
     ('optimizer.lr', f'{rate}', why_rate),
     ('model.dtype', kind, why_kind),
   ]
+  if config.model.remat == auto.AUTO:
+    lines.append(('model.remat', f'{run.model.remat}', f'{size / 1e6:,.1f}M'))
   if config.model.scan_layers == auto.AUTO:
     deep = f'{run.model.num_layers} layers'
     lines.append(('model.scan_layers', f'{run.model.scan_layers}', deep))

@@ -93,7 +93,7 @@ def _split(config: Any) -> tuple[dict, dict, dict]:
   """(shape, other fields, what may be 'auto') of `config.model`."""
   fields = dict(config.model)
   taken = lambda names: {key: fields.pop(key) for key in names}
-  return taken(SHAPE), fields, taken(('scan_layers', 'dtype'))
+  return taken(SHAPE), fields, taken(('scan_layers', 'dtype', 'remat'))
 
 
 def _decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
@@ -101,7 +101,8 @@ def _decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
   deep = auto.scan_layers(asked['scan_layers'], model.num_layers)
   size = transformer.param_count(model)
   kind, _ = auto.dtype(asked['dtype'], size, jax.default_backend())
-  return dataclasses.replace(model, scan_layers=deep, dtype=kind)
+  again = auto.remat(asked['remat'], size)
+  return dataclasses.replace(model, scan_layers=deep, dtype=kind, remat=again)
 
 
 def make_model(
