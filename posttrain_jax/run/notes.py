@@ -12,9 +12,10 @@ from typing import Any
 import jax
 
 from posttrain_jax.core import sharding
+from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.run import auto, roles
+from posttrain_jax.run import auto, inputs, roles
 from posttrain_jax.run.feed import Feed
 
 __all__ = ['chosen', 'notes', 'positions', 'tell', 'unsplit_parameters']
@@ -32,6 +33,7 @@ def notes(run: Any) -> list[str]:
     *positions(run),
     *_records(run),
     *_dated(run),
+    *_turns(run),
     *_unjudged(run),
   ]
 
@@ -196,6 +198,20 @@ def _records(run: Any) -> list[str]:
       f'{config.num_steps:,} steps'
     )
   return told
+
+
+def _turns(run: Any) -> list[str]:
+  """Told where conversations are written in a form that the model's folder
+  does not say."""
+  config, tokenizer = run.config, run.tokenizer
+  if tokenizer.template is not None or not inputs.conversations(config):
+    return []
+  known = all(tokenizer.special_id(name) is not None for name in CHATML)
+  how = 'as ChatML' if known else 'as lines of <|role|>'
+  return [
+    f'tokenizer={config.tokenizer} has no chat template: turns are written '
+    f'{how}. A chat_template.jinja beside it is read instead'
+  ]
 
 
 def _dated(run: Any) -> list[str]:
