@@ -1,6 +1,7 @@
 """A model folder and files of a newcomer, and the commands that use them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import chat_folders
@@ -24,11 +25,31 @@ def write(path: Path, rows: list[dict]) -> None:
   path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
 
 
+def without(folder: Path, name: str, *files: str) -> Path:
+  """A copy of `model` that lacks some files."""
+  out = shutil.copytree(folder / 'model', folder / name)
+  for file in files:
+    (out / file).unlink()
+  return out
+
+
 def make(folder: Path) -> Path:
   """`model`, a Qwen2 with a trained tokenizer and a template in Qwen2.5's
-  style, and the files chat, pairs and prompts.jsonl."""
+  style, and the files chat, pairs and prompts.jsonl.
+
+  Beside it folders that lack something: `bare` a tokenizer, `plain` a template
+  (and it has another EOS), `sizes` weights, `empty` all.
+  """
   model = chat_folders.make('qwen2_5', folder / 'model')
   chat_folders.add_weights(model, width=64)
+  parts = ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja')
+  without(folder, 'bare', *parts)
+  without(folder, 'sizes', 'model.safetensors')
+  plain = without(folder, 'plain', parts[2], 'generation_config.json')
+  named = {'tokenizer_class': 'PreTrainedTokenizerFast'}
+  named |= {'eos_token': '<|endoftext|>', 'pad_token': '<|endoftext|>'}
+  (plain / parts[1]).write_text(json.dumps(named))
+  (folder / 'empty').mkdir()
   write(folder / 'chat.jsonl', [
     {'messages': ask(a, b) + say(a + b)} for a, b in SUMS
   ])  # fmt: skip
@@ -71,8 +92,8 @@ def command(stage: str, start: str, workdir: str, *more: str, **keys) -> list:
   return words + [f'--config.{key}={value}' for key, value in given.items()]
 
 
-def told(capsys, stage: str, start: str, *more: str, **keys) -> str:
+def told(capsys, stage: str, **keys) -> str:
   """What a command that is refused says."""
   capsys.readouterr()
-  assert train.main(command(stage, start, 'runs/no', *more, **keys)) == 2
+  assert train.main(command(stage, 'model', 'runs/no', **keys)) == 2
   return capsys.readouterr().err

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from front_door import ask, command, make
+from front_door import REWARDS, ask, command, make, say, told
 
 from posttrain_jax import evaluate, export, log, rollout, show_data, train
 from posttrain_jax.data import chat, tokenizers
@@ -13,6 +13,31 @@ from posttrain_jax.models import adapted, hf
 from posttrain_jax.params import peft
 from posttrain_jax.rollout import decoders
 
+# What would be silently wrong, or is asked for by another name: each is said in
+# one line before anything is compiled.
+REFUSED = [
+  ('sft', {'data.path': ''}, 'needs data.path: a file or a glob'),
+  ('sft', {'data.path': 'chta.jsonl'}, 'Did you mean "chat.jsonl"?'),
+  ('sft', {'init_from': 'modle'}, 'there is no modle; a run is the folder'),
+  ('sft', {'init_from': 'empty'}, 'neither a run of train nor a model folder'),
+  ('sft', {'init_from': 'bare'}, 'init_from=bare has no tokenizer.json'),
+  ('grpo', {'init_from': 'bare'}, 'init_from=bare has no tokenizer.json'),
+  ('sft', {'data.path': 'pairs.jsonl'}, 'does not train on kind "preference"'),
+  ('dpo', {'data.path': 'chat.jsonl'}, 'does not train on kind "messages"'),
+  ('grpo', {'data.path': 'chat.jsonl'}, 'no column "prompt", which kind'),
+  ('grpo', {'data.path': 'pairs.jsonl'},
+   'no column "solution" or "answer", which reward "math_verify" reads'),
+  ('grpo', {'rewards': '[{"name": "math_verfy"}]'},
+   'Did you mean "math_verify"?'),
+  ('grpo', {'rewards': 'math_verify'}, """write '[{"name": "math_verify"}]'"""),
+  ('grpo', {'rewards': '[{"name": math_verify}]'}, 'a list is written as JSON'),
+  ('grpo', {'rewards': '[{"name": "mine:polite"}]'}, 'no module "mine"'),
+  ('grpo', {'data.eval_fraction': 0.1}, 'configs/sft.py has it'),
+  ('sft', {'rewards': REWARDS}, 'configs/rl.py has it'),
+  ('sft', {'adapter.rank': 4}, 'be of another --config.adapter.name'),
+  ('sft', {'optimizer.lr': 'fast'}, "not a float (it is 'auto' now)"),
+  ('sft', {'data.source': 'task'}, 'as in configs/sft.py:data=jsonl'),
+]  # fmt: skip
 LORA = {
   'adapter.name': 'lora', 'adapter.rank': 4, 'num_steps': 3,
   'optimizer.warmup_updates': 0,
@@ -27,6 +52,40 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def in_the_folder(monkeypatch, folder):
   monkeypatch.chdir(folder)
+
+
+@pytest.mark.parametrize('stage, wrong, message', REFUSED)
+def test_what_is_wrong_is_said(stage, wrong, message, folder, capsys):
+  said = told(capsys, stage, **wrong)
+  assert said.startswith('error: ') and message in said
+  assert said.count('\n') == 1 and len(said) < 600
+
+
+def test_a_flag_that_is_a_key(capsys):
+  words = command('sft', 'model', 'runs/no', '--init_from=model')
+  assert train.main(words) == 2
+  assert '--config.init_from=VALUE' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('keys, note', [
+  ({'init_from': ''}, 'init_from is not set: a new model'),
+  ({'init_from': 'plain'}, 'no chat template: turns are written as ChatML'),
+  ({'init_from': 'sizes'}, 'sizes (policy) has no *.safetensors'),
+])  # fmt: skip
+def test_what_may_surprise_is_told(keys, note, folder, capsys):
+  words = command('sft', 'model', 'runs/no', '--dry_run', **keys)
+  assert train.main(words) == 0
+  assert note in capsys.readouterr().out
+
+
+def test_turns_of_chatml_end_whatever_the_eos_is(folder):
+  """Of a folder without a template, whose EOS is another token."""
+  tokenizer = tokenizers.load('plain')
+  names = [tokenizer.name(i) for i in tokenizer.stops]
+  assert names == ['<|endoftext|>', '<|im_end|>']
+  turns = chat.render(ask(1, 2) + say(3), tokenizer)
+  last = max(i for i, counted in enumerate(turns.mask) if counted)
+  assert turns.tokens[last] in tokenizer.stops
 
 
 def metrics(workdir, split='train'):
@@ -56,7 +115,7 @@ def test_a_dry_run_says_what_would_be_done(stage, more, capsys):
   words = command(stage, 'model', 'runs/no', '--dry_run', **more)
   assert train.main(words) == 0
   out = capsys.readouterr().out
-  assert 'resolved sizes' in out and "tokenizer: model" in out
+  assert 'resolved sizes' in out and 'tokenizer: model' in out
   assert ('of 1' in out and 'rank 4' in out) == bool(more)
 
 

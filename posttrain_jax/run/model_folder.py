@@ -72,13 +72,13 @@ def choose(config: Any) -> str:
   found = _tokenizer_of(config.init_from) if config.init_from else ''
   # The prompts of a file are text as well, and no task's.
   text = is_text(config.task.name) or config.task.name == 'none'
-  if not found and _has_weights(config.init_from):
-    if text or from_file(config):
-      raise ValueError(
-        f'init_from={config.init_from} has no tokenizer.json, and its model '
-        'would be given tokens that it does not know; put the tokenizer of the '
-        'model there, or name one: --config.tokenizer=FOLDER'
-      )
+  written = text or from_file(config)
+  if written and not found and _has_weights(config.init_from):
+    raise ValueError(
+      f'init_from={config.init_from} has no tokenizer.json, and its model '
+      'would be given tokens that it does not know; put the tokenizer of the '
+      'model there, or name one: --config.tokenizer=FOLDER'
+    )
   return found or ('byte' if text else 'task')
 
 

@@ -7,6 +7,7 @@ beside the sizes. What cannot be split over the mesh at all is refused here.
 import math
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run import auto, inputs, roles
 from posttrain_jax.run.feed import Feed
+from posttrain_jax.trainers.step import from_file
 
 __all__ = ['chosen', 'notes', 'positions', 'tell', 'unsplit_parameters']
 
@@ -34,6 +36,7 @@ def notes(run: Any) -> list[str]:
     *_records(run),
     *_dated(run),
     *_turns(run),
+    *_weights(run),
     *_unjudged(run),
   ]
 
@@ -212,6 +215,21 @@ def _turns(run: Any) -> list[str]:
     f'tokenizer={config.tokenizer} has no chat template: turns are written '
     f'{how}. A chat_template.jinja beside it is read instead'
   ]
+
+
+def _weights(run: Any) -> list[str]:
+  """Told where a file's text is given to a new model, or to none yet."""
+  config, told = run.config, []
+  if from_file(config) and not config.init_from:
+    told.append(
+      f'init_from is not set: a new model (model.preset={config.model.preset}) '
+      f'begins, with tokenizer={config.tokenizer}'
+    )
+  for role in sorted(run.models):
+    path = roles.path_of(config, role)
+    if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
+      told.append(f'{path} ({role}) has no *.safetensors: enough for --dry_run')
+  return told
 
 
 def _dated(run: Any) -> list[str]:
