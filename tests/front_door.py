@@ -67,16 +67,17 @@ def make(folder: Path) -> Path:
 REWARDS = '[{"name": "math_verify", "weight": 1.0}]'
 STAGES = {
   'sft': ('sft.py:data=jsonl', 'chat', {
-    'data.max_length': 64, 'data.eval_fraction': 0.1, 'num_steps': 200,
-    'prompts_per_step': 32,
+    'data.max_length': 64, 'data.eval_fraction': 0.1, 'num_steps': 260,
+    'prompts_per_step': 32, 'optimizer.lr': 4e-3,
   }),
   'dpo': ('preference.py:recipe=dpo,data=jsonl', 'pairs', {
     'data.max_length': 64, 'data.eval_fraction': 0.1, 'num_steps': 15,
     'prompts_per_step': 16, 'optimizer.lr': 1e-4,
   }),
   'grpo': ('rl.py:recipe=grpo,data=jsonl', 'prompts', {
-    'rewards': REWARDS, 'max_new_tokens': 8, 'num_steps': 60,
-    'prompts_per_step': 16, 'group_size': 8, 'eval.samples': 0,
+    'rewards': REWARDS, 'max_new_tokens': 8, 'num_steps': 80,
+    'prompts_per_step': 32, 'group_size': 8, 'eval.samples': 0,
+    'optimizer.lr': 2e-3,
   }),
 }  # fmt: skip
 
