@@ -75,9 +75,9 @@ STAGES = {
     'prompts_per_step': 16, 'optimizer.lr': 1e-4,
   }),
   'grpo': ('rl.py:recipe=grpo,data=jsonl', 'prompts', {
-    'rewards': REWARDS, 'max_new_tokens': 8, 'num_steps': 80,
-    'prompts_per_step': 32, 'group_size': 8, 'eval.samples': 0,
-    'optimizer.lr': 2e-3,
+    'rewards': REWARDS, 'max_new_tokens': 8, 'num_steps': 60,
+    'prompts_per_step': 16, 'group_size': 8, 'eval.samples': 0,
+    'optimizer.lr': 1e-3,
   }),
 }  # fmt: skip
 
