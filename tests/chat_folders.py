@@ -249,10 +249,10 @@ def make(name: str, out: Path) -> Path:
   return out
 
 
-def add_weights(folder: Path) -> Path:
+def add_weights(folder: Path, width: int = 32) -> Path:
   """A Qwen2 of two layers with random weights, beside the tokenizer."""
   tokenizer = hf_tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
-  size, width, inner = tokenizer.get_vocab_size(), 32, 64
+  size, inner = tokenizer.get_vocab_size(), 2 * width
   shapes = {
     'model.embed_tokens.weight': (size, width),
     'model.norm.weight': (width,),
@@ -260,10 +260,10 @@ def add_weights(folder: Path) -> Path:
   }
   for layer in range(2):
     at = f'model.layers.{layer}'
-    for name, rows in (('q', 32), ('k', 16), ('v', 16)):
+    for name, rows in (('q', width), ('k', width // 2), ('v', width // 2)):
       shapes[f'{at}.self_attn.{name}_proj.weight'] = (rows, width)
       shapes[f'{at}.self_attn.{name}_proj.bias'] = (rows,)
-    shapes[f'{at}.self_attn.o_proj.weight'] = (width, 32)
+    shapes[f'{at}.self_attn.o_proj.weight'] = (width, width)
     shapes[f'{at}.mlp.gate_proj.weight'] = (inner, width)
     shapes[f'{at}.mlp.up_proj.weight'] = (inner, width)
     shapes[f'{at}.mlp.down_proj.weight'] = (width, inner)

@@ -88,7 +88,10 @@ def test_what_a_run_speaks_with(folder, file, tmp_path):
 def test_a_folder_without_a_tokenizer_brings_none(folder, file, tmp_path):
   for name in ('config.json', 'model.safetensors'):
     (tmp_path / name).write_bytes((folder / name).read_bytes())
-  assert model_folder.choose(config_of(file, init_from=tmp_path)) == 'task'
+  with pytest.raises(ValueError, match='has no tokenizer.json, and its model'):
+    model_folder.choose(config_of(file, init_from=tmp_path))
+  task = config_lib.load('configs/sft.py', [('init_from', str(tmp_path))])
+  assert model_folder.choose(task) == 'task'
   (tmp_path / 'tokenizer.model').write_text('')
   with pytest.raises(ValueError, match='tokenizer.model there is the older'):
     build.build(config_of(file, init_from=tmp_path))

@@ -121,7 +121,7 @@ def test_verify():
   ({'prompt': 5}, [], 'expected a string or a list of messages'),
   ({'prompt': 'x', 'completions': 'y'}, [], 'has the name of an argument'),
   ({'prompt': 'x'}, [{'name': 'exact_match'}],
-   'sums: no column "solution or answer"'),
+   'sums: no column "solution" or "answer"'),
   ({'prompt': 'x', 'answr': 1}, [{'name': 'exact_match'}],
    'Did you mean "answr"'),
   ({'prompt': 'x', 'instruction_id_list': ['a:b']},

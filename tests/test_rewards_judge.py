@@ -189,7 +189,7 @@ def test_rewards_of_models_and_verifiers_are_given(make):
   ('own_rewards:SEEN', 'is dict, no function'),
   ('own_rewards:later', 'is async: write a plain function'),
   ('own_rewards:needs', 'file: no column "level", which reward'),
-  ('exact_match', 'file: no column "solution or answer", which reward'),
+  ('exact_match', 'file: no column "solution" or "answer", which reward'),
   ('unit_tests', 'file: no column "tests"'),
 ])  # fmt: skip
 def test_what_cannot_be_used_is_refused(make, name, message):

@@ -115,7 +115,7 @@ def test_repetition(ids, keys, expected):
 
 
 def test_no_right_answer_is_an_error():
-  with pytest.raises(ValueError, match='no column "solution or answer"'):
+  with pytest.raises(ValueError, match='no column "solution" or "answer"'):
     one('exact_match', 'x')
 
 

@@ -113,6 +113,9 @@ class BPETokenizer:
       names = ends_of.written(self.template, self.special_names)
       ids = [self._tokenizer.token_to_id(name) for name in names]
       found = [*ids, *found]
+    elif all(self.special_id(name) is not None for name in ends_of.CHATML):
+      # Its turns are written as ChatML and end so, whatever its EOS is.
+      found.append(self.special_id(ends_of.CHATML[1]))
     return tuple(dict.fromkeys([*found, *self._declared]))
 
   @functools.cached_property

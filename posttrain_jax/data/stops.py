@@ -11,7 +11,11 @@ from typing import Any
 
 from posttrain_jax.data.template import Template
 
-__all__ = ['declared', 'written']
+__all__ = ['CHATML', 'declared', 'written']
+
+# What opens and ends a turn of ChatML; a folder without a template that has
+# both is written so.
+CHATML = ('<|im_start|>', '<|im_end|>')
 
 SAID = 'said9'  # what the answers say; templates strip spaces, and no more
 CALL = {

@@ -159,5 +159,5 @@ def load(
     return BPETokenizer.load(name, special_text, after_stop)
   raise ValueError(
     f'unknown tokenizer "{name}".{nearest(name, builtin)}, or a path to a '
-    'tokenizer.json or a folder that has one'
+    f'tokenizer.json or a folder that has one; there is none in {os.getcwd()}'
   )

@@ -120,7 +120,11 @@ def hparams(name: str) -> dict[str, Any]:
 
 def _entry(given: Any, where: str) -> Entry:
   if not isinstance(given, Mapping) or not isinstance(given.get('name'), str):
-    raise ValueError(f'{where}={given!r} is no {{"name": ..., "weight": ...}}')
+    bare = isinstance(given, str) and given in names()
+    told = f'; write \'[{{"name": "{given}"}}]\'' if bare else ''
+    raise ValueError(
+      f'{where}={given!r} is no {{"name": ..., "weight": ...}}{told}'
+    )
   given = dict(given)
   name = given['name']
   try:

@@ -116,7 +116,7 @@ class Judge:
     wanted = (name,) if name else texts.common.ANSWERS
     if not any(x in columns for x in wanted):
       raise ValueError(
-        f'{where}: no column "{" or ".join(wanted)}", which reward '
+        f'{where}: no column {texts.common.either(wanted)}, which reward '
         f'"{entry.name}" reads; name one by its "column".'
         + nearest(wanted[-1], columns)
       )

@@ -35,6 +35,12 @@ def parse(
   )
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
+    key = unknown[0].lstrip('-').partition('=')[0]
+    if key in config_lib.keys(config_lib.load(flags.config)):
+      raise ValueError(
+        f'unknown flag "{unknown[0]}": keys of a config are written '
+        f'--config.{key}=VALUE'
+      )
     known = ['--config', '--workdir', '--dry_run', '--config.KEY=VALUE']
     known += ['--replay'] if prog == 'posttrain_jax.train' else []
     raise ValueError(

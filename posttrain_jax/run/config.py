@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import difflib
 import importlib.util
 import inspect
 import json
@@ -22,6 +23,9 @@ from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers.rl.terms import advantage_keys
 
 ConfigDict = ml_collections.ConfigDict
+
+# Of the keys of a config, which are many, that a message names.
+MOST_NAMED = 8
 
 # Keys of a part that are not hyperparameters of the function it names.
 CALLERS = ('coef', 'mix', 'place')
@@ -142,6 +146,7 @@ def _listed(text: str) -> tuple:
 
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
+  now = old
   for name, number in {**DECIDED, RATE: 0.0}.items():
     if key == name or key.endswith(f'.{name}'):  # of an arm of the quickstart
       if text == AUTO:
@@ -162,10 +167,17 @@ def _parse(key: str, text: str, old: Any) -> Any:
   except (
     KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError
   ) as error:  # fmt: skip
-    one = isinstance(old, tuple | list) and isinstance(error, TypeError)
+    told = ''
+    if isinstance(old, tuple | list):
+      one = isinstance(error, TypeError)
+      told = (
+        '; a list of one is written (x,)'
+        if one
+        else ('; a list is written as JSON, as [{"name": "x"}], or a,b')
+      )
     raise ValueError(
-      f'--config.{key}={text}: not a {type(old).__name__} (it is {old!r} now)'
-      + ('; a list of one is written (x,)' if one else '')
+      f'--config.{key}={text}: not a {type(old).__name__} (it is {now!r} now)'
+      + told
     ) from error
   return text
 
@@ -238,6 +250,25 @@ def plain(config: ConfigDict) -> ConfigDict:
   return config
 
 
+def _meant(config: ConfigDict, key: str) -> str:
+  """What may be meant by a key that a config has not: the nearest ones of its
+  many, a part that has no name yet, a config file that has it."""
+  known = keys(config)
+  close = difflib.get_close_matches(key, known, n=MOST_NAMED, cutoff=0.4)
+  told = nearest(key, close or known)
+  if len(close) and len(close) < len(known):
+    told += f', of {len(known)} keys'
+  part_name = key.rpartition('.')[0]
+  if f'{part_name}.name' in known:
+    told += f'. It may be of another --config.{part_name}.name'
+  for name in trainers.KINDS:
+    if name != config.get('paradigm'):
+      with contextlib.suppress(ValueError):
+        if key in keys(load(f'configs/{name}.py')):
+          told += f'. configs/{name}.py has it'
+  return told
+
+
 def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
   """Applies ('loss.clip_high', '0.28') pairs, names of parts first.
 
@@ -256,9 +287,8 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
     if leaf == 'name' and there and is_part(node, top):
       node[top] = ConfigDict(_entry(node, top, text))
   for key, text in items:
-    known = keys(config)
-    if key not in known:
-      raise ValueError(f'unknown config key "{key}".{nearest(key, known)}')
+    if key not in keys(config):
+      raise ValueError(f'unknown config key "{key}".{_meant(config, key)}')
     parent, _, leaf = key.rpartition('.')
     node = config
     for name in filter(None, parent.split('.')):

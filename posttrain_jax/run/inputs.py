@@ -127,7 +127,8 @@ def check(config: Any) -> None:
   if not text and not from_file(config) and config.tokenizer != 'task':
     raise ValueError(
       f'tokenizer="{config.tokenizer}": in-graph tasks speak the vocabulary '
-      '"task"'
+      f'"task", and task.name="{config.task.name}" is one; a file of your own '
+      f'is configs/{config.paradigm}.py:data=jsonl'
     )
 
 

@@ -12,6 +12,7 @@ from posttrain_jax.core import dtypes
 from posttrain_jax.data import tokenizers
 from posttrain_jax.data.text_task import is_text
 from posttrain_jax.models.hf_config import read_json
+from posttrain_jax.params import peft
 from posttrain_jax.run import checkpoint
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
@@ -41,13 +42,21 @@ def _saved(path: str) -> dict[str, Any]:
 
 
 def _tokenizer_of(path: str) -> str:
-  """The tokenizer of a run or a model folder; '' where it has none."""
+  """The tokenizer of a run or a model folder, or of one of adapters; '' where
+  it has none."""
   folder = Path(path)
-  if _is_model(folder):
-    own = any((folder / name).is_file() for name in FILES)
-    return str(path) if own else ''
+  adapters = peft.is_folder(path)
+  if adapters or _is_model(folder):
+    if any((folder / name).is_file() for name in FILES):
+      return str(path)
+    return _tokenizer_of(str(peft.base_of(path))) if adapters else ''
   found = _saved(path).get('config', {}).get('tokenizer', '')
   return '' if found == AUTO else found
+
+
+def _has_weights(path: str) -> bool:
+  """Whether a model folder is more than a config.json, which gives sizes."""
+  return bool(path) and any(Path(path).glob('*.safetensors'))
 
 
 def choose(config: Any) -> str:
@@ -57,11 +66,19 @@ def choose(config: Any) -> str:
   is started from, 'byte' for text tasks and 'task' for all others.
 
   Raises:
-    ValueError: `init_from` is neither.
+    ValueError: `init_from` is neither, or has weights and no tokenizer where
+      text is written for it.
   """
   found = _tokenizer_of(config.init_from) if config.init_from else ''
   # The prompts of a file are text as well, and no task's.
   text = is_text(config.task.name) or config.task.name == 'none'
+  written = text or from_file(config)
+  if written and not found and _has_weights(config.init_from):
+    raise ValueError(
+      f'init_from={config.init_from} has no tokenizer.json, and its model '
+      'would be given tokens that it does not know; put the tokenizer of the '
+      'model there, or name one: --config.tokenizer=FOLDER'
+    )
   return found or ('byte' if text else 'task')
 
 
@@ -96,7 +113,7 @@ def stored_dtype(path: str) -> str:
   """
   if not path:
     return ''
-  folder = Path(path)
+  folder = Path(peft.base_of(path) if peft.is_folder(path) else path)
   if not _is_model(folder):
     return _saved(path).get('init_dtype', '')
   content = read_json(folder / 'config.json')

@@ -7,15 +7,18 @@ beside the sizes. What cannot be split over the mesh at all is refused here.
 import math
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from posttrain_jax.core import sharding
+from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.run import auto, roles
+from posttrain_jax.run import auto, inputs, roles
 from posttrain_jax.run.feed import Feed
+from posttrain_jax.trainers.step import from_file
 
 __all__ = ['chosen', 'notes', 'positions', 'tell', 'unsplit_parameters']
 
@@ -32,6 +35,8 @@ def notes(run: Any) -> list[str]:
     *positions(run),
     *_records(run),
     *_dated(run),
+    *_turns(run),
+    *_weights(run),
     *_unjudged(run),
   ]
 
@@ -197,6 +202,35 @@ def _records(run: Any) -> list[str]:
       f'data.num_epochs={config.data.num_epochs} of them are num_steps='
       f'{config.num_steps:,} steps'
     )
+  return told
+
+
+def _turns(run: Any) -> list[str]:
+  """Told where conversations are written in a form that the model's folder
+  does not say."""
+  config, tokenizer = run.config, run.tokenizer
+  if tokenizer.template is not None or not inputs.conversations(config):
+    return []
+  known = all(tokenizer.special_id(name) is not None for name in CHATML)
+  how = 'as ChatML' if known else 'as lines of <|role|>'
+  return [
+    f'tokenizer={config.tokenizer} has no chat template: turns are written '
+    f'{how}. A chat_template.jinja beside it is read instead'
+  ]
+
+
+def _weights(run: Any) -> list[str]:
+  """Told where a file's text is given to a new model, or to none yet."""
+  config, told = run.config, []
+  if from_file(config) and not config.init_from:
+    told.append(
+      f'init_from is not set: a new model (model.preset={config.model.preset}) '
+      f'begins, with tokenizer={config.tokenizer}'
+    )
+  for role in sorted(run.models):
+    path = roles.path_of(config, role)
+    if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
+      told.append(f'{path} ({role}) has no *.safetensors: enough for --dry_run')
   return told
 
 

@@ -23,7 +23,7 @@ def check_data(data: Any) -> None:
     if given:
       raise ValueError(
         f'{", ".join(given)}: are for data.source "jsonl" and "tfds", not '
-        '"task"'
+        '"task"; set data.source, as in configs/sft.py:data=jsonl'
       )
     return
   if data.source == 'tfds':

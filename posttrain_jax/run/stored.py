@@ -60,6 +60,18 @@ def steps(workdir: str | Path) -> list[int]:
   return sorted((int(n) for n in names if _STEP.fullmatch(n)), reverse=True)
 
 
+def _what(folder: Path) -> str:
+  """What a folder without checkpoints is instead."""
+  if not folder.exists():
+    return (
+      f': there is no {folder}; a run is the folder that --workdir named, a '
+      'model one with config.json and *.safetensors'
+    )
+  if any(folder.glob('*.safetensors')):
+    return f': {folder} has weights, and is no run of train'
+  return f': {folder} is neither a run of train nor a model folder'
+
+
 def run_folder(path: str | Path) -> tuple[Path, int | None]:
   """(run folder, step or None) of 'runs/x', 'runs/x/checkpoints/40' or
   'runs/x/best'.
@@ -77,7 +89,7 @@ def run_folder(path: str | Path) -> tuple[Path, int | None]:
     workdir, step = path, None
   there = steps(workdir)
   if not there:
-    raise ValueError(f'no checkpoint under {workdir / FOLDER}')
+    raise ValueError(f'no checkpoint under {workdir / FOLDER}{_what(workdir)}')
   if step is not None and step not in there:
     raise ValueError(
       f'no checkpoint of step {step} in {workdir / FOLDER}; there are: '

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from posttrain_jax.data.chat.checks import counts
+from posttrain_jax.data.stops import CHATML
 from posttrain_jax.data.template import Template
 from posttrain_jax.data.tokenizers import Tokenizer
 
@@ -33,8 +34,7 @@ class Turns(NamedTuple):
 
 
 def _is_chatml(tokenizer: Tokenizer) -> bool:
-  markers = ('<|im_start|>', '<|im_end|>')
-  return all(tokenizer.special_id(name) is not None for name in markers)
+  return all(tokenizer.special_id(name) is not None for name in CHATML)
 
 
 def our_stop(tokenizer: Tokenizer) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
   'boxed',
+  'either',
   'final',
   'gold',
   'number',
@@ -85,6 +86,11 @@ def gold(value: Any) -> str:
   return str(value).rpartition(GSM8K)[2].strip()
 
 
+def either(names: Sequence[str]) -> str:
+  """'"a" or "b"', for messages."""
+  return ' or '.join(f'"{name}"' for name in names)
+
+
 def picked(columns: dict[str, Any], column: str) -> list:
   """The column called `column`; '': the first there is of ANSWERS.
 
@@ -95,7 +101,7 @@ def picked(columns: dict[str, Any], column: str) -> list:
   for name in names:
     if name in columns:
       return columns[name]
-  raise ValueError(f'no column "{" or ".join(names)}"')
+  raise ValueError(f'no column {either(names)}')
 
 
 def _value(text: str) -> int | float | None:
