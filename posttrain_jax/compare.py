@@ -13,8 +13,9 @@ model is a run, a step of it, a Hugging Face folder or an adapter of PEFT.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ class Said(NamedTuple):
   finished: np.ndarray
   rewards: np.ndarray | None = None
   correct: np.ndarray | None = None
-  scores: dict[str, np.ndarray] = {}  # noqa: RUF012 (never written to)
+  scores: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,6 +149,18 @@ def table(said: dict[str, Said]) -> tuple[list[str], list[list[Any]]]:
   return [*columns, 'tokens', 'finished'], rows
 
 
+def _shown(said: dict[str, Said]) -> Table:
+  """The table as the terminal shows it."""
+  (first, *others), rows = table(said)
+  out = Table()
+  out.add_column(first, overflow='fold')
+  for column in others:
+    out.add_column(column, justify='right', no_wrap=True)
+  for row in rows:
+    out.add_row(*('-' if x is None else short(x) for x in row))
+  return out
+
+
 def write(
   out: str | Path, source: Source, said: dict[str, Said], subtitle: str
 ) -> Path:
@@ -215,12 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_new_tokens=flags.max_new_tokens,
         seed=flags.seed,
       )
-    shown = Table()
-    columns, rows = table(said)
-    for column in columns:
-      shown.add_column(column, justify='left' if column == 'model' else 'right')
-    for row in rows:
-      shown.add_row(*('-' if x is None else short(x) for x in row))
+    shown = _shown(said)
     how = f'{len(source):,} prompts of {flags.data}, temperature '
     path = write(flags.out, source, said, f'{how}{flags.temperature:g}')
   except (ValueError, OSError, ImportError) as error:

@@ -91,6 +91,7 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
     )
   judge = None
   if given['rewards']:
+    inference.check_prompt(source[0])
     judge = inference.make_judge(given['rewards'], given['max_new_tokens'])
   runtime.prepare()
   loaded = inference.load(flags.model, given['tokenizer'])
@@ -147,7 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
-  print(json.dumps(scores, indent=1))
+  # JSON has no number for what is undefined, as the spread of one prompt.
+  shown = {k: None if x != x else x for k, x in scores.items()}
+  print(json.dumps(shown, indent=1))
   return 0
 
 

@@ -1,5 +1,6 @@
 """Models that are asked: loaded from anything, streamed, judged on files."""
 
+import io
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from posttrain_jax.data.tokenizers import ByteTokenizer
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout.stream import Stream
-from posttrain_jax.run import checkpoint, failed, inference
+from posttrain_jax.run import build, checkpoint, failed, inference
 from posttrain_jax.run import config as config_lib
 
 BYTES = ByteTokenizer()
@@ -130,17 +131,12 @@ def test_pieces_are_the_text(cut):
   assert ''.join(inference.pieces(BYTES, ended)) == BYTES.decode(ids)
 
 
-def saved_run(workdir, params, **items):
-  """A run of a config, as if it had trained these parameters."""
-  from posttrain_jax.run import build
-
-  items = {'model.preset': 'depth-1', **items}
-  config = config_lib.load(
-    'configs/sft.py:smoke', [(k, str(v)) for k, v in items.items()]
-  )
+def saved_run(workdir, *items):
+  """A run of a config that has just begun, saved as its third step."""
+  config = config_lib.load('configs/sft.py:smoke', items)
   run = build.build(config)
   failed.save_config(workdir, run.config, run)
-  params = params or transformer.init(jax.random.key(0), run.model)
+  params = transformer.init(jax.random.key(0), run.model)
   with checkpoint.Checkpointer(workdir, keep=1) as saver:
     saver.save(3, TrainState(jnp.int32(3), params, ()))
     saver.wait()
@@ -157,7 +153,7 @@ def test_what_a_model_is_loaded_from(talks, plain, tmp_path):
   assert inference.ask(folder, 'What?', raw=True) == folder.tokenizer.encode(
     'What?'
   )
-  run = saved_run(tmp_path / 'run', None)
+  run = saved_run(tmp_path / 'run', ('model.preset', 'depth-1'))
   for path in (tmp_path / 'run', tmp_path / 'run' / 'checkpoints' / '3'):
     loaded = inference.load(str(path))
     assert loaded.step == 3 and loaded.model == run.model
@@ -214,7 +210,7 @@ def test_a_chat_goes_on(talks, capsys):
   flags = sample._parser().parse_args(['--model', talks, *SHORT])
   flags.temperature = 0.0
   lines = ['Hi\n', 'And?\n', '\n', 'Hi\n']
-  said = list(sample.chat(loaded, flags, lines, open('/dev/null', 'w')))
+  said = list(sample.chat(loaded, flags, lines, io.StringIO()))
   turns = [{'role': 'user', 'content': 'Hi'},
            {'role': 'assistant', 'content': said[0]},
            {'role': 'user', 'content': 'And?'}]  # fmt: skip
@@ -329,7 +325,7 @@ def test_what_is_refused(
 ):
   (tmp_path / 'texts.jsonl').write_text('{"text": "a"}\n')
   (tmp_path / 'asks.jsonl').write_text('{"prompt": "a"}\n')
-  monkeypatch.setattr('sys.stdin', open('/dev/null'))
+  monkeypatch.setattr('sys.stdin', io.StringIO())
   places = {
     'NONE': tmp_path / 'NONE', 'HERE': tmp_path, 'PLAIN': plain,
     'DATA': prompts, 'TEXTS': tmp_path / 'texts.jsonl', 'NEW': tmp_path / 'new',

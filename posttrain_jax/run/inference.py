@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -325,10 +326,15 @@ def pieces(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
       break
     known.append(token)
     text = tokenizer.decode(known)
-    if text.startswith(shown) and not text.endswith(UNKNOWN):
-      if len(text) > len(shown):
-        yield text[len(shown) :]
+    if not text.endswith(UNKNOWN):
+      if piece := _new(text, shown):
+        yield piece
       shown = text
-  text = tokenizer.decode(known)
-  if text.startswith(shown) and len(text) > len(shown):
-    yield text[len(shown) :]
+  if piece := _new(tokenizer.decode(known), shown):
+    yield piece
+
+
+def _new(text: str, shown: str) -> str:
+  """What a text has beyond what was shown of it; some tokenizers write what
+  they wrote otherwise, after bytes that are no character."""
+  return text[len(os.path.commonprefix([text, shown])) :]
