@@ -8,8 +8,8 @@
 
 Of records with answers: loss, perplexity and token accuracy of these. With
 --rewards (as `config.rewards` of a run) the model answers each `prompt`,
-greedily and --num_samples times at temperature 1: accuracy, mean reward, pass@k,
-maj@k, length.
+greedily and --num_samples times at temperature 1: accuracy, mean reward,
+pass@k, maj@k, length.
 
 --model is a run, a step of it, a Hugging Face folder or an adapter of PEFT.
 Without --data (or by --checkpoint, its older name) it is a run, evaluated by

@@ -74,9 +74,7 @@ def _stream(loaded: Loaded, flags: argparse.Namespace) -> Stream:
   )
 
 
-def _room(
-  loaded: Loaded, longest: int, flags: argparse.Namespace
-) -> list[str]:
+def _room(loaded: Loaded, longest: int, flags: argparse.Namespace) -> list[str]:
   return inference.check_room(
     loaded, longest + flags.max_new_tokens, '--max_new_tokens'
   )

@@ -99,8 +99,8 @@ def _tokenizer(path: str, given: str) -> tokenizers.Tokenizer:
   name = given or model_folder.tokenizer_of(path)
   if not name:
     raise ValueError(
-      f'{path} has no tokenizer (as tokenizer.json); give --tokenizer, a folder '
-      'or a file that has one, or "byte"'
+      f'{path} has no tokenizer (as tokenizer.json); give --tokenizer, a '
+      'folder or a file that has one, or "byte"'
     )
   found = copy.copy(tokenizers.load(name))
   if found.template is None:
@@ -176,7 +176,7 @@ def ask(loaded: Loaded, text: str, raw: bool = False) -> list[int]:
   prompt: Any = text
   if loaded.turns and not raw:
     prompt = [{'role': 'user', 'content': text}]
-  return _tokens(loaded, {'prompt': prompt}, 'prompt')
+  return _tokens(loaded, {'prompt': prompt}, '--prompt')
 
 
 def _tokens(loaded: Loaded, columns: dict[str, Any], where: str) -> list[int]:
@@ -206,8 +206,7 @@ def check_prompt(record: Record) -> None:
   """Raises ValueError for a record without a prompt, with its place."""
   if record.columns.get('prompt') is None:
     raise ValueError(
-      f'{record.where}: no column "prompt".'
-      + nearest('prompt', record.columns)
+      f'{record.where}: no column "prompt".' + nearest('prompt', record.columns)
     )
 
 
@@ -230,9 +229,7 @@ def make_decoder(temperature: float, top_p: float) -> Callable:
   if temperature == 0:
     return decoders.greedy
   if top_p < 1:
-    return functools.partial(
-      decoders.top_p, p=top_p, temperature=temperature
-    )
+    return functools.partial(decoders.top_p, p=top_p, temperature=temperature)
   return functools.partial(decoders.sample, temperature=temperature)
 
 

@@ -1,7 +1,7 @@
 """A model judged on a file: what it says of its answers, and what its own earn.
 
-  likelihood(loaded, source)       loss, perplexity, accuracy of its tokens
-  rewards(loaded, source, judge)   greedy and sampled answers to its prompts
+likelihood(loaded, source)       loss, perplexity, accuracy of its tokens
+rewards(loaded, source, judge)   greedy and sampled answers to its prompts
 """
 
 import jax.numpy as jnp
