@@ -19,7 +19,7 @@ from posttrain_jax.data.tokenizers import ByteTokenizer
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout.stream import Stream
-from posttrain_jax.run import build, checkpoint, failed, inference
+from posttrain_jax.run import build, checkpoint, failed, inference, model_folder
 from posttrain_jax.run import config as config_lib
 
 BYTES = ByteTokenizer()
@@ -174,6 +174,18 @@ def test_what_a_model_is_loaded_from(talks, plain, tmp_path):
   assert sizes(adapter.params) == sizes(shapes)
 
 
+def test_an_adapter_speaks_with_its_base(talks, tmp_path):
+  goldens = Path(__file__).parent / 'goldens' / 'peft'
+  assert model_folder.tokenizer_of(str(goldens / 'lora')) == ''
+  content = json.loads((goldens / 'lora' / 'adapter_config.json').read_text())
+  content['base_model_name_or_path'] = talks
+  (tmp_path / 'adapter_config.json').write_text(json.dumps(content))
+  assert model_folder.tokenizer_of(str(tmp_path)) == talks
+  assert model_folder.stored_dtype(str(tmp_path)) == 'float32'
+  (tmp_path / 'tokenizer.json').write_text('{}')
+  assert model_folder.tokenizer_of(str(tmp_path)) == str(tmp_path)
+
+
 def command(main, capsys, *flags):
   assert main([str(flag) for flag in flags]) == 0
   return capsys.readouterr().out
@@ -271,6 +283,13 @@ def test_own_answers_are_judged(plain, tmp_path, capsys):
   assert found['eval/reward'] == pytest.approx(-2 * size / NEW, rel=1e-5)
   assert found['eval/prompts'] == 5 and 'eval/loss' not in found
   assert {'eval/pass@4', 'eval/maj@4', 'eval/reward_sampled'} <= set(found)
+
+
+def test_what_is_undefined_is_null(monkeypatch, capsys):
+  scores = {'one': float('nan'), 'two': 2.0, 'step': None}
+  monkeypatch.setattr(evaluate, '_of_data', lambda *_: scores)
+  out = command(evaluate.main, capsys, '--model', 'x', '--data', 'y')
+  assert json.loads(out) == {'one': None, 'two': 2.0, 'step': None}
 
 
 @pytest.mark.long
