@@ -1,54 +1,156 @@
-"""Evaluates a checkpoint: greedy accuracy, pass@k, votes, beams.
+"""Evaluates a model: on a file, or on the task of its run.
 
+  python -m posttrain_jax.evaluate --model FOLDER_OR_RUN --data x.jsonl
+  python -m posttrain_jax.evaluate --model FOLDER_OR_RUN --data prompts.jsonl \\
+      --rewards '[{"name": "math_verify"}]'
   python -m posttrain_jax.evaluate --checkpoint runs/rl \\
       --config.eval.num_problems=512 [--config.task.name=addition]
 
-The run's own config is used, with these keys changed; JSON goes to stdout.
+Of records with answers: loss, perplexity and token accuracy of these. With
+--rewards (as `config.rewards` of a run) the model answers each `prompt`,
+greedily and --num_samples times at temperature 1: accuracy, mean reward,
+pass@k, maj@k, length.
+
+--model is a run, a step of it, a Hugging Face folder or an adapter of PEFT.
+Without --data (or by --checkpoint, its older name) it is a run, evaluated by
+its own task: the run's own config is used, with the keys changed that are
+given. JSON goes to stdout.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.evals import score
-from posttrain_jax.run import build, checkpoint, notes, runtime
+from posttrain_jax.run import (
+  build,
+  checkpoint,
+  command,
+  inference,
+  notes,
+  on_data,
+  runtime,
+)
 from posttrain_jax.run import config as config_lib
+
+# Flags of --data alone, with their defaults.
+OF_DATA = {
+  'rewards': '',
+  'tokenizer': '',
+  'max_length': 0,
+  'max_new_tokens': 256,
+  'num_samples': 8,
+  'seed': 0,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m posttrain_jax.evaluate',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  which = parser.add_mutually_exclusive_group(required=True)
+  which.add_argument('--model', help='runs/x[/.../STEP], or a folder')
+  which.add_argument('--checkpoint', help='runs/x[/.../STEP]')
+  parser.add_argument('--data', help='a file, a glob, FOLDER:SPLIT')
+  parser.add_argument('--rewards', help='JSON, as config.rewards')
+  parser.add_argument('--tokenizer', help="default: the model's own")
+  parser.add_argument(
+    '--max_length', type=int, help='tokens of a record; 0: of the longest'
+  )
+  parser.add_argument('--max_new_tokens', type=int, help='of an answer (256)')
+  parser.add_argument('--num_samples', type=int, help='of a prompt (8)')
+  parser.add_argument('--seed', type=int, help='of the samples (0)')
+  return parser
+
+
+def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
+  """Scores on a file."""
+  if flags.checkpoint:
+    raise ValueError('--data goes with --model, not with --checkpoint')
+  if items:
+    raise ValueError(
+      f'--config.{items[0][0]} changes the task of a run; with --data there is '
+      'none' + nearest(f'--{items[0][0]}', [f'--{name}' for name in OF_DATA])
+    )
+  given = {
+    name: default if getattr(flags, name) is None else getattr(flags, name)
+    for name, default in OF_DATA.items()
+  }
+  source = inference.open_data(flags.data)
+  answered = on_data.has_answers(source)
+  if not answered and not given['rewards']:
+    raise ValueError(
+      f'{flags.data} holds no records with one answer: --rewards says what the '
+      "model's own answers to its prompts are judged by"
+    )
+  judge = None
+  if given['rewards']:
+    inference.check_prompt(source[0])
+    judge = inference.make_judge(given['rewards'], given['max_new_tokens'])
+  runtime.prepare()
+  loaded = inference.load(flags.model, given['tokenizer'])
+  scores: dict[str, float] = {}
+  if answered:
+    scores |= on_data.likelihood(loaded, source, max_length=given['max_length'])
+  if judge is not None:
+    scores |= on_data.rewards(
+      loaded,
+      source,
+      judge,
+      name=flags.data,
+      num_samples=given['num_samples'],
+      max_new_tokens=given['max_new_tokens'],
+      seed=given['seed'],
+    )
+  return {'model': flags.model, 'step': loaded.step, **scores}
+
+
+def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
+  """Scores of a run on its own task."""
+  path = flags.checkpoint or flags.model
+  given = [name for name in OF_DATA if getattr(flags, name) is not None]
+  if given:
+    raise ValueError(f'--{given[0]} is for --data, which is missing')
+  if flags.model and not inference.is_run(path):
+    raise ValueError(f'{path} is no run, and has no task: give --data')
+  workdir, _ = checkpoint.run_folder(path)
+  saved = checkpoint.load_config(workdir)
+  if saved is None:
+    raise ValueError(f'{workdir} has no {checkpoint.CONFIG}')
+  config = config_lib.completed(saved['config'])
+  config.init_from = path
+  # Frozen models of the training run are not evaluated, nor looked for.
+  config.ref.path = ''
+  for role in config.get('others', {}):
+    config.others[role] = ''
+  config_lib.override(config, items)
+  run = build.build(config)
+  if not run.evaluators:
+    raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
+  notes.tell(notes.positions(run))
+  runtime.prepare()
+  _, step, params = checkpoint.read_params(path)
+  return {'step': step, **score.evaluate(run.evaluators, params, config.seed)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:
     items, rest = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-      prog='python -m posttrain_jax.evaluate',
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('--checkpoint', required=True, help='runs/x[/.../STEP]')
-    flags = parser.parse_args(rest)
-    workdir, _ = checkpoint.run_folder(flags.checkpoint)
-    saved = checkpoint.load_config(workdir)
-    if saved is None:
-      raise ValueError(f'{workdir} has no {checkpoint.CONFIG}')
-    config = config_lib.completed(saved['config'])
-    config.init_from = flags.checkpoint
-    # Frozen models of the training run are not evaluated, nor looked for.
-    config.ref.path = ''
-    for role in config.get('others', {}):
-      config.others[role] = ''
-    config_lib.override(config, items)
-    run = build.build(config)
-    if not run.evaluators:
-      raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
-    notes.tell(notes.positions(run))
-    runtime.prepare()
-    _, step, params = checkpoint.read_params(flags.checkpoint)
-    scores = score.evaluate(run.evaluators, params, config.seed)
+    flags = command.read_flags(_parser(), rest)
+    scores = (_of_data if flags.data else _of_task)(flags, items)
   except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
-  print(json.dumps({'step': step, **scores}, indent=1))
+  # JSON has no number for what is undefined, as the spread of one prompt.
+  shown = {k: None if x != x else x for k, x in scores.items()}
+  print(json.dumps(shown, indent=1))
   return 0
 
 

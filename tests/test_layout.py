@@ -22,8 +22,8 @@ ORDER = (
   ('evals',),
   ('run',),
   ('sweep', 'report'),
-  ('train', 'evaluate', 'export', 'show_data', 'quickstart', 'objectives',
-   'lab'),
+  ('train', 'evaluate', 'sample', 'compare', 'export', 'show_data',
+   'quickstart', 'objectives', 'lab'),
 )  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 

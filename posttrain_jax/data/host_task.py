@@ -51,7 +51,9 @@ def shown_prompt(prompt: Any) -> str:
   """A prompt as text for people: a string, or turns."""
   if isinstance(prompt, str):
     return prompt
-  return '\n'.join(f'{turn["role"]}: {turn["content"]}' for turn in prompt)
+  return '\n'.join(
+    f'{turn["role"]}: {turn.get("content") or ""}' for turn in prompt
+  )
 
 
 class HostTask:

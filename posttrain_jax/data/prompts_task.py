@@ -48,7 +48,7 @@ class _Split:
   seed  None: as in the file
   """
 
-  def __init__(self, source: Source, seed: int | None):
+  def __init__(self, source: Source | None, seed: int | None):
     self.source, self.seed = source, seed
     self.numbers: list[int] = []
     self._order = functools.lru_cache(2)(self._make_order)
@@ -63,13 +63,15 @@ class _Split:
   def __getitem__(self, index: int) -> Record:
     """The record of problem `index`, which has no end."""
     epoch, place = divmod(int(index), len(self.numbers))
+    assert self.source is not None  # It has numbers.
     return self.source[int(self._order(epoch)[place])]
 
 
 class PromptsTask(HostTask):
   """A file of prompts, and the rewards of their answers.
 
-  source             records with `prompt`
+  source             records with `prompt`; None: there are only those of
+                     `heldout`, and nothing to train on
   tokenizer          from `data.tokenizers`
   judge              of the answers (`rewards.judge.Judge`)
   name               of the task, for messages
@@ -92,7 +94,7 @@ class PromptsTask(HostTask):
 
   def __init__(
     self,
-    source: Source,
+    source: Source | None,
     tokenizer: Tokenizer,
     judge: Any,
     *,
@@ -131,7 +133,7 @@ class PromptsTask(HostTask):
         held.numbers.append(record.index)
         known.add(_digest(record.columns['prompt']))
         longest = max(longest, size)
-    for record in in_order(train.source):
+    for record in in_order(train.source) if train.source is not None else ():
       size = self._looked_at(record, found)
       total += 1
       if not size:
@@ -147,7 +149,7 @@ class PromptsTask(HostTask):
     self.prompt_length = self.prompt_length or -(-longest // 8) * 8
     self._columns = tuple(sorted(found))
     self._tell(total, leaked)
-    if not train.numbers:
+    if not (train if train.source is not None else held).numbers:
       raise ValueError(
         f'{self.name}: no prompt is left to train on, of {total:,}: '
         f'{self.counts["overlong"]:,} are too long, {len(held.numbers):,} are '

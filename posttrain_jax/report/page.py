@@ -162,15 +162,15 @@ class Report:
     self._parts.append(f'<figure>{picture}{_caption(caption)}</figure>')
 
   def example(
-    self, prompt: str, answers: Sequence[tuple[str, str, float]]
+    self, prompt: str, answers: Sequence[tuple[str, str, float | None]]
   ) -> None:
-    """One prompt with what each arm made of it: (arm, completion, reward)."""
-    best = max((reward for _, _, reward in answers), default=0.0)
+    """One prompt with what each arm made of it: (arm, completion, reward); no
+    reward where it is None."""
+    best = max((x for _, _, x in answers if x is not None), default=0.0)
     lines = ''.join(
       f'<div class="answer"><span class="tag">{_text(arm)}</span>'
       f'<pre>{_text(completion) or "(nothing)"}</pre>'
-      f'<span class="reward{" good" if reward == best > 0 else ""}">'
-      f'reward {_text(short(reward))}</span></div>'
+      f'{_reward(reward, best)}</div>'
       for arm, completion, reward in answers
     )
     self._parts.append(
@@ -233,6 +233,13 @@ def _png(figure: Figure) -> bytes:
   small = io.BytesIO()
   image.save(small, format='png', optimize=True)
   return small.getvalue()
+
+
+def _reward(reward: float | None, best: float) -> str:
+  if reward is None:
+    return ''
+  good = ' good' if reward == best > 0 else ''
+  return f'<span class="reward{good}">reward {_text(short(reward))}</span>'
 
 
 def _data_uri(png: bytes) -> str:

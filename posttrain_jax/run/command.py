@@ -5,10 +5,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain_jax.core.domain import Number, Whole
+from posttrain_jax.core.keys import MOST
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 
-__all__ = ['parse']
+__all__ = ['DOMAINS', 'parse', 'read_flags']
+
+# What numbers of flags may be, by their names.
+DOMAINS = {
+  'max_length': Whole(0),
+  'max_new_tokens': Whole(1),
+  'num_samples': Whole(0),
+  'seed': Whole(0, MOST),
+  'temperature': Number(0),
+  'top_p': Number(0, 1, above=True),
+}
 
 
 def parse(
@@ -49,3 +61,26 @@ def parse(
   if not flags.workdir and not flags.dry_run:
     raise ValueError('--workdir is missing: the folder of the run')
   return config_lib.load(flags.config, items), flags
+
+
+def read_flags(
+  parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+  """The flags of a command without a config.
+
+  Raises:
+    ValueError: an unknown flag, with the nearest one; a number out of its
+      domain.
+  """
+  flags, unknown = parser.parse_known_args(argv)
+  if unknown:
+    known = [name for x in parser._actions for name in x.option_strings]
+    raise ValueError(
+      f'unknown flag "{unknown[0]}".'
+      + nearest(unknown[0].partition('=')[0], known)
+    )
+  for name, domain in DOMAINS.items():
+    value = getattr(flags, name, None)
+    if value is not None:
+      domain.check(f'--{name}', value)
+  return flags

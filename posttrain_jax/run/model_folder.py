@@ -19,7 +19,7 @@ from posttrain_jax.run.auto import AUTO
 from posttrain_jax.trainers.step import from_file
 
 __all__ = ['check_template', 'choose', 'load_tokenizer', 'settled',
-           'stored_dtype']  # fmt: skip
+           'stored_dtype', 'tokenizer_of']  # fmt: skip
 
 # Files that say that a folder has a tokenizer, in one form or another.
 FILES = ('tokenizer.json', 'tokenizer.model', 'spiece.model', 'vocab.json',
@@ -41,15 +41,19 @@ def _saved(path: str) -> dict[str, Any]:
   return checkpoint.load_config(checkpoint.run_folder(path)[0]) or {}
 
 
-def _tokenizer_of(path: str) -> str:
-  """The tokenizer of a run or a model folder, or of one of adapters; '' where
-  it has none."""
+def tokenizer_of(path: str) -> str:
+  """The tokenizer of a run, a model folder or one of PEFT, whose base may have
+  it; '' where there is none.
+
+  Raises:
+    ValueError: there is no run.
+  """
   folder = Path(path)
-  adapters = peft.is_folder(path)
-  if adapters or _is_model(folder):
-    if any((folder / name).is_file() for name in FILES):
-      return str(path)
-    return _tokenizer_of(str(peft.base_of(path))) if adapters else ''
+  own = any((folder / name).is_file() for name in FILES)
+  if peft.is_folder(path):
+    return str(path) if own else tokenizer_of(str(peft.base_of(path)))
+  if _is_model(folder):
+    return str(path) if own else ''
   found = _saved(path).get('config', {}).get('tokenizer', '')
   return '' if found == AUTO else found
 
@@ -69,7 +73,7 @@ def choose(config: Any) -> str:
     ValueError: `init_from` is neither, or has weights and no tokenizer where
       text is written for it.
   """
-  found = _tokenizer_of(config.init_from) if config.init_from else ''
+  found = tokenizer_of(config.init_from) if config.init_from else ''
   # The prompts of a file are text as well, and no task's.
   text = is_text(config.task.name) or config.task.name == 'none'
   written = text or from_file(config)
@@ -113,9 +117,9 @@ def stored_dtype(path: str) -> str:
   """
   if not path:
     return ''
-  folder = Path(peft.base_of(path) if peft.is_folder(path) else path)
+  folder = peft.base_of(path) if peft.is_folder(path) else Path(path)
   if not _is_model(folder):
-    return _saved(path).get('init_dtype', '')
+    return _saved(str(folder)).get('init_dtype', '')
   content = read_json(folder / 'config.json')
   content = {**content, **(content.get('text_config') or {})}
   found = content.get('dtype') or content.get('torch_dtype') or ''

@@ -37,6 +37,7 @@ __all__ = [
   'path_of',
   'placing',
   'read',
+  'read_model',
   'read_params',
   'saved_model',
   'scorers',
@@ -63,7 +64,7 @@ def is_hf_folder(path: str) -> bool:
   return bool(path) and hf.is_folder(path)
 
 
-def _read_model(path: str) -> ModelConfig:
+def read_model(path: str) -> ModelConfig:
   """The model saved at a path: a run, a Hugging Face folder, or PEFT's."""
   if peft.is_folder(path):
     path = str(peft.base_of(path))
@@ -119,7 +120,7 @@ def make_model(
   if not config.init_from:
     made = make_config(vocab_size=vocab_size, **shape, **fields)
     return _decided(made, asked)
-  found = dataclasses.replace(_read_model(config.init_from), **fields)
+  found = dataclasses.replace(read_model(config.init_from), **fields)
   found = _decided(found, asked)
   if vocab_size > found.vocab_size:
     raise ValueError(
@@ -152,7 +153,7 @@ def make_models(
     path = path_of(config, role)
     models[role] = policy
     if path:
-      read = dataclasses.replace(_read_model(path), **fields)
+      read = dataclasses.replace(read_model(path), **fields)
       models[role] = _decided(read, asked)
     scores = role in scorers(config)
     if path or scores:
