@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import re
-import types
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from test_tasks import quick_jit
 from posttrain_jax import collect, tasks
 from posttrain_jax.collect.setting import Setting
 from posttrain_jax.core import arrays
-from posttrain_jax.core.types import Rollout
+from posttrain_jax.core.types import Rollout, TrainState
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, guides
@@ -338,9 +337,8 @@ def test_oracle_noise_is_the_answer_before():
 
 def test_guides_steer_what_models_answer():
   only_end = guides.allowed_tokens(tokens=(vocab.EOS,))
-  state = types.SimpleNamespace(
-    params=transformer.init(jax.random.key(1), MODEL)
-  )
+  model = transformer.init(jax.random.key(1), MODEL)
+  state = TrainState(jnp.int32(0), model, ())
 
   def lengths(guide):
     world = Setting(**FIELDS, guide=guide)
@@ -359,9 +357,8 @@ def test_fixed_pairs_are_those_of_their_problem():
   """Two steps of different keys, with rows in another order."""
   world = Setting(**{**FIELDS, 'task': Subset(ADDITION, 3)}, guide=None)
   world = dataclasses.replace(world, num_prompts=6)
-  state = types.SimpleNamespace(
-    ref_params=transformer.init(jax.random.key(1), MODEL)
-  )
+  model = transformer.init(jax.random.key(1), MODEL)
+  state = TrainState(jnp.int32(0), {}, (), ref_params=model)
 
   @functools.partial(jax.jit, static_argnames='fixed')
   def pairs(key, fixed):

@@ -10,6 +10,7 @@ from posttrain_jax.data import heldout, pipeline, tokenizers
 from posttrain_jax.evals import on_file
 from posttrain_jax.run import build, feed, inputs, loop, notes, opening
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import state as state_lib
 
 BYTE = tokenizers.ByteTokenizer()
 
@@ -308,7 +309,7 @@ def evaluations(c, sizes):
   mesh = loop.sharding.make_mesh(c.mesh)
   out = []
   with loop.jax.set_mesh(mesh):
-    state = loop.initial_state(run, mesh, c)
+    state = state_lib.initial_state(run, mesh, c)
     # A policy that is not its reference.
     moved = loop.jax.tree.map(lambda x: 1.2 * x, state.params)
     state = state.replace(params=moved)
