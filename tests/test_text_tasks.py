@@ -341,3 +341,15 @@ def test_beams_by_hand(chain_sum):
   assert found['eval/accuracy_beam'] == 0.75 and found['eval/accuracy'] == 0.0
   with pytest.raises(ValueError, match='eval.beams=-2'):
     dataclasses.replace(evaluator, beams=-2)
+
+
+def test_closing_ends_the_workers_of_a_judge_too(chain_sum, monkeypatch):
+  closed = []
+
+  class Judge:
+    def close(self):
+      closed.append(True)
+
+  monkeypatch.setattr(chain_sum, 'judge', Judge())
+  chain_sum.close()
+  assert closed == [True]

@@ -9,9 +9,10 @@ Masks and lengths are data: nothing is ever inferred from token ids, so `pad`
 may equal `eos` or any common token.
 """
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import jax
+import numpy as np
 from flax import struct
 
 Array = jax.Array
@@ -166,6 +167,21 @@ class SequenceSignals(Record):
   length: Array
   token_logps: Array
   mask: Array
+
+
+class Judged(NamedTuple):
+  """What G answers to each of B problems earn, judged in Python.
+
+  rewards   [B, G] float32
+  correct   [B, G] float32, 1.0 where an answer is right
+  unscored  [B, G] float32, 1.0 where nothing judges an answer: its reward is 0
+  scores    {label: [B, G]} of single rewards; nan where one does not apply
+  """
+
+  rewards: np.ndarray
+  correct: np.ndarray
+  unscored: np.ndarray
+  scores: dict[str, np.ndarray]
 
 
 @struct.dataclass

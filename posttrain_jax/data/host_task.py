@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from posttrain_jax.core.types import Judged
 from posttrain_jax.data.tokenizers import Tokenizer
 
-__all__ = ['Answers', 'HostTask', 'Judged', 'shown_prompt']
+__all__ = ['Answers', 'HostTask', 'padded', 'shown_prompt']
 
 
 class Answers(NamedTuple):
@@ -32,21 +33,6 @@ class Answers(NamedTuple):
   finished: np.ndarray
 
 
-class Judged(NamedTuple):
-  """What answers earn.
-
-  rewards   [B, G] float32
-  correct   [B, G] float32, 1.0 where an answer is right
-  unscored  [B, G] float32, 1.0 where nothing judges an answer
-  scores    {label: [B, G]} of single rewards; nan where one does not apply
-  """
-
-  rewards: np.ndarray
-  correct: np.ndarray
-  unscored: np.ndarray
-  scores: dict[str, np.ndarray]
-
-
 def shown_prompt(prompt: Any) -> str:
   """A prompt as text for people: a string, or turns."""
   if isinstance(prompt, str):
@@ -54,6 +40,17 @@ def shown_prompt(prompt: Any) -> str:
   return '\n'.join(
     f'{turn["role"]}: {turn.get("content") or ""}' for turn in prompt
   )
+
+
+def padded(
+  prompts: Sequence[Sequence[int]], width: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """(tokens [B, width] int32, mask [B, width] 1.0 on real ones) of prompts."""
+  tokens = np.full((len(prompts), width), pad_id, np.int32)
+  mask = np.zeros((len(prompts), width), np.float32)
+  for row, prompt in enumerate(prompts):
+    tokens[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1.0
+  return tokens, mask
 
 
 class HostTask:
@@ -88,13 +85,11 @@ class HostTask:
     self, indices: Sequence[int], heldout: bool = False
   ) -> dict[str, np.ndarray]:
     """prompt [B, P] int32, prompt_mask [B, P], prompt_id [B] uint32."""
-    found = self.problems(indices, heldout)
-    shape = (len(found), self.prompt_length)
-    prompt = np.full(shape, self.tokenizer.pad_id, np.int32)
-    mask = np.zeros(shape, np.float32)
-    for row, problem in enumerate(found):
-      size = len(problem['tokens'])
-      prompt[row, :size], mask[row, :size] = problem['tokens'], 1.0
+    prompt, mask = padded(
+      [problem['tokens'] for problem in self.problems(indices, heldout)],
+      self.prompt_length,
+      self.tokenizer.pad_id,
+    )
     return {
       'prompt': prompt,
       'prompt_mask': mask,
@@ -107,8 +102,29 @@ class HostTask:
     completions: Sequence[str],
     heldout: bool = False,
   ) -> np.ndarray:
-    """Rewards [N] float32 of single completions of problems `indices`."""
+    """Rewards [N] float32 of single completions.
+
+    indices  the problem of each completion; may repeat
+    """
+    if len(indices) != len(completions):
+      raise ValueError(
+        f'{len(completions)} completions of {len(indices)} problems'
+      )
+    return self._verify(indices, completions, heldout)
+
+  def _verify(
+    self, indices: Sequence[int], completions: Sequence[str], heldout: bool
+  ) -> np.ndarray:
     raise NotImplementedError
+
+  def _verified(
+    self, indices: Sequence[int], answers: Answers, heldout: bool
+  ) -> np.ndarray:
+    """`verify` of G answers to each problem, [B, G]."""
+    flat = [text for group in answers.texts for text in group]
+    repeated = np.repeat(np.asarray(indices), answers.finished.shape[1])
+    rewards = self.verify(repeated, flat, heldout)
+    return rewards.reshape(answers.finished.shape)
 
   def columns(self, problem: Mapping[str, Any]) -> dict[str, Any]:
     """What reward functions are told of a problem, 'prompt' among it."""
@@ -125,20 +141,14 @@ class HostTask:
 
     given  {label: [B, G]} of rewards that models give
     """
-    shape = np.shape(answers.finished)
     if self.judge is None:
-      flat = [text for group in answers.texts for text in group]
-      repeated = np.repeat(np.asarray(indices), shape[1])
-      rewards = self.verify(repeated, flat, heldout).reshape(shape)
+      rewards = self._verified(indices, answers, heldout)
       right = (rewards >= 1.0).astype(np.float32)
       return Judged(rewards, right, np.zeros_like(rewards), {})
     given = dict(given or {})
     for entry in self.judge.entries:
       if entry.kind == 'verifier':
-        flat = [text for group in answers.texts for text in group]
-        repeated = np.repeat(np.asarray(indices), shape[1])
-        said = self.verify(repeated, flat, heldout).reshape(shape)
-        given[entry.label] = said
+        given[entry.label] = self._verified(indices, answers, heldout)
     problems = [self.columns(p) for p in self.problems(indices, heldout)]
     completions = [
       group
@@ -146,8 +156,8 @@ class HostTask:
       else [[{'role': 'assistant', 'content': text}] for text in group]
       for problem, group in zip(problems, answers.texts)
     ]
-    return Judged(
-      *self.judge(problems, completions, answers.ids, answers.finished, given)
+    return self.judge(
+      problems, completions, answers.ids, answers.finished, given
     )
 
   def vote(self, text: str) -> str:

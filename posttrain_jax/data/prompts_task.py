@@ -233,20 +233,10 @@ class PromptsTask(HostTask):
     names = {False: 'train', True: 'heldout'}
     return {names[k]: len(x.numbers) for k, x in self._splits.items()}
 
-  def verify(
-    self,
-    indices: Sequence[int],
-    completions: Sequence[str],
-    heldout: bool = False,
+  def _verify(
+    self, indices: Sequence[int], completions: Sequence[str], heldout: bool
   ) -> np.ndarray:
-    """Rewards [N] float32 of single completions, which count as finished.
-
-    indices  the problem of each completion; may repeat
-    """
-    if len(indices) != len(completions):
-      raise ValueError(
-        f'{len(completions)} completions of {len(indices)} problems'
-      )
+    """Each counts as finished."""
     eos = self.tokenizer.eos_id
     answers = Answers(
       [[text] for text in completions],

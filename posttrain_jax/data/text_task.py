@@ -261,20 +261,10 @@ class TextTask(HostTask):
     """What is scored of a completion."""
     return final_answer(text) if self.judge is None else super().vote(text)
 
-  def verify(
-    self,
-    indices: Sequence[int],
-    completions: Sequence[str],
-    heldout: bool = False,
+  def _verify(
+    self, indices: Sequence[int], completions: Sequence[str], heldout: bool
   ) -> np.ndarray:
-    """Rewards [N] float32: the score of each completion's answer.
-
-    indices  the problem of each completion; may repeat
-    """
-    if len(indices) != len(completions):
-      raise ValueError(
-        f'{len(completions)} completions of {len(indices)} problems'
-      )
+    """The score of each completion's answer."""
     numbers = [self.problem(i, heldout)['number'] for i in indices]
 
     def score(item: tuple[int, str]) -> float:

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax import rollout
-from posttrain_jax.core.types import Array, PyTree, Rollout
+from posttrain_jax.core.types import Array, Judged, PyTree, Rollout
 from posttrain_jax.data.host_task import (
   Answers,
   HostTask,
-  Judged,
   shown_prompt,
 )
 from posttrain_jax.data.tokenizers import Tokenizer, ends
@@ -22,7 +21,7 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, select
 from posttrain_jax.rollout.guide import Guide
 
-__all__ = ['HostEvaluator', 'answers_of', 'completion_texts', 'judged', 'named']
+__all__ = ['HostEvaluator', 'answers_of', 'judged', 'named']
 
 
 def _rows(samples: Rollout) -> list[tuple[np.ndarray, bool]]:
@@ -36,22 +35,15 @@ def _rows(samples: Rollout) -> list[tuple[np.ndarray, bool]]:
   ]
 
 
-def completion_texts(samples: Rollout, tokenizer: Tokenizer) -> list[str]:
-  """Texts of [B, G, C] completions before their EOS, B * G of them."""
-  return [
-    tokenizer.decode(ids[: len(ids) - stop]) for ids, stop in _rows(samples)
-  ]
-
-
 def answers_of(samples: Rollout, tokenizer: Tokenizer) -> Answers:
   """Completions [B, G, C] as those who judge them see them."""
-  size = samples.completion.shape[1]
+  size, rows = samples.completion.shape[1], _rows(samples)
   grouped = lambda flat: [
     flat[i : i + size] for i in range(0, len(flat), size)
   ]  # fmt: skip
   return Answers(
-    grouped(completion_texts(samples, tokenizer)),
-    grouped([ids for ids, _ in _rows(samples)]),
+    grouped([tokenizer.decode(ids[: len(ids) - stop]) for ids, stop in rows]),
+    grouped([ids for ids, _ in rows]),
     np.asarray(samples.finished, np.float32),
   )
 

@@ -5,35 +5,21 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from posttrain_jax.core.names import nearest
 from posttrain_jax.core.pool import Pool
+from posttrain_jax.core.types import Judged
 from posttrain_jax.rewards import arrays, mixing, texts
 from posttrain_jax.rewards.entries import MODEL, VERIFIER, Entry, verdict_of
 from posttrain_jax.rewards.server import ALWAYS, FACTS, Spec
 
-__all__ = ['Judge', 'Verdict']
+__all__ = ['Judge']
 
 SERVER = 'posttrain_jax.rewards.server:Server'
 START = 60.0  # seconds in which a function is imported
-
-
-class Verdict(NamedTuple):
-  """What a judge says of answers, G of each of B problems.
-
-  rewards   [B, G] float32, the weighted sum
-  correct   [B, G] float32, 1.0 where the verdict's entry gives at least 1
-  unscored  [B, G] float32, 1.0 where no entry applies: the reward is 0.0
-  scores    {label: [B, G]} of every entry; nan where it does not apply
-  """
-
-  rewards: np.ndarray
-  correct: np.ndarray
-  unscored: np.ndarray
-  scores: dict[str, np.ndarray]
 
 
 class Judge:
@@ -141,7 +127,7 @@ class Judge:
     ids: Sequence[Sequence[Sequence[int]]],
     finished: np.ndarray,
     given: Mapping[str, np.ndarray] | None = None,
-  ) -> Verdict:
+  ) -> Judged:
     """Judges G answers to each of B problems.
 
     problems     {'prompt': ..., **columns} of each
@@ -150,6 +136,9 @@ class Judge:
     finished     [B, G]
     given        {label: [B, G]} of entries that are judged elsewhere; one that
                  is neither here nor there does not apply
+
+    Returns `Judged`: the weighted sum, right where the verdict's entry gives at
+    least 1, and the score of every entry.
     """
     shape = np.shape(finished)
     blank = np.full(shape, np.nan, np.float32)
@@ -175,9 +164,7 @@ class Judge:
     unscored = np.asarray(unscored)
     self._tell_unscored(unscored)
     right = np.nan_to_num(host[self.verdict.label]) >= 1.0
-    return Verdict(
-      np.asarray(rewards), right.astype(np.float32), unscored, host
-    )
+    return Judged(np.asarray(rewards), right.astype(np.float32), unscored, host)
 
   def _group(
     self,

@@ -22,7 +22,6 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params.adapters import Adapter
 from posttrain_jax.rollout import guides
 from posttrain_jax.run import (
-  auto,
   base,
   best,
   host_tasks,
@@ -135,12 +134,7 @@ def build(config: Any) -> Run:
   shown = training_task(config, task)
   sizes = resolve_sizes(config, task)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
-  rate, _ = auto.learning_rate(
-    config.optimizer.lr,
-    config.paradigm,
-    transformer.param_count(policy),
-    config.adapter.name,
-  )
+  rate, _ = roles.rate_of(config, policy)
   make_update, optimizer = _updater(config, policy, sizes, rate, adapter)
   steps = kind.make_step(
     step.Setup(

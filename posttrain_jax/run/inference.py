@@ -25,18 +25,17 @@ from posttrain_jax import rollout
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.data import chat, formats, records, tokenizers
-from posttrain_jax.data.host_task import Answers
+from posttrain_jax.data.host_task import Answers, padded
 from posttrain_jax.data.rows import in_order
 from posttrain_jax.data.sources import Record, Source, open_source
 from posttrain_jax.evals import on_host
-from posttrain_jax.models import adapted, transformer
+from posttrain_jax.models import adapted
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params import peft
 from posttrain_jax.rewards import entries
 from posttrain_jax.rewards.judge import Judge
 from posttrain_jax.rollout import decoders
-from posttrain_jax.run import auto, checkpoint, model_folder, roles
-from posttrain_jax.run.reward_domains import PARTS
+from posttrain_jax.run import auto, checkpoint, model_folder, roles, values
 
 __all__ = ['Asked', 'Loaded', 'answers', 'ask', 'check_prompt', 'check_room',
            'is_run', 'load',
@@ -133,12 +132,9 @@ def load(path: str, tokenizer: str = '') -> Loaded:
     saved = checkpoint.load_config(workdir) or {}
     turns = turns or bool(saved.get('conversations'))
   else:
-    size, backend = transformer.param_count(model), jax.default_backend()
-    model = dataclasses.replace(
-      model,
-      dtype=auto.dtype(auto.AUTO, size, backend)[0],
-      scan_layers=auto.scan_layers(auto.AUTO, model.num_layers),
-    )
+    # Nothing goes backward: nothing has to be computed again.
+    asked = {'dtype': auto.AUTO, 'scan_layers': auto.AUTO, 'remat': False}
+    model = roles.decided(model, asked)
     params = roles.read_params(path, model, None)
   params = adapted.merged(params)
   params = {k: v for k, v in params.items() if k != 'value_head'}
@@ -241,7 +237,8 @@ def make_judge(text: str, limit: int) -> Judge:
   Raises:
     ValueError: no JSON, an entry that is none, or one that needs a run.
   """
-  found = entries.read(_json('--rewards', text))
+  listed = _json('--rewards', text)
+  found = entries.read(listed)
   if not found:
     raise ValueError('--rewards=[] judges nothing; leave it out')
   for index, entry in enumerate(found):
@@ -254,10 +251,7 @@ def make_judge(text: str, limit: int) -> Judge:
           if x not in (entries.MODEL, entries.VERIFIER)
         ])
       )  # fmt: skip
-    for key, value in entry.params.items():
-      domain = PARTS.get(f'rewards/{key}')
-      if entry.kind != 'own' and domain is not None:
-        domain.check(f'{where}.{key}', value)
+  values.check_listed('rewards', listed, entries.names())
   return Judge(found, limit=limit)
 
 
@@ -299,11 +293,7 @@ def answers(
     count = min(batch, len(prompts) - start)
     # The last batch is filled up with its last prompt.
     ids = start + np.minimum(np.arange(batch), count - 1)
-    tokens = np.full((batch, width), pad, np.int32)
-    mask = np.zeros((batch, width), np.float32)
-    for row, index in enumerate(ids):
-      size = len(prompts[index])
-      tokens[row, :size], mask[row, :size] = prompts[index], 1.0
+    tokens, mask = padded([prompts[i] for i in ids], width, pad)
     made = jax.device_get(
       generate(loaded.params, tokens, mask, ids.astype(np.uint32))
     )

@@ -44,9 +44,7 @@ def notes(run: Any) -> list[str]:
 def chosen(run: Any) -> list[str]:
   """'KEY VALUE: why' of what the config leaves to 'auto', sizes left out."""
   config, size = run.config, transformer.param_count(run.model)
-  rate, why_rate = auto.learning_rate(
-    config.optimizer.lr, config.paradigm, size, config.adapter.name
-  )
+  rate, why_rate = roles.rate_of(config, run.model)
   kind, why_kind = auto.dtype(config.model.dtype, size, jax.default_backend())
   lines = [
     ('optimizer.lr', f'{rate}', why_rate),

@@ -30,12 +30,14 @@ __all__ = [
   'apart',
   'check',
   'complete',
+  'decided',
   'is_hf_folder',
   'make_model',
   'make_models',
   'model_fields',
   'path_of',
   'placing',
+  'rate_of',
   'read',
   'read_model',
   'read_params',
@@ -97,8 +99,11 @@ def _split(config: Any) -> tuple[dict, dict, dict]:
   return taken(SHAPE), fields, taken(('scan_layers', 'dtype', 'remat'))
 
 
-def _decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
-  """The model with what the config leaves to 'auto' decided."""
+def decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
+  """The model with what may be 'auto' decided.
+
+  asked  `scan_layers`, `dtype` and `remat` of a `config.model`
+  """
   deep = auto.scan_layers(asked['scan_layers'], model.num_layers)
   size = transformer.param_count(model)
   kind, _ = auto.dtype(asked['dtype'], size, jax.default_backend())
@@ -119,15 +124,25 @@ def make_model(
   fields['value_head'] = value_head
   if not config.init_from:
     made = make_config(vocab_size=vocab_size, **shape, **fields)
-    return _decided(made, asked)
+    return decided(made, asked)
   found = dataclasses.replace(read_model(config.init_from), **fields)
-  found = _decided(found, asked)
+  found = decided(found, asked)
   if vocab_size > found.vocab_size:
     raise ValueError(
       f'tokenizer "{config.tokenizer}" has {vocab_size} tokens, the model of '
       f'{config.init_from} only {found.vocab_size}'
     )
   return found
+
+
+def rate_of(config: Any, policy: ModelConfig) -> tuple[Any, str]:
+  """`auto.learning_rate` of a run that trains `policy`."""
+  return auto.learning_rate(
+    config.optimizer.lr,
+    config.paradigm,
+    transformer.param_count(policy),
+    config.adapter.name,
+  )
 
 
 def path_of(config: Any, role: str) -> str:
@@ -154,7 +169,7 @@ def make_models(
     models[role] = policy
     if path:
       read = dataclasses.replace(read_model(path), **fields)
-      models[role] = _decided(read, asked)
+      models[role] = decided(read, asked)
     scores = role in scorers(config)
     if path or scores:
       models[role] = dataclasses.replace(models[role], value_head=scores)

@@ -23,7 +23,7 @@ from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import domains
 from posttrain_jax.run.auto import AUTO
 
-__all__ = ['check', 'check_arms', 'entries']
+__all__ = ['check', 'check_arms', 'check_listed', 'entries']
 
 # Hyperparameters of one part of which the first is not above the second.
 ORDERED = (
@@ -69,9 +69,9 @@ def check(config: Any) -> None:
   for name in ('dtype', 'param_dtype', 'cache_dtype'):
     if config.model[name] != AUTO:
       dtypes.check_available(config.model[name], f'model.{name}')
-  _check_listed('guides', config.guides, guides.__all__)
+  check_listed('guides', config.guides, guides.__all__)
   if 'rewards' in config:
-    _check_listed('rewards', config.rewards, rewards.names())
+    check_listed('rewards', config.rewards, rewards.names())
     rewards.read(config.rewards)
   _check_order(config)
 
@@ -142,9 +142,9 @@ def _check_complete(config: Any) -> None:
     )
 
 
-def _check_listed(key: str, parts: Any, names: Sequence[str]) -> None:
-  """The hyperparameters of a list of {name, ...}; whoever makes the functions
-  says which names and hyperparameters there are."""
+def check_listed(key: str, parts: Any, names: Sequence[str]) -> None:
+  """Refuses bad values in a list of {name, **hyperparameters}; whoever makes
+  the functions says which names and hyperparameters there are."""
   if isinstance(parts, str | Mapping) or not isinstance(parts, Sequence):
     raise ValueError(
       f'{key}={parts!r} is not a list of {{"name": ...}}.' + nearest('', names)
