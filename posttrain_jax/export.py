@@ -157,7 +157,11 @@ def _write_adapter(
 
 
 def export(
-  path: str | Path, out: str | Path, dtype: Any = '', adapter: bool = False
+  path: str | Path,
+  out: str | Path,
+  dtype: Any = '',
+  adapter: bool = False,
+  merge: bool = False,
 ) -> list[str]:
   """Writes the model of a run or of one of its steps into the folder `out`.
 
@@ -165,6 +169,7 @@ def export(
            folder that the run started from, else the stored one
   adapter  write what was trained beside a base, as PEFT stores it; otherwise
            adapters are merged into the weights
+  merge    there have to be adapters to merge
 
   Returns what a user should know: one line per thing written or left out.
 
@@ -179,12 +184,14 @@ def export(
   report = []
   if params.pop('value_head', None) is not None:
     report.append('left out: the value head')
+  there = adapted.has_adapters(params)
+  if (adapter or merge) and not there:
+    flag = '--adapter' if adapter else '--merge'
+    raise ValueError(f'{workdir} has no adapters; leave out {flag}')
   if not adapter:
-    if adapted.has_adapters(params):
+    if there:
       report.append('merged: the adapters into the weights')
     params = adapted.merged(params)
-  elif not adapted.has_adapters(params):
-    raise ValueError(f'{workdir} has no adapters; leave out --adapter')
   elif wanted:
     raise ValueError(
       f'--dtype={dtype}: adapters are written as they are stored'
@@ -235,11 +242,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     '--adapter', action='store_true', help='its adapters, as PEFT stores them'
   )
   how.add_argument(
-    '--merge', action='store_true', help='adapters in the weights (the default)'
+    '--merge', action='store_true', help='its adapters, in the weights'
   )
   flags = parser.parse_args(argv)
   try:
-    report = export(flags.checkpoint, flags.out, flags.dtype, flags.adapter)
+    report = export(
+      flags.checkpoint, flags.out, flags.dtype, flags.adapter, flags.merge
+    )
   except (ValueError, FileExistsError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2

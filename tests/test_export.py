@@ -49,6 +49,14 @@ def run(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.parametrize('flag', ['--adapter', '--merge'])
+def test_a_run_without_adapters_has_none_to_write(run, flag, tmp_path, capsys):
+  command = ['--checkpoint', str(run), '--out', str(tmp_path), flag]
+  assert export.main(command) == 2
+  assert f'has no adapters; leave out {flag}' in capsys.readouterr().err
+  assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('where, step', [('', 5), ('checkpoints/3', 3)])
 def test_export_then_load(run, where, step, tmp_path, capsys):
   command = ['--checkpoint', str(run / where), '--out', str(tmp_path)]
