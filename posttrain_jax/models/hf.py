@@ -134,6 +134,22 @@ def _finite(x: np.ndarray) -> bool:
   return bool(np.isfinite(x).all())
 
 
+def _read(
+  found: dict[str, Tensor], wanted: dict[str, list[Piece]], config: ModelConfig
+) -> dict[str, np.ndarray]:
+  """{path: parameter} of all that the tensors `wanted` hold, each read once."""
+  out: dict[str, np.ndarray] = {}
+  for key, made_of in wanted.items():
+    stored = _tensor(found, key, hf_pieces.file_shape(made_of, config))
+    parts = hf_pieces.split(stored, made_of, config)
+    for piece, part in zip(made_of, parts):
+      if piece.row.path not in out:
+        shape = piece.row.full_shape(config)
+        out[piece.row.path] = np.empty(shape, jnp.dtype(config.param_dtype))
+      out[piece.row.path][piece.place] = part
+  return out
+
+
 def _check_keys(
   folder: Path, config: ModelConfig, found: dict[str, Tensor], expected: dict
 ) -> None:
@@ -174,7 +190,8 @@ def load(
          cast to `param_dtype`
   place  `place(path_name, host_array)` puts one parameter on devices, for
          instance under its sharding; default: the default device. Only one
-         parameter (all layers of it) is on the host at a time.
+         parameter (all layers of it) is on the host at a time, or those that
+         share tensors (Phi-3's query, key and value).
 
   Raises:
     FileNotFoundError: config.json or a weight file is not there.
@@ -188,21 +205,18 @@ def load(
   config = read_config(folder, dtype=dtype, param_dtype=param_dtype)
   place = place or (lambda _, x: jnp.asarray(x, param_dtype))
   expected = hf_pieces.pieces(config)
-  shares = collections.defaultdict(list)
+  keys = collections.defaultdict(list)
   for key, made_of in expected.items():
-    for part, piece in enumerate(made_of):
-      shares[piece.row.path].append((key, made_of, part))
-  flat = {}
+    for piece in made_of:
+      keys[piece.row.path].append(key)
+  flat: dict[str, Array] = {}
   found = _open(folder, config, expected)
   _check_keys(folder, config, found, expected)
   for row in rows(config):
-    out = np.empty(row.full_shape(config), jnp.dtype(param_dtype))
-    for key, made_of, part in shares[row.path]:
-      shape = hf_pieces.file_shape(made_of, config)
-      stored = _tensor(found, key, shape)
-      parts = hf_pieces.split(stored, made_of, config)
-      out[made_of[part].place] = parts[part]
-    flat[row.path] = place(row.path, out)
+    if row.path not in flat:
+      host = _read(found, {k: expected[k] for k in keys[row.path]}, config)
+      for path in list(host):
+        flat[path] = place(path, host.pop(path))
   return config, traverse_util.unflatten_dict(flat, sep='/')
 
 
