@@ -9,11 +9,19 @@ import pytest
 from scipy import stats
 
 from posttrain_jax.evals.statistics import (
+  Check,
   Claim,
+  Entry,
+  hierarchical_means,
   holm,
   interval,
   judge,
+  judge_all,
+  one_sided,
   paired,
+  resampled,
+  smallest_shown,
+  t_interval,
   unpaired,
 )
 
@@ -225,101 +233,209 @@ def test_holm_never_turns_an_order_around():
   assert shuffled == pytest.approx(adjusted)
 
 
+# --- tests of means
+
+
+def test_one_sided_is_the_t_test_of_scipy():
+  d = np.array([0.1, 0.3, -0.05, 0.2, 0.15])
+  for bound in (-0.2, 0.0, 0.1, 0.4):
+    expected = stats.ttest_1samp(d, bound, alternative='greater').pvalue
+    assert one_sided(d, bound) == pytest.approx(expected, rel=1e-12)
+  found = t_interval(d)
+  low, high = stats.ttest_1samp(d, 0.0).confidence_interval(0.95)
+  assert (found.low, found.high) == pytest.approx((low, high))
+  # By hand: mean 0.14, deviation 0.12942, so t = 2.4189 with 4 degrees.
+  assert one_sided(d, 0.0) == pytest.approx(stats.t.sf(2.41887, 4), rel=1e-4)
+
+
+def test_no_spread_is_no_proof_beyond_the_signs():
+  assert one_sided([0.2] * 5, 0.1) == 1 / 32
+  assert one_sided([0.6 - 0.5] * 5, 0.1) == 1.0  # 0.09999999999999998
+  assert one_sided([0.1] * 5, 0.2) == 1.0
+  assert math.isnan(t_interval([1.0]).low)
+  with pytest.raises(ValueError, match='1 seeds have no spread'):
+    one_sided([1.0], 0.0)
+
+
+def test_seeds_and_problems_are_drawn_anew():
+  rng = np.random.default_rng(0)
+  apart = rng.normal(0.0, 0.3, (6, 1)) + rng.normal(0.0, 1.0, (6, 50))
+  means = hierarchical_means(apart, 20_000)
+  # Variance of a resampled mean: of the seeds' means over S, and of a seed's
+  # problems over S * N (Davison & Hinkley, section 3.8).
+  between = np.var(apart.mean(1)) / 6
+  within = np.mean(np.var(apart, axis=1)) / (6 * 50)
+  assert np.std(means) == pytest.approx(math.sqrt(between + within), rel=0.03)
+  assert np.mean(means) == pytest.approx(apart.mean(), abs=0.01)
+  assert resampled(apart + 5.0, 0.0, 999) == 1 / 1000
+  assert resampled(apart - 5.0, 0.0, 999) == 1.0
+  with pytest.raises(ValueError, match='seeds and problems'):
+    hierarchical_means(apart[0])
+
+
+def test_what_seeds_can_show_is_shown_four_times_in_five():
+  far = smallest_shown(2.0, 8, 0.05)
+  rng = np.random.default_rng(0)
+  d = rng.normal(far, 2.0, (4000, 8))
+  t = d.mean(1) / (d.std(1, ddof=1) / math.sqrt(8))
+  share = np.mean(stats.t.sf(t, 7) <= 0.05)
+  assert share == pytest.approx(0.8, abs=0.02)
+  assert smallest_shown(2.0, 8, 0.05 / 8) > far  # Holm's first step
+  assert smallest_shown(2.0, 16, 0.05) < far
+  assert smallest_shown(4.0, 8, 0.05) == pytest.approx(2 * far)
+  assert smallest_shown(1.0, 1, 0.05) == math.inf
+  assert smallest_shown(0.0, 5, 0.05) == 0.0
+  with pytest.raises(ValueError, match='spread=-1'):
+    smallest_shown(-1.0, 5, 0.05)
+
+
 # --- claims
 
-
-def test_all_seeds_agree():
-  d = [0.1, 0.2, 0.05, 0.3, 0.1]
-  assert outcome(d) == 'reproduced'
-  assert outcome(np.negative(d)) == 'contradicted'
-  assert outcome(d, 'less') == 'contradicted'
-  assert outcome(np.negative(d), 'less') == 'reproduced'
+D = np.array([0.10, 0.12, 0.08, 0.11, 0.09])
 
 
-def test_one_of_five_seeds_disagrees():
-  # The interval is above 0 and the p-value 2/32 is not small enough.
-  d = [0.1, 0.2, 0.15, 0.3, -0.001]
-  verdict = judge(claim(), np.array(d) + 1, np.ones(5))
-  assert verdict.comparison.difference.low > 0
-  assert verdict.comparison.p_greater == 2 / 32
-  assert verdict.outcome == 'undecided'
-  # With six it is.
-  assert outcome([*d, 0.2]) == 'reproduced'
+def test_four_verdicts_around_a_margin():
+  assert outcome(D, margin=0.0) == 'reproduced'
+  assert outcome(D, margin=0.05) == 'reproduced'
+  # The mean of 0.1 is beyond 0.09, but not surely.
+  assert outcome(D, margin=0.09) == 'undecided'
+  assert outcome(D, margin=0.2) == 'not seen'
+  assert outcome(-D, margin=0.2) == 'not seen'
+  assert outcome(-D, margin=0.05) == 'contradicted'
+  assert outcome(-D, margin=0.0) == 'contradicted'
+  # Excluding what is claimed does not contradict it.
+  assert outcome(D - 0.1, margin=0.05) == 'not seen'
 
 
-def test_a_small_p_is_not_enough():
-  # One seed is far below; the interval, not the p-value of 9/256, sees it.
-  d = [-1.5, 1.0, 1.3, 1.0, 1.4, 0.9, 0.8, 1.0]
-  verdict = judge(claim(), np.array(d) + 1, np.ones(8))
-  assert verdict.comparison.p_greater == 9 / 256
-  assert verdict.comparison.difference.low < 0
-  assert verdict.outcome == 'undecided'
+def test_contradicted_asks_for_as_much_as_reproduced():
+  rng = np.random.default_rng(1)
+  seen = set()
+  for _ in range(40):
+    d, margin = rng.normal(rng.uniform(-2, 2), 1.0, 6), rng.uniform(0, 0.5)
+    forward, back = outcome(d, margin=margin), outcome(-d, margin=margin)
+    assert (forward == 'contradicted') == (back == 'reproduced')
+    seen.add(forward)
+  assert seen == {'reproduced', 'contradicted', 'not seen', 'undecided'}
 
 
-def test_four_seeds_decide_nothing():
-  for direction in ('greater', 'less', 'equal'):
-    assert outcome([0.1] * 4, direction, 0.05) == 'undecided'
-    assert outcome([0.1] * 5, direction, 0.05) != 'undecided'
-
-
-def test_margin_is_reached_at_its_end():
-  # 0.6 - 0.5 is below 0.1 in floating point.
-  a, b = [0.6] * 5, [0.5] * 5
-  assert 0.6 - 0.5 < 0.1
-  assert judge(claim(margin=0.1), a, b).outcome == 'reproduced'
-  assert judge(claim(margin=0.1), b, a).outcome == 'contradicted'
-  assert judge(claim(margin=0.1001), a, b).outcome == 'contradicted'
-  assert judge(claim('equal', 0.1), a, b).outcome == 'reproduced'
-  assert judge(claim('equal', 0.0999), a, b).outcome == 'contradicted'
-
-
-def test_smaller_than_what_counts():
-  d = [0.010, 0.012, 0.008, 0.011, 0.009]  # above 0 in all seeds
-  assert outcome(d, margin=0.0) == 'reproduced'
-  assert outcome(d, margin=0.01) == 'reproduced'  # the mean is 0.01
-  assert outcome(d, margin=0.0105) == 'undecided'  # within the interval
-  assert outcome(d, margin=0.02) == 'contradicted'  # above it
-  assert outcome(d, 'equal', 0.02) == 'reproduced'
-  assert outcome(d, 'equal', 0.010) == 'undecided'
-  assert outcome(d, 'equal', 0.005) == 'contradicted'
-  assert outcome(np.negative(d), 'equal', 0.005) == 'contradicted'
-
-
-def test_no_difference_at_all():
-  assert outcome([0.0] * 6) == 'undecided'
-  assert outcome([0.0] * 6, margin=0.01) == 'contradicted'
+def test_equal_is_shown_at_both_ends():
+  assert outcome(D, 'equal', 0.2) == 'reproduced'
+  assert outcome(D, 'equal', 0.11) == 'undecided'
+  assert outcome(D, 'equal', 0.05) == 'contradicted'
+  assert outcome(-D, 'equal', 0.05) == 'contradicted'
   assert outcome([0.0] * 6, 'equal', 0.01) == 'reproduced'
 
 
-def test_below_zero_but_not_surely():
-  d = [-0.1, -0.2, -0.15, -0.3, 0.001]  # opposite p is 2/32
-  assert outcome(d) == 'undecided'
-  assert outcome(d, margin=0.01) == 'contradicted'  # the interval decides
+def test_nothing_is_below_five_seeds():
+  for direction in ('greater', 'less', 'equal'):
+    assert outcome([0.1] * 4, direction, 0.05) == 'undecided'
+    assert outcome([0.1] * 6, direction, 0.05) != 'undecided'
+
+
+def test_a_margin_that_is_just_met_is_not_passed():
+  a, b = [0.6] * 5, [0.5] * 5  # 0.6 - 0.5 is below 0.1 in floating point
+  assert judge(claim(margin=0.1), a, b).outcome == 'undecided'
+  assert judge(claim(margin=0.09), a, b).outcome == 'reproduced'
+  assert judge(claim(margin=0.1001), a, b).outcome == 'not seen'
 
 
 def test_less_is_greater_of_the_swapped_arms():
   rng = np.random.default_rng(0)
   seen = set()
-  for shift, margin in itertools.product((-1, 0, 0.5, 1), (0.0, 0.4)):
+  for shift, margin in itertools.product((-2, 0, 0.5, 2), (0.0, 0.8)):
     a, b = rng.normal(shift, 0.5, 6), rng.normal(0, 0.5, 6)
     less = judge(claim('less', margin), a, b)
     greater = judge(claim('greater', margin), b, a)
     assert less.outcome == greater.outcome
+    assert less.p_value == greater.p_value
     seen.add(less.outcome)
     assert less.comparison == paired(a, b)
-  assert seen == {'reproduced', 'contradicted', 'undecided'}
+    assert less.interval.mean == pytest.approx(np.mean(a - b))
+    assert less.interval.low <= less.interval.mean <= less.interval.high
+  assert {'reproduced', 'contradicted'} <= seen
+
+
+def entry(differences, name='c', **keys):
+  base = np.linspace(0.25, 0.5, len(differences))
+  asked = dataclasses.replace(claim(), name=name, **keys)
+  return Entry(asked, base + np.asarray(differences), base)
+
+
+def test_holm_is_over_the_claims_that_were_written_before():
+  # One alone is shown at 5%; among ten that say nothing it is not.
+  d = [0.1, 0.25, 0.05, 0.3, 0.02]
+  (alone,) = judge_all([entry(d)])
+  assert alone.outcome == 'reproduced' and 0.005 < alone.p_value <= 0.05
+  noise = [entry([0.1, -0.1, 0.05, -0.2, 0.1], f'n{i}') for i in range(9)]
+  among = judge_all([entry(d), *noise])[0]
+  assert among.outcome == 'undecided'
+  assert among.p_value == pytest.approx(min(1.0, 10 * alone.p_value))
+  assert 'adjusted for 10 claims' in among.rule
+  # Later ones take nothing from it, and are adjusted for all themselves.
+  later = [
+    dataclasses.replace(x, claim=dataclasses.replace(x.claim, when='after'))
+    for x in noise
+  ]
+  verdicts = judge_all([entry(d), *later])
+  assert verdicts[0].p_value == alone.p_value
+  sure = entry([1.0, 1.1, 0.9, 1.0, 1.1])
+  after = judge_all([sure, entry(d, 'd', when='after')])[1]
+  assert after.p_value == pytest.approx(alone.p_value)  # the larger of two
+  two = judge_all([entry([0.0, 1, -1, 0, 1]), entry(d, 'd', when='after')])[1]
+  assert two.p_value == pytest.approx(2 * alone.p_value)
+
+
+def test_problems_have_to_agree_where_they_are_kept():
+  # Seeds agree closely by chance; their few problems are far apart.
+  rng = np.random.default_rng(3)
+  problems = rng.choice([-1.0, 1.0], (5, 8))
+  problems += D[:, None] - problems.mean(1, keepdims=True)
+  whole = Entry(claim(), D + 1, np.ones(5))
+  assert judge_all([whole])[0].outcome == 'reproduced'
+  kept = dataclasses.replace(whole, outcomes=problems)
+  found = judge_all([kept])[0]
+  assert found.outcome == 'undecided' and found.p_value > 0.05
+  assert found.p_value == resampled(problems, 0.0)
+
+
+def test_a_check_that_fails_says_what_is_wrong():
+  none = Check('the base knows some', 'accuracy', ('base',), least=5.0)
+  top = Check('no ceiling', 'accuracy', most=95.0)
+  asked = dataclasses.replace(claim(), checks=(none, top))
+  fine = {('base', 'accuracy'): [10.0] * 5}
+  fine |= {(arm, 'accuracy'): [50.0] * 5 for arm in ('rl', 'sft')}
+  given = Entry(asked, D + 1, np.ones(5), fine)
+  assert judge_all([given])[0].outcome == 'reproduced'
+  low = {
+    **fine,
+    ('base', 'accuracy'): [1.0] * 5,
+    ('sft', 'accuracy'): [99.0] * 5,
+  }
+  (found,) = judge_all([dataclasses.replace(given, checked=low)])
+  assert found.outcome == 'not testable here'
+  assert 'the base knows some: "accuracy" of "base" is 1 on' in found.rule
+  assert 'no ceiling: "accuracy" of "sft" is 99' in found.rule
+  (found,) = judge_all([dataclasses.replace(given, edges=['lr=1 is the edge'])])
+  assert (found.outcome, found.rule) == (
+    'not testable here',
+    'lr=1 is the edge',
+  )
+  with pytest.raises(ValueError, match='no values of "accuracy" of arm "base"'):
+    judge_all([dataclasses.replace(given, checked={})])
+  with pytest.raises(ValueError, match='give `least` or `most`'):
+    Check('nothing', 'accuracy')
 
 
 def test_arms_that_stood_still_are_not_called_equal():
   asked = dataclasses.replace(claim('equal', 1.0), moved='gain', at_least=5.0)
   a, b = [1.0, 1.1, 0.9, 1.0, 1.0], [1.0] * 5
   verdict = judge(asked, a, b, [[5.0] * 5, [0.1] * 5])
-  assert verdict.outcome == 'undecided'
-  assert '"gain" is 5 and 0.1 on average; both arms need 5' in verdict.rule
+  assert verdict.outcome == 'not testable here'
+  assert '"gain" of "sft" is 0.1 on average, and has to be' in verdict.rule
   assert judge(asked, a, b, [[5.0] * 5, [6.0] * 5]).outcome == 'reproduced'
   # A missing number is no sign of having moved.
   gone = [[5.0] * 5, [math.nan] + [6.0] * 4]
-  assert judge(asked, a, b, gone).outcome == 'undecided'
+  assert judge(asked, a, b, gone).outcome == 'not testable here'
   with pytest.raises(ValueError, match='moved has 0 lists'):
     judge(asked, a, b)
 
@@ -333,11 +449,16 @@ def test_how_far_and_of_what_go_together(moved, least):
 def test_a_verdict_says_why():
   verdict = judge(claim(), [0.6] * 5, [0.5] * 5)
   assert verdict.rule == (
-    'greater: difference 0.1 [0.1, 0.1] over 5 seeds; mean >= 0, interval '
-    'above 0, one-sided p=0.03125 <= 0.05'
+    'greater: difference 0.1 [0.1, 0.1] over 5 seeds; beyond the margin of 0 '
+    '(p=0.03125)'
   )
   few = judge(claim(), [0.6] * 3, [0.5] * 3)
   assert few.rule == '3 seeds; fewer than 5 decide nothing'
+  # The pilot's spread, where there is one, says what seeds can show.
+  by_pilot = dataclasses.replace(claim(), spread=0.2)
+  assert judge(by_pilot, D + 1, np.ones(5)).shown == pytest.approx(
+    smallest_shown(0.2, 5, 0.05)
+  )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import papers
 from posttrain_jax.evals import statistics
-from posttrain_jax.lab import results
+from posttrain_jax.lab import judged, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(x.parent.name for x in ROOT.glob('experiments/*/run.py'))
@@ -47,6 +47,8 @@ def test_claims_are_those_of_the_code(study):
   # Fields that came after a run had no other value in it.
   usual = {x.name: x.default for x in dataclasses.fields(statistics.Claim)}
   written = {x.name: dataclasses.asdict(x) for x in module.STUDY.claims}
+  for claim in written.values():
+    del claim['checks'], claim['tuned']
   assert len(written) == len(module.STUDY.claims)
   assert judged.keys() == written.keys()
   for name, claim in written.items():
@@ -67,38 +69,40 @@ def test_results_are_a_full_run_of_five_seeds_or_more(study):
 
 
 def test_verdicts_follow_from_the_numbers(study):
+  """Judged anew from the committed numbers, every claim has the verdict that
+  its page shows."""
   module, found, _ = study
-  verdicts = {claim['name']: claim for claim in found['claims']}
-
-  def of(claim, measure):
-    arms = (claim.arm, claim.against)
-    return [found['arms'][key]['values'][measure] for key in arms]
-
-  for claim in module.STUDY.claims:
-    kept = verdicts[claim.name]
-    values = of(claim, claim.measure)
-    if None in values[0] + values[1]:
-      assert kept['outcome'] == 'undecided'
+  anew = judged.judged(module.STUDY.claims, found['arms'])
+  for claim, kept in zip(anew, found['claims'], strict=True):
+    assert claim['outcome'] == kept['outcome'], claim['name']
+    assert claim['rule'] == kept['rule']
+    if claim['difference'] is None:
       continue
-    moved = of(claim, claim.moved) if claim.moved else []
-    verdict = statistics.judge(claim, *values, moved)
-    assert kept['outcome'] == verdict.outcome, claim.name
-    gap = np.mean(values[0]) - np.mean(values[1])
+    a, b = (
+      found['arms'][claim[key]]['values'][claim['measure']]
+      for key in ('arm', 'against')
+    )
+    gap = np.mean(a) - np.mean(b)
     np.testing.assert_allclose(kept['difference'], gap, rtol=1e-6, atol=1e-9)
+    for key in ('low', 'high', 'p_value', 'p_opposite'):
+      np.testing.assert_allclose(claim[key], kept[key], rtol=1e-6, atol=1e-12)
 
 
 def test_pages_show_them(study):
   _, found, folder = study
   readme = (folder / 'README.md').read_text(encoding='utf-8')
-  assert results.tables(found) in readme
+  assert markdown.tables(found) in readme
   page = (folder / 'index.html').read_text(encoding='utf-8')
   for claim in found['claims']:
     assert html.escape(claim['statement']) in page
   for figure in found['figures']:
     assert (folder / 'plots' / f'{figure["name"]}.png').stat().st_size > 5000
   counts = {
-    outcome: sum(x['outcome'] == outcome for x in found['claims'])
-    for outcome in ('reproduced', 'contradicted', 'undecided')
+    outcome: sum(
+      x['outcome'] == outcome and x.get('when', 'before') == 'before'
+      for x in found['claims']
+    )
+    for outcome in statistics.OUTCOMES
   }
   shown = ', '.join(f'{n} {outcome}' for outcome, n in counts.items() if n)
   index = (ROOT / 'experiments' / 'README.md').read_text(encoding='utf-8')

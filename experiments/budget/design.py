@@ -194,12 +194,12 @@ STUDY = lab.Study(
           2.0),
     Claim('most', '005', 'of 10,000 examples for reasoning, a quarter on '
           'demonstrations beats all', 'cot_10000', 'f25', 'f100', 'greater',
-          2.0),
+          2.0, when='after'),
     Claim('most_half', '005', 'and so does half', 'cot_10000', 'f50', 'f100',
-          'greater', 2.0),
+          'greater', 2.0, when='after'),
     Claim('cold_most', '005', 'of 10,000 examples for reasoning, a tenth on '
           'demonstrations beats none', 'cot_10000', 'f10', 'f0', 'greater',
-          15.0),
+          15.0, when='after'),
     Claim('cold', '005', 'of 4000 examples for reasoning, a tenth on '
           'demonstrations beats none', 'cot_4000', 'f10', 'f0', 'greater',
           15.0),
@@ -211,10 +211,10 @@ STUDY = lab.Study(
           'beats all', 'cot_4000_dear', 'f25', 'f100', 'greater', 2.0),
     Claim('plain', '005', "where wrong answers are the base's own, a quarter "
           'on demonstrations beats all', 'cot_4000_plain', 'f25', 'f100',
-          'greater', 2.0),
+          'greater', 2.0, when='after'),
     Claim('dear_plain', '005', 'and where demonstrations are dear, too, three '
           'quarters on them beat all', 'cot_4000_dear_plain', 'f75', 'f100',
-          'greater', 2.0),
+          'greater', 2.0, when='after'),
     Claim('style_few', '005', 'of 200 examples for style, all on '
           'demonstrations beats half', 'style_200', 'f100', 'f50', 'greater',
           2.0),

@@ -31,16 +31,20 @@ MARKER = '>'  # between a chain of thought and the answer
 
 
 def problems(
-  task: Any, key: Array, count: int, heldout_fraction: float
+  task: Any, key: Array, count: int, heldout_fraction: float, part: str = ''
 ) -> Example:
   """The `count` problems that `key` stands for: held-out ones, where there is a
-  split."""
+  split.
+
+  part  'test' or 'validation': halves without a common problem; '' = both
+  """
   return split.sample_batch(
     task,
     jax.random.fold_in(key, 0),
     count,
     heldout=heldout_fraction > 0,
     fraction=heldout_fraction,
+    part=part,
   )
 
 
@@ -102,6 +106,7 @@ class Evaluator:
   num_problems  problems, drawn from `key`
   samples       samples a problem at temperature 1, for pass@k; 0 = greedy only
   batch         problems at a time (memory)
+  part          of the held-out problems, as in `problems`
   beams         of a beam search for each problem; 0 = none
   guide         steers all completions besides the task's environment
 
@@ -120,6 +125,7 @@ class Evaluator:
   heldout_fraction: float
   beams: int = 0
   guide: Guide | None = None
+  part: str = ''
 
   def __post_init__(self):
     scores.check_sizes(self.num_problems, self.batch, self.beams)
@@ -131,7 +137,9 @@ class Evaluator:
 
   def problems(self, key: Array):
     """The problems [num_problems, ...] that `key` stands for."""
-    return problems(self.task, key, self.num_problems, self.heldout_fraction)
+    return problems(
+      self.task, key, self.num_problems, self.heldout_fraction, self.part
+    )
 
   def _batches(self, examples):
     parts = self.num_problems // self.batch

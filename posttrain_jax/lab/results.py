@@ -5,7 +5,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from posttrain_jax import log, report
 from posttrain_jax.core.resolve import nearest
-from posttrain_jax.evals import statistics
 from posttrain_jax.evals.statistics import Claim
+from posttrain_jax.lab import judged, markdown, tuning
 from posttrain_jax.lab.stages import Lab, Trained
 from posttrain_jax.report.generated import filled
 from posttrain_jax.run import accounting
 
-__all__ = ['Arm', 'Measure', 'Study', 'best', 'total_account', 'write']
+__all__ = ['Arm', 'Measure', 'Study', 'total_account', 'write']
 
 FILE = 'results.json'
 
@@ -47,6 +47,8 @@ class Arm:
   account    one dict of `accounting.ITEMS` a seed (`total_account`)
   tuned      {config key: {'grid': [...], 'chosen': ...}}
   curves     {measure: {'x': [...], 'xlabel': ..., 'y': [one list a seed]}}
+  outcomes   {measure: [S, N] by seed and problem, whose mean over problems is
+             its value (or a hundredth, of a share in %)}
   """
 
   label: str
@@ -57,6 +59,7 @@ class Arm:
   account: Sequence[Mapping[str, float]]
   tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   curves: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  outcomes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Study:
   paper_claims  what the papers say, in our words
   equal         what is held equal between the arms
   tuning        what was tuned, and how far, the same for all arms
-  claims        judged by `statistics.judge`
+  claims        judged by `statistics.judge_all`
+  problems      {measure or set of problems: `counts.Counts` as a dict}
   """
 
   name: str
@@ -80,18 +84,7 @@ class Study:
   measures: Mapping[str, Measure]
   claims: Sequence[Claim]
   not_reproduced: Sequence[str] = ()
-
-
-def best(tried: Mapping[Any, Any], score: Callable[[Any], Any]) -> Any:
-  """The key of what has the highest mean of `score` over seeds, a stage or what
-  was measured of it; the first of equals. One of which a seed failed (nan)
-  comes last. An arm's tuning: score on validation problems."""
-
-  def mean(key: Any) -> float:
-    value = float(np.mean(score(tried[key])))
-    return -math.inf if math.isnan(value) else value
-
-  return max(tried, key=mean)
+  problems: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def total_account(stages: Sequence[Trained]) -> list[dict[str, float]]:
@@ -128,43 +121,30 @@ def _arm(study: Study, arm: Arm) -> dict[str, Any]:
     out['tuned'] = dict(arm.tuned)
   if arm.curves:
     out['curves'] = dict(arm.curves)
+  if arm.outcomes:
+    out['outcomes'] = {
+      name: _outcomes(arm, name, values)
+      for name, values in arm.outcomes.items()
+    }
   return out
 
 
-def _judged(claim: Claim, arms: Mapping[str, Arm]) -> dict[str, Any]:
-  for key in (claim.arm, claim.against):
-    if key not in arms:
-      raise ValueError(
-        f'claim "{claim.name}": no arm "{key}".' + nearest(key, arms)
-      )
-
-  def of(measure: str) -> list[Sequence[float]]:
-    for key in (claim.arm, claim.against):
-      if measure not in arms[key].values:
-        raise ValueError(
-          f'claim "{claim.name}": arm "{key}" has no measure "{measure}".'
-          + nearest(measure, arms[key].values)
-        )
-    return [arms[key].values[measure] for key in (claim.arm, claim.against)]
-
-  a, b = of(claim.measure)
-  moved = of(claim.moved) if claim.moved else []
-  out = dataclasses.asdict(claim)
-  if not np.all(np.isfinite([*a, *b])):
-    gap = dict.fromkeys(('difference', 'low', 'high', 'p_value'))
-    rule = 'a seed has no number for this measure'
-    return {**out, **gap, 'outcome': 'undecided', 'rule': rule}
-  verdict = statistics.judge(claim, a, b, moved)
-  found = verdict.comparison
-  one_sided = {'greater': found.p_greater, 'less': found.p_less}
-  return out | {
-    'outcome': verdict.outcome,
-    'difference': found.difference.mean,
-    'low': found.difference.low,
-    'high': found.difference.high,
-    'p_value': one_sided.get(claim.direction, found.p_value),
-    'rule': verdict.rule,
-  }
+def _outcomes(arm: Arm, name: str, values: Any) -> dict[str, Any]:
+  """What `judged.outcomes` reads; held against the measure's own numbers."""
+  if name not in arm.values:
+    raise ValueError(
+      f'arm "{arm.label}": outcomes of "{name}", which it has no values of.'
+      + nearest(name, arm.values)
+    )
+  means = np.mean(np.asarray(values, np.float64), axis=1)
+  known = np.asarray(arm.values[name], np.float64)
+  for scale in (1.0, 100.0):
+    if np.allclose(scale * means, known, 1e-4, 1e-4 * scale, equal_nan=True):
+      return {'scale': scale, 'values': judged.packed(values)}
+  raise ValueError(
+    f'arm "{arm.label}": outcomes of "{name}" have the means {means}, and its '
+    f'values are {known}'
+  )
 
 
 def results(
@@ -185,9 +165,12 @@ def results(
 
   Raises:
     ValueError: a measure that a claim names is not there, or in the full mode
-      an arm.
+      an arm; arms that tune a key with unequal numbers of tries.
   """
   header = log.make_header({})
+  if mode == 'full':
+    tuning.check_equal({key: {'tuned': x.tuned} for key, x in arms.items()})
+  made = {key: _arm(study, arm) for key, arm in arms.items()}
   claims = study.claims
   if mode != 'full':
     claims = [x for x in claims if {x.arm, x.against} <= arms.keys()]
@@ -211,14 +194,14 @@ def results(
       'seconds': seconds,
       'seeds': list(lab.seeds),
     },
-    'arms': {key: _arm(study, arm) for key, arm in arms.items()},
+    'arms': made,
     'measures': {
       name: dataclasses.asdict(measure)
       for name, measure in study.measures.items()
     },
     'figures': list(figures),
-    'claims': [_judged(claim, arms) for claim in claims],
-  }
+    'claims': judged.judged(claims, made),
+  } | ({'problems': dict(study.problems)} if study.problems else {})
 
 
 def _hardware(header: Mapping[str, Any]) -> str:
@@ -241,7 +224,7 @@ def write(found: dict[str, Any], folder: Path) -> Path:
   readme = folder / 'README.md'
   if readme.exists():
     old = readme.read_text(encoding='utf-8')
-    new = filled(old, 'results', tables(found), str(readme))
+    new = filled(old, 'results', markdown.tables(found), str(readme))
     readme.write_text(new, encoding='utf-8')
   return page
 
@@ -254,64 +237,3 @@ def _without_nan(value: Any) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value.item() if isinstance(value, np.generic) else value
-
-
-def tables(found: Mapping[str, Any]) -> str:
-  """The verdicts and the results as Markdown, with where they come from."""
-  header = found['header']
-  seeds = len(header['seeds'])
-  lines = [
-    f'`{header["command"]}`, commit {header["commit"]}, {header["date"]}, '
-    f'{header["hardware"]}, {seeds} seeds, {found["mode"]} mode, '
-    f'{header["seconds"] / 60:.0f} minutes.',
-    '',
-    '| claim | verdict | difference [95%] | p |',
-    '| --- | --- | --- | --- |',
-  ]
-  for claim in found['claims']:
-    digits = found['measures'][claim['measure']]['digits']
-    shown = _with_interval(
-      claim['difference'], claim['low'], claim['high'], digits, signed=True
-    )
-    p = '–' if claim['p_value'] is None else f'{claim["p_value"]:.3f}'
-    lines.append(
-      f'| {claim["statement"]} | **{claim["outcome"]}** | {shown} | {p} |'
-    )
-  # Measures that arms have, in the order in which they were written down.
-  there = {name for arm in found['arms'].values() for name in arm['values']}
-  names = [name for name in found['measures'] if name in there]
-  heads = [_head(found['measures'][name]) for name in names]
-  lines += ['', f'| arm | {" | ".join(heads)} |']
-  lines.append('| --- |' + ' --- |' * len(names))
-  for arm in found['arms'].values():
-    cells = []
-    for name in names:
-      values = [x for x in arm['values'].get(name, ()) if x is not None]
-      if not values:
-        cells.append('–')
-        continue
-      spread = statistics.interval(values)
-      digits = found['measures'][name]['digits']
-      cells.append(_with_interval(spread.mean, spread.low, spread.high, digits))
-    lines.append(f'| {arm["label"]} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
-
-
-def _head(measure: Mapping[str, Any]) -> str:
-  unit = f', {measure["unit"]}' if measure['unit'] else ''
-  return measure['label'] + unit
-
-
-def _with_interval(
-  mean: float | None,
-  low: float | None,
-  high: float | None,
-  digits: int,
-  signed: bool = False,
-) -> str:
-  if mean is None:
-    return '–'
-  form = f'{"+" if signed else ""}.{digits}f'
-  if low is None or high is None or math.isnan(low):
-    return f'{mean:{form}}'
-  return f'{mean:{form}} [{low:{form}}, {high:{form}}]'

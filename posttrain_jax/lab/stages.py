@@ -355,8 +355,8 @@ class Lab:
     base: Trained | None = None,
     split: str = 'test',
   ) -> dict[str, list[float]]:
-    """{measure: one number a seed}; `probe(params, base_params, key)`, as
-    `measures.Probe`. Kept beside the stage, by what the probe prints as."""
+    """{measure: a number or list a seed} of `probe(params, base_params, key)`,
+    as `measures.Probe`. Kept beside the stage, by what the probe prints as."""
     what = digest_of(repr(probe), base.digest if base else '', split)
     kept = trained.path.with_name(f'{trained.path.stem}-{what}.json')
     if not kept.exists():
@@ -367,15 +367,19 @@ class Lab:
     saved = json.loads(kept.read_text())
     self._took[kept] = saved['wall_seconds']
     # JSON has no nan: it is kept as text.
-    return {k: [float(x) for x in xs] for k, xs in saved['values'].items()}
+    return {k: np.array(x, float).tolist() for k, x in saved['values'].items()}
+
+  def split_keys(self, split: str) -> jax.Array:
+    """[S] keys of the problems of a measurement."""
+    return jax.vmap(jax.random.fold_in, (0, None))(self._keys, SPLITS[split])
 
   def _probed(self, trained, probe, base, split) -> dict[str, list[float]]:
     if probe not in self._probes:
       self._probes[probe] = jax.jit(
         sweep.spread(probe, (0, 0 if base else None, 0), self._mesh)
       )
-    keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, SPLITS[split])
     theirs = base.params if base else None
+    keys = self.split_keys(split)
     found = self._probes[probe](trained.params, theirs, keys)
     measured = {name: np.array(x, float) for name, x in found.items()}
     for x in measured.values():

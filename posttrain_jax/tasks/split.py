@@ -9,10 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, Example
 
 # (7/8)^256 < 1e-14: no draw runs out of tries at any sensible share.
 MAX_TRIES = 256
+PARTS = ('test', 'validation')
 
 
 def fingerprint(values: Array) -> Array:
@@ -50,12 +52,31 @@ def is_heldout(task: Any, example: Example, fraction: float) -> Array:
   return word.astype(jnp.float32) / 2.0**32 < fraction
 
 
-def sample(task: Any, key: Array, *, heldout: bool, fraction: float) -> Example:
+def in_part(task: Any, example: Example, fraction: float, part: str) -> Array:
+  """Whether a problem belongs to a half of the held-out share ('test' the
+  first, 'validation' the second; of all problems where `fraction` is 0).
+
+  Raises:
+    ValueError: another name of a part.
+  """
+  if part not in PARTS:
+    raise ValueError(f'no part "{part}".' + nearest(part, PARTS))
+  end = fraction or 1.0
+  low, high = (0.0, end / 2) if part == 'test' else (end / 2, end)
+  share = fingerprint(identity(task, example)).astype(jnp.float32) / 2.0**32
+  return (share >= low) & (share < high)
+
+
+def sample(
+  task: Any, key: Array, *, heldout: bool, fraction: float, part: str = ''
+) -> Example:
   """A problem of one split; `fraction` 0 means that there is only one.
+
+  part  of the held-out ones, as in `in_part`; '' = any
 
   Draws again until a problem of the split comes, at most MAX_TRIES times.
   """
-  if fraction == 0:
+  if fraction == 0 and not part:
     return task.sample(key)
 
   def wrong(carry):
@@ -65,7 +86,10 @@ def sample(task: Any, key: Array, *, heldout: bool, fraction: float) -> Example:
   def draw(carry):
     tries, _, _ = carry
     example = task.sample(jax.random.fold_in(key, tries))
-    found = is_heldout(task, example, fraction) == heldout
+    if part:
+      found = in_part(task, example, fraction, part)
+    else:
+      found = is_heldout(task, example, fraction) == heldout
     return tries + 1, found, example
 
   # The first pass always runs, so its blank example is never returned.
@@ -77,10 +101,18 @@ def sample(task: Any, key: Array, *, heldout: bool, fraction: float) -> Example:
 
 
 def sample_batch(
-  task: Any, key: Array, size: int, *, heldout: bool, fraction: float
+  task: Any,
+  key: Array,
+  size: int,
+  *,
+  heldout: bool,
+  fraction: float,
+  part: str = '',
 ) -> Example:
   """`size` problems [B, ...], numbered 0 .. size - 1 by `prompt_id`."""
   ids = jnp.arange(size, dtype=jnp.uint32)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
-  draw = lambda k: sample(task, k, heldout=heldout, fraction=fraction)
+  draw = lambda k: sample(
+    task, k, heldout=heldout, fraction=fraction, part=part
+  )
   return jax.vmap(draw)(keys).replace(prompt_id=ids)

@@ -62,6 +62,10 @@ class Probe:
   temperature       of the sampling and of all that is said of tokens
   measures          names of `MEASURES`; what is not asked for is not computed
   confidence        'likelihood' or 'consistency' (`measures.calibration`)
+  part              'test' or 'validation': halves of the held-out problems that
+                    have none in common; '' = both
+  by_problem        also 'accuracy/problems' and 'accuracy_greedy/problems', [N]
+                    arrays, where these measures are asked for
 
   Of the samples (of texts: the tokens that the policy chose):
     accuracy, pass@k (k = 2, 4, ... <= S), length (tokens), truncated (share
@@ -91,6 +95,8 @@ class Probe:
   temperature: float = 1.0
   measures: tuple[str, ...] = DEFAULT
   confidence: str = 'likelihood'
+  part: str = ''
+  by_problem: bool = False
 
   def __post_init__(self):
     for name in self.measures:
@@ -128,7 +134,12 @@ class Probe:
       samples=self.samples,
       batch=self.batch,
       heldout_fraction=self.heldout_fraction,
+      part=self.part,
     )
+
+  def problems(self, key: Array):
+    """The problems [num_problems, ...] that `key` stands for."""
+    return self._evaluator.problems(key)
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array
@@ -141,7 +152,7 @@ class Probe:
       )
     parts = jax.tree.map(
       lambda x: x.reshape(-1, self.batch, *x.shape[1:]),
-      self._evaluator.problems(key),
+      self.problems(key),
     )
     one = lambda part: self._of_batch(params, base_params, part, key)
     found = jax.lax.map(one, parts)
@@ -150,10 +161,11 @@ class Probe:
     found = jax.tree.map(
       lambda x: x.reshape(self.num_problems, *x.shape[2:]), found
     )
-    return self._scalars(found) | {
+    metrics = self._scalars(found) | {
       name: total / jnp.maximum(count, 1.0)
       for name, (total, count) in totals.items()
     }
+    return metrics | (self._outcomes(found) if self.by_problem else {})
 
   def _of_batch(
     self, params: PyTree, base_params: PyTree | None, part: Any, key: Array
@@ -251,6 +263,15 @@ class Probe:
       return jnp.exp(scores.confidence(samples))
     said = in_graph.answers(self.task, samples)
     return calibration.consistency(said.tokens, said.mask)
+
+  def _outcomes(self, found: dict[str, Any]) -> dict[str, Array]:
+    """What the accuracies are means of, [num_problems]."""
+    made = {}
+    if 'accuracy' in self.measures:
+      made['accuracy/problems'] = jnp.mean(found['rewards'], axis=-1)
+    if 'accuracy_greedy' in self.measures:
+      made['accuracy_greedy/problems'] = found['accuracy_greedy']
+    return made
 
   def _scalars(self, found: dict[str, Any]) -> dict[str, Array]:
     """Metrics of arrays [num_problems, ...]."""

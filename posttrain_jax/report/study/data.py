@@ -18,7 +18,7 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.evals import statistics
 
 FAMILIES = ('base', 'sft', 'preference', 'rl', 'hybrid', 'other')
-OUTCOMES = ('reproduced', 'contradicted', 'undecided')
+OUTCOMES = statistics.OUTCOMES
 ACCOUNT = {
   'optimizer_steps': 'optimizer steps',
   'tokens_trained': 'tokens trained on',
@@ -34,16 +34,22 @@ ACCOUNT = {
 _STUDY = (
   ('study', 'title', 'question', 'paper_claims', 'setup', 'equal', 'tuning',
    'mode', 'header', 'arms', 'measures', 'figures', 'claims'),
-  ('reading', 'not_reproduced', 'comparisons'),
+  ('reading', 'not_reproduced', 'comparisons', 'problems'),
 )  # fmt: skip
 _ARM = (
   ('label', 'family', 'config', 'overrides', 'account', 'values'),
-  ('tuned', 'curves'),
+  ('tuned', 'curves', 'outcomes'),
 )
 _CLAIM = (
   'name', 'paper', 'statement', 'measure', 'arm', 'against', 'direction',
   'margin', 'outcome', 'difference', 'low', 'high', 'p_value', 'rule',
 )  # fmt: skip
+# What claims judged by older rules lack.
+_CLAIM_TOO = (
+  'moved', 'at_least', 'checks', 'spread', 'when', 'p_opposite', 'shown',
+  'tuned',
+)  # fmt: skip
+_PROBLEMS = ('drawn', 'test', 'validation', 'shared')
 _COMPARISON = (
   'arm', 'against', 'measure', 'difference', 'low', 'high', 'p_value',
   'effect_size',
@@ -114,6 +120,11 @@ def _check(results: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError('arms is empty')
   for name, arm in results['arms'].items():
     _arm(f'arms.{name}', arm, measures, count)
+  for name, counts in (results.get('problems') or {}).items():
+    _numbers(
+      f'problems.{name}',
+      list(_keys(f'problems.{name}', counts, _PROBLEMS).values()),
+    )
   names = set()
   for index, figure in enumerate(_list('figures', results['figures'])):
     _figure(f'figures[{index}]', figure, results)
@@ -122,7 +133,8 @@ def _check(results: Mapping[str, Any]) -> dict[str, Any]:
     names.add(figure['name'])
   for index, claim in enumerate(_list('claims', results['claims'])):
     where = f'claims[{index}]'
-    _keys(where, claim, _CLAIM, ('moved', 'at_least'))
+    _keys(where, claim, _CLAIM, _CLAIM_TOO)
+    _choice(f'{where}.when', claim.get('when', 'before'), ('before', 'after'))
     _string(f'{where}.statement', claim['statement'])
     _choice(f'{where}.outcome', claim['outcome'], OUTCOMES)
     _pair(where, claim, results)
@@ -278,6 +290,11 @@ def _numbers(where: str, values: Any) -> None:
 
 def _kind(value: Any) -> str:
   return f'{type(value).__name__} {str(value)[:40]!r}'
+
+
+def counted(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+  """The claims that were written before the run; others are in no count."""
+  return [x for x in results['claims'] if x.get('when', 'before') == 'before']
 
 
 def numbers(values: Iterable[float | None]) -> np.ndarray:

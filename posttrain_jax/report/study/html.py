@@ -19,7 +19,9 @@ from posttrain_jax.report.study.look import styles_of
 _OUTCOMES = {
   'reproduced': ('✓', 'Reproduced'),
   'contradicted': ('✗', 'Contradicted'),
+  'not seen': ('∅', 'Not seen'),
   'undecided': ('?', 'Undecided'),
+  'not testable here': ('–', 'Not testable here'),
 }
 
 
@@ -38,15 +40,26 @@ def badge(outcome: str, name: str = '') -> str:
   sign, word = _OUTCOMES[outcome]
   after = f' {text(name)}' if name else ''
   return (
-    f'<span class="badge {outcome}"><span aria-hidden="true">{sign}</span> '
-    f'{word}{after}</span>'
+    f'<span class="badge {_css(outcome)}">'
+    f'<span aria-hidden="true">{sign}</span> {word}{after}</span>'
   )
 
 
-def verdicts(results: Mapping[str, Any]) -> str:
-  """One card a claim: its words, what became of it, and the difference."""
-  cards = ''.join(_verdict(claim, results) for claim in results['claims'])
-  return f'<div class="verdicts">{cards}</div>'
+def _css(outcome: str) -> str:
+  return outcome.replace(' ', '-')
+
+
+def verdicts(results: Mapping[str, Any], when: str = 'before') -> str:
+  """One card a claim: its words, what became of it, and the difference.
+
+  when  'before' or 'after': claims that were written then
+  """
+  cards = ''.join(
+    _verdict(claim, results)
+    for claim in results['claims']
+    if claim.get('when', 'before') == when
+  )
+  return f'<div class="verdicts">{cards}</div>' if cards else ''
 
 
 def _verdict(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -59,9 +72,12 @@ def _verdict(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
   value = _difference(claim, measure)
   bounds = interval(claim, measure)
   paper = f'paper {claim["paper"]}' if claim['paper'] else ''
-  notes = [what, paper, p_value(claim['p_value'], 'p ')]
+  notes = [
+    what, paper, p_value(claim['p_value'], 'p '), _power(claim, measure),
+  ]  # fmt: skip
   return (
-    f'<article class="verdict {claim["outcome"]}">{badge(claim["outcome"])}'
+    f'<article class="verdict {_css(claim["outcome"])}">'
+    f'{badge(claim["outcome"])}'
     f'<p class="statement">{text(claim["statement"])}</p>'
     f'<p class="value">{text(value)}'
     + (f' <small>{text(bounds)}</small>' if bounds else '')
@@ -69,6 +85,20 @@ def _verdict(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     + ''.join(f'<p class="note">{text(note)}</p>' for note in notes if note)
     + (f'<p class="rule">{text(claim["rule"])}</p>' if claim['rule'] else '')
     + '</article>'
+  )
+
+
+def _power(claim: Mapping[str, Any], measure: Mapping | None) -> str:
+  """Which difference these seeds would have shown."""
+  if claim.get('shown') is None:
+    return ''
+  digits = (measure or {}).get('digits', 3)
+  if claim['direction'] == 'equal':
+    return f'margin ±{number(claim["margin"], digits)}'
+  least = number(claim['margin'] + claim['shown'], digits)
+  return (
+    f'margin {number(claim["margin"], digits)}; these seeds would show '
+    f'{least} in four of five studies'
   )
 
 

@@ -48,7 +48,7 @@ def write(root: str | os.PathLike) -> Path:
       done[folder] = data.load(folder / 'results.json')
     elif (folder / 'run.py').is_file():
       waiting.append(folder)
-  claims = [claim for study in done.values() for claim in study['claims']]
+  claims = [claim for study in done.values() for claim in data.counted(study)]
   page = Report(
     'Post-training studies',
     ', '.join([counted_studies(len(done)), counted(len(claims), 'claim')])
@@ -89,7 +89,7 @@ def table(done: dict[Path, dict[str, Any]], waiting: list[Path]) -> str:
   """The studies and what became of their claims, as Markdown."""
   lines = ['| study | question | claims |', '| --- | --- | --- |']
   for folder, study in done.items():
-    outcomes = [claim['outcome'] for claim in study['claims']]
+    outcomes = [claim['outcome'] for claim in data.counted(study)]
     counts = [f'{outcomes.count(x)} {x}' for x in data.OUTCOMES
               if x in outcomes]  # fmt: skip
     name = f'[{folder.name}]({folder.name}/README.md)'
@@ -136,7 +136,7 @@ def _card(folder: Path, study: dict[str, Any]) -> str:
       )
   claims = ''.join(
     f'<li>{badge(claim["outcome"])} {text(claim["statement"])}</li>'
-    for claim in study['claims']
+    for claim in data.counted(study)
   )
   return (
     f'<article class="study-card">{picture}<div>'

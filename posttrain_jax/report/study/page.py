@@ -12,7 +12,7 @@ from typing import Any
 
 from posttrain_jax.log.progress import clock
 from posttrain_jax.report.page import Report
-from posttrain_jax.report.study import data, html, plots
+from posttrain_jax.report.study import asked, data, html, plots
 from posttrain_jax.report.study.frame import WIDTH
 
 _PHONE = 328  # CSS pixels that a figure of width WIDTH has on a small phone
@@ -45,6 +45,13 @@ def write(
     )
   if results['claims']:
     page.html(html.verdicts(results))
+    if later := html.verdicts(results, 'after'):
+      page.heading('Seen afterwards')
+      page.text(
+        'Claims that were added after a run: they count for nothing, and are '
+        'here to be tested by the next one.'
+      )
+      page.html(later)
   if results.get('reading'):
     page.heading('What was found')
     page.bullets(results['reading'])
@@ -52,9 +59,8 @@ def write(
     page.heading('Figures')
     for figure in results['figures']:
       _figure(page, results, figure)
-  page.heading('Equal terms')
-  for name, key in (('Held equal', 'equal'), ('Tuned', 'tuning')):
-    page.html(f'<p><b>{name}.</b> {html.text(results[key])}</p>')
+  page.heading('What a reviewer asks first')
+  page.html(asked.answers(results))
   page.html(html.account_table(results))
   page.heading('Results')
   page.html(html.results_table(results))

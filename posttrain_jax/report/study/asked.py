@@ -1,0 +1,73 @@
+"""What a reviewer asks of a study first, answered from its results."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from posttrain_jax.report.study import data, html
+
+__all__ = ['FEW', 'answers']
+
+FEW = 100  # different test problems; fewer are told
+
+
+def answers(results: Mapping[str, Any]) -> str:
+  """HTML: a line each on equality, tuning, problems, seeds, claims, origin."""
+  header = results['header']
+  later = len(results['claims']) - len(data.counted(results))
+  lines = {
+    'Held equal': html.text(results['equal']),
+    'Tuned': html.text(results['tuning']),
+    'Grids': _grids(results),
+    'Problems': _problems(results),
+    'Seeds': html.text(
+      f'{len(header["seeds"])}: {", ".join(map(str, header["seeds"]))}'
+    ),
+    'Claims': html.text(
+      f'{len(data.counted(results))} written before the run, {later} after it '
+      '(in no count); one-sided paired t-tests against the margin, adjusted by '
+      'Holm over all that were written before'
+    ),
+    'Run': html.text(f'commit {header.get("commit")}: ')
+    + f'<code>{html.text(header.get("command"))}</code>',
+  }
+  return ''.join(
+    f'<p><b>{name}.</b> {text}</p>' for name, text in lines.items() if text
+  )
+
+
+def _grids(results: Mapping[str, Any]) -> str:
+  """Every arm's grid and what it took, arms with the same in one entry."""
+  found: dict[tuple[str, str], list[str]] = {}
+  for arm in results['arms'].values():
+    for key, tuned in (arm.get('tuned') or {}).items():
+      grid = ', '.join(map(_short, tuned['grid']))
+      chosen = tuned['chosen']
+      if isinstance(chosen, Mapping):
+        chosen = ', '.join(
+          f'{_short(x)} ({name})' for name, x in chosen.items()
+        )
+      label = f'{arm["label"]} {_short(chosen)}'
+      found.setdefault((key, grid), []).append(label)
+  return '; '.join(
+    f'<code>{html.text(key)}</code> of {html.text(grid)}: '
+    + html.text(', '.join(taken))
+    for (key, grid), taken in found.items()
+  )
+
+
+def _short(value: Any) -> str:
+  return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def _problems(results: Mapping[str, Any]) -> str:
+  parts = []
+  for name, x in (results.get('problems') or {}).items():
+    few = f' (fewer than {FEW}: little can be said)' if x['test'] < FEW else ''
+    parts.append(
+      f'{name}: {x["test"]} different ones among {x["drawn"]} test problems '
+      f'of all seeds{few}, {x["validation"]} for validation, {x["shared"]} in '
+      'both'
+    )
+  if not parts:
+    return 'how many different ones there are was not counted in this run'
+  return html.text('; '.join(parts))
