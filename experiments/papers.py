@@ -52,6 +52,21 @@ STATUSES = {
   'parts': 'a block that its own idea rests on is in the code, not all of it',
   'planned': 'nothing of its own yet',
 }
+# What papers are about, in the order of the page.
+AREAS = (
+  'SFT objectives',
+  'SFT against RL',
+  'SFT-RL hybrids',
+  'RL with verifiable rewards',
+  'preferences and reward models',
+  'data selection and mixtures',
+  'parameters and adapters',
+  'decoding and test time',
+  'agents and tools',
+  'vision, audio and other modalities',
+  'domains and languages',
+  'meta-learning',
+)
 # Columns that a row of a status has to fill, and those it has to leave empty.
 FILLED = {
   'measured': ('code', 'config', 'result'),
@@ -76,7 +91,8 @@ class Paper:
 
   id       three digits
   name     short name; a few papers share one
-  family   the part of the catalogue; `kind` is what it contributes
+  family   the part of the catalogue that has its card
+  area     what it is about, one of AREAS; `kind` is what it contributes
   status   one of STATUSES
   code     dotted names of modules and functions
   config   commands' specs, one for each stage of a recipe
@@ -89,6 +105,7 @@ class Paper:
   name: str
   title: str
   family: str
+  area: str
   kind: str
   status: str
   code: tuple[str, ...]
@@ -108,6 +125,8 @@ def _wrong(row: dict[str, str]) -> tuple[str, str] | None:
       return column, 'is empty'
   if not _ID.fullmatch(row['id']):
     return 'id', f'"{row["id"]}" is not three digits'
+  if row['area'] not in AREAS:
+    return 'area', f'"{row["area"]}" is none of {", ".join(AREAS)}'
   status = row['status']
   if status not in STATUSES:
     return 'status', f'"{status}" is none of {", ".join(STATUSES)}'
@@ -192,18 +211,19 @@ def find(papers: Iterable[Paper], text: str) -> list[Paper]:
   return [paper for paper in papers if text in rows(paper).casefold()]
 
 
-def _families(papers: list[Paper]) -> list[str]:
-  """By name."""
-  return sorted({paper.family for paper in papers})
+def _areas(papers: list[Paper]) -> list[str]:
+  """Those that papers are in, in the order of AREAS."""
+  there = {paper.area for paper in papers}
+  return [area for area in AREAS if area in there]
 
 
 def _counts(papers: list[Paper]) -> list[str]:
   """Lines of a table: families by statuses, with sums."""
-  head = ['family', *STATUSES, 'all']
+  head = ['area', *STATUSES, 'all']
   lines = [_line(head), _line(['---'] + ['---:'] * (len(head) - 1))]
   groups = [
-    (family, [paper for paper in papers if paper.family == family])
-    for family in _families(papers)
+    (area, [paper for paper in papers if paper.area == area])
+    for area in _areas(papers)
   ]
   for name, group in [*groups, ('**all**', papers)]:
     by = Counter(paper.status for paper in group)
@@ -247,7 +267,7 @@ def _row(paper: Paper) -> str:
 
 
 def render(papers: list[Paper]) -> str:
-  """The page: counts, what the statuses mean, one table for each family."""
+  """The page: counts, what the statuses mean, one table for each area."""
   lines = [
     '# Papers',
     '',
@@ -271,10 +291,10 @@ def render(papers: list[Paper]) -> str:
     *_counts(papers),
   ]
   head = ['id', 'paper', 'status', 'code', 'run', 'result', 'reading']
-  for family in _families(papers):
-    lines += ['', f'## {family[0].upper()}{family[1:]}', '']
+  for area in _areas(papers):
+    lines += ['', f'## {area[0].upper()}{area[1:]}', '']
     lines += [_line(head), _line(['---'] * len(head))]
-    lines += [_row(paper) for paper in papers if paper.family == family]
+    lines += [_row(paper) for paper in papers if paper.area == area]
   return '\n'.join(lines) + '\n'
 
 

@@ -138,6 +138,7 @@ GOOD = {
   'name': 'A',
   'title': 'A: b',
   'family': 'f',
+  'area': 'SFT objectives',
   'kind': 'k',
   'status': 'runs',
   'code': 'posttrain_jax.advantages.grpo',
@@ -172,6 +173,7 @@ def test_a_good_row_is_read(papers, tmp_path):
   [
     ({'id': '7'}, 'line 2, column id: "7" is not three digits'),
     ({'title': ' '}, 'line 2, column title: is empty'),
+    ({'area': 'SFT'}, 'line 2, column area: "SFT" is none of SFT obj'),
     ({'status': 'run'}, 'line 2, column status: "run" is none of measured'),
     ({'code': ''}, 'column code: is empty, and status "runs" needs it'),
     ({'config': ''}, 'column config: is empty, and status "runs" needs it'),
@@ -193,7 +195,7 @@ def test_bad_rows_are_named(papers, tmp_path):
     papers.read(path)
   path.write_text(path.read_text() + '008,A\n')
   path.write_text(path.read_text().replace('007', '006', 1))
-  with pytest.raises(ValueError, match='line 4: 2 columns, not 11'):
+  with pytest.raises(ValueError, match='line 4: 2 columns, not 12'):
     papers.read(path)
   path.write_text('id,name\n')
   with pytest.raises(ValueError, match='line 1: columns are id,name, not id,'):
