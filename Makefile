@@ -13,8 +13,9 @@ QUICKSTART_FLAGS ?=
 # tests/conftest.py).
 PYTEST_FLAGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
-# Every folder of experiments/ with a run.py is a study.
-STUDIES = $(patsubst experiments/%/run.py,%,$(wildcard experiments/*/run.py))
+# Every folder of experiments/ with a run.py is a study, but the one to copy.
+KNOWN = $(filter-out template,$(patsubst experiments/%/run.py,%,$(wildcard experiments/*/run.py)))
+STUDIES = $(KNOWN)
 
 .PHONY: quickstart experiments test test-long test-slow lint types format clean
 
@@ -31,6 +32,8 @@ quickstart: $(STAMP)
 
 # In reduced mode: small, few seeds, beside the committed results, not over them.
 experiments: $(STAMP)
+	@for study in $(STUDIES); do case " $(KNOWN) " in *" $$study "*) ;; *) \
+	  echo "no study \"$$study\"; there are: $(KNOWN)" >&2; exit 2;; esac; done
 	set -e; for study in $(STUDIES); do \
 	  echo "== $$study"; $(PY) -m experiments.$$study.run --reduced; done
 

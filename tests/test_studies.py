@@ -15,7 +15,11 @@ from posttrain_jax.evals import statistics
 from posttrain_jax.lab import judged, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = sorted(x.parent.name for x in ROOT.glob('experiments/*/run.py'))
+STUDIES = sorted(
+  x.parent.name
+  for x in ROOT.glob('experiments/*/run.py')
+  if x.parent.name != 'template'  # there to be copied
+)
 
 
 @pytest.fixture(params=STUDIES)
@@ -114,3 +118,19 @@ def test_papers_of_claims_are_in_the_catalogue(study):
   module, _, _ = study
   known = {row.id for row in papers.read()}
   assert {claim.paper for claim in module.STUDY.claims} <= known
+
+
+@pytest.mark.slow
+def test_the_folder_to_copy_runs(tmp_path):
+  from experiments.template import design, run
+  from posttrain_jax import lab
+
+  words = ['--reduced', '--workdir', str(tmp_path)]
+  assert lab.main(run.__file__, run.run, design.SCALES, words) == 0
+  found = json.loads((tmp_path / 'results' / 'results.json').read_text())
+  assert found['problems']['sums']['shared'] == 0
+  for arm in found['arms'].values():
+    grid = arm['tuned'][design.RATE]['grid']
+    assert grid == found['arms']['sft']['tuned'][design.RATE]['grid']
+    answers = judged.outcomes(arm, 'accuracy')
+    np.testing.assert_allclose(answers.mean(1), arm['values']['accuracy'])

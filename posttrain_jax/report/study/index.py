@@ -11,6 +11,7 @@ from posttrain_jax.report.page import Report
 from posttrain_jax.report.study import counted, data
 from posttrain_jax.report.study.html import badge, text
 
+TEMPLATE = 'template'  # a folder to copy, no study
 # What else there is to read beside the studies, where it exists.
 _FURTHER = {
   'README.md': ('Log', 'everything measured, newest first'),
@@ -27,7 +28,7 @@ def write(root: str | os.PathLike) -> Path:
   Where `root/README.md` has the marks of `studies`, their table goes there.
 
   A study is a folder with results.json, or with run.py alone: such a one is
-  listed as not yet run.
+  listed as not yet run; `template` is left out.
 
   Args:
     root: the folder of the studies' folders.
@@ -46,7 +47,7 @@ def write(root: str | os.PathLike) -> Path:
   for folder in sorted(path for path in root.iterdir() if path.is_dir()):
     if (folder / 'results.json').is_file():
       done[folder] = data.load(folder / 'results.json')
-    elif (folder / 'run.py').is_file():
+    elif (folder / 'run.py').is_file() and folder.name != TEMPLATE:
       waiting.append(folder)
   claims = [claim for study in done.values() for claim in data.counted(study)]
   page = Report(
