@@ -110,6 +110,7 @@ def stream_sizes(total: int, parts: int) -> list[int]:
 
 def _layer(layer, xs, tables, layout, allowed, config):
   """One decoder layer over the parts of a layout, each [rows, T, D]."""
+  layer = parameters.gathered(layer, config)
   own_allowed, prompt_causal, prompt_seen = allowed
   with jax.named_scope('attention'):
     read = lambda x: layers.enter(layer, 'attention', x, config)
@@ -144,7 +145,7 @@ def _run(params, xs, tables, layout, allowed, config):
     function = lambda layer, xs, allowed: _layer(
       layer, xs, turns, layout, allowed, config
     )
-    return jax.checkpoint(function) if config.remat else function
+    return parameters.recomputed(function, config)
 
   if config.scan_layers and not isinstance(params['layers'], tuple):
 

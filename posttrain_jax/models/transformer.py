@@ -29,6 +29,7 @@ from posttrain_jax.models.scoring import score_tokens, unembed
 
 def _full_layer(layer, x, tables, allowed, config):
   """One decoder layer over whole sequences: (x, (keys, values))."""
+  layer = parameters.gathered(layer, config)
   with jax.named_scope('attention'):
     normed = layers.enter(layer, 'attention', x, config)
     q, k, v = layers.qkv(layer, normed, tables, config)
@@ -85,9 +86,7 @@ def _run_layers(params, x, tables, allowed, config, keep):
   tables   of `rope.by_kind`
   allowed  {kind: [B, T, T]}
   """
-  function = _full_layer
-  if config.remat:
-    function = jax.checkpoint(_full_layer, static_argnums=(4,))
+  function = parameters.recomputed(_full_layer, config, static_argnums=(4,))
   if config.scan_layers and not isinstance(params['layers'], tuple):
 
     def body(x, layer, mark):

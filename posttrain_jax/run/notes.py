@@ -72,8 +72,9 @@ def _multiples(of: int, near: int) -> str:
 def _rows(run: Any) -> list[str]:
   """Told where each device has all prompts; refused where it has all rows."""
   mesh = sharding.axis_sizes(run.config.mesh)
-  parts, sizes = mesh['data'] * mesh['fsdp'], run.sizes
-  over = f'data x fsdp = {parts} of the mesh {sharding.shown_as(mesh)}'
+  parts, sizes = sharding.row_parts(mesh), run.sizes
+  axes = [a for a in sharding.LOGICAL['rows'] if a != 'expert' or mesh[a] > 1]
+  over = f'{" x ".join(axes)} = {parts} of the mesh {sharding.shown_as(mesh)}'
   per_prompt = parts // math.gcd(parts, sizes.rows // sizes.prompts_per_step)
   if sizes.rows % parts:
     raise ValueError(
