@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.sharding import constrain
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import experts
@@ -86,11 +87,23 @@ def leave(layer: PyTree, branch: str, out: Array, config: ModelConfig) -> Array:
   return norm(layer, f'{branch}_post_norm', out, config)
 
 
+def _looked_up(table: Array, tokens: Array, config: ModelConfig) -> Array:
+  """[B, T, D] rows of a table [V, D].
+
+  Where its width is split, each device looks up its columns for all rows: what
+  travels is then the rows, not the table, and there and back alike.
+  """
+  x = table[tokens].astype(config.dtype)
+  if tokens.shape[1] > 1 and sharding.divides(x.shape[-1], 'width'):
+    x = sharding.constrain(x, 'copies', None, 'width')
+  return sharding.constrain(x, *STREAM)
+
+
 def embed(
   params: PyTree, config: ModelConfig, tokens: Array, positions: Array
 ) -> Array:
   """The residual stream [B, T, D] before the first layer."""
-  x = params['embed']['tokens'][tokens].astype(config.dtype)
+  x = _looked_up(params['embed']['tokens'], tokens, config)
   if config.scale_embedding:
     # Rounded to the activations' type, as in training.
     x = x * jnp.asarray(math.sqrt(config.width), x.dtype)

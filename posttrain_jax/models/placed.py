@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core import sharding
-from posttrain_jax.core.types import Array
-from posttrain_jax.models.adapted import NF4, Adapted, Int8, Weight
+from posttrain_jax.models.adapted import NF4, Adapted, Int8
 
 __all__ = ['gathered', 'specs']
 
@@ -36,8 +35,8 @@ def specs(spec: P, inner: int, outer: int, nf4: bool = False) -> dict[str, P]:
   }
 
 
-def gathered(weight: Array | Weight, spec: P, dtype: Any) -> Array | Weight:
-  """`sharding.gathered` of a layer's weight, of whatever kind.
+def gathered(weight: Any, spec: P, dtype: Any) -> Any:
+  """`sharding.gathered` of a layer's weight, an array or a `Weight`.
 
   spec   of the matrix
   dtype  of its products

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
 from posttrain_jax.models import attention, layers, parameters, rope
 from posttrain_jax.models import cache as cache_lib
@@ -254,6 +255,7 @@ def token_logps(
   """
   hidden, _ = hidden_states(params, config, tokens, positions, segment_ids)
   previous = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+  previous = sharding.constrain(previous, *layers.STREAM)
 
   scored = (mask != 0) & (jnp.arange(tokens.shape[1]) > 0)[None]
   return score_tokens(
