@@ -24,13 +24,15 @@ def unembed(
 ) -> Array:
   """Logits [..., V] in float32 of hidden states [..., D], within the cap.
 
-  kernel  [D, V], where it is at hand
+  kernel  [D, V], or the table [V, D] of tied embeddings, where it is at hand
   """
+  tied, spec = config.tie_embeddings, '...d,dv->...v'
   if kernel is None:
-    tied = config.tie_embeddings
     kernel = params['embed']['tokens'].T if tied else params['unembed']
+  elif tied:
+    spec = '...d,vd->...v'
   logits = jnp.einsum(
-    '...d,dv->...v',
+    spec,
     hidden,
     kernel.astype(hidden.dtype),
     preferred_element_type=jnp.promote_types(hidden.dtype, jnp.float32),
@@ -41,12 +43,12 @@ def unembed(
 
 
 def _kernel(params: PyTree, config: ModelConfig) -> Array | None:
-  """[D, V] of `unembed` for many tokens: gathered once, where it is split."""
+  """What `unembed` reads for many tokens: gathered once, where it is split."""
   if not sharding.split():
     return None
   if config.tie_embeddings:
     tokens, spec = params['embed']['tokens'], P('tensor', SHARDS)
-    return placed.gathered(tokens, spec, config.dtype).T
+    return placed.gathered(tokens, spec, config.dtype)
   return placed.gathered(params['unembed'], P(SHARDS, 'tensor'), config.dtype)
 
 
@@ -101,12 +103,13 @@ def _scored(
   if not 0 < chunk < previous.shape[1] // sharding.size('sequence'):
     return score(kernel, *items)
   own = jnp.broadcast_to(kernel[None], (parts, *kernel.shape))
-  own = sharding.constrain(own, 'parts', None, 'vocab')
+  axes = ('vocab', None) if config.tie_embeddings else (None, 'vocab')
+  own = sharding.constrain(own, 'parts', *axes)
   one = lambda kernel, items: _in_chunks(
     functools.partial(score, kernel), chunk, items
   )
-  axes = tuple(a for a in sharding.LOGICAL['parts'] if sharding.size(a) > 1)
-  each = jax.vmap(one, spmd_axis_name=axes)
+  over = tuple(a for a in sharding.LOGICAL['parts'] if sharding.size(a) > 1)
+  each = jax.vmap(one, spmd_axis_name=over)
   out = each(own, jax.tree.map(sharding.apart, items))
   return jax.tree.map(sharding.together, out)
 

@@ -38,6 +38,9 @@ _BRANCHES = re.compile(
 _IOTA = re.compile(
   r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?'
 )
+# Axes of a mesh, or '3:(2)4', the part of size 4 of axis 3 with 2 outside it.
+_MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}')
+_AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 _LISTED = re.compile(r'replica_groups=\{(?:\{([\d,]*)\})?')
 _COUNT = re.compile(r'num_partitions=(\d+)')
 _REPLICAS = re.compile(r'replica_count=(\d+)')
@@ -56,6 +59,9 @@ class Collective:
   times    how often it runs when the program runs once
   guessed  whether a loop around it does not say how often it goes round
   source   the operation it was made for, as JAX names it
+  serves   the kind that it is a step of, where a product and what is sent for
+           it go hand in hand ('windowed'); else `kind`
+  channel  its number; clones of one that goes on beside other work share it
   """
 
   kind: str
@@ -66,6 +72,8 @@ class Collective:
   times: int
   guessed: bool = False
   source: str = ''
+  serves: str = ''
+  channel: int = 0
 
   @property
   def sent(self) -> float:
@@ -104,14 +112,24 @@ def collectives(
   is a reduce-scatter. Pairs of -start and -done are one.
   """
   program = _Program(text, unknown, every_branch)
-  return program.of(program.entry)
+  found = program.of(program.entry)
+  # The last step of a window is sent after its loop.
+  windows = {x.source: x.serves for x in found if x.serves and x.source}
+  return [
+    dataclasses.replace(one, serves=one.serves or windows[one.source])
+    if one.kind == 'collective-permute' and one.source in windows
+    else dataclasses.replace(one, serves=one.serves or one.kind)
+    for one in found
+  ]
 
 
 def bytes_by_kind(found: Iterable[Collective]) -> dict[str, float]:
-  """{kind: bytes that a device sends in one run of the program}."""
+  """{kind: bytes that a device sends in one run of the program}; steps of a
+  window count as what they serve."""
   out: dict[str, float] = {}
   for one in found:
-    out[one.kind] = out.get(one.kind, 0.0) + one.total
+    kind = one.serves or one.kind
+    out[kind] = out.get(kind, 0.0) + one.total
   return dict(sorted(out.items()))
 
 
@@ -177,6 +195,54 @@ def _blocks(text: str) -> Iterator[tuple[str, bool, list[_Op]]]:
         ops.append(op)
 
 
+def _of_mesh(mesh: str, axes: str) -> tuple[int, ...]:
+  """The first group of devices of a mesh "'a'=2,'b'=4" along axes "'b'"."""
+  sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh)}
+  ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+  group = np.zeros((), int)
+  for name, outside, part in _AXIS.findall(axes):
+    along = np.moveaxis(ids, list(sizes).index(name), 0)
+    steps = along.reshape(len(along), -1)[:, 0] - ids.flat[0]
+    if part:
+      inside = len(steps) // int(outside) // int(part)
+      steps = steps[: inside * int(part) : inside]
+    group = group[..., None] + steps
+  return tuple(int(x) for x in np.sort(group.reshape(-1)))
+
+
+def _constants(ops: list[_Op]) -> dict[str, int]:
+  return {
+    op.name: int(op.operands)
+    for op in ops
+    if op.code == 'constant' and re.fullmatch(r'\d+', op.operands)
+  }
+
+
+def _elements(ops: list[_Op]) -> dict[str, int]:
+  """{name: which element of the loop's tuple it is}."""
+  found = {}
+  for op in ops:
+    index = re.search(r'index=(\d+)', op.rest)
+    if op.code == 'get-tuple-element' and index:
+      found[op.name] = int(index[1])
+  return found
+
+
+def _step(body: list[_Op], place: int) -> int:
+  """What a loop's body adds to that element; 1 where it is not plain."""
+  if not body or body[-1].code != 'tuple':
+    return 1
+  results = _NAME.findall(body[-1].operands)
+  numbers, places = _constants(body), _elements(body)
+  for op in body:
+    if op.code == 'add' and place < len(results) and op.name == results[place]:
+      names = _NAME.findall(op.operands)
+      added = [numbers[name] for name in names if name in numbers]
+      if len(added) == 1 and any(places.get(n) == place for n in names):
+        return max(1, added[0])
+  return 1
+
+
 class _Program:
   """The computations of a module, and what they send."""
 
@@ -214,7 +280,11 @@ class _Program:
         found += self._chosen(op)
       elif not code.endswith(('-done', '-update')):
         found += self._called(op)
-    return found
+    # What goes on beside other work is a chain of clones of one.
+    seen: dict[tuple, Collective] = {}
+    for place, one in enumerate(found):
+      seen.setdefault((one.channel or -place - 1, one.kind, one.times), one)
+    return list(seen.values())
 
   def _called(self, op: _Op) -> list[Collective]:
     out = []
@@ -227,6 +297,9 @@ class _Program:
           else one
           for one in inside
         ]
+      for kind, mark in (('reduce-scatter', '_rs'), ('all-gather', '_ag')):
+        if f'windowed_dot_general_body{mark}' in name:
+          inside = [dataclasses.replace(one, serves=kind) for one in inside]
       out += inside
     return out
 
@@ -244,21 +317,17 @@ class _Program:
     known = _TRIPS.search(op.rest)
     if known:
       return int(known[1])
-    condition = re.search(r'condition=%?([\w.\-]+)', op.rest)
-    ops = self._ops.get(condition[1], []) if condition else []
-    bounds = {
-      x.name: int(x.operands)
-      for x in ops
-      if x.code == 'constant' and re.fullmatch(r'\d+', x.operands)
-    }
-    compared = [
-      bounds[name]
-      for x in ops
-      if x.code == 'compare' and 'direction=LT' in x.rest
-      for name in _NAME.findall(x.operands)[1:]
-      if name in bounds
-    ]
-    return compared[0] if len(compared) == 1 else None
+    part = lambda name: self._ops.get(
+      re.search(rf'{name}=%?([\w.\-]+)', op.rest)[1], []
+    )
+    ops = part('condition')
+    bounds, places = _constants(ops), _elements(ops)
+    for x in ops:
+      if x.code == 'compare' and 'direction=LT' in x.rest:
+        counter, limit = [*_NAME.findall(x.operands), '', ''][:2]
+        if limit in bounds and counter in places:
+          return -(-bounds[limit] // _step(part('body'), places[counter]))
+    return None
 
   def _chosen(self, op: _Op) -> list[Collective]:
     branches = _BRANCHES.search(op.rest)
@@ -284,9 +353,17 @@ class _Program:
       typed = [self._joined(op, x, len(group)) for x in typed]
     dtype, shape = max(typed, key=lambda x: _bytes(*x))
     source = re.search(r'op_name="([^"]*)"', op.rest)
-    total = sum(_bytes(*x) for x in typed)
-    said = source[1] if source else ''
-    return Collective(kind, dtype, shape, total, group, 1, False, said)
+    channel = re.search(r'channel_id=(\d+)', op.rest)
+    return Collective(
+      kind=kind,
+      dtype=dtype,
+      shape=shape,
+      bytes=sum(_bytes(*x) for x in typed),
+      group=group,
+      times=1,
+      source=source[1] if source else '',
+      channel=int(channel[1]) if channel else 0,
+    )
 
   def _joined(self, op: _Op, array: tuple, parts: int) -> tuple:
     dtype, shape = array
@@ -303,6 +380,9 @@ class _Program:
       if iota[3]:
         ids = ids.transpose(numbers(iota[3]))
       return tuple(int(x) for x in ids.reshape(-1, shape[-1])[0])
+    named = _MESH.search(rest)
+    if named:
+      return _of_mesh(named[1], named[2])
     listed = _LISTED.search(rest)
     if listed and listed[1]:
       return tuple(int(x) for x in listed[1].split(','))
