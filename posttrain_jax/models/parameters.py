@@ -224,7 +224,8 @@ def unstack(params: PyTree, config: ModelConfig) -> PyTree:
 
 
 def gathered(layer: PyTree, config: ModelConfig) -> PyTree:
-  """A layer's weights as its products need them (`sharding.gathered`).
+  """A layer's weights as its products need them (`sharding.gathered`); those
+  of experts are gathered by `experts.mlp`.
 
   To be called where the layer is computed, within what is recomputed for the
   backward pass: then the weights of one layer are whole at a time.
@@ -234,7 +235,7 @@ def gathered(layer: PyTree, config: ModelConfig) -> PyTree:
   table, out = param_table(config), dict(layer)
   for name, weight in layer.items():
     param = table.get(f'layers/{name}')
-    if param is not None:
+    if param is not None and not name.startswith('expert_'):
       spec = P(*tuple(param.spec)[1:])
       out[name] = placed.gathered(weight, spec, config.dtype)
   return out

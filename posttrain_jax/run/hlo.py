@@ -317,9 +317,8 @@ class _Program:
     known = _TRIPS.search(op.rest)
     if known:
       return int(known[1])
-    part = lambda name: self._ops.get(
-      re.search(rf'{name}=%?([\w.\-]+)', op.rest)[1], []
-    )
+    names = dict(re.findall(r'\b(body|condition)=%?([\w.\-]+)', op.rest))
+    part = lambda name: self._ops.get(names.get(name, ''), [])
     ops = part('condition')
     bounds, places = _constants(ops), _elements(ops)
     for x in ops:

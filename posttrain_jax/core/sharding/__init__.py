@@ -17,6 +17,7 @@ from posttrain_jax.core.sharding.inside import (
   divides,
   gathered,
   keep_all_but_gathered,
+  lies,
   rows,
   size,
   split,
@@ -37,6 +38,7 @@ from posttrain_jax.core.sharding.mesh import (
 from posttrain_jax.core.sharding.specs import (
   by_path,
   fit,
+  names_of,
   state_shardings,
   unsplit,
 )
@@ -45,6 +47,7 @@ __all__ = [
   'AXES', 'EXPERT_SHARDS', 'FIRST', 'GATHERED', 'LOGICAL', 'ROWS', 'SHARDS',
   'apart', 'as_declared', 'at_hand', 'axis_sizes', 'by_path', 'comes_apart',
   'constrain', 'divides', 'fit', 'gathered', 'keep_all_but_gathered',
-  'make_mesh', 'row_parts', 'rows', 'shown_as', 'size', 'split',
+  'lies',
+  'make_mesh', 'names_of', 'row_parts', 'rows', 'shown_as', 'size', 'split',
   'state_shardings', 'together', 'unsplit',
 ]  # fmt: skip

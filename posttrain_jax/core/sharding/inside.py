@@ -154,6 +154,13 @@ def _whole(spec: P) -> P:
   return P(*(None if 'fsdp' in names_of(axes) else axes for axes in spec))
 
 
+def lies(spec: P, shape: tuple[int, ...]) -> P:
+  """How a weight of that spec lies here: without what does not divide it, or
+  `at_hand` without what it is gathered over."""
+  stored = fit(spec, shape, _here())
+  return _whole(stored) if _AT_HAND.get() else stored
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _gather(weight: Array, stored: P, used: P, was: str, dtype: str) -> Array:
   del was
@@ -185,10 +192,9 @@ def gathered(weight: Array, spec: P, dtype: Any = None) -> Array:
   Its gradient is reduced straight into the shards that are stored. Under
   `jax.checkpoint` (`keep_all_but_gathered`) the backward pass gathers anew.
   """
-  here = _here()
-  stored = fit(spec, weight.shape, here)
+  stored = lies(spec, weight.shape)
   used = _whole(stored)
-  if stored == used or _AT_HAND.get():
+  if stored == used:
     return weight
   if not jnp.issubdtype(weight.dtype, jnp.floating):
     weight = jax.lax.with_sharding_constraint(weight, used)
