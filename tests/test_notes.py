@@ -139,7 +139,9 @@ def test_models_that_lose_their_split_are_told_with_their_roles():
   lines = told(
     'configs/preference.py:smoke', mesh__tensor=2, model__preset='nano'
   )
-  assert len(lines) == 1 and lines[0].startswith('parameters of policy, ref th')
+  assert len(lines) == 2 and lines[0].startswith('parameters of policy, ref th')
+  assert lines[1].startswith('activations of policy, ref that every device')
+  assert lines[1].endswith(': heads (tensor=2 over 3)')
   assert 'layers/key (tensor=2 over 3)' in lines[0]
 
 
@@ -212,7 +214,7 @@ def test_a_run_is_told_on_stderr(capsys):
   run = build.build(load(mesh__data=8, mesh__tensor=3))
   notes.tell(2 * notes.notes(run))
   err = capsys.readouterr().err.splitlines()
-  assert len(err) == 2 and all(line.startswith('note: ') for line in err)
+  assert len(err) == 3 and all(line.startswith('note: ') for line in err)
 
 
 # ---- Positions.

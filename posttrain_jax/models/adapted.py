@@ -97,6 +97,9 @@ def _frozen_forward(x, weight, axes):
 def _frozen_back(axes, weight, gradient):
   matrix = weight.dense(gradient.dtype)
   inside, outside = matrix.shape[:axes], matrix.shape[axes:]
+  if sharding.size('sequence') > 1:
+    turned = (*range(axes, matrix.ndim), *range(axes))
+    return dense_product(gradient, matrix.transpose(turned), len(outside)), None
   flat = gradient.reshape(-1, math.prod(outside))
   back = flat @ matrix.reshape(-1, math.prod(outside)).T
   shape = gradient.shape[: gradient.ndim - len(outside)]

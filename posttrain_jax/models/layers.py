@@ -96,6 +96,8 @@ def _looked_up(table: Array, tokens: Array, config: ModelConfig) -> Array:
   x = table[tokens].astype(config.dtype)
   if tokens.shape[1] > 1 and sharding.divides(x.shape[-1], 'width'):
     x = sharding.constrain(x, 'copies', None, 'width')
+    if sharding.size('sequence') > 1:  # from columns to rows, then positions
+      x = sharding.constrain(x, 'rows', None, 'length')
   return sharding.constrain(x, *STREAM)
 
 

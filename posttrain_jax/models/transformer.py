@@ -192,7 +192,8 @@ def hidden_states(
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     causal = jnp.tril(jnp.ones((length, length), bool))
     # A padding query sees padding before it: its row stays finite.
-    allowed = windows(same & causal[None], config)
+    seen = sharding.constrain(same & causal[None], 'rows', 'length')
+    allowed = windows(seen, config)
     keep = cache is not None
     x, kept = _run_layers(params, x, tables, allowed, config, keep)
     if cache is not None:
