@@ -116,9 +116,10 @@ class _Streams:
     each = jax.vmap(lambda one, x: one.spread([x[None]]))
     found = each(self.one, parts[0])
     prompts, completions = (
-      x.reshape(*shape, *x.shape[3:]) for x, shape in zip(found, self.shapes)
+      sharding.constrain(x.reshape(*shape, *x.shape[3:]), 'rows')
+      for x, shape in zip(found, self.shapes)
     )
-    return tuple(sharding.constrain(x, 'rows') for x in (prompts, completions))
+    return prompts, completions
 
 
 jax.tree_util.register_dataclass(
