@@ -125,9 +125,9 @@ def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
     if one.bytes <= 2**15 or one.dtype in ('u32', 's32', 'pred'):
       return True  # counts, norms, tokens
     if (one.serves or one.kind) in ('all-gather', 'reduce-scatter'):
-      # A step of a window sends one shard.
-      whole = count * (shards if one.kind == 'collective-permute' else 1)
-      return len(one.group) <= shards and whole in weights
+      if one.kind == 'collective-permute':  # a step of a window: one shard
+        return count * shards in weights
+      return len(one.group) <= shards and count in weights
     if one.kind == 'all-reduce':  # what heads, columns, or parts of V add up
       return len(one.group) == sizes['tensor'] and count <= stream
     # Embedded tokens, between columns and rows.

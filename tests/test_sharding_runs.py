@@ -8,6 +8,9 @@ decoding have the sampler.
 
 import functools
 import itertools
+import json
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -30,53 +33,60 @@ MESHES = {
   'fsdp': dict(fsdp=8),
   'fsdp-tensor': dict(fsdp=4, tensor=2),
   'data-fsdp-tensor': dict(data=2, fsdp=2, tensor=2),
-  'fsdp-sequence': dict(fsdp=4, sequence=2),
-  'fsdp-tensor-sequence': dict(fsdp=2, tensor=2, sequence=2),
-  'fsdp-expert': dict(fsdp=4, expert=2),
-  'data-tensor-expert': dict(data=2, tensor=2, expert=2),
+  'data-tensor-sequence': dict(data=2, tensor=2, sequence=2),
+  'fsdp-sequence-expert': dict(fsdp=2, sequence=2, expert=2),
+  'fsdp-tensor-expert': dict(fsdp=2, tensor=2, expert=2),
+  'data-sequence-expert': dict(data=2, sequence=2, expert=2),
 }
 TRAINERS = {
   'sft': ('configs/sft.py:smoke', {}),
   'dpo': ('configs/preference.py:recipe=dpo,smoke', {}),
   'grpo': ('configs/rl.py:recipe=grpo,smoke', dict(kl__coef=0.1)),
   'ppo': ('configs/rl.py:recipe=ppo,smoke', {}),
-  'distill': ('configs/distill.py:recipe=forward_kl,smoke', {}),
+  'distill': (
+    'configs/distill.py:recipe=forward_kl,smoke',
+    dict(others__teacher='tests/goldens/qwen3'),  # another model
+  ),
 }
 ADAPTERS = {
   'none': {},
   'lora': dict(adapter__name='lora', adapter__rank=4),
   'nf4': dict(adapter__name='lora', adapter__rank=4, adapter__base='nf4'),
 }
-MODELS = {
-  'dense': {},
-  # Four layers of which the even ones are plain, the odd ones of experts.
-  'experts': dict(init_from='tests/goldens/families/qwen3_moe'),
-}
-# (mesh, trainer, adapter, model): two quick ones, and those of the long tests.
-QUICK = (
-  ('data-fsdp-tensor', 'grpo', 'none', 'dense'),
-  ('fsdp-tensor-sequence', 'sft', 'nf4', 'dense'),
-)
+MODELS = ('dense', 'experts')
+# (mesh, trainer, adapter, model): a quick one, and those of the long tests.
+QUICK = (('data-fsdp-tensor', 'sft', 'none', 'dense'),)
 LONG = (
-  ('fsdp', 'dpo', 'lora', 'dense'),
-  ('fsdp-expert', 'sft', 'none', 'experts'),
-  ('fsdp-sequence', 'ppo', 'none', 'dense'),
-  ('fsdp-tensor', 'distill', 'none', 'dense'),
+  ('fsdp-sequence-expert', 'sft', 'nf4', 'dense'),
+  ('data-sequence-expert', 'grpo', 'none', 'experts'),
 )
 REST = (
-  ('data', 'ppo', 'lora', 'dense'),
-  ('data', 'distill', 'nf4', 'dense'),
-  ('fsdp-sequence', 'grpo', 'lora', 'dense'),
-  ('data-tensor-expert', 'dpo', 'nf4', 'experts'),
-  ('data-tensor-expert', 'grpo', 'none', 'experts'),
-  ('fsdp-expert', 'distill', 'lora', 'dense'),
+  ('data-tensor-sequence', 'dpo', 'lora', 'dense'),
+  ('fsdp-tensor-expert', 'dpo', 'none', 'experts'),
+  ('fsdp', 'dpo', 'nf4', 'dense'),
+  ('data-fsdp-tensor', 'grpo', 'lora', 'dense'),
+  ('data-tensor-sequence', 'ppo', 'none', 'dense'),
+  ('fsdp-tensor-expert', 'ppo', 'lora', 'dense'),
+  ('data', 'ppo', 'nf4', 'dense'),
+  ('fsdp-tensor', 'distill', 'nf4', 'dense'),
+  ('data-sequence-expert', 'distill', 'lora', 'dense'),
 )
 COVER = (*QUICK, *LONG, *REST)
 EVERY = [
   (mesh, trainer, adapter, model)
   for mesh, trainer, adapter in itertools.product(MESHES, TRAINERS, ADAPTERS)
-  for model in (('dense', 'experts') if 'expert' in mesh else ('dense',))
+  for model in (MODELS if 'expert' in mesh else MODELS[:1])
 ]
+
+
+@functools.cache
+def experts() -> str:
+  """A folder with the shape of a small model of experts."""
+  shape = Path('tests/goldens/families/qwen3_moe/config.json')
+  folder = Path(tempfile.mkdtemp())
+  fields = json.loads(shape.read_text()) | {'vocab_size': 64}
+  (folder / 'config.json').write_text(json.dumps(fields))
+  return str(folder)
 
 
 def load(mesh: str, trainer: str, adapter: str, model: str):
@@ -86,7 +96,7 @@ def load(mesh: str, trainer: str, adapter: str, model: str):
     model__scan_layers=True,
     model__logit_chunk=4,
     prompts_per_step=8,
-    group_size=4 if 'rl' in spec else 1,
+    group_size=4 if trainer in ('dpo', 'grpo', 'ppo') else 1,
     max_new_tokens=8,
     # AdamW turns the rounding of a gradient that is all but zero into a step
     # of full size; beside this eps it stays rounding.
@@ -96,7 +106,7 @@ def load(mesh: str, trainer: str, adapter: str, model: str):
     **{f'mesh__{axis}': size for axis, size in MESHES.get(mesh, {}).items()},
     **items,
     **ADAPTERS[adapter],
-    **MODELS[model],
+    **({'init_from': experts()} if model == 'experts' else {}),
   )
   pairs = [(key.replace('__', '.'), str(x)) for key, x in items.items()]
   return config_lib.load(spec, pairs)
