@@ -84,7 +84,9 @@ def experts() -> str:
   """A folder with the shape of a small model of experts."""
   shape = Path('tests/goldens/families/qwen3_moe/config.json')
   folder = Path(tempfile.mkdtemp())
-  fields = json.loads(shape.read_text()) | {'vocab_size': 64}
+  fields = json.loads(shape.read_text()) | dict(
+    vocab_size=64, num_hidden_layers=2, mlp_only_layers=[]
+  )
   (folder / 'config.json').write_text(json.dumps(fields))
   return str(folder)
 

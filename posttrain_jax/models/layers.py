@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core import sharding
-from posttrain_jax.core.sharding import constrain
+from posttrain_jax.core.sharding import SHARDS, constrain
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import experts
 from posttrain_jax.models.adapted import Weight, dense_product
@@ -93,6 +94,7 @@ def _looked_up(table: Array, tokens: Array, config: ModelConfig) -> Array:
   Where its width is split, each device looks up its columns for all rows: what
   travels is then the rows, not the table, and there and back alike.
   """
+  table = sharding.held(table, P('tensor', SHARDS))
   x = table[tokens].astype(config.dtype)
   if tokens.shape[1] > 1 and sharding.divides(x.shape[-1], 'width'):
     x = sharding.constrain(x, 'copies', None, 'width')

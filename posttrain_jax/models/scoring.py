@@ -46,10 +46,13 @@ def _kernel(params: PyTree, config: ModelConfig) -> Array | None:
   """What `unembed` reads for many tokens: gathered once, where it is split."""
   if not sharding.split():
     return None
-  if config.tie_embeddings:
-    tokens, spec = params['embed']['tokens'], P('tensor', SHARDS)
-    return placed.gathered(tokens, spec, config.dtype)
-  return placed.gathered(params['unembed'], P(SHARDS, 'tensor'), config.dtype)
+  tied = config.tie_embeddings
+  weight = params['embed']['tokens'] if tied else params['unembed']
+  return placed.gathered(weight, _spec(config), config.dtype)
+
+
+def _spec(config: ModelConfig) -> P:
+  return P('tensor', SHARDS) if config.tie_embeddings else P(SHARDS, 'tensor')
 
 
 def _taken(log_probs: Array, tokens: Array) -> Array:
@@ -99,12 +102,9 @@ def _scored(
     if not 0 < chunk < previous.shape[1]:
       return whole(*items)
     return _in_chunks(whole, chunk, items)
-  parts = sharding.size(*sharding.LOGICAL['parts'])
   if not 0 < chunk < previous.shape[1] // sharding.size('sequence'):
     return score(kernel, *items)
-  own = jnp.broadcast_to(kernel[None], (parts, *kernel.shape))
-  axes = ('vocab', None) if config.tie_embeddings else (None, 'vocab')
-  own = sharding.constrain(own, 'parts', *axes)
+  own = sharding.copies(kernel, _spec(config))
   one = lambda kernel, items: _in_chunks(
     functools.partial(score, kernel), chunk, items
   )

@@ -161,6 +161,13 @@ def lies(spec: P, shape: tuple[int, ...]) -> P:
   return _whole(stored) if _AT_HAND.get() else stored
 
 
+def held(weight: Array, spec: P) -> Array:
+  """A weight where it lies; its gradient will lie there too."""
+  if not split():
+    return weight
+  return jax.lax.with_sharding_constraint(weight, lies(spec, weight.shape))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _gather(weight: Array, stored: P, used: P, was: str, dtype: str) -> Array:
   del was
@@ -181,6 +188,42 @@ def _gather_back(stored, used, was, dtype, _, gradient):
 
 
 _gather.defvjp(_gather_forward, _gather_back)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def copies(weight: Array, spec: P) -> Array:
+  """[parts, ...] a gathered weight once for each of the `apart` parts.
+
+  spec  of the weight as it is stored
+
+  Where a loop reads it, each device adds up the gradient of its own copy; the
+  parts are then added where they are stored.
+  """
+  stored = fit(spec, weight.shape, _here())
+  used = (None if 'fsdp' in names_of(axes) else axes for axes in stored)
+  count = size(*LOGICAL['parts'])
+  own = jnp.broadcast_to(weight[None], (count, *weight.shape))
+  axes = tuple(axis for axis in LOGICAL['parts'] if axis in _here())
+  return jax.lax.with_sharding_constraint(own, P(axes, *used))
+
+
+def _copies_forward(weight, spec):
+  return copies(weight, spec), None
+
+
+def _copies_back(spec, _, gradient):
+  stored = fit(spec, gradient.shape[1:], _here())
+  if not any('fsdp' in names_of(axes) for axes in stored):
+    return (jnp.sum(gradient, axis=0),)
+  each = gradient.reshape(size('data'), -1, *gradient.shape[1:])
+  # A column of all parts to each device: a reduce-scatter, with a sum in full.
+  each = jax.lax.with_sharding_constraint(each, P('data', None, *stored))
+  wide = jnp.promote_types(gradient.dtype, jnp.float32)
+  own = jnp.sum(each, axis=1, dtype=wide).astype(gradient.dtype)
+  return (jax.lax.with_sharding_constraint(jnp.sum(own, axis=0), stored),)
+
+
+copies.defvjp(_copies_forward, _copies_back)
 
 
 def gathered(weight: Array, spec: P, dtype: Any = None) -> Array:

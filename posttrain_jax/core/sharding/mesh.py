@@ -25,7 +25,7 @@ LOGICAL: dict[str, tuple[str, ...]] = {
   'experts': ('expert',),
   # Rows are not split where the width is.
   'copies': ('data',),
-  'width': ('fsdp', 'sequence', 'expert'),
+  'width': ('fsdp', 'expert', 'sequence'),
 }
 ROWS = P(LOGICAL['rows'])
 # What the width of a weight is split over: all devices that would have it
