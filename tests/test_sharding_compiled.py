@@ -124,7 +124,6 @@ def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
     count = math.prod(one.shape)
     if one.bytes <= 2**15 or one.dtype in ('u32', 's32', 'pred'):
       return True  # counts, norms, tokens
-    if (one.serves or one.kind) in ('all-gather', 'reduce-scatter'):
     if one.kind == 'collective-permute':  # a step of a window: one shard
       return count * shards in weights
     if one.kind in ('all-gather', 'reduce-scatter'):

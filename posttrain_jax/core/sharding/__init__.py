@@ -48,8 +48,7 @@ from posttrain_jax.core.sharding.specs import (
 __all__ = [
   'AXES', 'EXPERT_SHARDS', 'FIRST', 'GATHERED', 'LOGICAL', 'ROWS', 'SHARDS',
   'apart', 'as_declared', 'at_hand', 'axis_sizes', 'by_path', 'comes_apart',
-  'constrain', 'copies', 'divides', 'fit', 'gathered', 'held', 'keep_all_but_gathered',
-  'lies',
-  'make_mesh', 'names_of', 'row_parts', 'rows', 'shown_as', 'size', 'split',
-  'state_shardings', 'together', 'unsplit',
+  'constrain', 'copies', 'divides', 'fit', 'gathered', 'held',
+  'keep_all_but_gathered', 'lies', 'make_mesh', 'names_of', 'row_parts', 'rows',
+  'shown_as', 'size', 'split', 'state_shardings', 'together', 'unsplit',
 ]  # fmt: skip
