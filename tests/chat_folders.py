@@ -311,8 +311,40 @@ ROWS = {
     }
     for i in range(8)
   ],
+  'grpo': [
+    {
+      'prompt': [SYSTEM, say('user', f'How much is {i} and {3 * i}?')],
+      'right': 4 * i,
+    }
+    for i in range(4)
+  ],
 }
 STEPS, RATE = 20, 1e-3
+# Answers to each prompt of 'grpo', the same at every step; the last one is cut.
+ANSWERS = [
+  [f'It is {4 * i}.', f'{4 * i}', f'No, {i}?', f'It is {3 * i}, {i} or not']
+  for i in range(4)
+]
+GRPO_STEPS, LONGEST = 3, 12  # of tokens, the stop token included
+
+
+def worth(prompts, completions, right, **columns) -> list[float]:
+  """A reward with TRL's signature: what is right, less what is long."""
+  del prompts, columns
+  said = [completion[0]['content'] for completion in completions]
+  return [
+    float(str(answer) in text) - 0.02 * len(text)
+    for text, answer in zip(said, right, strict=True)
+  ]
+
+
+def answer_ids(encode, stop: int) -> list[list[list[int]]]:
+  """Token ids of ANSWERS, at most LONGEST; `stop` ends those that fit."""
+  return [
+    [[*encode(text), stop][:LONGEST] for text in group] for group in ANSWERS
+  ]
+
+
 # Prompts and answers in plain text, some with tokens over the border.
 TEXTS = [
   ('What is 2+2?', ' It is 4.'),

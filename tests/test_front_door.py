@@ -1,11 +1,12 @@
 """The whole way: a model folder and files, one command for each step."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from front_door import REWARDS, ask, command, make, say, told
+from front_door import REWARDS, ask, command, make, say, told, write
 
 from posttrain_jax import evaluate, export, log, rollout, show_data, train
 from posttrain_jax.data import chat, tokenizers
@@ -202,6 +203,30 @@ def test_adapters_of_each(trained, stage, start):
     np.testing.assert_allclose(one, two, atol=1e-6)
   words = command(stage, f'{run}/adapter', 'runs/no', '--dry_run')
   assert train.main(words) == 0
+
+
+@pytest.mark.slow
+def test_word_problems_go_the_same_way(trained):
+  """Longer prompts of a public generator: the path works; nothing is learnt
+  in two steps."""
+  gym = pytest.importorskip('reasoning_gym')
+  made = gym.create_dataset('gsm_symbolic', size=24, seed=7)
+  write(Path('gsm.jsonl'), [
+    {'prompt': [{'role': 'user', 'content': row['question']}],
+     'answer': row['answer']} for row in made
+  ])  # fmt: skip
+  words = command(
+    'grpo', 'runs/sft', 'runs/gsm', num_steps=2, prompts_per_step=4,
+    max_new_tokens=16, **{'data.path': 'gsm.jsonl', 'eval.num_problems': 4},
+  )  # fmt: skip
+  assert train.main(words) == 0
+  rows = metrics('runs/gsm')
+  assert [row['step'] for row in rows] == [1, 2]
+  for row in rows:
+    assert np.isfinite(row['loss']) and 0 <= row['reward'] <= 1
+    assert row['rewards/math_verify/errors'] == 0
+    assert row['completions/mean_length'] > 0
+  assert 'eval/accuracy' in metrics('runs/gsm', 'eval')[-1]
 
 
 ASKED = [ask(a, b) for a, b in ((1, 2), (3, 4), (9, 9), (0, 7))]

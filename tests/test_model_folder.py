@@ -11,7 +11,7 @@ from chat_folders import AGAIN, ASK, MORE, TELL
 from flax import traverse_util
 
 from posttrain_jax import export, log, rollout
-from posttrain_jax.core.types import TrainState
+from posttrain_jax.core.types import Rollout, TrainState
 from posttrain_jax.data import chat, formats, tokenizers
 from posttrain_jax.models import hf, transformer
 from posttrain_jax.models.config import ModelConfig
@@ -227,6 +227,88 @@ def test_losses_on_rows_of_chat_are_those_of_trl(method, spec, tmp_path):
   found = [[row['loss'], row['grad_norm']] for row in found]
   expected = json.loads(chat_folders.LOSSES.read_text())[method]
   found, expected = np.array(found).T, np.array(expected).T
+  np.testing.assert_allclose(found[0], expected[0], atol=1e-5, rtol=0)
+  np.testing.assert_allclose(found[1], expected[1], rtol=1e-4)
+
+
+def given_answers(tokenizer):
+  """A `rollout.generate` whose answers are those of ANSWERS."""
+  answers = chat_folders.answer_ids(tokenizer.encode, chat.stop_id(tokenizer))
+  asked = [
+    chat.prompt_tokens(tokenizer, row['prompt'])
+    for row in chat_folders.ROWS['grpo']
+  ]
+  width, longest = max(map(len, asked)), chat_folders.LONGEST
+  known = np.array([row + [-1] * (width - len(row)) for row in asked])
+  fill = lambda of: np.array(
+    [[of(row) + [0] * (longest - len(row)) for row in x] for x in answers]
+  )
+  tokens, real = fill(list), fill(lambda row: [1] * len(row))
+  ended = np.array([[row[-1] == chat.stop_id(tokenizer) for row in x]
+                    for x in answers])  # fmt: skip
+
+  def generate(params, model, prompts, prompt_mask, key, **options):
+    assert options['group_size'] == tokens.shape[1]
+    assert options['max_new_tokens'] == longest
+    read = jnp.where(prompt_mask > 0, prompts, -1)[:, :width]
+    same = jnp.all(read[:, None] == known[None], axis=-1)
+    index = jnp.argmax(same, axis=1)
+    draft = Rollout(
+      jnp.asarray(tokens, jnp.int32)[index],
+      jnp.asarray(real, jnp.float32)[index],
+      jnp.zeros((len(prompts), *tokens.shape[1:])),
+      jnp.asarray(ended, jnp.float32)[index],
+    )
+    rows = rollout.assemble_groups(prompts, prompt_mask, draft)
+    found = transformer.token_logps(
+      params, model, rows.tokens, rows.mask,
+      positions=rows.positions, segment_ids=rows.segment_ids,
+    )  # fmt: skip
+    # A prompt that is none of the known ones would have no probability.
+    sure = jnp.where(jnp.any(same, axis=1), 0.0, jnp.nan)[:, None, None]
+    at = jnp.sum(prompt_mask > 0, axis=1).astype(int)
+    logps = found.logps.reshape(len(prompts), -1, rows.tokens.shape[1])
+    columns = at[:, None, None] + jnp.arange(longest)[None, None]
+    columns = jnp.broadcast_to(columns, draft.mask.shape)
+    own = jnp.take_along_axis(logps, columns, axis=2) * draft.mask
+    return draft.replace(logps=own + sure)
+
+  return generate
+
+
+@pytest.mark.slow
+def test_grpo_on_given_answers_is_that_of_trl(tmp_path, monkeypatch):
+  folder = chat_folders.add_weights(
+    chat_folders.make('qwen2_5', tmp_path / 'model')
+  )
+  rows = chat_folders.ROWS['grpo']
+  path = tmp_path / 'rows.jsonl'
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  monkeypatch.setattr(rollout, 'generate', given_answers(
+    tokenizers.load(folder)
+  ))  # fmt: skip
+  items = {
+    'data.path': path, 'init_from': folder,
+    'rewards': '[{"name": "chat_folders:worth"}]',
+    'num_steps': chat_folders.GRPO_STEPS, 'prompts_per_step': len(rows),
+    'group_size': len(chat_folders.ANSWERS[0]),
+    'max_new_tokens': chat_folders.LONGEST,
+    'optimizer.lr': chat_folders.RATE, 'optimizer.schedule': 'constant',
+    'optimizer.warmup_updates': 0, 'eval.num_problems': 0,
+    'heldout_fraction': 0, 'log.tensorboard': 'false',
+  }  # fmt: skip
+  config = config_lib.load(
+    'configs/rl.py:recipe=grpo,data=jsonl',
+    [(k, str(v)) for k, v in items.items()],
+  )
+  loop.train(config, tmp_path / 'run')
+  _, found = log.read(tmp_path / 'run')
+  found = np.array(
+    [[row['loss'], row['grad_norm'], row['reward']] for row in found
+     if row['split'] == 'train']
+  ).T  # fmt: skip
+  expected = np.array(json.loads(chat_folders.LOSSES.read_text())['grpo']).T
+  np.testing.assert_allclose(found[2], expected[2], atol=1e-6)
   np.testing.assert_allclose(found[0], expected[0], atol=1e-5, rtol=0)
   np.testing.assert_allclose(found[1], expected[1], rtol=1e-4)
 

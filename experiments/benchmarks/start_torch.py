@@ -153,6 +153,17 @@ def _peer(folder: str, out: str, checkpointed: bool) -> None:
   ).train()
 
 
+def _versions(python: str) -> str:
+  """'torch 2.13.0, ...' of an interpreter."""
+  names = ('torch', 'transformers', 'trl', 'accelerate')
+  code = 'import importlib.metadata as m, sys; print(", ".join('
+  code += "f'{x} {m.version(x)}' for x in sys.argv[1:]))"
+  done = subprocess.run(
+    [python, '-c', code, *names], capture_output=True, text=True, check=True
+  )
+  return done.stdout.strip()
+
+
 def _steps(side: str, folder: Path, workdir: Path, python: str) -> dict:
   """One start of a side: [(seconds since the start, bytes)] of its steps."""
   shutil.rmtree(workdir, ignore_errors=True)
@@ -202,6 +213,8 @@ def main(argv: list[str] | None = None) -> common.Session:
   sides = SIDES if flags.peer_python else SIDES[:1]
   if len(sides) == 1:
     session.notes.append('no --peer_python: ours alone')
+  else:
+    session.notes.append(f'the peer: {_versions(flags.peer_python)}')
   with tempfile.TemporaryDirectory() as name:
     folder, workdir = Path(name) / 'folder', Path(name) / 'work'
     make_folder(folder, flags.toy)

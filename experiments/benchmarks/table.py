@@ -59,6 +59,14 @@ def rows(folder: Path) -> list[tuple[str, str, str]]:
       for how in ('spread', 'vmapped'):
         text = f'**{spread(found[f"{how}_over_in_turn"])}**'
         out.append((f'seeds, {work}: {how} / in turn', text, 'seeds'))
+  if 'start_torch' in there:
+    found = load('start_torch')['results']
+    for peer in (name for name in found if name.startswith('ours / ')):
+      text = '; '.join(
+        f'{key.replace("_", " ")} {spread(over)}'
+        for key, over in found[peer].items()
+      )
+      out.append((f'start at 0.5B, {peer}', text, 'start_torch'))
   if 'scaling' in there:
     for line, found in load('scaling')['results'].items():
       text = f'**{found["worst_cost"]:.2f}** (' + ', '.join(

@@ -9,7 +9,7 @@ It trains the two tokenizers again, and writes goldens/chat/expected.json:
   texts  {style: [{ids, prompt}]}: TRL's tokens of prompt and completion, and
          how many of them are the prompt's
 and goldens/chat/losses.json, {method: [[loss, gradient norm]]} of TRL's
-trainers on rows of chat.
+trainers on rows of chat (of GRPO also the mean reward).
 """
 
 import datetime
@@ -107,6 +107,62 @@ def _losses(folder: str) -> dict:
   return out
 
 
+def _grpo_losses(folder: str) -> list:
+  """3 steps of GRPO on answers that are given, not drawn."""
+  rows, size = chat_folders.ROWS['grpo'], len(chat_folders.ANSWERS[0])
+  tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+  encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
+  answers = chat_folders.answer_ids(encode, tokenizer.eos_token_id)
+
+  def given(prompts, trainer):
+    del trainer
+    place = [[row['prompt'] for row in rows].index(x) for x in prompts]
+    seen = dict.fromkeys(place, 0)
+    ids = []
+    for index in place:
+      ids.append(answers[index][seen[index]])
+      seen[index] += 1
+    asked = [
+      tokenizer.apply_chat_template(
+        x, add_generation_prompt=True, return_dict=False
+      )
+      for x in prompts
+    ]
+    # Only an outside sampler's log-probabilities would be read.
+    none = [[0.0] * len(x) for x in ids]
+    return {'prompt_ids': asked, 'completion_ids': ids, 'logprobs': none}
+
+  trainer = trl.GRPOTrainer(
+    transformers.AutoModelForCausalLM.from_pretrained(folder),
+    reward_funcs=chat_folders.worth,
+    args=trl.GRPOConfig(
+      output_dir=folder,
+      per_device_train_batch_size=len(rows) * size,
+      num_generations=size,
+      steps_per_generation=1,
+      max_steps=chat_folders.GRPO_STEPS,
+      max_completion_length=chat_folders.LONGEST,
+      loss_type='grpo',
+      beta=0.0,
+      learning_rate=chat_folders.RATE,
+      lr_scheduler_type='constant',
+      adam_beta2=0.95,
+      logging_steps=1,
+      report_to=[],
+      use_cpu=True,
+      bf16=False,
+      gradient_checkpointing=False,
+      save_strategy='no',
+    ),
+    train_dataset=datasets.Dataset.from_list(rows),
+    processing_class=tokenizer,
+    rollout_func=given,
+  )
+  trainer.train()
+  history = [row for row in trainer.state.log_history if 'loss' in row]
+  return [[row['loss'], row['grad_norm'], row['reward']] for row in history]
+
+
 def main() -> None:
   for base in ('bytes', 'spaces'):
     path = chat_folders.FOLDER / f'{base}.json'
@@ -130,6 +186,7 @@ def main() -> None:
     made = chat_folders.make('qwen2_5', pathlib.Path(folder))
     chat_folders.add_weights(made)
     losses = _losses(folder)
+    losses['grpo'] = _grpo_losses(folder)
   chat_folders.LOSSES.write_text(json.dumps(losses) + '\n')
 
 
