@@ -132,7 +132,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = 1  # copies; one axis may be -1: all devices left
   c.mesh.fsdp = 1  # shards of rows and parameters
-  c.mesh.tensor = 1  # shards of heads and MLP columns
+  c.mesh.tensor = 1  # shards of heads, MLP columns and the vocabulary
+  c.mesh.sequence = 1  # shards of the positions of a row, for long rows
+  c.mesh.expert = 1  # shards of experts, and of rows
+  c.mesh.slices = 1  # groups of devices with slow links between: data over them
 
   # A limited data set of in-graph problems, each with one demonstration.
   c.problems = ml_collections.ConfigDict()

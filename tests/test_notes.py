@@ -44,7 +44,8 @@ def test_the_open_axis_takes_what_is_left(sizes, count):
       sharding.axis_sizes(config, count)
     return
   found = sharding.axis_sizes(config, count)
-  assert [found[axis] for axis in sharding.AXES] == [
+  assert found['sequence'] == found['expert'] == 1
+  assert [found[axis] for axis in config] == [
     count // 2 if size == -1 else size for size in sizes
   ]
 
@@ -85,7 +86,8 @@ def test_a_dimension_is_split_or_named(dimensions, sizes):
     parts = 1
     for name in names:
       parts *= sizes[name]
-    text = f'{"*".join(names)}={parts} over {size}'
+    many = [name for name in names if sizes[name] > 1]
+    text = f'{"*".join(many)}={parts} over {size}'
     assert (now is not None) == (parts > 1 and size % parts == 0)
     assert (text in lost) == (parts > 1 and size % parts != 0)
 
@@ -126,7 +128,8 @@ def test_what_is_named_is_what_is_not_split():
   for path, shape in shapes.items():
     parts = 1
     for axes in table[path].spec:
-      parts *= mesh.shape[axes] if axes else 1
+      for axis in (axes,) if isinstance(axes, str) else axes or ():
+        parts *= mesh.shape.get(axis, 1)
     shard = placed[path].shard_shape(shape.shape)
     split = shape.size // max(1, jax.numpy.prod(jax.numpy.array(shard)).item())
     assert (split < parts) == any(x.startswith(f'{path} ') for x in named), path
@@ -136,7 +139,9 @@ def test_models_that_lose_their_split_are_told_with_their_roles():
   lines = told(
     'configs/preference.py:smoke', mesh__tensor=2, model__preset='nano'
   )
-  assert len(lines) == 1 and lines[0].startswith('parameters of policy, ref th')
+  assert len(lines) == 2 and lines[0].startswith('parameters of policy, ref th')
+  assert lines[1].startswith('activations of policy, ref that every device')
+  assert lines[1].endswith(': heads (tensor=2 over 3)')
   assert 'layers/key (tensor=2 over 3)' in lines[0]
 
 
@@ -209,7 +214,7 @@ def test_a_run_is_told_on_stderr(capsys):
   run = build.build(load(mesh__data=8, mesh__tensor=3))
   notes.tell(2 * notes.notes(run))
   err = capsys.readouterr().err.splitlines()
-  assert len(err) == 2 and all(line.startswith('note: ') for line in err)
+  assert len(err) == 3 and all(line.startswith('note: ') for line in err)
 
 
 # ---- Positions.

@@ -160,7 +160,7 @@ def test_a_step_is_the_same_step(recipe, items):
     ),
     (
       [('token_buckets', '2'), ('mesh.data', '2')],
-      'cannot lie on several devices (mesh.data=2, mesh.fsdp=1)',
+      'cannot be split into streams of 2 devices of the mesh data=2 x fsdp=1',
     ),
   ],
 )

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, Derived, PyTree, Record
 
 __all__ = ['BLOCK', 'NF4', 'Adapted', 'Held', 'Int8', 'Off', 'Weight',
@@ -45,6 +46,9 @@ TINY = 1e-30
 
 def dense_product(x: Array, weight: Array, axes: int = 1) -> Array:
   """`layers.product` with a weight that is one array."""
+  if sharding.size('sequence') > 1:  # tokens of a row lie on several devices
+    meet = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    return jax.lax.dot_general(x, weight.astype(x.dtype), (meet, ((), ())))
   size = math.prod(weight.shape[:axes])
   flat = x.reshape(-1, size) @ weight.astype(x.dtype).reshape(size, -1)
   return flat.reshape(*x.shape[: x.ndim - axes], *weight.shape[axes:])
@@ -93,6 +97,9 @@ def _frozen_forward(x, weight, axes):
 def _frozen_back(axes, weight, gradient):
   matrix = weight.dense(gradient.dtype)
   inside, outside = matrix.shape[:axes], matrix.shape[axes:]
+  if sharding.size('sequence') > 1:
+    turned = (*range(axes, matrix.ndim), *range(axes))
+    return dense_product(gradient, matrix.transpose(turned), len(outside)), None
   flat = gradient.reshape(-1, math.prod(outside))
   back = flat @ matrix.reshape(-1, math.prod(outside)).T
   shape = gradient.shape[: gradient.ndim - len(outside)]

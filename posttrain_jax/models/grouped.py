@@ -15,6 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
 from posttrain_jax.models import (
   attention,
@@ -26,7 +27,7 @@ from posttrain_jax.models import (
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.scoring import score_tokens
 
-__all__ = ['group_token_logps', 'stream_sizes']
+__all__ = ['group_token_logps', 'parts_of', 'stream_sizes']
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=())
@@ -93,6 +94,58 @@ class _Stream:
     return first.reshape(b, p, *shape), second.reshape(r, c, *shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Streams:
+  """A stream for each of n groups of devices that have rows of their own: one
+  batch [n, M / n, ...].
+
+  one  of rows of one group, its arrays [n, ...]
+  """
+
+  shapes: tuple[tuple[int, ...], tuple[int, ...]]
+  one: _Stream
+
+  def gather(self, prompts: Array, completions: Array) -> list[Array]:
+    count = self.one.source.shape[0]
+    own = lambda x: x.reshape(count, -1, *x.shape[1:])
+    each = jax.vmap(lambda one, p, c: one.gather(p, c)[0][0])
+    made = each(self.one, own(prompts), own(completions))
+    return [sharding.constrain(made, 'rows')]
+
+  def spread(self, parts: list[Array]) -> tuple[Array, Array]:
+    each = jax.vmap(lambda one, x: one.spread([x[None]]))
+    found = each(self.one, parts[0])
+    prompts, completions = (
+      sharding.constrain(x.reshape(*shape, *x.shape[3:]), 'rows')
+      for x, shape in zip(found, self.shapes)
+    )
+    return prompts, completions
+
+
+jax.tree_util.register_dataclass(
+  _Stream, data_fields=['source', 'inverse'], meta_fields=['shapes']
+)
+
+
+def parts_of(prompts: int, rows: int) -> int:
+  """How many streams there are of so many prompts and completions: one for each
+  group of devices that has rows of its own; one where those do not divide."""
+  parts = sharding.size(*sharding.LOGICAL['rows'])
+  return 1 if prompts % parts or rows % parts else parts
+
+
+def _streams(
+  prompt_real: Array, real: Array, size: int
+) -> '_Stream | _Streams':
+  parts = parts_of(prompt_real.shape[0], real.shape[0])
+  if parts == 1:
+    return _stream(prompt_real, real, size)
+  own = lambda x: x.reshape(parts, -1, x.shape[1])
+  make = functools.partial(_stream, size=-(-size // parts))
+  made = jax.vmap(make)(own(prompt_real), own(real))
+  return _Streams((prompt_real.shape, real.shape), made)
+
+
 def _stream(prompt_real: Array, real: Array, size: int) -> _Stream:
   whole = jnp.concatenate([prompt_real.reshape(-1), real.reshape(-1)]) != 0
   total = whole.shape[0]
@@ -110,6 +163,7 @@ def stream_sizes(total: int, parts: int) -> list[int]:
 
 def _layer(layer, xs, tables, layout, allowed, config):
   """One decoder layer over the parts of a layout, each [rows, T, D]."""
+  layer = parameters.gathered(layer, config)
   own_allowed, prompt_causal, prompt_seen = allowed
   with jax.named_scope('attention'):
     read = lambda x: layers.enter(layer, 'attention', x, config)
@@ -144,7 +198,7 @@ def _run(params, xs, tables, layout, allowed, config):
     function = lambda layer, xs, allowed: _layer(
       layer, xs, turns, layout, allowed, config
     )
-    return jax.checkpoint(function) if config.remat else function
+    return parameters.recomputed(function, config)
 
   if config.scan_layers and not isinstance(params['layers'], tuple):
 
@@ -214,13 +268,14 @@ def group_token_logps(
   mask         [R, C] 1 on tokens that count
   context      [R, C, ...] as in `token_logps`
   size         tokens that the matrix products see: at least the real ones of
-               both (those beyond would be left out silently). None: all
+               both (those beyond would be left out silently); of each of
+               `parts_of` streams its share. None: all
 
   Returns TokenSignals of [R, C] arrays.
   """
   group = completions.shape[0] // prompts.shape[0]
   lengths = jnp.sum(prompt_real != 0, axis=1)
-  layout = _Rectangles() if size is None else _stream(prompt_real, real, size)
+  layout = _Rectangles() if size is None else _streams(prompt_real, real, size)
   rank = lambda x: jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape)
   after = jnp.repeat(lengths, group)[:, None] + rank(completions)
   positions = layout.gather(rank(prompts), after)

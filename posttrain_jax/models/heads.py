@@ -1,7 +1,10 @@
 """What a model says of a whole sequence: a scalar, or an embedding."""
 
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.core import sharding
+from posttrain_jax.core.sharding import SHARDS
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.losses import contrastive
 from posttrain_jax.models.config import ModelConfig
@@ -32,9 +35,13 @@ def sequence_values(
   columns = jnp.arange(tokens.shape[1])[None]
   last = jnp.max(jnp.where(mask > 0, columns, -1), axis=1)
   at = jnp.maximum(last, 0)[:, None, None]
-  state = jnp.take_along_axis(hidden, at, axis=1)[:, 0]
+  if sharding.size('sequence') > 1:  # each device has some of the positions
+    state = jnp.sum(jnp.where(columns[..., None] == at, hidden, 0), axis=1)
+  else:
+    state = jnp.take_along_axis(hidden, at, axis=1)[:, 0]
   head = params['value_head']
-  value = jnp.einsum('bd,d->b', state, head['kernel']) + head['bias']
+  kernel = sharding.gathered(head['kernel'], P(SHARDS))
+  value = jnp.einsum('bd,d->b', state, kernel) + head['bias']
   return jnp.where(last >= 0, value.astype(jnp.float32), 0.0)
 
 
@@ -58,5 +65,6 @@ def sequence_embedding(
   values = jnp.zeros(mask.shape, jnp.float32)
   if config.value_head:
     head = params['value_head']
-    values = jnp.einsum('btd,d->bt', hidden, head['kernel']) + head['bias']
+    kernel = sharding.gathered(head['kernel'], P(SHARDS))
+    values = jnp.einsum('btd,d->bt', hidden, kernel) + head['bias']
   return contrastive.value_pooled(hidden, values, mask)

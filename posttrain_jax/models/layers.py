@@ -11,12 +11,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.core import sharding
+from posttrain_jax.core.sharding import SHARDS, constrain
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import experts
 from posttrain_jax.models.adapted import Weight, dense_product
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.rope import Tables, rope
+
+# How the residual stream [B, T, D] lies on a mesh.
+STREAM = ('rows', 'length', None)
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   'silu': jax.nn.silu,
@@ -82,11 +88,26 @@ def leave(layer: PyTree, branch: str, out: Array, config: ModelConfig) -> Array:
   return norm(layer, f'{branch}_post_norm', out, config)
 
 
+def _looked_up(table: Array, tokens: Array, config: ModelConfig) -> Array:
+  """[B, T, D] rows of a table [V, D].
+
+  Where its width is split, each device looks up its columns for all rows: what
+  travels is then the rows, not the table, and there and back alike.
+  """
+  table = sharding.held(table, P('tensor', SHARDS))
+  x = table[tokens].astype(config.dtype)
+  if tokens.shape[1] > 1 and sharding.divides(x.shape[-1], 'width'):
+    x = sharding.constrain(x, 'copies', None, 'width')
+    if sharding.size('sequence') > 1:  # from columns to rows, then positions
+      x = sharding.constrain(x, 'rows', None, 'length')
+  return sharding.constrain(x, *STREAM)
+
+
 def embed(
   params: PyTree, config: ModelConfig, tokens: Array, positions: Array
 ) -> Array:
   """The residual stream [B, T, D] before the first layer."""
-  x = params['embed']['tokens'][tokens].astype(config.dtype)
+  x = _looked_up(params['embed']['tokens'], tokens, config)
   if config.scale_embedding:
     # Rounded to the activations' type, as in training.
     x = x * jnp.asarray(math.sqrt(config.width), x.dtype)
@@ -94,7 +115,7 @@ def embed(
     # Beyond the table: NaN, not a row of it. Runs are refused before.
     table = params['embed']['positions'].astype(config.dtype)
     x = x + jnp.take(table, positions, axis=0, mode='fill', fill_value=jnp.nan)
-  return x
+  return constrain(x, *STREAM)
 
 
 def _biased(layer: PyTree, name: str, x: Array, shown: bool) -> Array:
@@ -131,7 +152,10 @@ def qkv(
   b, t = q.shape[:2]
   groups = (config.num_kv_heads, config.num_heads // config.num_kv_heads)
   q = q.reshape(b, t, *groups, config.head_dim).transpose(0, 2, 3, 1, 4)
-  return q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+  k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+  split = lambda x: constrain(x, 'rows', 'heads', 'length')
+  q = constrain(q, 'rows', 'heads', None, 'length')
+  return q, split(k), split(v)
 
 
 def attention_output(layer: PyTree, out: Array, config: ModelConfig) -> Array:
@@ -154,6 +178,7 @@ def mlp(layer: PyTree, x_BTD: Array, config: ModelConfig) -> Array:
     inner = activation(gate) * up
   else:
     inner = activation(biased('up_bias', product(x_BTD, layer['up'])))
+  inner = constrain(inner, 'rows', 'length', 'mlp')
   return biased('down_bias', product(inner, layer['down']))
 
 
@@ -162,7 +187,8 @@ def add_attention(
 ) -> Array:
   """x [B, T, D] plus what attention found, heads [B, N, R, T, K]."""
   found = attention_output(layer, heads, config)
-  return x + leave(layer, 'attention', found, config)
+  found = constrain(found, *STREAM)
+  return constrain(x + leave(layer, 'attention', found, config), *STREAM)
 
 
 def add_mlp(
@@ -170,5 +196,7 @@ def add_mlp(
 ) -> Array:
   """The residual stream after a layer, of that before and after attention."""
   read = before if config.parallel else after
-  out = mlp(layer, enter(layer, 'mlp', read, config), config)
-  return after + leave(layer, 'mlp', out, config)
+  out = constrain(
+    mlp(layer, enter(layer, 'mlp', read, config), config), *STREAM
+  )
+  return constrain(after + leave(layer, 'mlp', out, config), *STREAM)

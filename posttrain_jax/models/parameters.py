@@ -14,18 +14,22 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.core import sharding
+from posttrain_jax.core.sharding import EXPERT_SHARDS, SHARDS
 from posttrain_jax.core.types import Array, PyTree
-from posttrain_jax.models import adapted
+from posttrain_jax.models import adapted, placed
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = [
   'Param',
   'active_param_count',
+  'gathered',
   'holders',
   'init',
   'param_count',
   'param_specs',
   'param_table',
+  'recomputed',
   'scan',
   'unstack',
 ]
@@ -55,14 +59,14 @@ def _attention(config: ModelConfig) -> dict[str, Param]:
   c = config
   l, d, k = c.num_layers, c.width, c.head_dim
   h, n = c.num_heads, c.num_kv_heads
-  heads, bias = P(None, 'fsdp', 'tensor', None), P(None, 'tensor', None)
+  heads, bias = P(None, SHARDS, 'tensor', None), P(None, 'tensor', None)
   table = {
     'layers/query': Param((l, d, h, k), heads, d**-0.5),
     'layers/key': Param((l, d, n, k), heads, d**-0.5),
     'layers/value': Param((l, d, n, k), heads, d**-0.5),
     'layers/output': Param(
       (l, h, k, d),
-      P(None, 'tensor', None, 'fsdp'),
+      P(None, 'tensor', None, SHARDS),
       _branch(c) * (h * k) ** -0.5,
     ),
   }
@@ -87,7 +91,7 @@ def _branch(config: ModelConfig) -> float:
 def _mlp(config: ModelConfig) -> dict[str, Param]:
   c = config
   d, f = c.width, c.mlp_dim
-  wide, narrow = P(None, 'fsdp', 'tensor'), P(None, 'tensor', 'fsdp')
+  wide, narrow = P(None, SHARDS, 'tensor'), P(None, 'tensor', SHARDS)
   table = {}
   if count := len(holders('up', c)):
     if c.gated:
@@ -101,11 +105,14 @@ def _mlp(config: ModelConfig) -> dict[str, Param]:
       table['layers/down_bias'] = Param((count, d), P())
   if count := len(holders('router', c)):
     e, x = c.num_experts, c.expert_dim
-    into = Param((count, e, d, x), P(None, None, 'fsdp', 'tensor'), d**-0.5)
-    table['layers/router'] = Param((count, d, e), P(None, 'fsdp'), d**-0.5)
+    own = P(None, 'expert', EXPERT_SHARDS, 'tensor')
+    into = Param((count, e, d, x), own, d**-0.5)
+    table['layers/router'] = Param((count, d, e), P(None, SHARDS), d**-0.5)
     table['layers/expert_gate'] = table['layers/expert_up'] = into
     table['layers/expert_down'] = Param(
-      (count, e, x, d), P(None, None, 'tensor', 'fsdp'), _branch(c) * x**-0.5
+      (count, e, x, d),
+      P(None, 'expert', 'tensor', EXPERT_SHARDS),
+      _branch(c) * x**-0.5,
     )
   return table
 
@@ -114,10 +121,10 @@ def param_table(config: ModelConfig) -> dict[str, Param]:
   """Every parameter of the model by its path."""
   c = config
   l, d = c.num_layers, c.width
-  embedding = Param((c.vocab_size, d), P('tensor', 'fsdp'), 0.02)
+  embedding = Param((c.vocab_size, d), P('tensor', SHARDS), 0.02)
   table = {'embed/tokens': embedding}
   if c.positions == 'learned':
-    table['embed/positions'] = Param((c.max_length, d), P(None, 'fsdp'), 0.02)
+    table['embed/positions'] = Param((c.max_length, d), P(None, SHARDS), 0.02)
   for branch in ('attention', 'mlp'):
     if c.norm_place != 'after':
       table |= _norms(c, f'layers/{branch}_norm', (l, d))
@@ -125,10 +132,10 @@ def param_table(config: ModelConfig) -> dict[str, Param]:
       table |= _norms(c, f'layers/{branch}_post_norm', (l, d))
   table |= _attention(c) | _mlp(c) | _norms(c, 'final_norm', (d,))
   if not c.tie_embeddings:
-    table['unembed'] = Param((d, c.vocab_size), P('fsdp', 'tensor'), d**-0.5)
+    table['unembed'] = Param((d, c.vocab_size), P(SHARDS, 'tensor'), d**-0.5)
   if c.value_head:
     # Zero: values start at 0, whatever the trunk.
-    table['value_head/kernel'] = Param((d,), P('fsdp'))
+    table['value_head/kernel'] = Param((d,), P(SHARDS))
     table['value_head/bias'] = Param((), P())
   return table
 
@@ -160,7 +167,7 @@ def init(key: Array, config: ModelConfig, skip: Collection[str] = ()) -> PyTree:
 
 
 def param_specs(config: ModelConfig) -> PyTree:
-  """PartitionSpec of every parameter, over axes data, fsdp and tensor."""
+  """PartitionSpec of every parameter, over the axes of `core.sharding`."""
   return _nested({path: p.spec for path, p in param_table(config).items()})
 
 
@@ -214,6 +221,39 @@ def unstack(params: PyTree, config: ModelConfig) -> PyTree:
 
   split = tuple(of(layer) for layer in range(config.num_layers))
   return {**params, 'layers': split}
+
+
+def gathered(layer: PyTree, config: ModelConfig) -> PyTree:
+  """A layer's weights as its products need them (`sharding.gathered`); those
+  of experts are gathered by `experts.mlp`.
+
+  To be called where the layer is computed, within what is recomputed for the
+  backward pass: then the weights of one layer are whole at a time.
+  """
+  if not sharding.split():
+    return layer
+  table, out = param_table(config), dict(layer)
+  for name, weight in layer.items():
+    param = table.get(f'layers/{name}')
+    if param is not None and not name.startswith('expert_'):
+      spec = P(*tuple(param.spec)[1:])
+      out[name] = placed.gathered(weight, spec, config.dtype)
+  return out
+
+
+def recomputed(
+  function: Callable, config: ModelConfig, **options: Any
+) -> Callable:
+  """The function of a layer, with what its backward pass computes anew.
+
+  options  of `jax.checkpoint`
+  """
+  if config.remat:
+    return jax.checkpoint(function, **options)
+  if sharding.size(*SHARDS) > 1:  # never keep all layers' gathered weights
+    keep = sharding.keep_all_but_gathered
+    return jax.checkpoint(function, policy=keep, **options)
+  return function
 
 
 def _stretches(config: ModelConfig) -> list[range]:

@@ -1,23 +1,38 @@
 """From hidden states to what is said of tokens."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.core import sharding
+from posttrain_jax.core.sharding import SHARDS
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
+from posttrain_jax.models import placed
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = ['score_tokens', 'unembed']
 
 
-def unembed(params: PyTree, config: ModelConfig, hidden: Array) -> Array:
-  """Logits [..., V] in float32 of hidden states [..., D], within the cap."""
-  kernel = (
-    params['embed']['tokens'].T if config.tie_embeddings else params['unembed']
-  )
+def unembed(
+  params: PyTree,
+  config: ModelConfig,
+  hidden: Array,
+  kernel: Array | None = None,
+) -> Array:
+  """Logits [..., V] in float32 of hidden states [..., D], within the cap.
+
+  kernel  [D, V], or the table [V, D] of tied embeddings, where it is at hand
+  """
+  tied, spec = config.tie_embeddings, '...d,dv->...v'
+  if kernel is None:
+    kernel = params['embed']['tokens'].T if tied else params['unembed']
+  elif tied:
+    spec = '...d,vd->...v'
   logits = jnp.einsum(
-    '...d,dv->...v',
+    spec,
     hidden,
     kernel.astype(hidden.dtype),
     preferred_element_type=jnp.promote_types(hidden.dtype, jnp.float32),
@@ -25,6 +40,78 @@ def unembed(params: PyTree, config: ModelConfig, hidden: Array) -> Array:
   if config.logit_cap:
     logits = config.logit_cap * jnp.tanh(logits / config.logit_cap)
   return logits
+
+
+def _kernel(params: PyTree, config: ModelConfig) -> Array | None:
+  """What `unembed` reads for many tokens: gathered once, where it is split."""
+  if not sharding.split():
+    return None
+  tied = config.tie_embeddings
+  weight = params['embed']['tokens'] if tied else params['unembed']
+  return placed.gathered(weight, _spec(config), config.dtype)
+
+
+def _spec(config: ModelConfig) -> P:
+  return P('tensor', SHARDS) if config.tie_embeddings else P(SHARDS, 'tensor')
+
+
+def _taken(log_probs: Array, tokens: Array) -> Array:
+  """log_probs [..., V] at tokens [...]."""
+  if not sharding.divides(log_probs.shape[-1], 'vocab'):
+    index = tokens[..., None]
+    return jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
+  # Each device has some of the vocabulary: one of them has the token.
+  ids = jnp.arange(log_probs.shape[-1], dtype=tokens.dtype)
+  here = tokens[..., None] == ids.reshape((1,) * tokens.ndim + (-1,))
+  return jnp.sum(jnp.where(here, log_probs, 0.0), axis=-1)
+
+
+def _in_chunks(score: Callable, chunk: int, items: PyTree) -> PyTree:
+  """`score` of arrays [B, T, ...], `chunk` positions at a time, computed anew
+  in the backward pass."""
+  length = jax.tree.leaves(items)[0].shape[1]
+  count = -(-length // chunk)
+  pad = count * chunk - length
+  split = lambda x: jnp.moveaxis(
+    jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)).reshape(
+      x.shape[0], count, chunk, *x.shape[2:]
+    ),
+    1, 0,
+  )  # fmt: skip
+  join = lambda x: jnp.moveaxis(x, 0, 1).reshape(
+    x.shape[1], count * chunk, *x.shape[3:]
+  )[:, :length]
+  out = jax.lax.map(
+    lambda item: jax.checkpoint(score)(*item), jax.tree.map(split, items)
+  )
+  return jax.tree.map(join, out)
+
+
+def _scored(
+  score: Callable, config: ModelConfig, kernel: Array | None, items: PyTree
+) -> PyTree:
+  """`score(kernel, *arrays)` of arrays [B, T, ...], in chunks.
+
+  On a mesh each device goes through its own rows and positions, with a kernel
+  of its own: the parts of the kernel's gradient are added up once, not in every
+  chunk.
+  """
+  previous, chunk = items[0], config.logit_chunk
+  if kernel is None or not sharding.comes_apart(previous):
+    whole = functools.partial(score, kernel)
+    if not 0 < chunk < previous.shape[1]:
+      return whole(*items)
+    return _in_chunks(whole, chunk, items)
+  if not 0 < chunk < previous.shape[1] // sharding.size('sequence'):
+    return score(kernel, *items)
+  own = sharding.copies(kernel, _spec(config))
+  one = lambda kernel, items: _in_chunks(
+    functools.partial(score, kernel), chunk, items
+  )
+  over = tuple(a for a in sharding.LOGICAL['parts'] if sharding.size(a) > 1)
+  each = jax.vmap(one, spmd_axis_name=over)
+  out = each(own, jax.tree.map(sharding.apart, items))
+  return jax.tree.map(sharding.together, out)
 
 
 def score_tokens(
@@ -46,14 +133,14 @@ def score_tokens(
   The other arguments are those of `transformer.token_logps`.
   """
 
-  def score(previous, tokens, context):
-    scores = unembed(params, config, previous)
+  def score(kernel, previous, tokens, context):
+    scores = unembed(params, config, previous, kernel)
     if callable(temperature):
       scores = temperature(scores, tokens, context)
     else:
       scores = scores / temperature
     log_probs = jax.nn.log_softmax(scores)
-    taken = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+    taken = _taken(log_probs, tokens)
     spread = is_top = None
     if entropy:
       known = jnp.where(jnp.isneginf(log_probs), 0.0, log_probs)
@@ -61,31 +148,16 @@ def score_tokens(
       is_top = (taken >= jnp.max(log_probs, axis=-1)).astype(jnp.float32)
     return taken, spread, is_top, scores if logits else None
 
-  length, chunk = tokens.shape[1], config.logit_chunk
-  if 0 < chunk < length:
-    count = -(-length // chunk)
-    pad = count * chunk - length
-    split = lambda x: jnp.moveaxis(
-      jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)).reshape(
-        x.shape[0], count, chunk, *x.shape[2:]
-      ),
-      1, 0,
-    )  # fmt: skip
-    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(
-      x.shape[1], count * chunk, *x.shape[3:]
-    )[:, :length]
-    out = jax.lax.map(
-      lambda item: jax.checkpoint(score)(*item),
-      jax.tree.map(split, (previous, tokens, context)),
-    )
-    out = jax.tree.map(join, out)
-  else:
-    out = score(previous, tokens, context)
+  kernel = _kernel(params, config)
+  out = _scored(score, config, kernel, (previous, tokens, context))
   taken, spread, is_top, scores = out
+  if scores is not None:
+    scores = sharding.constrain(scores, 'rows', 'length', 'vocab')
   values = None
   if config.value_head:
     head = params['value_head']
-    values = jnp.einsum('btd,d->bt', previous, head['kernel']) + head['bias']
+    kernel = sharding.gathered(head['kernel'], P(SHARDS))
+    values = jnp.einsum('btd,d->bt', previous, kernel) + head['bias']
     values = jnp.where(scored, values.astype(jnp.float32), 0.0)
   return TokenSignals(
     logps=jnp.where(scored, taken, 0.0),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
 from posttrain_jax.models import attention, layers, parameters, rope
 from posttrain_jax.models import cache as cache_lib
@@ -29,6 +30,7 @@ from posttrain_jax.models.scoring import score_tokens, unembed
 
 def _full_layer(layer, x, tables, allowed, config):
   """One decoder layer over whole sequences: (x, (keys, values))."""
+  layer = parameters.gathered(layer, config)
   with jax.named_scope('attention'):
     normed = layers.enter(layer, 'attention', x, config)
     q, k, v = layers.qkv(layer, normed, tables, config)
@@ -85,9 +87,7 @@ def _run_layers(params, x, tables, allowed, config, keep):
   tables   of `rope.by_kind`
   allowed  {kind: [B, T, T]}
   """
-  function = _full_layer
-  if config.remat:
-    function = jax.checkpoint(_full_layer, static_argnums=(4,))
+  function = parameters.recomputed(_full_layer, config, static_argnums=(4,))
   if config.scan_layers and not isinstance(params['layers'], tuple):
 
     def body(x, layer, mark):
@@ -192,7 +192,8 @@ def hidden_states(
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     causal = jnp.tril(jnp.ones((length, length), bool))
     # A padding query sees padding before it: its row stays finite.
-    allowed = windows(same & causal[None], config)
+    seen = sharding.constrain(same & causal[None], 'rows', 'length')
+    allowed = windows(seen, config)
     keep = cache is not None
     x, kept = _run_layers(params, x, tables, allowed, config, keep)
     if cache is not None:
@@ -255,6 +256,7 @@ def token_logps(
   """
   hidden, _ = hidden_states(params, config, tokens, positions, segment_ids)
   previous = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+  previous = sharding.constrain(previous, *layers.STREAM)
 
   scored = (mask != 0) & (jnp.arange(tokens.shape[1]) > 0)[None]
   return score_tokens(

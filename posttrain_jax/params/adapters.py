@@ -34,6 +34,7 @@ from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import transformer
 from posttrain_jax.models.adapted import NF4, Adapted, Int8
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.models.placed import specs
 
 __all__ = ['dora', 'lora', 'rslora']
 
@@ -255,30 +256,15 @@ class Adapter:
     return traverse_util.unflatten_dict(flat, sep='/')
 
   def specs(self, model: ModelConfig) -> dict[str, P]:
-    """{path: PartitionSpec} of what `attach` makes of a model's parameters.
-
-    An adapter is split as its matrix is: A along the inputs, B along the
-    outputs; nothing along the rank.
-    """
+    """{path: PartitionSpec} of what `attach` makes of a model's parameters."""
     table = transformer.param_table(model)
     out: dict[str, P] = {}
     for path, (inner, _) in self.paths(shapes_in(model)).items():
-      whole = len(table[path].shape)
+      outer = len(table[path].shape) - 1 - inner
       spec = tuple(table[path].spec)
-      spec += (None,) * (whole - len(spec))
-      layer, inside, outside = spec[0], spec[1 : 1 + inner], spec[1 + inner :]
-      out |= {
-        f'{path}/base': P(*spec),
-        f'{path}/base/values': P(*spec),
-        f'{path}/base/codes': P(*spec),
-        # Of Int8 a number an output, of NF4 one a block of inputs.
-        f'{path}/base/scale': (
-          P(*spec) if self.base == 'nf4' else P(layer, *outside)
-        ),
-        f'{path}/a': P(layer, *inside, None),
-        f'{path}/b': P(layer, None, *outside),
-        f'{path}/magnitude': P(layer, *outside),
-      }
+      spec += (None,) * (1 + inner + outer - len(spec))
+      parts = specs(P(*spec), inner, outer, self.base == 'nf4')
+      out |= {f'{path}/{field}': part for field, part in parts.items()}
     return out
 
   def told(self, model: ModelConfig) -> str:

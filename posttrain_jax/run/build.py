@@ -203,8 +203,9 @@ def _updater(
   """
   key = jax.random.key(0)
   shapes = jax.eval_shape(lambda: transformer.init(key, model))
-  rate: Any = None
+  specs, rate = transformer.param_specs(model), None
   if adapter is not None:
+    specs = {**specs, **adapter.specs(model)}
     shapes = trained(jax.eval_shape(adapter.attach, shapes, key))
     rate = adapter.b_rate
   optimizer = optim.make_optimizer(
@@ -213,7 +214,7 @@ def _updater(
   schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
 
   def make_update(goal):
-    change = update.make_update(goal, optimizer, sizes)
+    change = update.make_update(goal, optimizer, sizes, specs)
 
     def logged(state, batch, key):
       # The rate of the step's first minibatch; a step that was skipped made no

@@ -237,7 +237,7 @@ class Feed:
     """Every held-out record once; `eval.batch` at a time, or a few more where
     the mesh wants it."""
     mesh = sharding.axis_sizes(self.config.mesh)
-    parts = mesh['data'] * mesh['fsdp']
+    parts = sharding.row_parts(mesh)
     size = -(-self.config.eval.batch // parts) * parts
     options = dict(shuffle=False, num_epochs=1, bad=self.heldout_bad)
     return self._batches(self.heldout, size, **options)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import PartitionSpec
 
 from posttrain_jax.core import sharding
 from posttrain_jax.data.stops import CHATML
@@ -32,6 +33,7 @@ def notes(run: Any) -> list[str]:
   return [
     *_rows(run),
     *_parameters(run),
+    *_activations(run),
     *positions(run),
     *_records(run),
     *_dated(run),
@@ -72,8 +74,9 @@ def _multiples(of: int, near: int) -> str:
 def _rows(run: Any) -> list[str]:
   """Told where each device has all prompts; refused where it has all rows."""
   mesh = sharding.axis_sizes(run.config.mesh)
-  parts, sizes = mesh['data'] * mesh['fsdp'], run.sizes
-  over = f'data x fsdp = {parts} of the mesh {sharding.shown_as(mesh)}'
+  parts, sizes = sharding.row_parts(mesh), run.sizes
+  axes = [a for a in sharding.LOGICAL['rows'] if a != 'expert' or mesh[a] > 1]
+  over = f'{" x ".join(axes)} = {parts} of the mesh {sharding.shown_as(mesh)}'
   per_prompt = parts // math.gcd(parts, sizes.rows // sizes.prompts_per_step)
   if sizes.rows % parts:
     raise ValueError(
@@ -113,6 +116,58 @@ def _parameters(run: Any) -> list[str]:
     f'mesh does not divide them: {", ".join(whole)}'
     for whole, of in told.items()
   ]
+
+
+def _activations(run: Any) -> list[str]:
+  """A line for each model whose activations stay whole, and for an axis that
+  is for experts."""
+  mesh, told, lines = sharding.axis_sizes(run.config.mesh), {}, []
+  for role, model in sorted(run.models.items()):
+    whole = unsplit_activations(model, mesh, _lengths(run))
+    if whole:
+      told.setdefault(whole, []).append(role)
+  lines = [
+    f'activations of {", ".join(of)} that every device along an axis computes '
+    f'whole, as the mesh does not divide them: {", ".join(whole)}'
+    for whole, of in told.items()
+  ]
+  if mesh['expert'] > 1 and not any(m.num_experts for m in run.models.values()):
+    lines.append(
+      f'mesh.expert={mesh["expert"]}: no model has experts; rows and weights '
+      'are split over it, as over fsdp'
+    )
+  return lines
+
+
+def _lengths(run: Any) -> tuple[int, ...]:
+  """Columns of the arrays that models read."""
+  sizes = run.sizes
+  if run.config.get('share_prompts', False):
+    return sizes.prompt_length, sizes.max_new_tokens
+  return (sizes.row_tokens,)
+
+
+def unsplit_activations(
+  model: ModelConfig, mesh: dict[str, int], lengths: tuple[int, ...]
+) -> tuple[str, ...]:
+  """'heads (tensor=2 over 3)' for each dimension of activations that the mesh
+  {axis: size} leaves whole.
+
+  lengths  columns of the arrays that the model reads
+  """
+  sizes = [
+    ('heads', model.num_kv_heads),
+    ('vocab', model.vocab_size),
+    *(('length', length) for length in lengths),
+  ]
+  if model.num_experts == 0 or model.dense_layers:
+    sizes.append(('mlp', model.mlp_dim))
+  found = []
+  for name, count in sizes:
+    spec = PartitionSpec(sharding.LOGICAL[name])
+    for whole in sharding.unsplit(spec, (count,), mesh):
+      found.append(f'{name} ({whole})')
+  return tuple(dict.fromkeys(found))
 
 
 def unsplit_parameters(

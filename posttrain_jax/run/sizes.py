@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from posttrain_jax import trainers
+from posttrain_jax.core import sharding
 from posttrain_jax.run import auto
 from posttrain_jax.trainers.step import from_file
 
@@ -116,8 +117,7 @@ def _check(config: Any, sizes: Sizes, kind: Any) -> None:
 
 
 def _work(config: Any, sizes: Sizes) -> auto.Work:
-  axes = list(dict(config.mesh).values())
-  devices = jax.device_count() if -1 in axes else math.prod(axes)
+  devices = math.prod(sharding.axis_sizes(config.mesh).values())
   return auto.Work(
     backend=jax.default_backend(),
     devices=devices,

@@ -59,6 +59,10 @@ class Shared:
     _, prompt_real, places = self._taken_apart(batch)
     real = jnp.take_along_axis(batch.segment_ids > 0, places, axis=1)
     needed = jnp.sum(prompt_real) + jnp.sum(real)
+    parts = grouped.parts_of(prompt_real.shape[0], real.shape[0])
+    if parts > 1:  # the fullest of several streams decides
+      own = lambda x: jnp.sum(x.reshape(parts, -1), axis=1)
+      needed = parts * jnp.max(own(prompt_real) + own(real))
     limits = jnp.array([s for s in self.sizes(batch) if s is not None], int)
     return jnp.sum(needed > limits)
 

@@ -48,12 +48,13 @@ def _at_size(grad: Callable, objective: Objective) -> Callable:
 
 
 def make_gradient(
-  objective: Objective, microbatch_rows: int
+  objective: Objective, microbatch_rows: int, specs: PyTree = None
 ) -> Callable[..., tuple[PyTree, dict[str, Array]]]:
   """(params, state, minibatch) -> (gradient, metrics), for any micro-batch.
 
   params  those that are trained: `adapted.trained` of the state's, all of them
           where it has no adapters; what is frozen is read from the state
+  specs   PartitionSpecs of the parameters, by which gradients are split too
 
   `state` is the one before the step; the objective may read its models.
   """
@@ -77,6 +78,8 @@ def make_gradient(
     }
     return total, (total, values, means, tops)
 
+  place = lambda tree: sharding.as_declared(tree, specs)
+
   def gradient(params: PyTree, state: TrainState, batch: Batch):
     rows = batch.tokens.shape[0]
     counts = {
@@ -87,13 +90,14 @@ def make_gradient(
     grad = _at_size(jax.grad(loss_fn, has_aux=True), objective)
     if parts == 1:
       grads, aux = grad(params, state, batch, counts)
+      grads = place(grads)
     else:
 
       def body(total, micro):
         grads, aux = grad(params, state, sharding.rows(micro), counts)
-        return jax.tree.map(jnp.add, total, grads), aux
+        return place(jax.tree.map(jnp.add, total, place(grads))), aux
 
-      zeros = jax.tree.map(jnp.zeros_like, params)
+      zeros = place(jax.tree.map(jnp.zeros_like, params))
       grads, aux = jax.lax.scan(body, zeros, split_rows(batch, parts))
       *added, tops = aux
       added = jax.tree.map(lambda x: x.sum(0), added)
@@ -117,18 +121,21 @@ def make_update(
   objective: Objective,
   optimizer: optax.GradientTransformation,
   sizes: Any,
+  specs: PyTree = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
   """`update(state, batch, key) -> (state, metrics)`: all updates of one step.
 
   sizes  .minibatch_rows, .microbatch_rows (0: not split), .updates_per_rollout
          (passes over the batch; prompts are shuffled from the second one on),
          .group_size (rows of one prompt, next to each other)
+  specs  PartitionSpecs of the parameters: gradients, moments and new parameters
+         are split by them
 
   Metrics are means over the minibatches; those that compare the learner with
   the sampler are of the first one, before anything has moved. A step's only
   update is not made where it is not finite (`guard`, whose metric it then has).
   """
-  gradient = make_gradient(objective, sizes.microbatch_rows)
+  gradient = make_gradient(objective, sizes.microbatch_rows, specs)
 
   def one(before, alone, carry, minibatch):
     grads, metrics = gradient(carry[0], before, sharding.rows(minibatch))
@@ -137,7 +144,8 @@ def make_update(
     def moved(carry, grads):
       trained, opt_state = carry
       updates, opt_state = optimizer.update(grads, opt_state, trained)
-      return optax.apply_updates(trained, updates), opt_state
+      moved = optax.apply_updates(trained, updates), opt_state
+      return sharding.as_declared(moved, specs)
 
     if not (alone and guard.on()):
       return moved(carry, grads), metrics

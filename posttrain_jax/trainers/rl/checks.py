@@ -167,11 +167,13 @@ def _check_streams(config: Any, sizes: Any) -> None:
       f'{sizes.group_size} rows of a problem'
     )
   mesh = sharding.axis_sizes(config.mesh)
-  if any(mesh[axis] != 1 for axis in ('data', 'fsdp')):
+  parts = sharding.row_parts(mesh)
+  prompts = sizes.microbatch_rows // sizes.group_size
+  if prompts % parts or mesh['sequence'] > 1:
     raise ValueError(
-      f'token_buckets={sizes.token_buckets}: a stream of tokens cannot lie '
-      f'on several devices (mesh.data={mesh["data"]}, mesh.fsdp='
-      f'{mesh["fsdp"]}); take token_buckets=1'
+      f'token_buckets={sizes.token_buckets}: the {prompts} problems of a '
+      f'micro-batch cannot be split into streams of {parts} devices of the '
+      f'mesh {sharding.shown_as(mesh)}; take token_buckets=1'
     )
 
 
