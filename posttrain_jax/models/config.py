@@ -88,6 +88,7 @@ class ModelConfig:
   cache_dtype: str = ''  # of keys and values while decoding; '' = dtype
   remat: bool = False  # recompute each layer in the backward pass
   scan_layers: bool = True  # one compiled layer; False unrolls them
+  scan_decode: bool = False  # the same of decoding, with one stacked cache
   logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
   attention_chunk: int = 0  # queries at a time over whole rows; 0 = all
 

@@ -15,6 +15,7 @@ from posttrain_jax.core import stops
 from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.models import transformer
+from posttrain_jax.models.cache import by_rows
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout.guide import Guide, start_rows
 from posttrain_jax.rollout.work import prefill
@@ -263,13 +264,13 @@ def _pick(tree: PyTree, index: Array) -> PyTree:
   return jax.tree.map(lambda x: jax.vmap(lambda x, i: x[i])(x, index), tree)
 
 
-def _reorder(cache: PyTree, parents: Array) -> PyTree:
+def _reorder(cache: transformer.Cache, parents: Array) -> transformer.Cache:
   """The cache whose rows of each beam are those of its parent."""
 
-  def move(x):
-    if not x.ndim:  # what all rows share
-      return x
+  def move(x, axis):
+    if axis:
+      return jax.vmap(lambda x: move(x, axis - 1))(x)
     grouped = x.reshape(*parents.shape, *x.shape[1:])
     return _pick(grouped, parents).reshape(x.shape)
 
-  return jax.tree.map(move, cache)
+  return by_rows(move, cache)
