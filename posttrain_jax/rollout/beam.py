@@ -113,9 +113,9 @@ def search(
   rules = _Rules(
     beams, max_new_tokens, eos_id, length_penalty, early_stopping, guide
   )
-  params = transformer.unstack(params, config)
+  reading, params = layout.weights(params, config)
   with jax.named_scope('prefill'):
-    logits, prefix = prefill(params, config, prompts, prompt_mask)
+    logits, prefix = prefill(reading, config, prompts, prompt_mask)
   with jax.named_scope('beam_search'):
     closed = _decode(
       rules, params, config, prompts, prompt_mask, logits, prefix

@@ -45,7 +45,7 @@ class Stream:
     self._config, self._decoder, self._pad = config, decoder, pad_id
     self._ends = several(eos_id)
     # Once, and not at every token.
-    self._params = transformer.unstack(params, config)
+    _, self._params = layout.weights(params, config)
     self._read = jax.jit(functools.partial(_read, config, decoder))
     self._next = jax.jit(
       functools.partial(_next, config, decoder), donate_argnames='cache'

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.stops import Ends, reached
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.guide import Guide
 
 __all__ = ['Drawn', 'Work', 'prefill']
@@ -70,6 +72,7 @@ class Work:
   def draw(self, logits: Array, rows: Array, t: Array, state: PyTree) -> Drawn:
     """Tokens number t [R] of completions `rows` [R] from logits [R, V]."""
     guide = self.guide
+    logits = sharding.constrain(logits, 'rows', 'vocab')
     if guide.adjusts:
       logits = jax.vmap(guide.adjust)(state, logits)
     keys = jax.vmap(jax.random.fold_in)(self.keys[rows], t)
@@ -102,4 +105,5 @@ def prefill(
   assert cache is not None  # One was given.
   index = prompt_mask.astype(jnp.int32).sum(axis=1)[:, None, None] - 1
   last = jnp.take_along_axis(hidden, index, axis=1)
-  return transformer.unembed(params, config, last[:, 0]), cache
+  logits = transformer.unembed(params, config, last[:, 0])
+  return sharding.constrain(logits, 'rows', 'vocab'), layout.cache(cache)
