@@ -17,6 +17,7 @@ from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import by_rows
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout, vocabulary
 from posttrain_jax.rollout.guide import Guide, start_rows
 from posttrain_jax.rollout.work import prefill
 
@@ -113,6 +114,9 @@ def search(
   rules = _Rules(
     beams, max_new_tokens, eos_id, length_penalty, early_stopping, guide
   )
+  asked = prompts.shape[0]
+  there = layout.rows_of(asked, 1)
+  prompts, prompt_mask = there.of_prompts((prompts, prompt_mask))
   reading, params = layout.weights(params, config)
   with jax.named_scope('prefill'):
     logits, prefix = prefill(reading, config, prompts, prompt_mask)
@@ -120,6 +124,8 @@ def search(
     closed = _decode(
       rules, params, config, prompts, prompt_mask, logits, prefix
     )
+  if there.moved:
+    closed = jax.tree.map(lambda x: x[:asked], closed)
   mask = jnp.arange(max_new_tokens)[None, None] < closed.length[..., None]
   found = Rollout(
     completion=jnp.where(mask, closed.tokens, pad_id),
@@ -169,7 +175,7 @@ def _decode(
   logits = jnp.repeat(first_logits[:, None], k, axis=1)
   active = jnp.ones((b,), bool)
   running, closed, active, _ = _step(rules, start, closed, active, logits, 0)
-  cache = transformer.init_cache(config, b * k, rules.size)
+  cache = layout.cache(transformer.init_cache(config, b * k, rules.size))
 
   def advance(carry):
     t, running, closed, active, cache = carry
@@ -186,8 +192,11 @@ def _decode(
     running, closed, active, parents = _step(
       rules, running, closed, active, logits.reshape(b, k, -1), t
     )
-    return t + 1, running, closed, active, _reorder(cache.own(), parents)
+    running, closed, active = layout.rows((running, closed, active))
+    cache = layout.cache(_reorder(cache.own(), parents))
+    return t + 1, running, closed, active, cache
 
+  running, closed, active = layout.rows((running, closed, active))
   carry = (jnp.int32(1), running, closed, active, cache)
   return jax.lax.while_loop(
     lambda c: (c[0] < rules.size) & jnp.any(c[3]), advance, carry
@@ -219,10 +228,13 @@ def _candidates(rules, running, logits, t):
   if guide.adjusts:
     logits = _each(guide.adjust)(running.state, logits)
   log_probs = jax.nn.log_softmax(logits)
-  totals = (running.total[..., None] + log_probs).reshape(b, k * v)
-  total, flat = jax.lax.top_k(totals, rules.candidates)
+  totals = running.total[..., None] + log_probs
+  total, flat = _likeliest(totals, rules.candidates)
   parents, token = flat // v, (flat % v).astype(jnp.int32)
-  logp = jnp.take_along_axis(log_probs.reshape(b, k * v), flat, axis=1)
+  if vocabulary.parts(v) == 1:
+    logp = jnp.take_along_axis(log_probs.reshape(b, k * v), flat, axis=1)
+  else:
+    logp = vocabulary.taken(_pick(log_probs, parents), token)
   tokens, logps, state = _pick(
     (running.tokens, running.logps, running.state), parents
   )
@@ -235,6 +247,19 @@ def _candidates(rules, running, logits, t):
     stopped |= _each(guide.ended)(state)
   candidates = _Open(column(tokens, token), column(logps, logp), total, state)
   return candidates, parents, stopped
+
+
+def _likeliest(totals: Array, count: int) -> tuple[Array, Array]:
+  """The largest of totals [B, N, V], and their places in [B, N * V]."""
+  b, n, v = totals.shape
+  if vocabulary.parts(v) == 1:
+    return jax.lax.top_k(totals.reshape(b, n * v), count)
+  best, token = vocabulary.top_k(totals, min(count, v))
+  places = (token + v * jnp.arange(n, dtype=token.dtype)[:, None]).reshape(
+    b, -1
+  )
+  best, which = jax.lax.top_k(best.reshape(b, -1), count)
+  return best, jnp.take_along_axis(places, which, axis=1)
 
 
 def _close(rules, closed, candidates, stopped, active, t) -> _Closed:

@@ -19,7 +19,7 @@ from posttrain_jax.models import adapted, parameters, transformer
 from posttrain_jax.models.cache import Cache, by_rows
 from posttrain_jax.models.config import ModelConfig
 
-__all__ = ['Rows', 'cache', 'rows_of', 'weights']
+__all__ = ['Rows', 'cache', 'rows', 'rows_of', 'weights']
 
 
 class Rows(NamedTuple):
@@ -57,7 +57,7 @@ class Rows(NamedTuple):
   def _taken(self, tree: PyTree, index: np.ndarray) -> PyTree:
     if not self.moved:
       return tree
-    return sharding.rows(jax.tree.map(lambda x: x[index], tree))
+    return rows(jax.tree.map(lambda x: x[index], tree))
 
 
 def rows_of(prompts: int, group: int) -> Rows:
@@ -70,6 +70,11 @@ def rows_of(prompts: int, group: int) -> Rows:
   number = np.minimum(np.arange(count), prompts - 1)
   rows = number[:, None] * group + np.arange(group)[None]
   return Rows(np.repeat(number, times), rows.ravel(), group // times)
+
+
+def rows(tree: PyTree) -> PyTree:
+  """Arrays split by rows, where there is a mesh of several devices."""
+  return sharding.rows(tree) if sharding.split() else tree
 
 
 def cache(numbers: Cache) -> Cache:

@@ -11,6 +11,7 @@ from posttrain_jax.core.stops import Ends, several
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.work import prefill
 
 __all__ = ['Stream']

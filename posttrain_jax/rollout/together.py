@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import grow
@@ -41,11 +40,9 @@ def decode(work: Work) -> dict[str, Array]:
     'logps': jnp.zeros((rows, size), jnp.float32),
     'given': jnp.zeros((rows, size), jnp.float32),
     'state': work.guide_state,
-    'cache': layout.cache(
-      transformer.init_cache(work.config, rows, room[0])
-    ),
+    'cache': layout.cache(transformer.init_cache(work.config, rows, room[0])),
   }
-  carry |= sharding.rows({name: carry[name] for name in BY_ROWS})
+  carry |= layout.rows({name: carry[name] for name in BY_ROWS})
   first = jnp.repeat(work.first_logits, work.group_size, axis=0)
   carry = _record(work, carry, 0, draw(first, 0, work.guide_state))
 
@@ -87,7 +84,7 @@ def _record(work: Work, carry, t, drawn: Drawn):
     buffer, x[:, None].astype(buffer.dtype), start
   )
   token = jnp.where(running, drawn.token, work.pad_id)
-  return carry | sharding.rows({
+  return carry | layout.rows({
     'token': token,
     'done': carry['done'] | drawn.stopped & running,
     'completion': column(carry['completion'], token),
