@@ -9,16 +9,19 @@ columns. All slots write the same column of the ring at a step, wherever their
 completion began; each column's position says whether it is theirs.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import load_prompt
+from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.runs import any_run
-from posttrain_jax.rollout.work import Drawn, Work
+from posttrain_jax.rollout.work import Drawn, Work, over_parts
 
 __all__ = ['decode']
 
@@ -26,8 +29,18 @@ __all__ = ['decode']
 def decode(work: Work, slots: int) -> dict[str, Array]:
   """Completions by `slots` slots, 1 <= slots <= N.
 
+  On a mesh each part of the rows has slots of its own for its own completions,
+  so that no prompt moves: as many as make at least `slots` together.
+
   Returns completion, mask, logps, given [N, C] and finished [N] float32.
   """
+  parts = sharding.size(*sharding.LOGICAL['rows'])
+  own = functools.partial(_decode, slots=-(-slots // parts))
+  return own(work) if parts == 1 else over_parts(own, work)
+
+
+def _decode(work: Work, slots: int) -> dict[str, Array]:
+  """`decode` of one part."""
   size, count = work.max_new_tokens, work.count
   carry = {
     'next': jnp.int32(0),
@@ -40,8 +53,8 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
     'logps': jnp.zeros((count, size), jnp.float32),
     'given': jnp.zeros((count, size), jnp.float32),
     'finished': jnp.zeros((count,), jnp.float32),
-    'cache': transformer.init_cache(
-      work.config, slots, size, fixed=work.prompt_size
+    'cache': layout.cache(
+      transformer.init_cache(work.config, slots, size, fixed=work.prompt_size)
     ),
     'state': jax.tree.map(
       lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), work.guide_state
@@ -112,7 +125,7 @@ def _refill(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     't': put(carry['t'], 1),
     'token': put(carry['token'], drawn.token[0]),
     'done': put(carry['done'], done[0]),
-    'cache': cache,
+    'cache': layout.cache(cache),
     'state': state,
   }
 
@@ -135,6 +148,6 @@ def _advance(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     't': t + 1,
     'token': drawn.token,
     'done': done | ended,
-    'cache': cache,
+    'cache': layout.cache(cache),
     'state': drawn.state,
   }

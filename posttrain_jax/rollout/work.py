@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.stops import Ends, reached
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import transformer
+from posttrain_jax.models.cache import by_rows
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.guide import Guide
 
-__all__ = ['Drawn', 'Work', 'prefill']
+__all__ = ['Drawn', 'Work', 'over_parts', 'prefill']
 
 
 class Drawn(NamedTuple):
@@ -88,6 +90,37 @@ class Work:
     if jax.tree.leaves(state):
       stopped |= jax.vmap(guide.ended)(state)
     return Drawn(token, logp, forced, stopped, state)
+
+
+def over_parts(
+  function: Callable[[Work], dict[str, Array]], work: Work
+) -> dict[str, Array]:
+  """`function` of each part's own completions, on the mesh here.
+
+  Weights are the same for all parts of the rows; a part waits for no other but
+  where a loop asks all of them (`runs.any_run`). Returns arrays [N, ...].
+  """
+  axes = tuple(a for a in sharding.LOGICAL['rows'] if sharding.size(a) > 1)
+  own = lambda x, axis=0: P(*(None,) * axis, axes)
+  fields = {
+    'params': P(),
+    'prefix': by_rows(own, work.prefix).replace(length=P()),
+    'first_logits': own(None),
+    'prompt_lengths': own(None),
+    'keys': own(None),
+    'guide_state': own(None),
+  }
+
+  def part(arrays):
+    return function(dataclasses.replace(work, **arrays))
+
+  return jax.shard_map(
+    part,
+    in_specs=(fields,),
+    out_specs=own(None),
+    axis_names=set(axes),
+    check_vma=False,
+  )({name: getattr(work, name) for name in fields})
 
 
 def prefill(

@@ -82,6 +82,7 @@ KEYS = {
   'model.cache_dtype': Word(('', *CACHE)),
   'model.remat': Flag(words=(AUTO,)),
   'model.scan_layers': Flag(words=(AUTO,)),
+  'model.scan_decode': Flag(words=(AUTO,)),
   'model.logit_chunk': COUNT,
   'model.attention_chunk': COUNT,
   'model.long_rope': FLAG,

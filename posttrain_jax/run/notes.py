@@ -54,9 +54,11 @@ def chosen(run: Any) -> list[str]:
   ]
   if config.model.remat == auto.AUTO:
     lines.append(('model.remat', f'{run.model.remat}', f'{size / 1e6:,.1f}M'))
+  deep = f'{run.model.num_layers} layers'
   if config.model.scan_layers == auto.AUTO:
-    deep = f'{run.model.num_layers} layers'
     lines.append(('model.scan_layers', f'{run.model.scan_layers}', deep))
+  if config.model.scan_decode == auto.AUTO and run.model.scan_decode:
+    lines.append(('model.scan_decode', 'True', f'{deep}, on TPU'))
   return [f'{key:22} {value}: {why}' for key, value, why in lines if why]
 
 
