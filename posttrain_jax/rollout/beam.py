@@ -255,9 +255,8 @@ def _likeliest(totals: Array, count: int) -> tuple[Array, Array]:
   if vocabulary.parts(v) == 1:
     return jax.lax.top_k(totals.reshape(b, n * v), count)
   best, token = vocabulary.top_k(totals, min(count, v))
-  places = (token + v * jnp.arange(n, dtype=token.dtype)[:, None]).reshape(
-    b, -1
-  )
+  places = token + v * jax.lax.broadcasted_iota(token.dtype, token.shape, 1)
+  places = places.reshape(b, -1)
   best, which = jax.lax.top_k(best.reshape(b, -1), count)
   return best, jnp.take_along_axis(places, which, axis=1)
 

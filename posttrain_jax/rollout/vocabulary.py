@@ -60,7 +60,8 @@ def top_k(scores: Array, k: int) -> tuple[Array, Array]:
   split = scores.reshape(*lead, count, own)
   names = 'rows', *(None,) * (len(lead) - 1), 'vocab'
   best, where = jax.lax.top_k(sharding.constrain(split, *names), min(k, own))
-  where = where + own * jnp.arange(count, dtype=where.dtype)[:, None]
+  part = jax.lax.broadcasted_iota(where.dtype, where.shape, len(lead))
+  where = where + own * part
   flat = lambda x: sharding.constrain(x.reshape(*lead, -1), 'rows')
   # Parts stand in the order of their tokens, so equal ones do, too.
   best, place = jax.lax.top_k(flat(best), k)
