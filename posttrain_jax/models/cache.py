@@ -182,7 +182,7 @@ def append(buffer: Numbers, new: Array, column: Array) -> Numbers:
 
 
 def append_at(
-  stack: Numbers, new: Array, column: Array, index: Array
+  stack: Numbers, new: Array, column: Array, index: Array | int
 ) -> Numbers:
   """`append` to the layer `index` of a stack [M, R, N, S, K]."""
 
@@ -195,7 +195,7 @@ def append_at(
   return jax.tree.map(put, stack, encode(new, stack))
 
 
-def layer_at(stack: Numbers, index: Array) -> Numbers:
+def layer_at(stack: Numbers, index: Array | int) -> Numbers:
   """The layer `index` of a stack."""
   return jax.tree.map(
     lambda x: jax.lax.dynamic_index_in_dim(x, index, 0, keepdims=False), stack

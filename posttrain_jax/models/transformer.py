@@ -118,7 +118,10 @@ def _cached_layer(layer, x, tables, cache, at, allowed, config):
   """
   put, keys, values, before = cache
   normed = layers.enter(layer, 'attention', x, config)
-  q, k, v = layers.qkv(layer, normed, tables, config)
+  q, k, v = (
+    sharding.constrain(x, 'cache_rows', 'cache_heads')
+    for x in layers.qkv(layer, normed, tables, config)
+  )
   keys, own_keys = put(keys, k, at)
   values, own_values = put(values, v, at)
   own, shared = allowed
@@ -126,8 +129,9 @@ def _cached_layer(layer, x, tables, cache, at, allowed, config):
   if before is None:
     out = attention.attend(q, own_keys, own_values, own, how)
   else:
+    prompt_keys, prompt_values = before
     out = attention.attend_with_prefix(
-      q, own_keys, own_values, own, *before, shared, how
+      q, own_keys, own_values, own, prompt_keys, prompt_values, shared, how
     )
   after = layers.add_attention(layer, x, out, config)
   return layers.add_mlp(layer, x, after, config), keys, values

@@ -79,11 +79,11 @@ def generate(
   guide_state = jax.tree.map(
     lambda x: x.reshape(rows, *x.shape[2:]), guide_state
   )
-  there = layout.rows_of(b, group_size)
+  there = layout.rows_of(b, group_size, config)
   prompts, prompt_mask = there.of_prompts((prompts, prompt_mask))
   reading, params = layout.weights(params, config)
   with jax.named_scope('prefill'):
-    logits, prefix = prefill(reading, config, prompts, prompt_mask)
+    logits, prefix = prefill(reading, params, config, prompts, prompt_mask)
   work = Work(
     params=params,
     config=config,
@@ -101,7 +101,7 @@ def generate(
     guide=guide or Guide(),
     guide_state=there.of_rows(guide_state),
   )
-  with jax.named_scope('decode'):
+  with jax.named_scope('decode'), layout.decoding(config):
     if 0 < slots < work.count:
       done = in_slots.decode(work, slots)
     else:

@@ -115,12 +115,12 @@ def search(
     beams, max_new_tokens, eos_id, length_penalty, early_stopping, guide
   )
   asked = prompts.shape[0]
-  there = layout.rows_of(asked, 1)
+  there = layout.rows_of(asked, 1, config)
   prompts, prompt_mask = there.of_prompts((prompts, prompt_mask))
   reading, params = layout.weights(params, config)
   with jax.named_scope('prefill'):
-    logits, prefix = prefill(reading, config, prompts, prompt_mask)
-  with jax.named_scope('beam_search'):
+    logits, prefix = prefill(reading, params, config, prompts, prompt_mask)
+  with jax.named_scope('beam_search'), layout.decoding(config):
     closed = _decode(
       rules, params, config, prompts, prompt_mask, logits, prefix
     )

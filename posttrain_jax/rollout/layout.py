@@ -6,11 +6,14 @@ batch are, prompts and the keys and values of each beside its completions;
 heads and the vocabulary over tensor. On one device nothing here does anything.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax.core import sharding
@@ -19,7 +22,14 @@ from posttrain_jax.models import adapted, parameters, transformer
 from posttrain_jax.models.cache import Cache, by_rows
 from posttrain_jax.models.config import ModelConfig
 
-__all__ = ['Rows', 'cache', 'rows', 'rows_of', 'weights']
+__all__ = [
+  'GATHERED_BYTES', 'Rows', 'cache', 'decode_weights', 'decoding', 'rows',
+  'rows_of', 'weights',
+]  # fmt: skip
+
+# Of weights that a device has beside its share while decoding, at most: a
+# quarter of the memory of the smallest TPU in use (v5e, 16 GiB).
+GATHERED_BYTES = 4 * 1024**3
 
 
 class Rows(NamedTuple):
@@ -60,13 +70,66 @@ class Rows(NamedTuple):
     return rows(jax.tree.map(lambda x: x[index], tree))
 
 
-def rows_of(prompts: int, group: int) -> Rows:
+def decode_weights(config: ModelConfig, sizes: Mapping[str, int]) -> str:
+  """'gathered' or 'split': `config.decode_weights` on a mesh of {axis: size}.
+
+  'auto' gathers where a device then has no more than GATHERED_BYTES: the loop
+  sends least, as rows stay where they are. 'split' has less on each device, and
+  all rows of a `data` part visit all of its devices in every layer.
+  """
+  if config.decode_weights != 'auto':
+    return config.decode_weights
+  count = transformer.param_count(config) // sizes.get('tensor', 1)
+  small = count * jnp.dtype(config.dtype).itemsize <= GATHERED_BYTES
+  return 'gathered' if small else 'split'
+
+
+def _axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+  """What dimensions are split over while decoding, by their names."""
+  sizes = {axis: sharding.size(axis) for axis in sharding.AXES}
+  narrow = ('tensor',)
+  if decode_weights(config, sizes) == 'gathered':
+    # A token has one position: axis sequence has rows, too.
+    every = ('data', 'fsdp', 'expert', 'sequence')
+    return {'length': (), 'rows': every, 'cache_rows': every}
+  few, wide = ('data', 'expert'), ('tensor', 'fsdp', 'sequence')
+  over = lambda *counts: (
+    wide if all(n % sharding.size(*wide) == 0 for n in counts) else narrow
+  )
+  heads = over(config.num_kv_heads)
+  columns = [config.mlp_dim] * bool(parameters.holders('up', config))
+  columns += [config.expert_dim] * (config.num_experts > 0)
+  return {
+    'length': (),
+    'rows': few,
+    'heads': heads,
+    'mlp': over(*columns),
+    'vocab': over(config.vocab_size),
+    'weights': wide,
+    'cache_heads': heads,
+    # Too few heads for all devices: each has the keys of some of the rows.
+    'cache_rows': few if heads == wide else (*few, 'fsdp', 'sequence'),
+  }
+
+
+@contextlib.contextmanager
+def decoding(config: ModelConfig) -> Iterator[None]:
+  """Inside, a token of each row is computed with what `weights` made."""
+  if not sharding.split():
+    yield
+    return
+  with sharding.laid_out(**_axes(config)), sharding.at_hand():
+    yield
+
+
+def rows_of(prompts: int, group: int, config: ModelConfig) -> Rows:
   """`Rows` of B prompts and G completions each on the mesh here."""
-  parts = sharding.size(*sharding.LOGICAL['rows'])
+  with decoding(config):
+    parts = sharding.size(*sharding.over('cache_rows'))
   # As many prompts as make the rows divide.
-  step = parts // np.gcd(parts, group)
+  step = parts // math.gcd(parts, group)
   count = -(-prompts // step) * step
-  times = parts // int(np.gcd(parts, count))
+  times = parts // math.gcd(parts, count)
   number = np.minimum(np.arange(count), prompts - 1)
   rows = number[:, None] * group + np.arange(group)[None]
   return Rows(np.repeat(number, times), rows.ravel(), group // times)
@@ -83,8 +146,8 @@ def cache(numbers: Cache) -> Cache:
     return numbers
 
   def place(x: Array, axis: int) -> Array:
-    heads = ('heads',) if x.ndim > 2 else ()
-    return sharding.constrain(x, *(None,) * axis, 'rows', *heads)
+    heads = ('cache_heads',) if x.ndim > 2 else ()
+    return sharding.constrain(x, *(None,) * axis, 'cache_rows', *heads)
 
   return by_rows(place, numbers)
 
@@ -95,7 +158,7 @@ def weights(params: PyTree, config: ModelConfig) -> tuple[PyTree, PyTree]:
   Prompts are read as a training step reads its rows: layer after layer.
   Layers are apart, or stacked where `config.scan_decode` loops over them; norms
   that adapters need are computed. On a mesh matrices are converted to the dtype
-  that they multiply in, and then whole but for axes tensor and expert.
+  that they multiply in, and then moved to where they are used: `_axes`.
 
   Raises:
     ValueError: `scan_decode` of layers that are apart already.
@@ -109,23 +172,31 @@ def weights(params: PyTree, config: ModelConfig) -> tuple[PyTree, PyTree]:
     params = {**params, 'layers': adapted.settled(layers)}
   if not sharding.split():
     return params, params
+  with sharding.laid_out(**_axes(config)):
+    return stored, _moved(params, config)
+
+
+def _moved(params: PyTree, config: ModelConfig) -> PyTree:
   table, layers = transformer.param_table(config), params['layers']
-  made = {
-    name: _over_paths(part, name, functools.partial(_whole, table, config))
-    for name, part in params.items()
-    if name != 'layers'
-  }
   own = lambda layer: _converted(
     parameters.gathered(layer, config), table, config
   )
   if isinstance(layers, tuple):
-    made['layers'] = tuple(own(layer) for layer in layers)
+    moved: PyTree = tuple(own(layer) for layer in layers)
   else:  # each stack by itself: they may have different layers
-    made['layers'] = {
+    moved = {
       name: jax.vmap(lambda w, name=name: own({name: w})[name])(stack)
       for name, stack in layers.items()
     }
-  return stored, made
+  # A vocabulary that not all devices can split is split by tensor alone: sums
+  # of logits would travel.
+  with sharding.laid_out(weights=sharding.over('vocab')):
+    made = {
+      name: _over_paths(part, name, functools.partial(_whole, table, config))
+      for name, part in params.items()
+      if name != 'layers'
+    }
+  return {**made, 'layers': moved}
 
 
 def _over_paths(tree: PyTree, path: str, function: Callable) -> PyTree:

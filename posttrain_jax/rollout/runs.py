@@ -31,7 +31,7 @@ def any_run(predicate: Array) -> Array:
   apart = [
     axis
     for axis in jax.sharding.get_abstract_mesh().manual_axes
-    if axis in sharding.LOGICAL['rows']
+    if axis in sharding.AXES
   ]
   if apart:  # they go on together: axis tensor has work for all of them
     return jax.lax.pmax(predicate.astype(jnp.int32), tuple(apart)) > 0

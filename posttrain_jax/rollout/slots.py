@@ -34,7 +34,7 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
 
   Returns completion, mask, logps, given [N, C] and finished [N] float32.
   """
-  parts = sharding.size(*sharding.LOGICAL['rows'])
+  parts = sharding.size(*sharding.over('rows'))
   own = functools.partial(_decode, slots=-(-slots // parts))
   return own(work) if parts == 1 else over_parts(own, work)
 
@@ -141,6 +141,7 @@ def _advance(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     positions=(work.prompt_lengths[row // work.group_size] + t - 1)[:, None],
     cache=carry['cache'],
   )
+  assert cache is not None  # One was given.
   drawn = work.draw(logits[:, 0], row, t, carry['state'])
   written = jnp.where(done, work.count, carry['row'])
   carry, ended = _record(work, carry, written, t, drawn)

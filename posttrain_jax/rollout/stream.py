@@ -107,7 +107,7 @@ def _read(
   mask: Array,
   row: Array,
 ) -> tuple[Array, transformer.Cache]:
-  logits, prefix = prefill(params, config, prompt, mask)
+  logits, prefix = prefill(params, params, config, prompt, mask)
   return _draw(decoder, logits, row, jnp.int32(0)), prefix
 
 

@@ -100,7 +100,7 @@ def over_parts(
   Weights are the same for all parts of the rows; a part waits for no other but
   where a loop asks all of them (`runs.any_run`). Returns arrays [N, ...].
   """
-  axes = tuple(a for a in sharding.LOGICAL['rows'] if sharding.size(a) > 1)
+  axes = tuple(a for a in sharding.over('rows') if sharding.size(a) > 1)
   own = lambda x, axis=0: P(*(None,) * axis, axes)
   fields = {
     'params': P(),
@@ -124,12 +124,19 @@ def over_parts(
 
 
 def prefill(
-  params: PyTree, config: ModelConfig, prompts: Array, prompt_mask: Array
+  reading: PyTree,
+  params: PyTree,
+  config: ModelConfig,
+  prompts: Array,
+  prompt_mask: Array,
 ) -> tuple[Array, transformer.Cache]:
-  """Reads prompts [B, P]: (logits of the first new token [B, V], cache)."""
+  """Reads prompts [B, P]: (logits of the first new token [B, V], cache).
+
+  reading, params  of `layout.weights`
+  """
   rows, length = prompts.shape
   hidden, cache = transformer.hidden_states(
-    params,
+    reading,
     config,
     prompts,
     mask=prompt_mask,
@@ -138,5 +145,7 @@ def prefill(
   assert cache is not None  # One was given.
   index = prompt_mask.astype(jnp.int32).sum(axis=1)[:, None, None] - 1
   last = jnp.take_along_axis(hidden, index, axis=1)
-  logits = transformer.unembed(params, config, last[:, 0])
-  return sharding.constrain(logits, 'rows', 'vocab'), layout.cache(cache)
+  with layout.decoding(config):
+    last = sharding.constrain(last[:, 0], 'rows')
+    logits = transformer.unembed(params, config, last)
+    return sharding.constrain(logits, 'rows', 'vocab'), layout.cache(cache)
