@@ -92,6 +92,9 @@ split = dataclasses.replace(MODEL, decode_weights='split')
 split_odd = dataclasses.replace(
   odd, decode_weights='split', mlp_dim=46, tie_embeddings=False
 )
+experts = dataclasses.replace(
+  MODEL, num_experts=4, experts_per_token=2, expert_dim=16, dense_layers=(0,)
+)
 one_kv = dataclasses.replace(MODEL, num_kv_heads=1)
 CASES = {
   # Prompts as many as devices; fewer; rows that do not divide.
@@ -106,7 +109,11 @@ CASES = {
   'split columns': (split, (1, 4, 2), 3, 2),
   'split heads': (split, (4, 2, 1), 4, 2),
   'split nothing': (split_odd, (1, 4, 2), 4, 2),
-}
+  'experts': (experts, (2, 2, 2), 4, 2),
+  'split experts': (
+    dataclasses.replace(experts, decode_weights='split'), (2, 2, 2), 4, 2,
+  ),
+}  # fmt: skip
 FIRST = 'data 2 x fsdp 2 x tensor 2'
 CASE = [
   pytest.param(name, marks=() if name == FIRST else pytest.mark.long)

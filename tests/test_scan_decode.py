@@ -124,7 +124,9 @@ def test_beams_and_streams_too():
 @pytest.mark.long
 def test_adapters_with_a_magnitude_too():
   apart, stacked = _pair()
-  adapter = adapters.dora(rank=2, alpha=4.0, targets=('layers/query', 'layers/up'))
+  adapter = adapters.dora(
+    rank=2, alpha=4.0, targets=('layers/query', 'layers/up')
+  )
   params = adapter.attach(params_of(apart), jax.random.key(1))
   noisy = lambda x: x + 0.1 * jax.random.normal(KEY, x.shape)
   for name in ('query', 'up'):

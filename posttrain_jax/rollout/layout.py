@@ -15,10 +15,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, PyTree
-from posttrain_jax.models import adapted, parameters, transformer
+from posttrain_jax.models import adapted, parameters, placed, transformer
 from posttrain_jax.models.cache import Cache, by_rows
 from posttrain_jax.models.config import ModelConfig
 
@@ -179,7 +180,7 @@ def weights(params: PyTree, config: ModelConfig) -> tuple[PyTree, PyTree]:
 def _moved(params: PyTree, config: ModelConfig) -> PyTree:
   table, layers = transformer.param_table(config), params['layers']
   own = lambda layer: _converted(
-    parameters.gathered(layer, config), table, config
+    parameters.gathered(_experts(layer, table, config), config), table, config
   )
   if isinstance(layers, tuple):
     moved: PyTree = tuple(own(layer) for layer in layers)
@@ -197,6 +198,16 @@ def _moved(params: PyTree, config: ModelConfig) -> PyTree:
       if name != 'layers'
     }
   return {**made, 'layers': moved}
+
+
+def _experts(layer: dict, table: dict, config: ModelConfig) -> dict:
+  """A layer with its experts gathered, which training does in `experts.mlp`."""
+  made = dict(layer)
+  for name, weight in layer.items():
+    if name.startswith('expert_'):
+      spec = P(*tuple(table[f'layers/{name}'].spec)[1:])
+      made[name] = placed.gathered(weight, spec, config.dtype)
+  return made
 
 
 def _over_paths(tree: PyTree, path: str, function: Callable) -> PyTree:

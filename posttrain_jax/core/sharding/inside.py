@@ -188,9 +188,9 @@ def _used(spec: P, shape: tuple[int, ...]) -> P:
   divides = [
     own and count % size(*wide) == 0 for own, count in zip(of_tensor, shape)
   ]
-  if wide != LOGICAL['weights'] and any(of_tensor) and not any(divides):
-    if 'expert' not in spec:
-      return fit(spec, shape, _here())
+  alone = any(of_tensor) and not any(divides) and 'expert' not in spec
+  if wide != LOGICAL['weights'] and alone:
+    return fit(spec, shape, _here())
   used = (
     wide if own else None if 'fsdp' in names_of(axes) else axes
     for own, axes in zip(divides, spec)
