@@ -13,6 +13,9 @@ from posttrain_jax.core import sharding
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, guides, layout
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.state import state_shardings
 
 SIZE, PROMPT = 7, 4
 MODEL = ModelConfig(
@@ -223,3 +226,40 @@ def test_guides_on_a_mesh(slots):
   found = generate(MODEL, 3, 2, mesh_of(2, 2, 2), guide=guide, slots=slots)
   np.testing.assert_array_equal(found.completion, expected.completion)
   np.testing.assert_allclose(found.logps, expected.logps, atol=1e-5)
+
+
+def _stepped(task, axes, **items):
+  """(metrics, parameters) of one step of GRPO on a mesh."""
+  items = dict(
+    model__preset='depth-2', prompts_per_step=3, group_size=8,
+    max_new_tokens=8, optimizer__eps=1e-3, **items,
+    **{f'mesh__{axis}': size for axis, size in axes.items()},
+  )  # fmt: skip
+  pairs = [(key.replace('__', '.'), str(x)) for key, x in items.items()]
+  config = config_lib.load(
+    f'configs/rl.py:recipe=grpo,task={task},smoke', pairs
+  )
+  run, over = build.build(config), sharding.make_mesh(config.mesh)
+  fresh = {
+    role: transformer.init(jax.random.key(1), model)
+    for role, model in run.models.items()
+  }
+  with jax.set_mesh(over):
+    state = jax.device_put(run.init(fresh), state_shardings(run, over))
+    state, metrics = jax.jit(run.step)(state, jax.random.key(2))
+  return jax.device_get((metrics, state.params))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('task, slots', [('addition', 0), ('calculator', 8)])
+def test_a_step_of_grpo_is_that_of_one_device(task, slots):
+  """Rows that are forced go with the others: calculator answers in turns."""
+  expected, moved = _stepped(task, {}, slots=slots)
+  found, params = _stepped(task, dict(data=2, fsdp=2, tensor=2), slots=slots)
+  assert expected['rollout/logp_gap_max'] < 1e-5
+  for name in ('reward', 'loss', 'grad_norm', 'completions/mean_length'):
+    np.testing.assert_allclose(found[name], expected[name], 1e-5, 1e-6, name)
+  assert found['rollout/logp_gap_max'] < 1e-5
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params, moved
+  )
