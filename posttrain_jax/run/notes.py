@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from posttrain_jax.core import sharding
 from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout
 from posttrain_jax.run import auto, inputs, roles
 from posttrain_jax.run.feed import Feed
 from posttrain_jax.trainers.step import from_file
@@ -59,6 +61,12 @@ def chosen(run: Any) -> list[str]:
     lines.append(('model.scan_layers', f'{run.model.scan_layers}', deep))
   if config.model.scan_decode == auto.AUTO and run.model.scan_decode:
     lines.append(('model.scan_decode', 'True', f'{deep}, on TPU'))
+  mesh = sharding.axis_sizes(config.mesh)
+  if config.model.decode_weights == auto.AUTO and mesh['fsdp'] > 1:
+    how = layout.decode_weights(run.model, mesh)
+    weights = size * jnp.dtype(run.model.dtype).itemsize / mesh['tensor']
+    told = f'{weights / 2**30:,.1f} GiB on a device, gathered over fsdp'
+    lines.append(('model.decode_weights', how, told))
   return [f'{key:22} {value}: {why}' for key, value, why in lines if why]
 
 
