@@ -92,9 +92,7 @@ def same(found, expected, config, group):
 
 odd = dataclasses.replace(MODEL, num_heads=3, num_kv_heads=3, vocab_size=49)
 split = dataclasses.replace(MODEL, decode_weights='split')
-split_odd = dataclasses.replace(
-  odd, decode_weights='split', mlp_dim=46, tie_embeddings=False
-)
+split_odd = dataclasses.replace(odd, decode_weights='split', mlp_dim=46)
 experts = dataclasses.replace(
   MODEL, num_experts=4, experts_per_token=2, expert_dim=16, dense_layers=(0,)
 )
