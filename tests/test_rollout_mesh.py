@@ -115,15 +115,28 @@ CASES = {
     dataclasses.replace(experts, decode_weights='split'), (2, 2, 2), 4, 2,
   ),
 }  # fmt: skip
-FIRST = 'data 2 x fsdp 2 x tensor 2'
-CASE = [
-  pytest.param(name, marks=() if name == FIRST else pytest.mark.long)
-  for name in CASES
+# What is not in the slow tests: (case, slots).
+QUICK = [('data 2 x fsdp 2 x tensor 2', 0)]
+LONG = [
+  ('data 2 x fsdp 2 x tensor 2', 3),
+  ('data 8', 0),
+  ('fsdp 8', 3),
+  ('fsdp 4 x tensor 2', 0),
+  ('split columns', 0),
+  ('experts', 3),
 ]
 
 
-@pytest.mark.parametrize('slots', [0, 3], ids=['all', 'slots'])
-@pytest.mark.parametrize('name', CASE)
+def _marked(case):
+  if case in QUICK:
+    return pytest.param(*case)
+  mark = pytest.mark.long if case in LONG else pytest.mark.slow
+  return pytest.param(*case, marks=mark)
+
+
+@pytest.mark.parametrize(
+  'name, slots', [_marked((name, n)) for name in CASES for n in (0, 3)]
+)
 def test_completions_are_those_of_one_device(name, slots):
   config, axes, count, group = CASES[name]
   expected = generate(config, count, group)
@@ -177,7 +190,7 @@ def _draws(logits, keys):
   return out
 
 
-@pytest.mark.parametrize('rows', [16, 12])
+@pytest.mark.parametrize('rows', [16, pytest.param(12, marks=pytest.mark.long)])
 def test_decoders_over_parts_of_a_vocabulary(rows):
   logits = 2.0 * jax.random.normal(jax.random.key(3), (rows, 48))
   # Ties, also across parts.
@@ -212,8 +225,13 @@ def test_beams_are_those_of_one_device():
   np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('slots', [0, 3], ids=['all', 'slots'])
+@pytest.mark.parametrize(
+  'slots',
+  [
+    pytest.param(0, marks=pytest.mark.slow),
+    pytest.param(3, marks=pytest.mark.long),
+  ],
+)
 def test_guides_on_a_mesh(slots):
   """States of constraints and of forced tokens go with their rows."""
   guide = guides.chain(
@@ -248,8 +266,13 @@ def _stepped(task, axes, **items):
   return jax.device_get((metrics, state.params))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('task, slots', [('addition', 0), ('calculator', 8)])
+@pytest.mark.parametrize(
+  'task, slots',
+  [
+    pytest.param('addition', 0, marks=pytest.mark.long),
+    pytest.param('calculator', 8, marks=pytest.mark.slow),
+  ],
+)
 def test_a_step_of_grpo_is_that_of_one_device(task, slots):
   """Rows that are forced go with the others: calculator answers in turns."""
   expected, moved = _stepped(task, {}, slots=slots)

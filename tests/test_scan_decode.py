@@ -27,6 +27,12 @@ MODELS = {
   'bfloat16': dict(dtype='bfloat16'),
 }
 
+MARKS = {
+  name: pytest.mark.long if name in ('int8', 'experts') else pytest.mark.slow
+  for name in MODELS
+  if name != 'windows'
+}
+
 
 def layers_of(config):
   return [
@@ -81,7 +87,13 @@ def _alike(found, expected, atol=1e-6):
   np.testing.assert_allclose(found.logps, expected.logps, atol=atol)
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=MARKS[name]) if name in MARKS else name
+    for name in MODELS
+  ],
+)
 def test_completions_are_the_same(name):
   apart, stacked = _pair(**MODELS[name])
   params = params_of(apart)
@@ -91,15 +103,21 @@ def test_completions_are_the_same(name):
   _alike(_sample(stacked, params), expected, atol)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('kinds', [{'slots': 2}, {'stages': 3}], ids=str)
+@pytest.mark.parametrize(
+  'kinds',
+  [
+    pytest.param({'slots': 2}, marks=pytest.mark.long),
+    pytest.param({'stages': 3}, marks=pytest.mark.slow),
+  ],
+  ids=str,
+)
 def test_slots_and_stages_too(kinds):
   apart, stacked = _pair(**MODELS['windows'])
   params = params_of(apart)
   _alike(_sample(stacked, params, **kinds), _sample(apart, params))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_beams_and_streams_too():
   apart, stacked = _pair()
   params, asked = params_of(apart), prompts_of(3)
