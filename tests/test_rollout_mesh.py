@@ -45,10 +45,16 @@ def prompts_of(count):
 
 def generate(config, count, group, mesh=None, params=None, **kinds):
   """Completions on a mesh, of parameters that are split as in training."""
-  run = lambda params, prompts, mask: rollout.generate(
-    params, config, prompts, mask, KEY, group_size=group, max_new_tokens=SIZE,
-    **{'decoder': decoders.sample, 'eos_id': 5, **kinds},
-  )  # fmt: skip
+
+  def run(params, prompts, mask):
+    # A temperature that is only known when the program runs: 1.
+    heat = jnp.mean(params['final_norm']) / 2.0
+    return rollout.generate(
+      params, config, prompts, mask, KEY, group_size=group, eos_id=5,
+      max_new_tokens=SIZE, **kinds,
+      decoder=functools.partial(decoders.sample, temperature=heat),
+    )  # fmt: skip
+
   params = params_of(config) if params is None else params
   asked = params, *prompts_of(count)
   if mesh is None:
@@ -143,6 +149,26 @@ def test_completions_are_those_of_one_device(name, slots):
   found = generate(config, count, group, mesh_of(*axes), slots=slots)
   assert expected.finished.mean() < 1
   same(found, expected, config, group)
+
+
+def test_what_auto_gathers():
+  sizes = dict(data=1, fsdp=8, tensor=2, expert=2)
+  # Norms are whole, matrices in half, experts in quarters.
+  norms = 5 * 32
+  every = transformer.param_count(MODEL)
+  assert layout.gathered_bytes(MODEL, sizes) == 4 * (
+    (every - norms) // 2 + norms
+  )
+  assert layout.decode_weights(MODEL, sizes) == 'gathered'
+  own = 3 * 4 * 32 * 16
+  less = dataclasses.replace(experts, num_experts=2)
+  gap = [layout.gathered_bytes(x, sizes) for x in (experts, less)]
+  assert gap[0] - gap[1] == 4 * (own // 2 // 4 + 32 * 2)
+  large = dataclasses.replace(MODEL, vocab_size=2**25)
+  assert layout.decode_weights(large, sizes) == 'gathered'
+  assert layout.decode_weights(large, dict(sizes, tensor=1)) == 'split'
+  asked = dataclasses.replace(large, decode_weights='gathered')
+  assert layout.decode_weights(asked, dict(sizes, tensor=1)) == 'gathered'
 
 
 def test_rows_that_a_mesh_splits():

@@ -24,8 +24,8 @@ from posttrain_jax.models.cache import Cache, by_rows
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = [
-  'GATHERED_BYTES', 'Rows', 'cache', 'decode_weights', 'decoding', 'rows',
-  'rows_of', 'weights',
+  'GATHERED_BYTES', 'Rows', 'cache', 'decode_weights', 'decoding',
+  'gathered_bytes', 'rows', 'rows_of', 'weights',
 ]  # fmt: skip
 
 # Of weights that a device has beside its share while decoding, at most: a
@@ -80,9 +80,23 @@ def decode_weights(config: ModelConfig, sizes: Mapping[str, int]) -> str:
   """
   if config.decode_weights != 'auto':
     return config.decode_weights
-  count = transformer.param_count(config) // sizes.get('tensor', 1)
-  small = count * jnp.dtype(config.dtype).itemsize <= GATHERED_BYTES
+  small = gathered_bytes(config, sizes) <= GATHERED_BYTES
   return 'gathered' if small else 'split'
+
+
+def gathered_bytes(config: ModelConfig, sizes: Mapping[str, int]) -> int:
+  """Bytes of the weights that a device of a mesh {axis: size} has while
+  decoding, where they are gathered over fsdp."""
+  total = 0
+  for param in transformer.param_table(config).values():
+    parts = [
+      sizes.get(axis, 1)
+      for axes, count in zip(param.spec, param.shape)
+      for axis in ('tensor', 'expert')
+      if axes == axis and count % sizes.get(axis, 1) == 0
+    ]
+    total += math.prod(param.shape) // math.prod(parts)
+  return total * jnp.dtype(config.dtype).itemsize
 
 
 def _axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from posttrain_jax.core import sharding
@@ -64,8 +63,8 @@ def chosen(run: Any) -> list[str]:
   mesh = sharding.axis_sizes(config.mesh)
   if config.model.decode_weights == auto.AUTO and mesh['fsdp'] > 1:
     how = layout.decode_weights(run.model, mesh)
-    weights = size * jnp.dtype(run.model.dtype).itemsize / mesh['tensor']
-    told = f'{weights / 2**30:,.1f} GiB on a device, gathered over fsdp'
+    there = layout.gathered_bytes(run.model, mesh) / 2**30
+    told = f'{there:,.2f} GiB on a device, were they gathered over fsdp'
     lines.append(('model.decode_weights', how, told))
   return [f'{key:22} {value}: {why}' for key, value, why in lines if why]
 
