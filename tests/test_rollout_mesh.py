@@ -25,8 +25,8 @@ MODEL = ModelConfig(
 KEY = jax.random.key(7)
 
 
-def mesh_of(data, fsdp, tensor):
-  return sharding.make_mesh(dict(data=data, fsdp=fsdp, tensor=tensor))
+def mesh_of(*sizes):
+  return sharding.make_mesh(dict(zip(sharding.AXES, sizes)))
 
 
 @functools.cache
@@ -117,6 +117,9 @@ CASES = {
   'split heads': (split, (4, 2, 1), 4, 2),
   'split nothing': (split_odd, (1, 4, 2), 4, 2),
   'experts': (experts, (2, 2, 2), 4, 2),
+  # A token has one position, so that axis sequence has rows.
+  'sequence': (MODEL, (1, 2, 2, 2), 3, 4),
+  'axis of experts': (experts, (1, 4, 1, 1, 2), 4, 2),
   'split experts': (
     dataclasses.replace(experts, decode_weights='split'), (2, 2, 2), 4, 2,
   ),
