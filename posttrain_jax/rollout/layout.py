@@ -106,7 +106,11 @@ def _axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
   if decode_weights(config, sizes) == 'gathered':
     # A token has one position: axis sequence has rows, too.
     every = ('data', 'fsdp', 'expert', 'sequence')
-    return {'length': (), 'rows': every, 'cache_rows': every}
+    made = {'length': (), 'rows': every, 'cache_rows': every}
+    if config.num_kv_heads % sharding.size('tensor'):
+      # Too few heads: each device has all of them, for some of the rows.
+      made |= {'cache_rows': (*every, 'tensor'), 'cache_heads': ()}
+    return made
   few, wide = ('data', 'expert'), ('tensor', 'fsdp', 'sequence')
   over = lambda *counts: (
     wide if all(n % sharding.size(*wide) == 0 for n in counts) else narrow
@@ -122,7 +126,7 @@ def _axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     'vocab': over(config.vocab_size),
     'weights': wide,
     'cache_heads': heads,
-    # Too few heads for all devices: each has the keys of some of the rows.
+    # Too few heads for all devices here, too.
     'cache_rows': few if heads == wide else (*few, 'fsdp', 'sequence'),
   }
 
