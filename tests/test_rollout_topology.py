@@ -102,6 +102,10 @@ def test_a_token_sends_no_weights_and_no_logits(devices, name):
       # Parts of the vocabulary change places with parts of the rows.
       assert math.prod(one.shape) <= rows * MODEL.vocab_size
       continue
+    if name == 'top_k' and one.kind == 'all-gather':
+      # The best 50 of each part of the vocabulary.
+      assert math.prod(one.shape) <= rows * 2 * 50
+      continue
     assert one.kind == 'all-reduce', one
     squeezed = tuple(n for n in one.shape if n > 1)
     assert squeezed in {tuple(n for n in x if n > 1) for x in stream}, one

@@ -193,8 +193,8 @@ def _decode(
       rules, running, closed, active, logits.reshape(b, k, -1), t
     )
     running, closed, active = layout.rows((running, closed, active))
-    cache = layout.cache(_reorder(cache.own(), parents))
-    return t + 1, running, closed, active, cache
+    later, cache = t + 1, layout.cache(_reorder(cache.own(), parents))
+    return later, running, closed, active, cache
 
   running, closed, active = layout.rows((running, closed, active))
   carry = (jnp.int32(1), running, closed, active, cache)
