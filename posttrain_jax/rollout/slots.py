@@ -35,8 +35,12 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
   Returns completion, mask, logps, given [N, C] and finished [N] float32.
   """
   parts = sharding.size(*sharding.over('rows'))
-  own = functools.partial(_decode, slots=-(-slots // parts))
-  return own(work) if parts == 1 else over_parts(own, work)
+  # XLA aborts at experts that are split within a part over more axes than
+  # tensor: slots are then of all parts, and prompts are fetched.
+  split = len(sharding.over('weights')) > 1 and work.config.num_experts > 0
+  if parts == 1 or split:
+    return _decode(work, slots)
+  return over_parts(functools.partial(_decode, slots=-(-slots // parts)), work)
 
 
 def _decode(work: Work, slots: int) -> dict[str, Array]:
