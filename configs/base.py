@@ -105,6 +105,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.cache_dtype = ''  # while decoding: 'bfloat16', 'int8'; '' = dtype
   c.model.remat = auto()  # recompute layers backward; 'auto': of large models
   c.model.scan_layers = auto()  # one compiled layer; 'auto': of deep models
+  c.model.scan_decode = auto()  # while decoding; 'auto': of deep ones on TPU
+  # While decoding on a mesh: 'gathered' over fsdp, once a rollout, or 'split'
+  # over fsdp and tensor; 'auto' gathers what is up to 4 GiB on a device.
+  c.model.decode_weights = 'auto'
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all
   c.model.attention_chunk = 0  # queries at a time, for long rows; 0 = all
   c.model.long_rope = False  # Phi-3's RoPE factors for rows beyond its context

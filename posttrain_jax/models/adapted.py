@@ -335,7 +335,7 @@ def merged(params: PyTree) -> PyTree:
 
 
 def settled(layer: PyTree) -> PyTree:
-  """A layer for many products with the same weights: norms are computed once.
+  """Layers for many products with the same weights: norms are computed once.
 
   A decode loop would compute them at every token.
   """
@@ -343,7 +343,10 @@ def settled(layer: PyTree) -> PyTree:
   def one(node: Adapted) -> Adapted:
     if node.magnitude is None or node.norm is not None:
       return node
-    return node.replace(norm=node.column_norm())
+    function = Adapted.column_norm
+    for _ in range(node.scale.ndim):
+      function = jax.vmap(function)
+    return node.replace(norm=function(node))
 
   return _map(one, layer)
 

@@ -6,13 +6,19 @@ that tokens are appended to. Layers with a sliding window keep a ring (and a
 prompt) of no more than their window. Keys carry their position (RoPE), so the
 order of columns has no meaning; an empty column has position -1.
 
-  R rows  N key/value heads  S columns  K head size
+Layers have an array each, or those of a kind are one stack: a loop over layers
+(`ModelConfig.scan_decode`) then writes into it in place.
+
+  R rows  N key/value heads  S columns  K head size  M layers of a kind
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from posttrain_jax.core.types import Array, Record
@@ -44,7 +50,8 @@ Numbers = Array | Quantized
 class Cache(Record):
   """What has been read.
 
-  keys, values  tuple over layers of [R, N, S, K], or Quantized
+  keys, values  tuple over layers of [R, N, S, K], or Quantized; stacked:
+                {'full': [M, R, N, S, K], 'window': [M', R, N, S', K]}
   positions     {'full': [R, S], 'window': [R, S']} int32; -1: an empty column
   length        [] int32, tokens appended so far (the same for all rows)
   fixed         columns at the beginning that nothing is appended to
@@ -52,8 +59,8 @@ class Cache(Record):
                 by R / B rows each, next to each other; or None
   """
 
-  keys: tuple[Numbers, ...]
-  values: tuple[Numbers, ...]
+  keys: tuple[Numbers, ...] | dict[str, Numbers]
+  values: tuple[Numbers, ...] | dict[str, Numbers]
   positions: dict[str, Array]
   length: Array
   fixed: int = struct.field(pytree_node=False, default=0)
@@ -62,6 +69,11 @@ class Cache(Record):
   def own(self) -> 'Cache':
     """Without the shared prefix."""
     return self.replace(prefix=None)
+
+  @property
+  def stacked(self) -> bool:
+    """Whether layers of a kind are one array."""
+    return isinstance(self.keys, dict)
 
 
 def init_cache(
@@ -79,19 +91,22 @@ def init_cache(
   """
   width = {kind: columns(config, kind, fixed, slots) for kind in config.kinds}
 
-  def empty(layer: int) -> Numbers:
-    kind = config.kind(layer)
-    shape = (rows, config.num_kv_heads, width[kind], config.head_dim)
+  def empty(kind: str, *lead: int) -> Numbers:
+    shape = (*lead, rows, config.num_kv_heads, width[kind], config.head_dim)
     if config.cache_dtype == 'int8':
       return Quantized(
         jnp.zeros(shape, jnp.int8), jnp.zeros(shape[:-1], jnp.float32)
       )
     return jnp.zeros(shape, config.cache_dtype or config.dtype)
 
-  layers = range(config.num_layers)
+  def every() -> Any:
+    if config.scan_decode:
+      return {k: empty(k, len(of_kind(config, k))) for k in config.kinds}
+    return tuple(empty(config.kind(i)) for i in range(config.num_layers))
+
   return Cache(
-    keys=tuple(empty(layer) for layer in layers),
-    values=tuple(empty(layer) for layer in layers),
+    keys=every(),
+    values=every(),
     positions={
       kind: jnp.full((rows, size), -1, jnp.int32)
       for kind, size in width.items()
@@ -100,6 +115,11 @@ def init_cache(
     fixed=fixed,
     prefix=prefix,
   )
+
+
+def of_kind(config: ModelConfig, kind: str) -> tuple[int, ...]:
+  """Layers of a kind, in the order of their stack."""
+  return tuple(i for i in range(config.num_layers) if config.kind(i) == kind)
 
 
 def _kept(config: ModelConfig, kind: str, tokens: int) -> int:
@@ -161,6 +181,27 @@ def append(buffer: Numbers, new: Array, column: Array) -> Numbers:
   return _write(buffer, encode(new, buffer), column)
 
 
+def append_at(
+  stack: Numbers, new: Array, column: Array, index: Array | int
+) -> Numbers:
+  """`append` to the layer `index` of a stack [M, R, N, S, K]."""
+
+  def put(old, x):
+    zero = jnp.zeros_like(column)
+    place = jnp.asarray(index, column.dtype), zero, zero, column
+    start = place + (zero,) * (old.ndim - 4)
+    return jax.lax.dynamic_update_slice(old, x[None], start)
+
+  return jax.tree.map(put, stack, encode(new, stack))
+
+
+def layer_at(stack: Numbers, index: Array | int) -> Numbers:
+  """The layer `index` of a stack."""
+  return jax.tree.map(
+    lambda x: jax.lax.dynamic_index_in_dim(x, index, 0, keepdims=False), stack
+  )
+
+
 def visible(
   positions: Array, query: Array, kind: str, config: ModelConfig
 ) -> Array:
@@ -177,7 +218,8 @@ def fill(
 ) -> Cache:
   """An empty cache after rows [R, T] of right-padded tokens.
 
-  kept       per layer (keys, values) [R, N, T, K]
+  kept       (keys, values) of layers, [R, N, T, K] in a tuple each or
+             [L, R, N, T, K] in one array
   real       [R, T] bool; positions [R, T]
   """
   total = real.shape[1]
@@ -199,22 +241,49 @@ def fill(
       new = jnp.where(age[None] < lengths, taken, -1).astype(jnp.int32)
     marked[kind] = jax.lax.dynamic_update_slice(old, new, (0, 0))
 
-  def place(layer: int, buffer: Numbers, new: Array) -> Numbers:
-    index = source[config.kind(layer)]
+  def place(kind: str, buffer: Numbers, new: Array) -> Numbers:
+    index = source[kind]
     if index is not None:
       new = jnp.take_along_axis(new, index[:, None, :, None], axis=2)
     return _write(buffer, encode(new, buffer), jnp.int32(0))
 
+  def every(buffers: Any, new: Any) -> Any:
+    if isinstance(buffers, dict):
+      return {
+        kind: jax.vmap(functools.partial(place, kind))(
+          buffer, _stack_of(new, of_kind(config, kind))
+        )
+        for kind, buffer in buffers.items()
+      }
+    return tuple(
+      place(config.kind(i), old, new[i]) for i, old in enumerate(buffers)
+    )
+
   return cache.replace(
-    keys=tuple(
-      place(i, old, k) for i, (old, (k, _)) in enumerate(zip(cache.keys, kept))
-    ),
-    values=tuple(
-      place(i, old, v)
-      for i, (old, (_, v)) in enumerate(zip(cache.values, kept))
-    ),
+    keys=every(cache.keys, kept[0]),
+    values=every(cache.values, kept[1]),
     positions=marked,
     length=jnp.int32(total),
+  )
+
+
+def _stack_of(layers: Any, numbers: tuple[int, ...]) -> Array:
+  """Some of the layers, as one array."""
+  if isinstance(layers, tuple):
+    return jnp.stack([layers[i] for i in numbers])
+  return layers if len(numbers) == len(layers) else layers[np.array(numbers)]
+
+
+def by_rows(function: Callable, cache: Cache) -> Cache:
+  """`function(x, axis)` of every array that has rows, in the axis `axis`.
+
+  The prefix, which has rows of its own, is left as it is.
+  """
+  axis = int(cache.stacked)
+  return cache.replace(
+    keys=jax.tree.map(lambda x: function(x, axis), cache.keys),
+    values=jax.tree.map(lambda x: function(x, axis), cache.values),
+    positions=jax.tree.map(lambda x: function(x, 0), cache.positions),
   )
 
 
@@ -230,13 +299,17 @@ def grow(cache: Cache, config: ModelConfig, slots: int) -> Cache:
     pads[axis] = (0, size - x.shape[axis])
     return jnp.pad(x, pads, constant_values=value)
 
-  def wider(layer, numbers):
-    kind = config.kind(layer)
-    return jax.tree.map(lambda x: pad(x, kind, 2, 0), numbers)
+  def wider(kind, numbers):
+    return jax.tree.map(lambda x: pad(x, kind, 2 + cache.stacked, 0), numbers)
+
+  def every(buffers):
+    if cache.stacked:
+      return {kind: wider(kind, x) for kind, x in buffers.items()}
+    return tuple(wider(config.kind(i), x) for i, x in enumerate(buffers))
 
   return cache.replace(
-    keys=tuple(wider(i, x) for i, x in enumerate(cache.keys)),
-    values=tuple(wider(i, x) for i, x in enumerate(cache.values)),
+    keys=every(cache.keys),
+    values=every(cache.values),
     positions={k: pad(x, k, 1, -1) for k, x in cache.positions.items()},
   )
 
@@ -247,9 +320,12 @@ def load_prompt(cache: Cache, slot: Array, prompts: Cache, row: Array) -> Cache:
   A slot beyond the last one changes nothing.
   """
 
+  lead = (slice(None),) * cache.stacked
+
   def put(buffer, source):
-    own = source[row]
-    place = (slot, *(slice(size) for size in own.shape))
+    own = source[(*lead, row)]
+    sizes = own.shape[len(lead) :]
+    place = (*lead, slot, *(slice(size) for size in sizes))
     return buffer.at[place].set(own, mode='drop')
 
   def seen(buffer, source):

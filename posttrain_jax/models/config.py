@@ -16,6 +16,7 @@ NORMS = ('rms', 'rms_plus_one', 'layer')
 NORM_PLACES = ('before', 'after', 'both')
 ACTIVATIONS = ('silu', 'gelu_tanh', 'gelu')
 POSITIONS = ('rope', 'learned')
+DECODE_WEIGHTS = ('auto', 'gathered', 'split')
 
 
 def _check_word(what: str, value: str, valid: Collection[str]) -> None:
@@ -88,6 +89,10 @@ class ModelConfig:
   cache_dtype: str = ''  # of keys and values while decoding; '' = dtype
   remat: bool = False  # recompute each layer in the backward pass
   scan_layers: bool = True  # one compiled layer; False unrolls them
+  scan_decode: bool = False  # the same of decoding, with one stacked cache
+  # On a mesh, while decoding: 'gathered' over fsdp, or 'split' over it and
+  # tensor; 'auto': by their size (`rollout.layout`).
+  decode_weights: str = 'auto'
   logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
   attention_chunk: int = 0  # queries at a time over whole rows; 0 = all
 
@@ -139,6 +144,7 @@ class ModelConfig:
       ('norm_place', NORM_PLACES),
       ('activation', ACTIVATIONS),
       ('positions', POSITIONS),
+      ('decode_weights', DECODE_WEIGHTS),
     ):
       _check_word(field, getattr(self, field), words)
     for field in ('logit_chunk', 'attention_chunk', 'sliding_window',

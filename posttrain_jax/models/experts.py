@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core import sharding
-from posttrain_jax.core.sharding import EXPERT_SHARDS, LOGICAL
+from posttrain_jax.core.sharding import EXPERT_SHARDS
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models.config import ModelConfig
 
@@ -69,8 +69,8 @@ def _apply(
   count, k = gate.shape[0], chosen.shape[1]
   # Copies of tokens in the order of their experts, and the way back.
   expert = chosen.reshape(-1)
-  here = (expert >= 0) & (expert < count)
   if some:
+    here = (expert >= 0) & (expert < count)
     expert = jnp.where(here, expert, count)
   order = jnp.argsort(expert, stable=True)
   back = jnp.argsort(order)
@@ -109,10 +109,10 @@ def _over_devices(
     sharding.lies(spec, x.shape)
     for spec, x in zip((wide, wide, narrow), experts)
   ]
-  rows = sharding.lies(P(LOGICAL['rows'], 'sequence', None), x_BTD.shape)
+  rows = sharding.placed(x_BTD.shape, 'rows', 'length', None)
   within = lambda axis, part: axis in sharding.names_of(part)
   split = within('expert', lie[0][0])
-  apart, columns = within('expert', rows[0]), within('tensor', lie[0][2])
+  apart, columns = within('expert', rows[0]), sharding.names_of(lie[0][2])
   count = experts[0].shape[0] // (sharding.size('expert') if split else 1)
 
   def whole(weight: Array, spec: P) -> Array:
@@ -121,7 +121,7 @@ def _over_devices(
     weight = weight.astype(config.dtype) if narrower else weight
     for axis in (1, 2):
       over = sharding.names_of(spec[axis])
-      if over and over != ('tensor',):
+      if over and spec[axis] != lie[0][2]:
         weight = jax.lax.all_gather(weight, over, axis=axis, tiled=True)
     return checkpoint_name(weight, sharding.GATHERED)
 
@@ -142,7 +142,7 @@ def _over_devices(
     elif split:
       out = jax.lax.psum(out, 'expert')
     if columns:
-      out = jax.lax.psum(out, 'tensor')
+      out = jax.lax.psum(out, columns)
     return out.reshape(x.shape)
 
   run = jax.shard_map(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
-from posttrain_jax.models import attention, layers, parameters, rope
+from posttrain_jax.models import attention, layers, parameters, periods, rope
 from posttrain_jax.models import cache as cache_lib
 from posttrain_jax.models.cache import Cache
 from posttrain_jax.models.cache import init_cache as init_cache
@@ -97,8 +97,9 @@ def _run_layers(params, x, tables, allowed, config, keep):
       return x, kept if keep else None
 
     x, kept = parameters.scan(body, x, params, marks(config), config)
-    if keep:
-      kept = tuple((kept[0][i], kept[1][i]) for i in range(config.num_layers))
+    if keep and not config.scan_decode:
+      pairs = [(kept[0][i], kept[1][i]) for i in range(config.num_layers)]
+      kept = tuple(zip(*pairs))
     return x, kept
   kept = []
   for index, layer in enumerate(unstack(params, config)['layers']):
@@ -106,26 +107,104 @@ def _run_layers(params, x, tables, allowed, config, keep):
     turn = tables[config.rope_kind(index)]
     x, pair = function(layer, x, turn, mask, config)
     kept.append(pair)
-  return x, tuple(kept) if keep else None
+  return x, tuple(zip(*kept)) if keep else None
 
 
-def _cached_layer(layer, x, tables, cache, index, at, allowed, config):
-  """One decoder layer over one new token per row; returns x and its cache."""
+def _cached_layer(layer, x, tables, cache, at, allowed, config):
+  """One decoder layer over one new token per row; returns x and its cache.
+
+  cache  `put(buffer, new, column) -> (buffer, the layer's own columns)`, its
+         keys and values, and those of a prefix that rows share, or None
+  """
+  put, keys, values, before = cache
   normed = layers.enter(layer, 'attention', x, config)
-  q, k, v = layers.qkv(layer, normed, tables, config)
-  keys = cache_lib.append(cache.keys[index], k, at)
-  values = cache_lib.append(cache.values[index], v, at)
+  q, k, v = (
+    sharding.constrain(x, 'cache_rows', 'cache_heads')
+    for x in layers.qkv(layer, normed, tables, config)
+  )
+  keys, own_keys = put(keys, k, at)
+  values, own_values = put(values, v, at)
   own, shared = allowed
   how = attention.scores_of(config)
-  if cache.prefix is None:
-    out = attention.attend(q, keys, values, own, how)
+  if before is None:
+    out = attention.attend(q, own_keys, own_values, own, how)
   else:
-    before = cache.prefix.keys[index], cache.prefix.values[index]
+    prompt_keys, prompt_values = before
     out = attention.attend_with_prefix(
-      q, keys, values, own, *before, shared, how
+      q, own_keys, own_values, own, prompt_keys, prompt_values, shared, how
     )
   after = layers.add_attention(layer, x, out, config)
   return layers.add_mlp(layer, x, after, config), keys, values
+
+
+def _decode_each(params, x, tables, at, allowed, cache, config):
+  """(x, keys, values) after layers that have an array each."""
+
+  def put(buffer, new, column):
+    buffer = cache_lib.append(buffer, new, column)
+    return buffer, buffer
+
+  keys, values = [], []
+  for index, layer in enumerate(unstack(params, config)['layers']):
+    kind, before = config.kind(index), None
+    if cache.prefix is not None:
+      before = cache.prefix.keys[index], cache.prefix.values[index]
+    x, k, v = _cached_layer(
+      layer,
+      x,
+      tables[config.rope_kind(index)],
+      (put, cache.keys[index], cache.values[index], before),
+      at[kind],
+      allowed[kind],
+      config,
+    )
+    keys.append(k)
+    values.append(v)
+  return x, tuple(keys), tuple(values)
+
+
+def _decode_stacked(params, x, tables, at, allowed, cache, config):
+  """(x, keys, values) after a loop over layers, whose caches are stacks."""
+  period = periods.repeated(config)
+
+  def one(carry, number, turn):
+    """The layer `turn` periods after layer `number`."""
+    x, keys, values = carry
+    kind, before = config.kind(number), None
+    stack = cache_lib.of_kind(config, kind)
+    place = periods.place_in(stack, number, period, turn)
+
+    def put(buffer, new, column):
+      buffer = cache_lib.append_at(buffer, new, column, place)
+      return buffer, cache_lib.layer_at(buffer, place)
+
+    if cache.prefix is not None:
+      before = (
+        cache_lib.layer_at(cache.prefix.keys[kind], place),
+        cache_lib.layer_at(cache.prefix.values[kind], place),
+      )
+    x, k, v = _cached_layer(
+      periods.layer_of(params['layers'], number, period, turn, config),
+      x,
+      tables[config.rope_kind(number)],
+      (put, keys[kind], values[kind], before),
+      at[kind],
+      allowed[kind],
+      config,
+    )
+    return x, {**keys, kind: k}, {**values, kind: v}
+
+  def several(carry, numbers, turn):
+    for number in numbers:
+      carry = one(carry, number, turn)
+    return carry
+
+  inside = range(period.first, period.first + period.size)
+  carry = several((x, cache.keys, cache.values), range(period.first), 0)
+  carry = jax.lax.fori_loop(
+    0, period.times, lambda turn, c: several(c, inside, turn), carry
+  )
+  return several(carry, range(period.end, config.num_layers), 0)
 
 
 def _decode_layers(params, x, tables, positions, real, cache, config):
@@ -141,26 +220,10 @@ def _decode_layers(params, x, tables, positions, real, cache, config):
       group = own.shape[0] // before.shape[0]
       shared = see(jnp.repeat(before, group, axis=0), kind)
     allowed[kind] = see(own, kind), shared
-  keys, values = [], []
-  for index, layer in enumerate(unstack(params, config)['layers']):
-    kind = config.kind(index)
-    x, k, v = _cached_layer(
-      layer,
-      x,
-      tables[config.rope_kind(index)],
-      cache,
-      index,
-      at[kind],
-      allowed[kind],
-      config,
-    )
-    keys.append(k)
-    values.append(v)
+  decode = _decode_stacked if cache.stacked else _decode_each
+  x, keys, values = decode(params, x, tables, at, allowed, cache, config)
   cache = cache.replace(
-    keys=tuple(keys),
-    values=tuple(values),
-    positions=marked,
-    length=cache.length + 1,
+    keys=keys, values=values, positions=marked, length=cache.length + 1
   )
   return x, cache
 

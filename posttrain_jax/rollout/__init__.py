@@ -12,10 +12,9 @@ import jax.numpy as jnp
 
 from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, PyTree, Rollout
-from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout, together
 from posttrain_jax.rollout import slots as in_slots
-from posttrain_jax.rollout import together
 from posttrain_jax.rollout.assemble import assemble, assemble_groups, place
 from posttrain_jax.rollout.guide import Guide, start_rows
 from posttrain_jax.rollout.work import Work, prefill
@@ -80,9 +79,11 @@ def generate(
   guide_state = jax.tree.map(
     lambda x: x.reshape(rows, *x.shape[2:]), guide_state
   )
-  params = transformer.unstack(params, config)
+  there = layout.rows_of(b, group_size, config)
+  prompts, prompt_mask = there.of_prompts((prompts, prompt_mask))
+  reading, params = layout.weights(params, config)
   with jax.named_scope('prefill'):
-    logits, prefix = prefill(params, config, prompts, prompt_mask)
+    logits, prefix = prefill(reading, params, config, prompts, prompt_mask)
   work = Work(
     params=params,
     config=config,
@@ -90,21 +91,23 @@ def generate(
     first_logits=logits,
     prompt_size=prompts.shape[1],
     prompt_lengths=prompt_mask.astype(jnp.int32).sum(axis=1),
-    keys=row_keys(key, prompt_ids, group_size),
-    group_size=group_size,
+    keys=there.of_rows(row_keys(key, prompt_ids, group_size)),
+    group_size=there.group,
     max_new_tokens=max_new_tokens,
     decoder=decoder,
     eos_id=eos_id,
     pad_id=pad_id,
     stages=stages,
     guide=guide or Guide(),
-    guide_state=guide_state,
+    guide_state=there.of_rows(guide_state),
   )
-  with jax.named_scope('decode'):
-    if 0 < slots < rows:
+  with jax.named_scope('decode'), layout.decoding(config):
+    if 0 < slots < work.count:
       done = in_slots.decode(work, slots)
     else:
       done = together.decode(work)
+  if there.moved:
+    done = {name: x[:rows] for name, x in done.items()}
   shape = (b, group_size, max_new_tokens)
   return Rollout(
     completion=done['completion'].reshape(shape),

@@ -15,7 +15,9 @@ from posttrain_jax.core import stops
 from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.models import transformer
+from posttrain_jax.models.cache import by_rows
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout, vocabulary
 from posttrain_jax.rollout.guide import Guide, start_rows
 from posttrain_jax.rollout.work import prefill
 
@@ -112,13 +114,18 @@ def search(
   rules = _Rules(
     beams, max_new_tokens, eos_id, length_penalty, early_stopping, guide
   )
-  params = transformer.unstack(params, config)
+  asked = prompts.shape[0]
+  there = layout.rows_of(asked, 1, config)
+  prompts, prompt_mask = there.of_prompts((prompts, prompt_mask))
+  reading, params = layout.weights(params, config)
   with jax.named_scope('prefill'):
-    logits, prefix = prefill(params, config, prompts, prompt_mask)
-  with jax.named_scope('beam_search'):
+    logits, prefix = prefill(reading, params, config, prompts, prompt_mask)
+  with jax.named_scope('beam_search'), layout.decoding(config):
     closed = _decode(
       rules, params, config, prompts, prompt_mask, logits, prefix
     )
+  if there.moved:
+    closed = jax.tree.map(lambda x: x[:asked], closed)
   mask = jnp.arange(max_new_tokens)[None, None] < closed.length[..., None]
   found = Rollout(
     completion=jnp.where(mask, closed.tokens, pad_id),
@@ -168,7 +175,7 @@ def _decode(
   logits = jnp.repeat(first_logits[:, None], k, axis=1)
   active = jnp.ones((b,), bool)
   running, closed, active, _ = _step(rules, start, closed, active, logits, 0)
-  cache = transformer.init_cache(config, b * k, rules.size)
+  cache = layout.cache(transformer.init_cache(config, b * k, rules.size))
 
   def advance(carry):
     t, running, closed, active, cache = carry
@@ -185,8 +192,11 @@ def _decode(
     running, closed, active, parents = _step(
       rules, running, closed, active, logits.reshape(b, k, -1), t
     )
-    return t + 1, running, closed, active, _reorder(cache.own(), parents)
+    running, closed, active = layout.rows((running, closed, active))
+    later, cache = t + 1, layout.cache(_reorder(cache.own(), parents))
+    return later, running, closed, active, cache
 
+  running, closed, active = layout.rows((running, closed, active))
   carry = (jnp.int32(1), running, closed, active, cache)
   return jax.lax.while_loop(
     lambda c: (c[0] < rules.size) & jnp.any(c[3]), advance, carry
@@ -218,10 +228,13 @@ def _candidates(rules, running, logits, t):
   if guide.adjusts:
     logits = _each(guide.adjust)(running.state, logits)
   log_probs = jax.nn.log_softmax(logits)
-  totals = (running.total[..., None] + log_probs).reshape(b, k * v)
-  total, flat = jax.lax.top_k(totals, rules.candidates)
+  totals = running.total[..., None] + log_probs
+  total, flat = _likeliest(totals, rules.candidates)
   parents, token = flat // v, (flat % v).astype(jnp.int32)
-  logp = jnp.take_along_axis(log_probs.reshape(b, k * v), flat, axis=1)
+  if vocabulary.parts(v) == 1:
+    logp = jnp.take_along_axis(log_probs.reshape(b, k * v), flat, axis=1)
+  else:
+    logp = vocabulary.taken(_pick(log_probs, parents), token)
   tokens, logps, state = _pick(
     (running.tokens, running.logps, running.state), parents
   )
@@ -234,6 +247,18 @@ def _candidates(rules, running, logits, t):
     stopped |= _each(guide.ended)(state)
   candidates = _Open(column(tokens, token), column(logps, logp), total, state)
   return candidates, parents, stopped
+
+
+def _likeliest(totals: Array, count: int) -> tuple[Array, Array]:
+  """The largest of totals [B, N, V], and their places in [B, N * V]."""
+  b, n, v = totals.shape
+  if vocabulary.parts(v) == 1:
+    return jax.lax.top_k(totals.reshape(b, n * v), count)
+  best, token = vocabulary.top_k(totals, min(count, v))
+  places = token + v * jax.lax.broadcasted_iota(token.dtype, token.shape, 1)
+  places = places.reshape(b, -1)
+  best, which = jax.lax.top_k(best.reshape(b, -1), count)
+  return best, jnp.take_along_axis(places, which, axis=1)
 
 
 def _close(rules, closed, candidates, stopped, active, t) -> _Closed:
@@ -263,13 +288,13 @@ def _pick(tree: PyTree, index: Array) -> PyTree:
   return jax.tree.map(lambda x: jax.vmap(lambda x, i: x[i])(x, index), tree)
 
 
-def _reorder(cache: PyTree, parents: Array) -> PyTree:
+def _reorder(cache: transformer.Cache, parents: Array) -> transformer.Cache:
   """The cache whose rows of each beam are those of its parent."""
 
-  def move(x):
-    if not x.ndim:  # what all rows share
-      return x
+  def move(x, axis):
+    if axis:
+      return jax.vmap(lambda x: move(x, axis - 1))(x)
     grouped = x.reshape(*parents.shape, *x.shape[1:])
     return _pick(grouped, parents).reshape(x.shape)
 
-  return jax.tree.map(move, cache)
+  return by_rows(move, cache)

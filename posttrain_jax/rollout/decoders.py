@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.core.types import Array
+from posttrain_jax.rollout import vocabulary
 
 __all__ = ['greedy', 'min_p', 'sample', 'top_k', 'top_p', 'typical']
 TRUNCATING = ('greedy', 'min_p', 'top_k', 'top_p', 'typical')
@@ -34,7 +35,7 @@ Draw = tuple[Array, Array]
 def _draw(scores: Array, keys: Array) -> Draw:
   log_probs = jax.nn.log_softmax(scores)
   tokens = jax.vmap(jax.random.categorical)(keys, scores).astype(jnp.int32)
-  return tokens, jnp.take_along_axis(log_probs, tokens[:, None], axis=1)[:, 0]
+  return tokens, vocabulary.taken(log_probs, tokens)
 
 
 def _divided(logits: Array, temperature: Array | float) -> Array:
@@ -52,8 +53,7 @@ def _in_top_k(scores: Array, k: int) -> Array:
   # As in transformers' and TRL's settings, 0 and -1 say "no limit".
   size = scores.shape[-1]
   kept = min(int(k), size) if k > 0 else size
-  ranked = -jnp.sort(-scores, axis=-1)
-  return scores >= ranked[..., kept - 1][..., None]
+  return scores >= vocabulary.kth_largest(scores, kept)
 
 
 def _until(mass: Array, p: Array | float) -> Array:
@@ -67,7 +67,7 @@ def _until(mass: Array, p: Array | float) -> Array:
 
 
 def _in_top_p(scores: Array, p: float) -> Array:
-  ranked = -jnp.sort(-scores, axis=-1)
+  ranked = -jnp.sort(-vocabulary.to_order(scores), axis=-1)
   inside = _until(jax.nn.softmax(ranked), p)
   floor = jnp.min(jnp.where(inside, ranked, jnp.inf), axis=-1, keepdims=True)
   return scores >= floor
@@ -85,9 +85,10 @@ def _in_typical(scores: Array, p: float) -> Array:
   surprise = -jnp.where(probs > 0, log_probs, 0.0)
   entropy = jnp.sum(probs * surprise, axis=-1, keepdims=True)
   distance = jnp.where(probs > 0, jnp.abs(surprise - entropy), jnp.inf)
-  order = jnp.argsort(distance, axis=-1)
+  apart, probs = map(vocabulary.to_order, (distance, probs))
+  order = jnp.argsort(apart, axis=-1)
   inside = _until(jnp.take_along_axis(probs, order, axis=-1), p)
-  ranked = jnp.take_along_axis(distance, order, axis=-1)
+  ranked = jnp.take_along_axis(apart, order, axis=-1)
   limit = jnp.max(jnp.where(inside, ranked, 0.0), axis=-1, keepdims=True)
   return distance <= limit
 

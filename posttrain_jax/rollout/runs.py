@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array
 
 __all__ = ['AXIS', 'SEED', 'any_run', 'seed_mesh', 'spread']
@@ -22,10 +23,18 @@ SEED = 'seed'  # of the mesh
 
 
 def any_run(predicate: Array) -> Array:
-  """Whether `predicate` holds in any of the runs that are vmapped together.
+  """Whether `predicate` holds in any of the runs that are vmapped together,
+  or in any of the parts of a mesh that have rows of their own.
 
   Only for loops whose body changes nothing in a run that is done.
   """
+  apart = [
+    axis
+    for axis in jax.sharding.get_abstract_mesh().manual_axes
+    if axis in sharding.AXES
+  ]
+  if apart:  # they go on together: axis tensor has work for all of them
+    return jax.lax.pmax(predicate.astype(jnp.int32), tuple(apart)) > 0
   try:
     return jax.lax.pmax(predicate.astype(jnp.int32), AXIS) > 0
   except NameError:  # one run alone: no such axis

@@ -9,16 +9,19 @@ columns. All slots write the same column of the ring at a step, wherever their
 completion began; each column's position says whether it is theirs.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import load_prompt
+from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.runs import any_run
-from posttrain_jax.rollout.work import Drawn, Work
+from posttrain_jax.rollout.work import Drawn, Work, over_parts
 
 __all__ = ['decode']
 
@@ -26,8 +29,22 @@ __all__ = ['decode']
 def decode(work: Work, slots: int) -> dict[str, Array]:
   """Completions by `slots` slots, 1 <= slots <= N.
 
+  On a mesh each part of the rows has slots of its own for its own completions,
+  so that no prompt moves: as many as make at least `slots` together.
+
   Returns completion, mask, logps, given [N, C] and finished [N] float32.
   """
+  parts = sharding.size(*sharding.over('rows'))
+  # XLA aborts at experts that are split within a part over more axes than
+  # tensor: slots are then of all parts, and prompts are fetched.
+  split = len(sharding.over('weights')) > 1 and work.config.num_experts > 0
+  if parts == 1 or split:
+    return _decode(work, slots)
+  return over_parts(functools.partial(_decode, slots=-(-slots // parts)), work)
+
+
+def _decode(work: Work, slots: int) -> dict[str, Array]:
+  """`decode` of one part."""
   size, count = work.max_new_tokens, work.count
   carry = {
     'next': jnp.int32(0),
@@ -40,8 +57,8 @@ def decode(work: Work, slots: int) -> dict[str, Array]:
     'logps': jnp.zeros((count, size), jnp.float32),
     'given': jnp.zeros((count, size), jnp.float32),
     'finished': jnp.zeros((count,), jnp.float32),
-    'cache': transformer.init_cache(
-      work.config, slots, size, fixed=work.prompt_size
+    'cache': layout.cache(
+      transformer.init_cache(work.config, slots, size, fixed=work.prompt_size)
     ),
     'state': jax.tree.map(
       lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), work.guide_state
@@ -112,7 +129,7 @@ def _refill(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     't': put(carry['t'], 1),
     'token': put(carry['token'], drawn.token[0]),
     'done': put(carry['done'], done[0]),
-    'cache': cache,
+    'cache': layout.cache(cache),
     'state': state,
   }
 
@@ -128,6 +145,7 @@ def _advance(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     positions=(work.prompt_lengths[row // work.group_size] + t - 1)[:, None],
     cache=carry['cache'],
   )
+  assert cache is not None  # One was given.
   drawn = work.draw(logits[:, 0], row, t, carry['state'])
   written = jnp.where(done, work.count, carry['row'])
   carry, ended = _record(work, carry, written, t, drawn)
@@ -135,6 +153,6 @@ def _advance(work: Work, carry: dict[str, Any]) -> dict[str, Any]:
     't': t + 1,
     'token': drawn.token,
     'done': done | ended,
-    'cache': cache,
+    'cache': layout.cache(cache),
     'state': drawn.state,
   }

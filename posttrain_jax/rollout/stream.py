@@ -11,6 +11,7 @@ from posttrain_jax.core.stops import Ends, several
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.work import prefill
 
 __all__ = ['Stream']
@@ -45,7 +46,7 @@ class Stream:
     self._config, self._decoder, self._pad = config, decoder, pad_id
     self._ends = several(eos_id)
     # Once, and not at every token.
-    self._params = transformer.unstack(params, config)
+    _, self._params = layout.weights(params, config)
     self._read = jax.jit(functools.partial(_read, config, decoder))
     self._next = jax.jit(
       functools.partial(_next, config, decoder), donate_argnames='cache'
@@ -106,7 +107,7 @@ def _read(
   mask: Array,
   row: Array,
 ) -> tuple[Array, transformer.Cache]:
-  logits, prefix = prefill(params, config, prompt, mask)
+  logits, prefix = prefill(params, params, config, prompt, mask)
   return _draw(decoder, logits, row, jnp.int32(0)), prefix
 
 

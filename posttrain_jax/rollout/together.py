@@ -6,10 +6,14 @@ import jax.numpy as jnp
 from posttrain_jax.core.types import Array
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import grow
+from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.runs import any_run
 from posttrain_jax.rollout.work import Drawn, Work
 
 __all__ = ['decode']
+
+# What a loop carries of completions, one a row.
+BY_ROWS = ('token', 'done', 'completion', 'mask', 'logps', 'given', 'state')
 
 
 def decode(work: Work) -> dict[str, Array]:
@@ -36,8 +40,9 @@ def decode(work: Work) -> dict[str, Array]:
     'logps': jnp.zeros((rows, size), jnp.float32),
     'given': jnp.zeros((rows, size), jnp.float32),
     'state': work.guide_state,
-    'cache': transformer.init_cache(work.config, rows, room[0]),
+    'cache': layout.cache(transformer.init_cache(work.config, rows, room[0])),
   }
+  carry |= layout.rows({name: carry[name] for name in BY_ROWS})
   first = jnp.repeat(work.first_logits, work.group_size, axis=0)
   carry = _record(work, carry, 0, draw(first, 0, work.guide_state))
 
@@ -52,11 +57,11 @@ def decode(work: Work) -> dict[str, Array]:
       cache=carry['cache'].replace(prefix=work.prefix),
     )
     assert cache is not None  # One was given.
-    carry = carry | {'t': t + 1, 'cache': cache.own()}
+    carry = carry | {'t': t + 1, 'cache': layout.cache(cache.own())}
     return _record(work, carry, t, draw(logits[:, 0], t, carry['state']))
 
   for slots in room:
-    carry['cache'] = grow(carry['cache'], work.config, slots)
+    carry['cache'] = layout.cache(grow(carry['cache'], work.config, slots))
     # Token t - 1 is written when token t is drawn; the last never is.
     end = min(slots + 1, size)
     going = lambda c, end=end: (c['t'] < end) & any_run(~jnp.all(c['done']))
@@ -79,7 +84,7 @@ def _record(work: Work, carry, t, drawn: Drawn):
     buffer, x[:, None].astype(buffer.dtype), start
   )
   token = jnp.where(running, drawn.token, work.pad_id)
-  return carry | {
+  return carry | layout.rows({
     'token': token,
     'done': carry['done'] | drawn.stopped & running,
     'completion': column(carry['completion'], token),
@@ -87,4 +92,4 @@ def _record(work: Work, carry, t, drawn: Drawn):
     'logps': column(carry['logps'], jnp.where(running, drawn.logp, 0.0)),
     'given': column(carry['given'], drawn.forced & running),
     'state': drawn.state,
-  }
+  })  # fmt: skip

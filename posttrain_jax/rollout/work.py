@@ -6,14 +6,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.stops import Ends, reached
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import transformer
+from posttrain_jax.models.cache import by_rows
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.guide import Guide
 
-__all__ = ['Drawn', 'Work', 'prefill']
+__all__ = ['Drawn', 'Work', 'over_parts', 'prefill']
 
 
 class Drawn(NamedTuple):
@@ -70,6 +74,7 @@ class Work:
   def draw(self, logits: Array, rows: Array, t: Array, state: PyTree) -> Drawn:
     """Tokens number t [R] of completions `rows` [R] from logits [R, V]."""
     guide = self.guide
+    logits = sharding.constrain(logits, 'rows', 'vocab')
     if guide.adjusts:
       logits = jax.vmap(guide.adjust)(state, logits)
     keys = jax.vmap(jax.random.fold_in)(self.keys[rows], t)
@@ -87,13 +92,51 @@ class Work:
     return Drawn(token, logp, forced, stopped, state)
 
 
+def over_parts(
+  function: Callable[[Work], dict[str, Array]], work: Work
+) -> dict[str, Array]:
+  """`function` of each part's own completions, on the mesh here.
+
+  Weights are the same for all parts of the rows; a part waits for no other but
+  where a loop asks all of them (`runs.any_run`). Returns arrays [N, ...].
+  """
+  axes = tuple(a for a in sharding.over('rows') if sharding.size(a) > 1)
+  own = lambda x, axis=0: P(*(None,) * axis, axes)
+  fields = {
+    'params': P(),
+    'prefix': by_rows(own, work.prefix).replace(length=P()),
+    'first_logits': own(None),
+    'prompt_lengths': own(None),
+    'keys': own(None),
+    'guide_state': own(None),
+  }
+
+  def part(arrays):
+    return function(dataclasses.replace(work, **arrays))
+
+  return jax.shard_map(
+    part,
+    in_specs=(fields,),
+    out_specs=own(None),
+    axis_names=set(axes),
+    check_vma=False,
+  )({name: getattr(work, name) for name in fields})
+
+
 def prefill(
-  params: PyTree, config: ModelConfig, prompts: Array, prompt_mask: Array
+  reading: PyTree,
+  params: PyTree,
+  config: ModelConfig,
+  prompts: Array,
+  prompt_mask: Array,
 ) -> tuple[Array, transformer.Cache]:
-  """Reads prompts [B, P]: (logits of the first new token [B, V], cache)."""
+  """Reads prompts [B, P]: (logits of the first new token [B, V], cache).
+
+  reading, params  of `layout.weights`
+  """
   rows, length = prompts.shape
   hidden, cache = transformer.hidden_states(
-    params,
+    reading,
     config,
     prompts,
     mask=prompt_mask,
@@ -102,4 +145,7 @@ def prefill(
   assert cache is not None  # One was given.
   index = prompt_mask.astype(jnp.int32).sum(axis=1)[:, None, None] - 1
   last = jnp.take_along_axis(hidden, index, axis=1)
-  return transformer.unembed(params, config, last[:, 0]), cache
+  with layout.decoding(config):
+    last = sharding.constrain(last[:, 0], 'rows')
+    logits = transformer.unembed(params, config, last)
+    return sharding.constrain(logits, 'rows', 'vocab'), layout.cache(cache)

@@ -23,6 +23,7 @@ __all__ = [
   'dtype',
   'learning_rate',
   'remat',
+  'scan_decode',
   'scan_layers',
 ]
 
@@ -160,6 +161,18 @@ def choices(
 def scan_layers(value: Any, num_layers: int) -> bool:
   """`config.model.scan_layers` as a bool: deep models compile one layer."""
   return num_layers > DEEP if value == AUTO else bool(value)
+
+
+def scan_decode(value: Any, num_layers: int, backend: str) -> bool:
+  """`config.model.scan_decode` as a bool.
+
+  A loop over layers compiles as fast whatever their number. XLA:CPU copies a
+  layer's weights and cache out of their stacks at every token; a TPU's products
+  read them in place. On GPUs nothing was measured.
+  """
+  if value == AUTO:
+    return num_layers > DEEP and backend == 'tpu'
+  return bool(value)
 
 
 def learning_rate(

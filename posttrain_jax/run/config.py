@@ -35,6 +35,7 @@ DECIDED = {
   'cache_stages': 1,
   'microbatch_rows': 0,
   'model.remat': False,
+  'model.scan_decode': False,
   'model.scan_layers': False,
   'slots': 0,
   'token_buckets': 1,

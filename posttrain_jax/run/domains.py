@@ -30,6 +30,7 @@ from posttrain_jax.core.domain import (
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
 from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
+from posttrain_jax.models.config import DECODE_WEIGHTS
 from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs, reward_domains
@@ -82,6 +83,8 @@ KEYS = {
   'model.cache_dtype': Word(('', *CACHE)),
   'model.remat': Flag(words=(AUTO,)),
   'model.scan_layers': Flag(words=(AUTO,)),
+  'model.scan_decode': Flag(words=(AUTO,)),
+  'model.decode_weights': Word(DECODE_WEIGHTS),
   'model.logit_chunk': COUNT,
   'model.attention_chunk': COUNT,
   'model.long_rope': FLAG,

@@ -17,6 +17,7 @@ from posttrain_jax.core import sharding
 from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout
 from posttrain_jax.run import auto, inputs, roles
 from posttrain_jax.run.feed import Feed
 from posttrain_jax.trainers.step import from_file
@@ -54,9 +55,17 @@ def chosen(run: Any) -> list[str]:
   ]
   if config.model.remat == auto.AUTO:
     lines.append(('model.remat', f'{run.model.remat}', f'{size / 1e6:,.1f}M'))
+  deep = f'{run.model.num_layers} layers'
   if config.model.scan_layers == auto.AUTO:
-    deep = f'{run.model.num_layers} layers'
     lines.append(('model.scan_layers', f'{run.model.scan_layers}', deep))
+  if config.model.scan_decode == auto.AUTO and run.model.scan_decode:
+    lines.append(('model.scan_decode', 'True', f'{deep}, on TPU'))
+  mesh = sharding.axis_sizes(config.mesh)
+  if config.model.decode_weights == auto.AUTO and mesh['fsdp'] > 1:
+    how = layout.decode_weights(run.model, mesh)
+    there = layout.gathered_bytes(run.model, mesh) / 2**30
+    told = f'{there:,.2f} GiB on a device, were they gathered over fsdp'
+    lines.append(('model.decode_weights', how, told))
   return [f'{key:22} {value}: {why}' for key, value, why in lines if why]
 
 

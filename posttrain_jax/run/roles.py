@@ -51,6 +51,8 @@ Start = dict[str, PyTree]
 
 # What a model that is read from disk says itself.
 SHAPE = ('preset', 'sliding_window')
+# What may be 'auto' of a model.
+DECIDED = ('scan_layers', 'scan_decode', 'dtype', 'remat')
 
 
 def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
@@ -96,19 +98,23 @@ def _split(config: Any) -> tuple[dict, dict, dict]:
   """(shape, other fields, what may be 'auto') of `config.model`."""
   fields = dict(config.model)
   taken = lambda names: {key: fields.pop(key) for key in names}
-  return taken(SHAPE), fields, taken(('scan_layers', 'dtype', 'remat'))
+  return taken(SHAPE), fields, taken(DECIDED)
 
 
 def decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
   """The model with what may be 'auto' decided.
 
-  asked  `scan_layers`, `dtype` and `remat` of a `config.model`
+  asked  the keys DECIDED of a `config.model`
   """
-  deep = auto.scan_layers(asked['scan_layers'], model.num_layers)
+  layers, backend = model.num_layers, jax.default_backend()
   size = transformer.param_count(model)
-  kind, _ = auto.dtype(asked['dtype'], size, jax.default_backend())
-  again = auto.remat(asked['remat'], size)
-  return dataclasses.replace(model, scan_layers=deep, dtype=kind, remat=again)
+  return dataclasses.replace(
+    model,
+    scan_layers=auto.scan_layers(asked['scan_layers'], layers),
+    scan_decode=auto.scan_decode(asked['scan_decode'], layers, backend),
+    dtype=auto.dtype(asked['dtype'], size, backend)[0],
+    remat=auto.remat(asked['remat'], size),
+  )
 
 
 def make_model(

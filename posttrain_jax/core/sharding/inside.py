@@ -17,12 +17,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core import trees
-from posttrain_jax.core.sharding.mesh import LOGICAL, row_parts
+from posttrain_jax.core.sharding.mesh import LOGICAL
 from posttrain_jax.core.sharding.specs import by_path, fit, names_of
 from posttrain_jax.core.types import Array, PyTree
 
 GATHERED = 'gathered'  # name of what a backward pass gathers anew
 _AT_HAND = contextvars.ContextVar('at_hand', default=False)
+_LAID: contextvars.ContextVar[Mapping[str, tuple[str, ...]]] = (
+  contextvars.ContextVar('laid', default=LOGICAL)
+)
 
 
 class _Sizes(dict):
@@ -55,16 +58,35 @@ def split() -> bool:
   return math.prod(_here().values()) > 1
 
 
+def over(*names: str) -> tuple[str, ...]:
+  """The axes that a dimension of these names is split over here."""
+  laid = _LAID.get()
+  return tuple(axis for name in names for axis in laid[name])
+
+
+@contextlib.contextmanager
+def laid_out(**axes: tuple[str, ...]) -> Iterator[None]:
+  """Inside, dimensions are split over these axes in place of LOGICAL's.
+
+  What is traced inside must not be traced outside too: JAX may keep it.
+  """
+  token = _LAID.set({**_LAID.get(), **axes})
+  try:
+    yield
+  finally:
+    _LAID.reset(token)
+
+
 def rows(tree: PyTree) -> PyTree:
-  """Constrains every array's leading axis to be split as `ROWS` says.
+  """Constrains every array's leading axis to be split as rows are.
 
   Without a mesh, or where rows do not divide, arrays stay as they are.
   """
   here = _here()
   if not here:
     return tree
-  parts = row_parts(here)
-  spec = P(tuple(axis for axis in LOGICAL['rows'] if axis in here))
+  axes = tuple(axis for axis in over('rows') if axis in here)
+  parts, spec = size(*axes), P(axes)
   place = lambda x: (
     jax.lax.with_sharding_constraint(x, spec)
     if x.ndim > 0 and x.shape[0] % parts == 0
@@ -73,17 +95,22 @@ def rows(tree: PyTree) -> PyTree:
   return jax.tree.map(place, tree)
 
 
-def constrain(x: Array, *names: str | None) -> Array:
+def constrain(x: Array, *names: str | tuple[str, ...] | None) -> Array:
   """x with each dimension split as its name in LOGICAL says.
 
-  names  one a dimension; None, and where the axes do not divide the dimension
-         (`unsplit`, which `run.notes` tells): whole. Dimensions beyond are
-         whole
+  names  one a dimension, or several, by all of whose axes it is split; None,
+         and where the axes do not divide the dimension (`unsplit`, which
+         `run.notes` tells): whole. Dimensions beyond are whole
   """
   if not split():
     return x
-  spec = P(*(LOGICAL[name] if name else None for name in names))
-  return jax.lax.with_sharding_constraint(x, fit(spec, x.shape, _here()))
+  return jax.lax.with_sharding_constraint(x, placed(x.shape, *names))
+
+
+def placed(shape: tuple[int, ...], *names: str | tuple[str, ...] | None) -> P:
+  """The spec that `constrain` gives an array of that shape."""
+  spec = P(*(over(*names_of(name)) if name else None for name in names))
+  return fit(spec, shape, _here())
 
 
 def as_declared(tree: PyTree, specs: PyTree) -> PyTree:
@@ -104,7 +131,7 @@ def as_declared(tree: PyTree, specs: PyTree) -> PyTree:
 
 def divides(count: int, name: str) -> bool:
   """Whether a dimension of that size is split here by a name of LOGICAL."""
-  parts = size(*LOGICAL[name])
+  parts = size(*over(name))
   return parts > 1 and count % parts == 0
 
 
@@ -149,16 +176,32 @@ def at_hand() -> Iterator[None]:
     _AT_HAND.reset(token)
 
 
-def _whole(spec: P) -> P:
-  """`spec` without the dimensions that are split for storage alone."""
-  return P(*(None if 'fsdp' in names_of(axes) else axes for axes in spec))
+def _used(spec: P, shape: tuple[int, ...]) -> P:
+  """`spec` without the dimensions that are split for storage alone.
+
+  Where weights are `laid_out` over more axes than tensor, the dimension that
+  tensor splits has them all; one that they do not divide stays as it is stored,
+  but for experts, which are gathered.
+  """
+  wide = over('weights')
+  of_tensor = ['tensor' in names_of(axes) for axes in spec]
+  divides = [
+    own and count % size(*wide) == 0 for own, count in zip(of_tensor, shape)
+  ]
+  alone = any(of_tensor) and not any(divides) and 'expert' not in spec
+  if wide != LOGICAL['weights'] and alone:
+    return fit(spec, shape, _here())
+  used = (
+    wide if own else None if 'fsdp' in names_of(axes) else axes
+    for own, axes in zip(divides, spec)
+  )  # fmt: skip
+  return fit(P(*used), shape, _here())
 
 
 def lies(spec: P, shape: tuple[int, ...]) -> P:
   """How a weight of that spec lies here: without what does not divide it, or
   `at_hand` without what it is gathered over."""
-  stored = fit(spec, shape, _here())
-  return _whole(stored) if _AT_HAND.get() else stored
+  return _used(spec, shape) if _AT_HAND.get() else fit(spec, shape, _here())
 
 
 def held(weight: Array, spec: P) -> Array:
@@ -235,8 +278,7 @@ def gathered(weight: Array, spec: P, dtype: Any = None) -> Array:
   Its gradient is reduced straight into the shards that are stored. Under
   `jax.checkpoint` (`keep_all_but_gathered`) the backward pass gathers anew.
   """
-  stored = lies(spec, weight.shape)
-  used = _whole(stored)
+  stored, used = lies(spec, weight.shape), _used(spec, weight.shape)
   if stored == used:
     return weight
   if not jnp.issubdtype(weight.dtype, jnp.floating):

@@ -23,6 +23,11 @@ LOGICAL: dict[str, tuple[str, ...]] = {
   'mlp': ('tensor',),
   'vocab': ('tensor',),
   'experts': ('expert',),
+  # Of keys and values that are kept while decoding.
+  'cache_rows': ('data', 'fsdp', 'expert'),
+  'cache_heads': ('tensor',),
+  # Of weights where they are used: what splits heads, columns and vocabulary.
+  'weights': ('tensor',),
   # Rows are not split where the width is.
   'copies': ('data',),
   'width': ('fsdp', 'expert', 'sequence'),
