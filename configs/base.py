@@ -72,6 +72,9 @@ def _optimizer() -> ml_collections.ConfigDict:
   c.b2 = 0.95
   c.eps = 1e-8
   c.max_grad_norm = 1.0  # 0 = no clipping
+  # What it remembers of each parameter is kept in 'float32', 'bfloat16' or
+  # 'int8' (`trainers.optim_moments`); 'params': the type of the parameters.
+  c.moments = 'params'
   c.freeze = ()  # regexes of parameter paths that do not move
   return c
 
@@ -103,13 +106,18 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.dtype = 'auto'  # of activations; 'bfloat16' of large ones, not on CPU
   c.model.param_dtype = 'float32'
   c.model.cache_dtype = ''  # while decoding: 'bfloat16', 'int8'; '' = dtype
-  c.model.remat = auto()  # recompute layers backward; 'auto': of large models
+  # What is computed again backward, a name of models.remat: 'none', 'full' or
+  # between them, as 'dots_no_batch'. 'auto': 'full' of large models.
+  c.model.remat = auto()
   c.model.scan_layers = auto()  # one compiled layer; 'auto': of deep models
   c.model.scan_decode = auto()  # while decoding; 'auto': of deep ones on TPU
   # While decoding on a mesh: 'gathered' over fsdp, once a rollout, or 'split'
   # over fsdp and tensor; 'auto' gathers what is up to 4 GiB on a device.
   c.model.decode_weights = 'auto'
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all
+  # Over whole rows: 'plain', or without scores in memory 'splash' (TPU) or
+  # 'cudnn' (GPU). 'auto': what there is for the device and the model.
+  c.model.attention = 'auto'
   c.model.attention_chunk = 0  # queries at a time, for long rows; 0 = all
   c.model.long_rope = False  # Phi-3's RoPE factors for rows beyond its context
 
@@ -132,6 +140,11 @@ def get_config() -> ml_collections.ConfigDict:
   c.ref.path = ''  # '' = the policy as the run starts
   c.ref.refresh_every = 0  # steps until it follows the policy; 0 = never
   c.ref.mixup = 1.0  # share of the policy in the new reference
+
+  # What lies in the host's memory between its uses (`run.offload`).
+  c.offload = ml_collections.ConfigDict()
+  c.offload.ref = False  # frozen models
+  c.offload.moments = False  # what the optimizer remembers
 
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = 1  # copies; one axis may be -1: all devices left

@@ -10,10 +10,12 @@ from collections.abc import Collection
 
 from posttrain_jax.core import dtypes
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.models import remat
 
 ROPE_KINDS = ('llama3', 'linear', 'dynamic', 'yarn', 'longrope')
 NORMS = ('rms', 'rms_plus_one', 'layer')
 NORM_PLACES = ('before', 'after', 'both')
+ATTENTIONS = ('plain', 'splash', 'cudnn')
 ACTIVATIONS = ('silu', 'gelu_tanh', 'gelu')
 POSITIONS = ('rope', 'learned')
 DECODE_WEIGHTS = ('auto', 'gathered', 'split')
@@ -87,7 +89,7 @@ class ModelConfig:
   dtype: str = 'float32'  # of activations and matrix products
   param_dtype: str = 'float32'  # of the stored weights
   cache_dtype: str = ''  # of keys and values while decoding; '' = dtype
-  remat: bool = False  # recompute each layer in the backward pass
+  remat: str = 'none'  # what a layer keeps for its backward pass: `remat`
   scan_layers: bool = True  # one compiled layer; False unrolls them
   scan_decode: bool = False  # the same of decoding, with one stacked cache
   # On a mesh, while decoding: 'gathered' over fsdp, or 'split' over it and
@@ -95,6 +97,7 @@ class ModelConfig:
   decode_weights: str = 'auto'
   logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
   attention_chunk: int = 0  # queries at a time over whole rows; 0 = all
+  attention: str = 'plain'  # over whole rows; 'splash' (TPU), 'cudnn' (GPU)
 
   # What other families than Llama, Qwen2 and Qwen3 change.
   norm: str = 'rms'  # 'rms_plus_one': by 1 + weight (Gemma); 'layer': LayerNorm
@@ -139,7 +142,10 @@ class ModelConfig:
     ):
       named = dtypes.name(getattr(self, field), valid, field)
       object.__setattr__(self, field, named)
+    object.__setattr__(self, 'remat', remat.word(self.remat))
     for field, words in (
+      ('remat', tuple(remat.POLICIES)),
+      ('attention', ATTENTIONS),
       ('norm', NORMS),
       ('norm_place', NORM_PLACES),
       ('activation', ACTIVATIONS),

@@ -30,13 +30,14 @@ from posttrain_jax.core.domain import (
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
 from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
-from posttrain_jax.models.config import DECODE_WEIGHTS
+from posttrain_jax.models import remat
+from posttrain_jax.models.config import ATTENTIONS, DECODE_WEIGHTS
 from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs, reward_domains
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
-from posttrain_jax.trainers import guard, optim
+from posttrain_jax.trainers import guard, optim, optim_moments
 from posttrain_jax.trainers.rl import prefixes, terms
 
 __all__ = ['KEYS', 'PARTS', 'domain_of', 'hyperparameter']
@@ -81,11 +82,12 @@ KEYS = {
   'model.dtype': Word((AUTO, *FLOATS)),
   'model.param_dtype': Word(FLOATS),
   'model.cache_dtype': Word(('', *CACHE)),
-  'model.remat': Flag(words=(AUTO,)),
+  'model.remat': Flag(words=(AUTO, *remat.POLICIES)),
   'model.scan_layers': Flag(words=(AUTO,)),
   'model.scan_decode': Flag(words=(AUTO,)),
   'model.decode_weights': Word(DECODE_WEIGHTS),
   'model.logit_chunk': COUNT,
+  'model.attention': Word((AUTO, *ATTENTIONS)),
   'model.attention_chunk': COUNT,
   'model.long_rope': FLAG,
   'prompts_per_step': ONE_OR_MORE,
@@ -103,10 +105,13 @@ KEYS = {
   'optimizer.b2': Number(0, 1, below=True),
   'optimizer.eps': POSITIVE,
   'optimizer.max_grad_norm': BOUND,
+  'optimizer.moments': Word(optim_moments.MOMENTS),
   'optimizer.freeze': Patterns(),
   'ref.path': TEXT,
   'ref.refresh_every': COUNT,
   'ref.mixup': SHARE,
+  'offload.ref': FLAG,
+  'offload.moments': FLAG,
   'mesh.data': AXIS,
   'mesh.fsdp': AXIS,
   'mesh.tensor': AXIS,

@@ -131,9 +131,11 @@ def load(path: str, tokenizer: str = '') -> Loaded:
     workdir, step, params = checkpoint.read_params(path)
     saved = checkpoint.load_config(workdir) or {}
     turns = turns or bool(saved.get('conversations'))
+    # It may have been trained on another device.
+    model = roles.decided(model, {'attention': auto.AUTO})
   else:
     # Nothing goes backward: nothing has to be computed again.
-    asked = dict.fromkeys(roles.DECIDED, auto.AUTO) | {'remat': False}
+    asked = dict.fromkeys(roles.DECIDED, auto.AUTO) | {'remat': 'none'}
     model = roles.decided(model, asked)
     params = roles.read_params(path, model, None)
   params = adapted.merged(params)

@@ -51,8 +51,8 @@ Start = dict[str, PyTree]
 
 # What a model that is read from disk says itself.
 SHAPE = ('preset', 'sliding_window')
-# What may be 'auto' of a model.
-DECIDED = ('scan_layers', 'scan_decode', 'dtype', 'remat')
+# What may be 'auto', and depends on the device or the size.
+DECIDED = ('scan_layers', 'scan_decode', 'dtype', 'remat', 'attention')
 
 
 def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
@@ -104,17 +104,21 @@ def _split(config: Any) -> tuple[dict, dict, dict]:
 def decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
   """The model with what may be 'auto' decided.
 
-  asked  the keys DECIDED of a `config.model`
+  asked  DECIDED of a `config.model`; what it has not stays
   """
+  asked = {name: getattr(model, name) for name in DECIDED} | asked
   layers, backend = model.num_layers, jax.default_backend()
   size = transformer.param_count(model)
-  return dataclasses.replace(
+  model = dataclasses.replace(
     model,
     scan_layers=auto.scan_layers(asked['scan_layers'], layers),
     scan_decode=auto.scan_decode(asked['scan_decode'], layers, backend),
     dtype=auto.dtype(asked['dtype'], size, backend)[0],
     remat=auto.remat(asked['remat'], size),
+    attention='plain',
   )
+  name, _ = auto.attention(asked['attention'], model, backend)
+  return dataclasses.replace(model, attention=name)
 
 
 def make_model(
