@@ -61,6 +61,8 @@ class Run:
   learn       (state, batch, key) -> (state, metrics): the halves of a step that
               makes its own rows (not of RL's)
   adapter     what is trained beside the policy; None: the policy itself
+  generate    (params, prompts, prompt_mask, prompt_ids, key) -> Rollout, the
+              answers of an RL step alone
   """
 
   config: Any
@@ -76,6 +78,7 @@ class Run:
   collect: Callable | None = None
   learn: Callable | None = None
   adapter: Adapter | None = None
+  generate: Callable[..., Any] | None = None
 
   @property
   def model(self) -> ModelConfig:
@@ -164,6 +167,7 @@ def build(config: Any) -> Run:
     collect=steps.collect,
     learn=steps.learn,
     adapter=adapter,
+    generate=steps.generate,
   )
 
 

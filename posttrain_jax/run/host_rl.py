@@ -180,6 +180,27 @@ class HostRL:
   def again(self, state: TrainState, first_step: int, given: dict):
     return self._take(state, first_step, tree(given))
 
+  def traced(self, state: TrainState) -> dict[str, Any]:
+    """The compiled parts of a step: those around the verifier."""
+    prompts = self._task.batch(self._indices(0))
+    keys = jax.eval_shape(lambda: self._keys(0))
+    named = sharding.row_shapes(on_host.named(prompts))
+    rollout = self._generate.trace(state.params, **named, key=keys[0])
+    samples = sharding.row_shapes(rollout.out_info)
+    prompts = sharding.row_shapes(prompts)
+    parts = {'rollout': rollout}
+    if self._scores is not None:
+      parts['scores'] = self._scores.trace(state, prompts, samples)
+    lived = Experience(
+      prompts['prompt'],
+      prompts['prompt_mask'],
+      samples,
+      sharding.row_shapes(samples.finished),
+    )
+    number = jax.ShapeDtypeStruct((), np.int32)
+    parts['learn'] = self._learn.trace(state, number, lived, keys[1])
+    return parts
+
   def position(self) -> dict:
     """Answers that no step has learnt from yet."""
     return {} if self._pending is None else {'drawn': _packed(self._pending)}

@@ -31,6 +31,7 @@ __all__ = [
   'make_file_evaluator',
   'on_device',
   'open_source',
+  'shapes_of',
   'to_batch',
 ]
 
@@ -227,6 +228,11 @@ def make_file_evaluator(batches: Any, judge: Any) -> FileEvaluator | None:
 def on_device(raw: dict[str, Any]) -> Batch:
   """A batch of `data.pipeline`, split over the mesh's rows if there is one."""
   return jax.tree.map(_to_device, to_batch(raw))
+
+
+def shapes_of(raw: dict[str, Any]) -> Batch:
+  """Shapes, dtypes and shardings of what `on_device` makes of a batch."""
+  return sharding.row_shapes(to_batch(raw))
 
 
 def _to_device(x: np.ndarray) -> jax.Array:

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import PartitionSpec
 
-from posttrain_jax.core import sharding
+from posttrain_jax.core import sharding, target
 from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -47,7 +46,7 @@ def chosen(run: Any) -> list[str]:
   """'KEY VALUE: why' of what the config leaves to 'auto', sizes left out."""
   config, size = run.config, transformer.param_count(run.model)
   rate, why_rate = roles.rate_of(config, run.model)
-  kind, why_kind = auto.dtype(config.model.dtype, size, jax.default_backend())
+  kind, why_kind = auto.dtype(config.model.dtype, size, target.backend())
   lines = [
     ('optimizer.lr', f'{rate}', why_rate),
     ('model.dtype', kind, why_kind),

@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from posttrain_jax import collect, trainers
-from posttrain_jax.core import sharding, trees
+from posttrain_jax.core import sharding, target, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
@@ -106,7 +106,7 @@ def decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
   """
   deep = auto.scan_layers(asked['scan_layers'], model.num_layers)
   size = transformer.param_count(model)
-  kind, _ = auto.dtype(asked['dtype'], size, jax.default_backend())
+  kind, _ = auto.dtype(asked['dtype'], size, target.backend())
   again = auto.remat(asked['remat'], size)
   return dataclasses.replace(model, scan_layers=deep, dtype=kind, remat=again)
 
