@@ -7,7 +7,7 @@
   driver.again(state, first_step, given) -> (state, metrics [1]): that step
                           once more, with no data and no verifier
   driver.traced(state) -> {name: jax.stages.Traced} of the programs of a step,
-                          in their order, of the shapes of a state (`plan`)
+                          in their order, of a state's shapes and shardings
 
 `done` <= count steps are taken. In-graph tasks take many steps in one compiled
 call; data and host tasks (`HostRL`) take one. After a step that stopped
@@ -128,7 +128,7 @@ class OnData:
     return self._take(state, first_step, tree(given))
 
   def traced(self, state: TrainState) -> dict[str, Any]:
-    batch = inputs.shapes_of(next(self._batches))
+    batch = inputs.shapes_of(next(self._batches), state.step.sharding.mesh)
     number = jax.ShapeDtypeStruct((), jnp.int32)
     return {'step': self._step.trace(state, number, batch)}
 

@@ -1,6 +1,7 @@
 """The driver of RL whose answers are judged in Python (`run.drivers`)."""
 
 import base64
+import functools
 import io
 import time
 from typing import Any, NamedTuple
@@ -182,12 +183,15 @@ class HostRL:
 
   def traced(self, state: TrainState) -> dict[str, Any]:
     """The compiled parts of a step: those around the verifier."""
+    place = functools.partial(
+      sharding.row_shapes, mesh=state.step.sharding.mesh
+    )
     prompts = self._task.batch(self._indices(0))
     keys = jax.eval_shape(lambda: self._keys(0))
-    named = sharding.row_shapes(on_host.named(prompts))
+    named = place(on_host.named(prompts))
     rollout = self._generate.trace(state.params, **named, key=keys[0])
-    samples = sharding.row_shapes(rollout.out_info)
-    prompts = sharding.row_shapes(prompts)
+    samples = place(rollout.out_info)
+    prompts = place(prompts)
     parts = {'rollout': rollout}
     if self._scores is not None:
       parts['scores'] = self._scores.trace(state, prompts, samples)
@@ -195,7 +199,7 @@ class HostRL:
       prompts['prompt'],
       prompts['prompt_mask'],
       samples,
-      sharding.row_shapes(samples.finished),
+      place(samples.finished),
     )
     number = jax.ShapeDtypeStruct((), np.int32)
     parts['learn'] = self._learn.trace(state, number, lived, keys[1])

@@ -230,9 +230,9 @@ def on_device(raw: dict[str, Any]) -> Batch:
   return jax.tree.map(_to_device, to_batch(raw))
 
 
-def shapes_of(raw: dict[str, Any]) -> Batch:
+def shapes_of(raw: dict[str, Any], mesh: jax.sharding.Mesh) -> Batch:
   """Shapes, dtypes and shardings of what `on_device` makes of a batch."""
-  return sharding.row_shapes(to_batch(raw))
+  return sharding.row_shapes(to_batch(raw), mesh)
 
 
 def _to_device(x: np.ndarray) -> jax.Array:

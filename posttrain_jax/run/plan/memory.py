@@ -1,9 +1,9 @@
 """Bytes of one chip, by what they are for.
 
-What a run holds from step to step (parameters, moments, frozen models) is exact:
-shapes over shardings. What comes and goes is XLA's number where it compiled the
-program; of that, gradients and the key/value cache are told apart by their
-shapes. Without a compiler, `activations` is arithmetic.
+What a run holds from step to step (parameters, moments, frozen models) is
+exact: shapes over shardings. What comes and goes is XLA's number where it
+compiled the program; of that, gradients and the key/value cache are told apart
+by their shapes. Without a compiler all of it is arithmetic.
 """
 
 import math
@@ -12,14 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.models import adapted, cache, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run.build import Run
 from posttrain_jax.run.plan.programs import Compiled, local_bytes
+from posttrain_jax.run.state import shaped_state
 
 __all__ = [
   'activations',
+  'arithmetic',
   'components',
   'gradients',
   'held',
@@ -78,9 +81,8 @@ def kv_cache(run: Run, mesh: Any) -> int:
   make = lambda rows, slots: jax.eval_shape(
     lambda: cache.init_cache(run.model, rows, slots)
   )
-  places = dict(mesh.shape)
-  split = places.get('data', 1) * places.get('fsdp', 1)
-  heads = places.get('tensor', 1)
+  split = sharding.row_parts(mesh.shape)
+  heads = dict(mesh.shape).get('tensor', 1)
 
   def local(leaf: Any) -> int:
     size = math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
@@ -106,7 +108,7 @@ def activations(run: Run, mesh: Any) -> int:
   """
   model, sizes = run.model, run.sizes
   places = dict(mesh.shape)
-  split = places.get('data', 1) * places.get('fsdp', 1)
+  split = sharding.row_parts(places) * places.get('sequence', 1)
   tensor = places.get('tensor', 1)
   rows = sizes.microbatch_rows or sizes.minibatch_rows
   tokens = rows * sizes.row_tokens / split
@@ -114,13 +116,40 @@ def activations(run: Run, mesh: Any) -> int:
   inside = _layer_numbers(model) / tensor + 4 * model.width
   scores = _score_numbers(model, sizes.row_tokens) / tensor
   kept = model.num_layers * model.width
-  if not model.remat:
+  if model.remat in (False, 'none'):
     kept = model.num_layers * (inside + scores)
   chunk = min(model.logit_chunk or sizes.row_tokens, sizes.row_tokens)
   logits = 8.0 * tokens / sizes.row_tokens * chunk * model.vocab_size / tensor
   one = transformer.param_count(model) / max(model.num_layers, 1) / tensor
   layer = tokens * (inside + 2 * scores)
   return int(wide * (tokens * kept + layer + 2 * one) + logits)
+
+
+def decoding(run: Run, mesh: Any) -> int:
+  """Bytes that a rollout takes beside its parameters and the cache, by
+  arithmetic: logits of a token in float32 and what a sampler makes of them, and
+  the weights in the type that is computed in, split over tensor alone."""
+  model, places = run.model, dict(mesh.shape)
+  tensor = places.get('tensor', 1)
+  rows = rollout_rows(run) / sharding.row_parts(places)
+  weights = transformer.param_count(model) * jnp.dtype(model.dtype).itemsize
+  return int(12 * rows * model.vocab_size / tensor + weights / tensor)
+
+
+def arithmetic(run: Run, mesh: Any, name: str) -> int:
+  """Bytes of a chip while a program runs, by arithmetic alone.
+
+  name  of the program (`programs.Compiled`)
+  """
+  state = shaped_state(run, mesh)
+  total = sum(held(state).values())
+  learns = gradients(run, state) + activations(run, mesh)
+  samples = 0
+  if run.generate is not None:
+    samples = kv_cache(run, mesh) + decoding(run, mesh)
+  if name == 'rollout':
+    return total + samples
+  return total + (max(learns, samples) if name == 'step' else learns)
 
 
 def _layer_numbers(model: ModelConfig) -> float:

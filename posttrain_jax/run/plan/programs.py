@@ -93,7 +93,7 @@ def traced(run: Run, state: TrainState) -> dict[str, Any]:
   RL in one program has its rollout beside it, which the step contains: what
   decoding takes can then be told apart.
 
-  state  shapes with shardings, under the mesh of the context
+  state  shapes with shardings, under their mesh without its devices
   """
   driver = loop.make_driver(run, run.config)
   parts = driver.traced(state)
@@ -103,7 +103,8 @@ def traced(run: Run, state: TrainState) -> dict[str, Any]:
       (sizes.prompts_per_step, sizes.prompt_length), np.int32
     )
     number = jax.ShapeDtypeStruct(prompts.shape[:1], np.uint32)
-    given = sharding.row_shapes((prompts, prompts, number))
+    mesh = state.step.sharding.mesh
+    given = sharding.row_shapes((prompts, prompts, number), mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     part = lambda *given: sharding.rows(run.generate(*given))
     rollout = jax.jit(part).trace(state.params, *given, key)

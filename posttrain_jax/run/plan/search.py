@@ -12,11 +12,13 @@ from typing import Any
 from posttrain_jax.core import sharding
 from posttrain_jax.run import config as config_lib
 
-__all__ = ['Try', 'Verdict', 'knobs', 'search']
+__all__ = ['SLACK', 'Try', 'Verdict', 'knobs', 'search']
 
 # The smallest piece of logits that is worth its loop.
 LOGIT_CHUNK = 512
 ATTENTION_CHUNK = 512
+# Arithmetic that is off by less than this leaves room for hope.
+SLACK = 1.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +63,12 @@ def knobs(run: Any) -> list[list[dict[str, Any]]]:
   """
   config, sizes, model = run.config, run.sizes, run.model
   mesh = sharding.axis_sizes(config.mesh)
-  parts = mesh['data'] * mesh['fsdp']
+  parts = sharding.row_parts(mesh)
   micro = sizes.microbatch_rows or sizes.minibatch_rows
   out = [[{'microbatch_rows': rows} for rows in _halves(micro, parts)]]
   if not model.logit_chunk and sizes.row_tokens > LOGIT_CHUNK:
     out.append([{'model.logit_chunk': LOGIT_CHUNK}])
-  if not model.remat:
+  if model.remat in (False, 'none'):
     out.append([{'model.remat': True}])
   if not model.attention_chunk and sizes.row_tokens > ATTENTION_CHUNK:
     out.append([{'model.attention_chunk': ATTENTION_CHUNK}])
@@ -74,9 +76,12 @@ def knobs(run: Any) -> list[list[dict[str, Any]]]:
     more, copies = [], mesh['data']
     while copies % 2 == 0:
       copies //= 2
-      shards = parts // copies
+      shards = mesh['fsdp'] * mesh['data'] // copies
       more.append({'mesh.fsdp': shards, 'mesh.data': copies})
     out.append(more)
+  if config.optimizer.get('moments') in ('params', 'float32'):
+    narrow = ('bfloat16', 'int8')
+    out.append([{'optimizer.moments': kind} for kind in narrow])
   if run.generate is not None:
     rows = sizes.prompts_per_step * config.group_size
     slots = [{'slots': n} for n in _halves(rows, parts)]

@@ -1,0 +1,345 @@
+"""From a config and a machine to a plan."""
+
+import contextlib
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from posttrain_jax.core import sharding, target
+from posttrain_jax.core.types import TrainState
+from posttrain_jax.models import transformer
+from posttrain_jax.run import accounting, build, model_folder, notes, roles
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.plan import (
+  estimate,
+  gpus,
+  memory,
+  programs,
+  search,
+  topology,
+  traffic,
+)
+from posttrain_jax.run.plan.programs import Compiled
+from posttrain_jax.run.plan.topology import Machine
+from posttrain_jax.run.state import shaped_state
+
+__all__ = ['Plan', 'make']
+
+# A step without what is computed twice.
+_ONCE = {
+  'model.remat': False,
+  'model.logit_chunk': 0,
+  'model.attention_chunk': 0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a run takes on a machine.
+
+  run        for that machine
+  mesh       its devices; of GPUs, without them
+  parts      the programs of a step
+  hbm        {program: {component: bytes of a chip}}
+  moved      {program: what its collectives send}; of a step that contains its
+             rollout, as all that follows, without it
+  times      {program: seconds}
+  ideal      FLOPs of a step by the model's sizes: 6ND, attention, rollouts
+  recomputed  share of the update's FLOPs that are done twice
+  fits       other settings that fit, where this one does not
+  tried      what was tried to find them
+  notes      of `run.notes`
+  seconds    that compiling took
+  """
+
+  machine: Machine
+  run: build.Run
+  mesh: Any
+  parts: tuple[Compiled, ...]
+  hbm: dict[str, dict[str, int]]
+  moved: dict[str, traffic.Moved]
+  times: dict[str, estimate.Time]
+  ideal: float
+  recomputed: float
+  fits: tuple[search.Try, ...]
+  tried: tuple[search.Try, ...]
+  notes: tuple[str, ...]
+  seconds: float
+
+  @property
+  def fullest(self) -> Compiled:
+    """The program that takes most memory."""
+    return max(self.parts, key=lambda part: part.total)
+
+  @property
+  def over(self) -> int:
+    """Bytes of a chip that are missing; 0: it fits."""
+    return max(self.fullest.total - self.limit, 0)
+
+  @property
+  def limit(self) -> int:
+    """Bytes of a chip that a program may have: by XLA's word, where it gave
+    it."""
+    found = [p.exhausted.limit for p in self.parts if p.exhausted is not None]
+    return min(found, default=self.machine.chip.hbm)
+
+  @property
+  def flops(self) -> float:
+    """FLOPs of a step, of all chips."""
+    return sum(alone(self.parts).values())
+
+
+def alone(parts: tuple[Compiled, ...]) -> dict[str, float]:
+  """{program: FLOPs of all chips}; of a step, without its rollout."""
+  out = {part.name: part.flops.total for part in parts}
+  if 'step' in out and 'rollout' in out:
+    out['step'] = max(out['step'] - out['rollout'], 0.0)
+  return out
+
+
+@contextlib.contextmanager
+def _built(config: Any) -> Iterator[build.Run]:
+  """The run of a config, as `train` builds it, for the target."""
+  run = build.build(model_folder.settled(config))
+  try:
+    roles.check(run.config)
+    yield run
+  finally:
+    judge = getattr(run.task, 'judge', None)
+    if judge is not None:
+      judge.close()
+    close = getattr(run.batches, 'close', None)
+    if close is not None:
+      close()
+
+
+def _under(mesh: Any) -> Any:
+  """The context of a mesh whose devices can compute nothing."""
+  return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def _tell(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def _compile(
+  run: build.Run, mesh: Any, machine: Machine
+) -> tuple[TrainState, tuple[Compiled, ...]]:
+  """The state's shapes, and the programs of a step, compiled; of GPUs, by
+  arithmetic."""
+  with contextlib.ExitStack() as stack:
+    if machine.chip.backend == 'gpu':
+      # Shapes alone are traced: one device will do.
+      one = sharding.make_mesh({}, jax.devices()[:1])
+      stack.enter_context(_under(one))
+      traced = programs.traced(run, shaped_state(run, one))
+      state = shaped_state(run, mesh)
+      return state, gpus.sized(run, state, mesh, traced, _turns(run))
+    stack.enter_context(_under(mesh))
+    state = shaped_state(run, mesh)
+    done = []
+    for name, program in programs.traced(run, state).items():
+      _tell(f'compiling "{name}" for {machine.name} ...')
+      done.append(programs.compiled(name, program, state, _turns(run)))
+    return state, tuple(done)
+
+
+def _turns(run: build.Run) -> float:
+  """Tokens that the slots of a rollout decode, one after another."""
+  rows, sizes = memory.rollout_rows(run), run.sizes
+  if not rows or not sizes.slots:
+    return 1.0
+  every = sizes.prompts_per_step * run.config.group_size
+  return float(-(-every // rows) * sizes.max_new_tokens)
+
+
+def _mesh(config: Any, machine: Machine) -> Any:
+  if machine.chip.backend == 'gpu':
+    sizes = sharding.axis_sizes(config.mesh)
+    count = math.prod(sizes.values())
+    if count > machine.count:
+      raise ValueError(
+        f'mesh {sharding.shown_as(sizes)} needs {count} devices; '
+        f'"{machine.name}" has {machine.count}'
+      )
+    return topology.abstract_mesh(sizes)
+  return sharding.make_mesh(config.mesh)
+
+
+def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
+  """The plan of a config on a machine.
+
+  config  as `train` takes it
+  tries   programs of other settings that may be compiled, where this one does
+          not fit
+
+  Raises:
+    ValueError: a config that cannot work, as `train` says it; or a mesh that
+      is no part of the machine.
+    ImportError: libtpu is needed and not installed.
+  """
+  began = time.monotonic()
+  with target.aimed(topology.targets(machine)), _built(config) as run:
+    told = list(notes.notes(run))
+    mesh = _mesh(run.config, machine)
+    if mesh.size < machine.count:
+      told.append(
+        f'the mesh has {mesh.size} of the {machine.count} devices of '
+        f'"{machine.name}"; --config.mesh.fsdp=-1 takes what is left'
+      )
+    state, parts = _compile(run, mesh, machine)
+    plan = _filled(run, mesh, machine, state, parts, tuple(told))
+    if plan.over and tries:
+      fits, tried = _search(plan, tries)
+      plan = dataclasses.replace(plan, fits=tuple(fits), tried=tuple(tried))
+  return dataclasses.replace(plan, seconds=time.monotonic() - began)
+
+
+def _filled(
+  run: build.Run,
+  mesh: Any,
+  machine: Machine,
+  state: TrainState,
+  parts: tuple[Compiled, ...],
+  told: tuple[str, ...],
+) -> Plan:
+  moved = _moved(run, mesh, machine, parts)
+  others = {k: m for k, m in run.models.items() if k != 'policy'}
+  return Plan(
+    machine=machine,
+    run=run,
+    mesh=mesh,
+    parts=parts,
+    hbm={p.name: memory.components(run, state, p, mesh) for p in parts},
+    moved=moved,
+    times=_times(run, mesh, machine, parts, moved),
+    ideal=accounting.step_flops(run.config, run.model, run.sizes, others),
+    recomputed=_recomputed(run, parts),
+    fits=(),
+    tried=(),
+    notes=told,
+    seconds=0.0,
+  )
+
+
+def _moved(
+  run: build.Run, mesh: Any, machine: Machine, parts: tuple[Compiled, ...]
+) -> dict[str, traffic.Moved]:
+  """{program: what it sends}; a step's rollout is counted on its own."""
+  if machine.chip.backend == 'gpu':
+    return {
+      part.name: gpus.moved(run, mesh, machine, part.name) for part in parts
+    }
+  read = lambda part, unknown: traffic.of_text(
+    part.text, machine, mesh, unknown
+  )
+  out, once = {}, {part.name: read(part, 1) for part in parts}
+  for part in parts:
+    out[part.name] = once[part.name]
+    if part.name == 'rollout':  # its loops go on until all answers have ended
+      turns = max(_turns(run), float(run.sizes.max_new_tokens))
+      out[part.name] = read(part, int(turns))
+    elif part.name == 'step' and 'rollout' in once:
+      out[part.name] = traffic.less(once['step'], once['rollout'])
+  return out
+
+
+def _times(
+  run: build.Run,
+  mesh: Any,
+  machine: Machine,
+  parts: tuple[Compiled, ...],
+  moved: dict[str, traffic.Moved],
+) -> dict[str, estimate.Time]:
+  """{program: Time}."""
+  flops, out = alone(parts), {}
+  for part in parts:
+    read = 0.0
+    if part.name == 'rollout':
+      per_token = estimate.read_per_token(
+        run, memory.kv_cache(run, mesh), dict(mesh.shape).get('tensor', 1)
+      )
+      turns = max(_turns(run), float(run.sizes.max_new_tokens))
+      read = per_token * turns
+    out[part.name] = estimate.of_program(
+      machine.chip,
+      flops=flops[part.name] / mesh.size,
+      links=moved[part.name].seconds,
+      read=read,
+      samples=part.name == 'rollout',
+    )
+  return out
+
+
+def _recomputed(run: build.Run, parts: tuple[Compiled, ...]) -> float:
+  """Share of the update's FLOPs that its backward passes do again, beside those
+  of a step that keeps everything."""
+  flops = alone(parts)
+  with _built(config_lib.with_values(run.config, _ONCE)) as whole:
+    one = sharding.make_mesh({}, jax.local_devices(backend='cpu')[:1])
+    with _under(one):
+      traced = programs.traced(whole, shaped_state(whole, one))
+  turns = _turns(run)
+  once = {
+    name: programs.count(program.jaxpr, turns).total
+    for name, program in traced.items()
+  }
+  name = 'learn' if 'learn' in once else 'step'
+  plain = once[name]
+  if name == 'step' and 'rollout' in once:
+    plain -= once['rollout']
+  return max(flops[name] / plain - 1.0, 0.0) if plain else 0.0
+
+
+def _search(
+  plan: Plan, tries: int
+) -> tuple[list[search.Try], list[search.Try]]:
+  """Other settings, on the same machine."""
+  machine, name = plan.machine, plan.fullest.name
+  now = memory.arithmetic(plan.run, plan.mesh, name)
+
+  def enough(changes: dict[str, Any]) -> bool:
+    config = config_lib.with_values(plan.run.config, changes)
+    try:
+      with _built(config) as run:
+        mesh = topology.abstract_mesh(sharding.axis_sizes(run.config.mesh))
+        share = memory.arithmetic(run, mesh, name) / now
+    except ValueError:
+      return False
+    return plan.fullest.total * share <= plan.limit * search.SLACK
+
+  def judge(config: Any) -> search.Verdict:
+    try:
+      with _built(config) as run:
+        notes.notes(run)
+        mesh = _mesh(run.config, machine)
+        _, parts = _compile(run, mesh, machine)
+    except ValueError as error:
+      return search.Verdict(0, False, str(error))
+    total = max(part.total for part in parts)
+    fits = total <= plan.limit and not any(part.exhausted for part in parts)
+    return search.Verdict(total, fits)
+
+  return search.search(plan.run, judge, enough, tries)
+
+
+def describe(run: build.Run) -> dict[str, Any]:
+  """What a plan was made of: sizes and the types of its numbers."""
+  model = run.model
+  moments = run.config.optimizer.get('moments', 'params')
+  return {
+    'parameters': transformer.param_count(model),
+    'rows': run.sizes.rows,
+    'microbatch_rows': run.sizes.microbatch_rows,
+    'row_tokens': run.sizes.row_tokens,
+    'weights': model.param_dtype,
+    'moments': model.param_dtype if moments == 'params' else moments,
+    'computation': model.dtype,
+    'cache': model.cache_dtype or model.dtype,
+    'remat': model.remat,
+  }
