@@ -282,7 +282,10 @@ def _weights(run: Any) -> list[str]:
   for role in sorted(run.models):
     path = roles.path_of(config, role)
     if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
-      told.append(f'{path} ({role}) has no *.safetensors: enough for --dry_run')
+      told.append(
+        f'{path} ({role}) has no *.safetensors: enough for --dry_run '
+        'and posttrain_jax.plan'
+      )
   return told
 
 

@@ -27,12 +27,15 @@ class Exhausted:
   """Why a program was refused: XLA's own words, in bytes of one chip.
 
   used, limit  what it would need, and what there is
-  largest      its largest arrays, in words
+  largest      its largest arrays, in words; (): they are not said
+  apart        whether `used` leaves out what the program is given: XLA gives up
+               early where temporaries alone are too many
   """
 
   used: int
   limit: int
-  largest: tuple[str, ...]
+  largest: tuple[str, ...] = ()
+  apart: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,8 @@ def compiled(name: str, program: Any, state: TrainState, turns: float):
     found = exhausted(str(error))
     if found is None:
       raise
+    if found.apart:
+      apart = held
     return Compiled(name, flops, resident=apart, exhausted=found)
   memory = done.memory_analysis()
   cost = done.cost_analysis() or {}
@@ -151,6 +156,9 @@ def compiled(name: str, program: Any, state: TrainState, turns: float):
 _UNITS = {'': 1, 'B': 1, 'K': 2**10, 'M': 2**20, 'G': GIB, 'T': 2**40}
 _SIZE = r'([\d.]+)([BKMGT]?)'
 _USED = re.compile(rf'Used {_SIZE}i?B? of {_SIZE}i?B? hbm')
+_EARLY = re.compile(
+  rf'HLO temporaries \({_SIZE}\) exceeds? available HBM \({_SIZE}\)'
+)
 _ENTRY = re.compile(
   rf'^\s*\d+\. Size: {_SIZE}(?P<rest>.*?)(?=^\s*=+|\Z)', re.M | re.S
 )
@@ -164,9 +172,14 @@ def exhausted(message: str) -> Exhausted | None:
   """What XLA's error says of memory; None: it is another error.
 
   It reads 'Ran out of memory in memory space hbm. Used 22.30G of 15.75G hbm.',
-  and lists the largest allocations with their shapes and operations.
+  and lists the largest allocations with their shapes and operations; or 'the
+  total memory required for HLO temporaries (20.73G) exceeds available HBM
+  (15.75G)'.
   """
-  found = _USED.search(message)
+  early, found = _EARLY.search(message), _USED.search(message)
+  if early is not None:
+    used, limit = _bytes(*early.groups()[:2]), _bytes(*early.groups()[2:])
+    return Exhausted(used, limit, apart=True)
   if found is None:
     return None
   largest = []

@@ -196,7 +196,7 @@ def in_words(plan: Plan) -> str:
     f'{sharding.shown_as(dict(plan.mesh.shape))}; {how}',
     '  '
     + ', '.join(
-      f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
+      f'{key} {value:,}' if type(value) is int else f'{key} {value}'
       for key, value in sizes.items()
     ),
     *(f'note: {line}' for line in plan.notes),

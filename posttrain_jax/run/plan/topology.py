@@ -125,7 +125,11 @@ def targets(machine: Machine) -> Target:
 _ALONE = {
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_WORKER_HOSTNAMES': 'localhost',
+  # No chip is opened: others may plan, or train, at the same time.
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
+# Two cores of a chip that work as one device.
+_MEGACORE = ('v4',)
 # As a pod of each generation is called.
 _TYPES = {
   'v4': 'v4-8',
@@ -147,7 +151,11 @@ def _tpu_devices(machine: Machine) -> Iterator[Any]:
     os.environ.setdefault(key, value)
   os.environ.setdefault('TPU_ACCELERATOR_TYPE', _TYPES[machine.chip.name])
   shape = 'x'.join(map(str, machine.shape))
-  more = {'num_slices': machine.slices} if machine.slices > 1 else {}
+  more: dict[str, Any] = {}
+  if machine.slices > 1:
+    more['num_slices'] = machine.slices
+  if machine.chip.name in _MEGACORE:
+    more['chip_config_name'] = 'megacore'
   try:
     found = topologies.get_topology_desc(
       platform='tpu', topology_name=f'{machine.chip.name}:{shape}', **more
