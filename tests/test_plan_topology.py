@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from posttrain_jax.run.plan import programs, topology, traffic
+from posttrain_jax.run.plan import links, programs, topology
 from posttrain_jax.run.plan.chips import CHIPS, GIB
 
 OOM = """RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used \
@@ -104,10 +104,10 @@ def test_a_ring_has_the_links_of_the_dimensions_it_spans():
   v5e = topology.parse('v5e:16x16')
   link = v5e.chip.ici
   row, both = [at(0, 0, 0), at(0, 5, 0)], [at(0, 0, 0), at(3, 5, 0)]
-  assert traffic.bandwidth(v5e, row) == 2 * link
-  assert traffic.bandwidth(v5e, both) == 4 * link
-  assert traffic.bandwidth(topology.parse('v5e:2x4'), both) == 2 * link
+  assert links.bandwidth(v5e, row) == 2 * link
+  assert links.bandwidth(v5e, both) == 4 * link
+  assert links.bandwidth(topology.parse('v5e:2x4'), both) == 2 * link
   v5p = topology.parse('v5p:4x4x4')
-  assert traffic.bandwidth(v5p, row) == 2 * v5p.chip.ici
+  assert links.bandwidth(v5p, row) == 2 * v5p.chip.ici
   far = [at(0, 0, 0), at(0, 0, 0, slice_index=1)]
-  assert traffic.bandwidth(topology.parse('2*v5e:16x16'), far) == v5e.chip.dcn
+  assert links.bandwidth(topology.parse('2*v5e:16x16'), far) == v5e.chip.dcn

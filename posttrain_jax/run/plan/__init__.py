@@ -5,7 +5,7 @@ topology.py  names of machines, and their devices without the machines
 flops.py     FLOPs of a traced function, loops with their turns
 programs.py  the compiled programs of a run
 memory.py    bytes of a chip, by what they are for
-traffic.py   bytes between chips, and the time that they need
+links.py     bytes between chips, and the time that they need
 estimate.py  how long a step may take
 gpus.py      GPUs, by arithmetic alone
 search.py    what else of a config would fit, found by trying

@@ -62,7 +62,7 @@ def of_program(
   """The time of a program on one chip.
 
   flops    of the chip
-  links    seconds of its collectives (`traffic`)
+  links    seconds of its collectives (`links.Moved`)
   read     bytes of memory, of a rollout
   samples  whether it is a rollout
   """

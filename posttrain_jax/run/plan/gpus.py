@@ -1,18 +1,19 @@
 """GPUs, by arithmetic alone: nothing here compiles for them.
 
-Memory is that of shapes and of `memory.arithmetic`, what is sent is
-`formula.sent`; FLOPs are counted as for TPUs.
+Memory is that of shapes and of `memory.arithmetic`; what is sent, of
+`run.traffic`; FLOPs are counted as for TPUs.
 """
 
 from typing import Any
 
 from posttrain_jax.core.types import TrainState
+from posttrain_jax.run import traffic
 from posttrain_jax.run.build import Run
-from posttrain_jax.run.plan import formula, memory
+from posttrain_jax.run.plan import memory
 from posttrain_jax.run.plan.flops import count
+from posttrain_jax.run.plan.links import Moved
 from posttrain_jax.run.plan.programs import Compiled
 from posttrain_jax.run.plan.topology import Machine
-from posttrain_jax.run.plan.traffic import Moved
 
 __all__ = ['moved', 'sized']
 
@@ -41,11 +42,33 @@ def sized(
 
 
 def moved(run: Run, mesh: Any, machine: Machine, name: str) -> Moved:
-  """What a program sends, over NVLink."""
-  if name == 'rollout':  # weights are gathered once, in what is computed in
-    sent = formula.gathers(run, mesh, 1)
+  """What a program sends over NVLink, by `run.traffic`.
+
+  A rollout gathers its weights once; scores of reward models are taken to send
+  what one pass over the rows does.
+  """
+  sizes, places = run.sizes, dict(mesh.shape)
+  read = lambda role: traffic.of_scoring(
+    run.models.get(role, run.model), places, sizes.rows, sizes.row_tokens
+  )
+  if name == 'rollout':
+    sent = traffic.Traffic(gather=read('policy').gather)
   elif name == 'scores':
-    sent = {}
+    sent = read('policy')
   else:
-    sent = formula.sent(run, mesh)
-  return Moved(sent, sum(sent.values()) / machine.chip.ici)
+    micro = sizes.microbatch_rows or sizes.minibatch_rows
+    rows = sizes.rows * sizes.updates_per_rollout
+    sent = traffic.of_update(
+      run.model, places, rows, sizes.row_tokens, passes=rows // micro
+    )
+    for role in run.models:
+      if role != 'policy':
+        sent += read(role)
+  kinds = {
+    'all-gather': sent.gather,
+    'reduce-scatter': sent.scatter,
+    'all-reduce': sent.reduce,
+    'all-to-all': sent.swap,
+  }
+  moved = {kind: size for kind, size in kinds.items() if size}
+  return Moved(moved, sent.total / machine.chip.ici)

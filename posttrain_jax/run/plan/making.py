@@ -18,11 +18,11 @@ from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import (
   estimate,
   gpus,
+  links,
   memory,
   programs,
   search,
   topology,
-  traffic,
 )
 from posttrain_jax.run.plan.programs import Compiled
 from posttrain_jax.run.plan.topology import Machine
@@ -62,7 +62,7 @@ class Plan:
   mesh: Any
   parts: tuple[Compiled, ...]
   hbm: dict[str, dict[str, int]]
-  moved: dict[str, traffic.Moved]
+  moved: dict[str, links.Moved]
   times: dict[str, estimate.Time]
   ideal: float
   recomputed: float
@@ -229,15 +229,13 @@ def _filled(
 
 def _moved(
   run: build.Run, mesh: Any, machine: Machine, parts: tuple[Compiled, ...]
-) -> dict[str, traffic.Moved]:
+) -> dict[str, links.Moved]:
   """{program: what it sends}; a step's rollout is counted on its own."""
   if machine.chip.backend == 'gpu':
     return {
       part.name: gpus.moved(run, mesh, machine, part.name) for part in parts
     }
-  read = lambda part, unknown: traffic.of_text(
-    part.text, machine, mesh, unknown
-  )
+  read = lambda part, unknown: links.of_text(part.text, machine, mesh, unknown)
   out, once = {}, {part.name: read(part, 1) for part in parts}
   for part in parts:
     out[part.name] = once[part.name]
@@ -245,7 +243,7 @@ def _moved(
       turns = max(_turns(run), float(run.sizes.max_new_tokens))
       out[part.name] = read(part, int(turns))
     elif part.name == 'step' and 'rollout' in once:
-      out[part.name] = traffic.less(once['step'], once['rollout'])
+      out[part.name] = links.less(once['step'], once['rollout'])
   return out
 
 
@@ -254,7 +252,7 @@ def _times(
   mesh: Any,
   machine: Machine,
   parts: tuple[Compiled, ...],
-  moved: dict[str, traffic.Moved],
+  moved: dict[str, links.Moved],
 ) -> dict[str, estimate.Time]:
   """{program: Time}."""
   flops, out = alone(parts), {}
