@@ -2,6 +2,8 @@
 
 import types
 
+import ml_collections
+
 from configs import sft
 from posttrain_jax.run import build
 from posttrain_jax.run.plan import search
@@ -71,8 +73,8 @@ def test_no_more_is_compiled_than_is_allowed():
 
 
 def test_copies_become_shards():
-  config = types.SimpleNamespace(
-    mesh={'data': 8, 'fsdp': 4}, optimizer={}, get=lambda *_: 0
+  config = ml_collections.ConfigDict(
+    {'mesh': {'data': 8, 'fsdp': 4}, 'optimizer': {}}
   )
   sizes = types.SimpleNamespace(
     microbatch_rows=32, minibatch_rows=32, row_tokens=64

@@ -2,6 +2,8 @@
 
 import types
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from posttrain_jax.run.plan import links, programs, topology
@@ -111,3 +113,20 @@ def test_a_ring_has_the_links_of_the_dimensions_it_spans():
   assert links.bandwidth(v5p, row) == 2 * v5p.chip.ici
   far = [at(0, 0, 0), at(0, 0, 0, slice_index=1)]
   assert links.bandwidth(topology.parse('2*v5e:16x16'), far) == v5e.chip.dcn
+
+
+SMALLEST = ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2', 'tpu7x:2x2x1')
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name', SMALLEST)
+def test_the_compiler_has_the_limits_of_the_table(name):
+  pytest.importorskip('libtpu')
+  machine = topology.parse(name)
+  device = topology.targets(machine).devices[0]
+  place = jax.sharding.SingleDeviceSharding(device)
+  rows = machine.chip.hbm // 2**12 * 2
+  large = jax.ShapeDtypeStruct((rows, 1024), jnp.float32, sharding=place)
+  with pytest.raises(jax.errors.JaxRuntimeError) as error:
+    jax.jit(lambda x: x * 2).trace(large).lower().compile()
+  assert programs.exhausted(str(error.value)).limit == machine.chip.hbm

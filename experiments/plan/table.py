@@ -4,8 +4,8 @@ python -m experiments.plan.table [--only TEXT] [--tries N] [--again]
 python -m experiments.plan.table --write
 
 The first form plans every cell that has no file in results/ (compiling takes
-minutes for each; it may be stopped, and goes on where it was); the second writes
-the README's table from the files.
+minutes for each; it may be stopped, and goes on where it was); the second
+writes the README's table from the files.
 """
 
 import argparse

@@ -8,7 +8,9 @@ memory.py    bytes of a chip, by what they are for
 links.py     bytes between chips, and the time that they need
 estimate.py  how long a step may take
 gpus.py      GPUs, by arithmetic alone
-search.py    what else of a config would fit, found by trying
-making.py    from a config and a machine to a plan
+search.py    which other settings of a config to try, in what order
+trying.py    trying them
+lowering.py  from a config and a machine to compiled programs
+making.py    and from these to a plan
 show.py      a plan in words, and as JSON
 """

@@ -58,19 +58,19 @@ _CUBES = (
 CHIPS = {
   chip.name: chip
   for chip in (
-    Chip('v4', 'tpu', int(30.75 * GIB), 275e12, 1200e9, 50e9, 6.25e9, 3, 4,
+    Chip('v4', 'tpu', round(30.75 * GIB), 275e12, 1200e9, 50e9, 6.25e9, 3, 4,
          _CUBES),
-    Chip('v5e', 'tpu', int(15.75 * GIB), 197e12, 819e9, 50e9, 3.125e9, 2, 16,
+    Chip('v5e', 'tpu', round(15.75 * GIB), 197e12, 819e9, 50e9, 3.125e9, 2, 16,
          _FLAT),
-    Chip('v5p', 'tpu', int(95.74 * GIB), 459e12, 2765e9, 100e9, 6.25e9, 3, 4,
+    Chip('v5p', 'tpu', round(95.74 * GIB), 459e12, 2765e9, 100e9, 6.25e9, 3, 4,
          _CUBES),
-    Chip('v6e', 'tpu', int(31.25 * GIB), 918e12, 1638e9, 100e9, 12.5e9, 2, 16,
+    Chip('v6e', 'tpu', round(31.25 * GIB), 918e12, 1638e9, 100e9, 12.5e9, 2, 16,
          _FLAT),
     # A chip is two devices, with a half of it each.
-    Chip('tpu7x', 'tpu', int(94.75 * GIB), 1153.5e12, 3690e9, 50e9, 6.25e9, 3,
+    Chip('tpu7x', 'tpu', round(94.75 * GIB), 1153.5e12, 3690e9, 50e9, 6.25e9, 3,
          4, _CUBES),
-    Chip('a100', 'gpu', int(0.9 * 80e9), 312e12, 2039e9, 300e9, 25e9),
-    Chip('h100', 'gpu', int(0.9 * 80e9), 989e12, 3350e9, 450e9, 50e9),
-    Chip('h200', 'gpu', int(0.9 * 141e9), 989e12, 4800e9, 450e9, 50e9),
+    Chip('a100', 'gpu', round(0.9 * 80e9), 312e12, 2039e9, 300e9, 25e9),
+    Chip('h100', 'gpu', round(0.9 * 80e9), 989e12, 3350e9, 450e9, 50e9),
+    Chip('h200', 'gpu', round(0.9 * 141e9), 989e12, 4800e9, 450e9, 50e9),
   )
 }  # fmt: skip

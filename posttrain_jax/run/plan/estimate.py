@@ -42,12 +42,12 @@ class Time:
 def read_per_token(run: Any, cache: int, tensor: int) -> float:
   """Bytes of memory that a chip reads for one token of a rollout: the weights,
   in the type that is computed in, split over `tensor`; and half of a cache,
-  which fills as it goes.
+  which fills as it goes. Of experts all are read: many rows meet them.
 
   cache  bytes of keys and values of a chip, full
   """
   wide = jnp.dtype(run.model.dtype).itemsize
-  weights = transformer.active_param_count(run.model) * wide / tensor
+  weights = transformer.param_count(run.model) * wide / tensor
   return weights + cache / 2
 
 

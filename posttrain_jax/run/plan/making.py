@@ -1,11 +1,7 @@
 """From a config and a machine to a plan."""
 
-import contextlib
 import dataclasses
-import math
-import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +9,7 @@ import jax
 from posttrain_jax.core import sharding, target
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.models import transformer
-from posttrain_jax.run import accounting, build, model_folder, notes, roles
+from posttrain_jax.run import accounting, build, notes
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import (
   estimate,
@@ -23,6 +19,14 @@ from posttrain_jax.run.plan import (
   programs,
   search,
   topology,
+  trying,
+)
+from posttrain_jax.run.plan.lowering import (
+  built,
+  compile_all,
+  mesh_of,
+  turns_of,
+  under,
 )
 from posttrain_jax.run.plan.programs import Compiled
 from posttrain_jax.run.plan.topology import Machine
@@ -102,75 +106,6 @@ def alone(parts: tuple[Compiled, ...]) -> dict[str, float]:
   return out
 
 
-@contextlib.contextmanager
-def _built(config: Any) -> Iterator[build.Run]:
-  """The run of a config, as `train` builds it, for the target."""
-  run = build.build(model_folder.settled(config))
-  try:
-    roles.check(run.config)
-    yield run
-  finally:
-    judge = getattr(run.task, 'judge', None)
-    if judge is not None:
-      judge.close()
-    close = getattr(run.batches, 'close', None)
-    if close is not None:
-      close()
-
-
-def _under(mesh: Any) -> Any:
-  """The context of a mesh whose devices can compute nothing."""
-  return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
-
-
-def _tell(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
-
-
-def _compile(
-  run: build.Run, mesh: Any, machine: Machine
-) -> tuple[TrainState, tuple[Compiled, ...]]:
-  """The state's shapes, and the programs of a step, compiled; of GPUs, by
-  arithmetic."""
-  with contextlib.ExitStack() as stack:
-    if machine.chip.backend == 'gpu':
-      # Shapes alone are traced: one device will do.
-      one = sharding.make_mesh({}, jax.devices()[:1])
-      stack.enter_context(_under(one))
-      traced = programs.traced(run, shaped_state(run, one))
-      state = shaped_state(run, mesh)
-      return state, gpus.sized(run, state, mesh, traced, _turns(run))
-    stack.enter_context(_under(mesh))
-    state = shaped_state(run, mesh)
-    done = []
-    for name, program in programs.traced(run, state).items():
-      _tell(f'compiling "{name}" for {machine.name} ...')
-      done.append(programs.compiled(name, program, state, _turns(run)))
-    return state, tuple(done)
-
-
-def _turns(run: build.Run) -> float:
-  """Tokens that the slots of a rollout decode, one after another."""
-  rows, sizes = memory.rollout_rows(run), run.sizes
-  if not rows or not sizes.slots:
-    return 1.0
-  every = sizes.prompts_per_step * run.config.group_size
-  return float(-(-every // rows) * sizes.max_new_tokens)
-
-
-def _mesh(config: Any, machine: Machine) -> Any:
-  if machine.chip.backend == 'gpu':
-    sizes = sharding.axis_sizes(config.mesh)
-    count = math.prod(sizes.values())
-    if count > machine.count:
-      raise ValueError(
-        f'mesh {sharding.shown_as(sizes)} needs {count} devices; '
-        f'"{machine.name}" has {machine.count}'
-      )
-    return topology.abstract_mesh(sizes)
-  return sharding.make_mesh(config.mesh)
-
-
 def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
   """The plan of a config on a machine.
 
@@ -184,18 +119,18 @@ def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
     ImportError: libtpu is needed and not installed.
   """
   began = time.monotonic()
-  with target.aimed(topology.targets(machine)), _built(config) as run:
+  with target.aimed(topology.targets(machine)), built(config) as run:
     told = list(notes.notes(run))
-    mesh = _mesh(run.config, machine)
+    mesh = mesh_of(run.config, machine)
     if mesh.size < machine.count:
       told.append(
         f'the mesh has {mesh.size} of the {machine.count} devices of '
         f'"{machine.name}"; --config.mesh.fsdp=-1 takes what is left'
       )
-    state, parts = _compile(run, mesh, machine)
+    state, parts = compile_all(run, mesh, machine)
     plan = _filled(run, mesh, machine, state, parts, tuple(told))
     if plan.over and tries:
-      fits, tried = _search(plan, tries)
+      fits, tried = trying.other_settings(plan, tries)
       plan = dataclasses.replace(plan, fits=tuple(fits), tried=tuple(tried))
   return dataclasses.replace(plan, seconds=time.monotonic() - began)
 
@@ -240,7 +175,7 @@ def _moved(
   for part in parts:
     out[part.name] = once[part.name]
     if part.name == 'rollout':  # its loops go on until all answers have ended
-      turns = max(_turns(run), float(run.sizes.max_new_tokens))
+      turns = max(turns_of(run), float(run.sizes.max_new_tokens))
       out[part.name] = read(part, int(turns))
     elif part.name == 'step' and 'rollout' in once:
       out[part.name] = links.less(once['step'], once['rollout'])
@@ -262,7 +197,7 @@ def _times(
       per_token = estimate.read_per_token(
         run, memory.kv_cache(run, mesh), dict(mesh.shape).get('tensor', 1)
       )
-      turns = max(_turns(run), float(run.sizes.max_new_tokens))
+      turns = max(turns_of(run), float(run.sizes.max_new_tokens))
       read = per_token * turns
     out[part.name] = estimate.of_program(
       machine.chip,
@@ -278,11 +213,11 @@ def _recomputed(run: build.Run, parts: tuple[Compiled, ...]) -> float:
   """Share of the update's FLOPs that its backward passes do again, beside those
   of a step that keeps everything."""
   flops = alone(parts)
-  with _built(config_lib.with_values(run.config, _ONCE)) as whole:
-    one = sharding.make_mesh({}, jax.local_devices(backend='cpu')[:1])
-    with _under(one):
+  with built(config_lib.with_values(run.config, _ONCE)) as whole:
+    one = sharding.makemesh_of({}, jax.local_devices(backend='cpu')[:1])
+    with under(one):
       traced = programs.traced(whole, shaped_state(whole, one))
-  turns = _turns(run)
+  turns = turns_of(run)
   once = {
     name: programs.count(program.jaxpr, turns).total
     for name, program in traced.items()
@@ -292,38 +227,6 @@ def _recomputed(run: build.Run, parts: tuple[Compiled, ...]) -> float:
   if name == 'step' and 'rollout' in once:
     plain -= once['rollout']
   return max(flops[name] / plain - 1.0, 0.0) if plain else 0.0
-
-
-def _search(
-  plan: Plan, tries: int
-) -> tuple[list[search.Try], list[search.Try]]:
-  """Other settings, on the same machine."""
-  machine, name = plan.machine, plan.fullest.name
-  now = memory.arithmetic(plan.run, plan.mesh, name)
-
-  def enough(changes: dict[str, Any]) -> bool:
-    config = config_lib.with_values(plan.run.config, changes)
-    try:
-      with _built(config) as run:
-        mesh = topology.abstract_mesh(sharding.axis_sizes(run.config.mesh))
-        share = memory.arithmetic(run, mesh, name) / now
-    except ValueError:
-      return False
-    return plan.fullest.total * share <= plan.limit * search.SLACK
-
-  def judge(config: Any) -> search.Verdict:
-    try:
-      with _built(config) as run:
-        notes.notes(run)
-        mesh = _mesh(run.config, machine)
-        _, parts = _compile(run, mesh, machine)
-    except ValueError as error:
-      return search.Verdict(0, False, str(error))
-    total = max(part.total for part in parts)
-    fits = total <= plan.limit and not any(part.exhausted for part in parts)
-    return search.Verdict(total, fits)
-
-  return search.search(plan.run, judge, enough, tries)
 
 
 def describe(run: build.Run) -> dict[str, Any]:

@@ -74,11 +74,14 @@ class Compiled:
 
 
 def local_bytes(tree: PyTree) -> int:
-  """Bytes of one chip of shapes with shardings."""
+  """Bytes of one chip of shapes with shardings; what lies in the host's memory
+  takes none."""
   total = 0
   for leaf in jax.tree.leaves(tree):
     shape = leaf.shape
     if leaf.sharding is not None:
+      if 'host' in (leaf.sharding.memory_kind or ''):
+        continue
       shape = leaf.sharding.shard_shape(shape)
     total += math.prod(shape) * _itemsize(leaf.dtype)
   return total

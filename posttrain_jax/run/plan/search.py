@@ -82,6 +82,9 @@ def knobs(run: Any) -> list[list[dict[str, Any]]]:
   if config.optimizer.get('moments') in ('params', 'float32'):
     narrow = ('bfloat16', 'int8')
     out.append([{'optimizer.moments': kind} for kind in narrow])
+  if 'offload' in config:  # what waits in the host's memory takes none here
+    apart = ('ref', 'moments') if len(run.models) > 1 else ('moments',)
+    out += [[{f'offload.{what}': True}] for what in apart]
   if run.generate is not None:
     rows = sizes.prompts_per_step * config.group_size
     slots = [{'slots': n} for n in _halves(rows, parts)]

@@ -40,6 +40,12 @@ def _program(plan: Plan, name: str) -> dict[str, Any]:
   out = {
     'hbm_bytes': {**plan.hbm[name], 'total': part.total},
     'flops': making.alone(plan.parts)[name],
+    # Of a chip, loops taken once: XLA's count, and an even share of ours. Much
+    # more than that is work that several chips do.
+    'flops_of_chip_once': {
+      'xla': part.cost,
+      'even': part.flops.once / plan.mesh.size,
+    },
     'collective_bytes': plan.moved[name].sent,
     'seconds': {
       'compute': time.compute,
