@@ -97,9 +97,9 @@ def test_a_gradient_is_two_more_and_recomputation_another(again):
 
 def test_shards_are_counted_together():
   mesh = jax.make_mesh((4,), ('x',), devices=jax.devices()[:4])
-  spec = jax.sharding.PartitionSpec('x')
+  spec, whole = jax.sharding.PartitionSpec('x'), jax.sharding.PartitionSpec()
   split = jax.shard_map(
-    lambda a, b: a @ b, mesh=mesh, in_specs=(spec, None), out_specs=spec
+    lambda a, b: a @ b, mesh=mesh, in_specs=(spec, whole), out_specs=spec
   )
   assert counted(split, A, B).total == ONE
 

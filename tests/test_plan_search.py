@@ -25,7 +25,7 @@ def judged(fits):
   asked = []
 
   def judge(config):
-    asked.append((config.microbatch_rows, bool(config.model.remat)))
+    asked.append((config.microbatch_rows, config.model.remat is True))
     return search.Verdict(1, fits(config))
 
   return judge, asked
@@ -52,7 +52,9 @@ def test_every_knob_that_is_enough_alone_is_told():
 
 
 def test_knobs_are_turned_together_where_none_is_enough():
-  judge, asked = judged(lambda c: c.microbatch_rows == 1 and c.model.remat)
+  judge, asked = judged(
+    lambda c: c.microbatch_rows == 1 and c.model.remat is True
+  )
   fit, _ = search.search(run_of(), judge, everything, 9)
   assert fit[-1].changes == {'microbatch_rows': 1, 'model.remat': True}
   assert asked[-1] == (1, True)

@@ -75,9 +75,9 @@ def test_every_name_is_one(name):
   ],
 )
 def test_other_names_are_refused_with_near_ones(name, near):
-  with pytest.raises(ValueError, match=f'unknown topology "{name}".*') as error:
+  with pytest.raises(ValueError, match='unknown topology "') as error:
     topology.parse(name)
-  assert near in str(error.value)
+  assert f'"{name}"' in str(error.value) and near in str(error.value)
 
 
 def test_without_libtpu_the_command_that_installs_it_is_said(monkeypatch):

@@ -37,7 +37,7 @@ def built(config: Any) -> Iterator[build.Run]:
 
 def under(mesh: Any) -> Any:
   """The context of a mesh whose devices can compute nothing."""
-  return jax.sharding.use_abstractmesh_of(mesh.abstract_mesh)
+  return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def _tell(line: str) -> None:
@@ -52,7 +52,7 @@ def compile_all(
   with contextlib.ExitStack() as stack:
     if machine.chip.backend == 'gpu':
       # Shapes alone are traced: one device will do.
-      one = sharding.makemesh_of({}, jax.local_devices(backend='cpu')[:1])
+      one = sharding.make_mesh({}, jax.local_devices(backend='cpu')[:1])
       stack.enter_context(under(one))
       traced = programs.traced(run, shaped_state(run, one))
       state = shaped_state(run, mesh)
@@ -84,5 +84,5 @@ def mesh_of(config: Any, machine: Machine) -> Any:
         f'mesh {sharding.shown_as(sizes)} needs {count} devices; '
         f'"{machine.name}" has {machine.count}'
       )
-    return topology.abstractmesh_of(sizes)
-  return sharding.makemesh_of(config.mesh)
+    return topology.abstract_mesh(sizes)
+  return sharding.make_mesh(config.mesh)

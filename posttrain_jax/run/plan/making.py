@@ -214,7 +214,7 @@ def _recomputed(run: build.Run, parts: tuple[Compiled, ...]) -> float:
   of a step that keeps everything."""
   flops = alone(parts)
   with built(config_lib.with_values(run.config, _ONCE)) as whole:
-    one = sharding.makemesh_of({}, jax.local_devices(backend='cpu')[:1])
+    one = sharding.make_mesh({}, jax.local_devices(backend='cpu')[:1])
     with under(one):
       traced = programs.traced(whole, shaped_state(whole, one))
   turns = turns_of(run)
