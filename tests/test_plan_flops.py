@@ -83,20 +83,18 @@ def test_of_branches_the_largest_counts():
 
 
 @pytest.mark.parametrize('again', [False, True])
-def test_a_gradient_is_two_more_and_recomputation_another(again):
+def test_a_gradient_is_two_more_products_and_recomputation_a_third(again):
   def loss(a, b):
     inner = lambda a: jnp.tanh(jnp.tanh(a @ b) @ b)
     return jnp.sum((jax.checkpoint(inner) if again else inner)(a))
 
   found = counted(jax.grad(loss, argnums=(0, 1)), A, B)
-  # Of the second product's recomputation nothing is read.
-  assert (
-    found.total == (6 + again) * ONE or found.total == (6 + 2 * again) * ONE
-  )
+  assert found.total == (6 + 2 * again) * ONE
 
 
 def test_shards_are_counted_together():
-  mesh = jax.make_mesh((4,), ('x',), devices=jax.devices()[:4])
+  kinds = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((4,), ('x',), kinds, devices=jax.devices()[:4])
   spec, whole = jax.sharding.PartitionSpec('x'), jax.sharding.PartitionSpec()
   split = jax.shard_map(
     lambda a, b: a @ b, mesh=mesh, in_specs=(spec, whole), out_specs=spec

@@ -47,10 +47,14 @@ class _Arithmetic:
 
 
 def _larger(plan: Any) -> list[Machine]:
-  """Slices of the same chip with more devices, smallest first."""
-  chip = plan.machine.chip
-  found = [topology.parse(f'{chip.name}:{size}') for size in chip.sizes]
-  more = [x for x in found if x.count > plan.machine.count]
+  """Machines of the same chip with a multiple of the devices, smallest
+  first."""
+  chip, own = plan.machine.chip, plan.machine.count
+  same = [topology.parse(name) for name in topology.names()]
+  more = [
+    x for x in same
+    if x.chip == chip and x.count > own and x.count % own == 0
+  ]  # fmt: skip
   return sorted(more, key=lambda machine: machine.count)
 
 
