@@ -11,6 +11,7 @@ import numpy as np
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.keys import run_key
+from posttrain_jax.core.sharding.shapes import row_shapes
 from posttrain_jax.core.types import Array, Example, Rollout, TrainState
 from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.data.tokenizers import Tokenizer
@@ -183,9 +184,7 @@ class HostRL:
 
   def traced(self, state: TrainState) -> dict[str, Any]:
     """The compiled parts of a step: those around the verifier."""
-    place = functools.partial(
-      sharding.row_shapes, mesh=state.step.sharding.mesh
-    )
+    place = functools.partial(row_shapes, mesh=state.step.sharding.mesh)
     prompts = self._task.batch(self._indices(0))
     keys = jax.eval_shape(lambda: self._keys(0))
     named = place(on_host.named(prompts))

@@ -10,6 +10,7 @@ import numpy as np
 
 from posttrain_jax import trainers
 from posttrain_jax.core import sharding
+from posttrain_jax.core.sharding.shapes import row_shapes
 from posttrain_jax.core.types import Batch
 from posttrain_jax.data import pipeline, tokenizers
 from posttrain_jax.data.bad_rows import BadRows
@@ -232,7 +233,7 @@ def on_device(raw: dict[str, Any]) -> Batch:
 
 def shapes_of(raw: dict[str, Any], mesh: jax.sharding.Mesh) -> Batch:
   """Shapes, dtypes and shardings of what `on_device` makes of a batch."""
-  return sharding.row_shapes(to_batch(raw), mesh)
+  return row_shapes(to_batch(raw), mesh)
 
 
 def _to_device(x: np.ndarray) -> jax.Array:

@@ -9,7 +9,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core import trees
-from posttrain_jax.core.sharding.mesh import ROWS
 from posttrain_jax.core.types import PyTree
 
 
@@ -83,15 +82,3 @@ def state_shardings(state: PyTree, specs: PyTree, mesh: Mesh) -> PyTree:
     )
 
   return trees.map_by_path(shard, state)
-
-
-def row_shapes(tree: PyTree, mesh: Mesh) -> PyTree:
-  """Shapes, dtypes and shardings of arrays as a run has them on its devices,
-  split by rows; of arrays, or of their shapes."""
-
-  def shape(x: Any) -> jax.ShapeDtypeStruct:
-    place = NamedSharding(mesh, fit(ROWS, x.shape, mesh))
-    kind = jax.dtypes.canonicalize_dtype(x.dtype)
-    return jax.ShapeDtypeStruct(x.shape, kind, sharding=place)
-
-  return jax.tree.map(shape, tree)

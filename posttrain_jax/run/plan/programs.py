@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from posttrain_jax.core import sharding
+from posttrain_jax.core.sharding.shapes import row_shapes
 from posttrain_jax.core.types import PyTree, TrainState
 from posttrain_jax.run import loop
 from posttrain_jax.run.build import Run
@@ -110,7 +111,7 @@ def traced(run: Run, state: TrainState) -> dict[str, Any]:
     )
     number = jax.ShapeDtypeStruct(prompts.shape[:1], np.uint32)
     mesh = state.step.sharding.mesh
-    given = sharding.row_shapes((prompts, prompts, number), mesh)
+    given = row_shapes((prompts, prompts, number), mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     part = lambda *given: sharding.rows(run.generate(*given))
     rollout = jax.jit(part).trace(state.params, *given, key)
