@@ -40,6 +40,16 @@ def _program(plan: Plan, name: str) -> dict[str, Any]:
   out = {
     'hbm_bytes': {**plan.hbm[name], 'total': part.total},
     'flops': making.alone(plan.parts)[name],
+  }
+  if part.exhausted is not None:
+    refused = {
+      'used': part.exhausted.used,
+      'limit': part.exhausted.limit,
+      'largest': list(part.exhausted.largest),
+    }
+    return {**out, 'refused': refused}
+  return {
+    **out,
     # Of a chip, loops taken once: XLA's count, and an even share of ours. Much
     # more than that is work that several chips do.
     'flops_of_chip_once': {
@@ -55,13 +65,6 @@ def _program(plan: Plan, name: str) -> dict[str, Any]:
       'nothing_overlapped': time.serial,
     },
   }
-  if part.exhausted is not None:
-    out['refused'] = {
-      'used': part.exhausted.used,
-      'limit': part.exhausted.limit,
-      'largest': list(part.exhausted.largest),
-    }
-  return out
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
