@@ -152,11 +152,11 @@ def test_a_step_is_compiled_for_a_slice(folder, capsys):
   assert math.isfinite(found['step_seconds'])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_with_what_does(folder, capsys, monkeypatch):
   pytest.importorskip('libtpu')
-  # A chip of 64 MiB: larger programs take minutes to be refused.
-  small = dataclasses.replace(chips.CHIPS['v5e'], hbm=64 * 2**20)
+  # A chip of 48 MiB: larger programs take minutes to be refused.
+  small = dataclasses.replace(chips.CHIPS['v5e'], hbm=48 * 2**20)
   monkeypatch.setitem(chips.CHIPS, 'v5e', small)
   one = {**MODEL, 'num_hidden_layers': 1}
   (folder / 'shape' / 'config.json').write_text(json.dumps(one))
