@@ -4,13 +4,16 @@ Nothing is allocated: states and batches are shapes with shardings, and XLA
 compiles for devices that are elsewhere.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.sharding.shapes import row_shapes
@@ -133,7 +136,8 @@ def compiled(name: str, program: Any, state: TrainState, turns: float):
   # A rollout is given the parameters alone; what others do not read is there.
   apart = held - local_bytes(state.params) if name == 'rollout' else 0
   try:
-    done = program.lower().compile()
+    with _uncached():
+      done = program.lower().compile()
   except jax.errors.JaxRuntimeError as error:
     found = exhausted(str(error))
     if found is None:
@@ -155,6 +159,20 @@ def compiled(name: str, program: Any, state: TrainState, turns: float):
     resident=apart or max(held - memory.argument_size_in_bytes, 0),
     cost=float(cost.get('flops', 0.0)),
   )
+
+
+@contextlib.contextmanager
+def _uncached() -> Iterator[None]:
+  """Programs of absent chips are not kept: jax writes them into its compilation
+  cache, and cannot read them from there."""
+  was = jax.config.jax_enable_compilation_cache
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()  # it looks at that once
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', was)
+    compilation_cache.reset_cache()
 
 
 _UNITS = {'': 1, 'B': 1, 'K': 2**10, 'M': 2**20, 'G': GIB, 'T': 2**40}
