@@ -9,6 +9,7 @@ from posttrain_jax.models import hf, transformer
 SHAPES = pathlib.Path(__file__).parent.parent / 'configs' / 'models' / 'shapes'
 # Tied matrices count once; gemma-3-4b without what sees images.
 COUNTS = {
+  'Llama-3.1-70B': 70_553_706_496,
   'Llama-3.1-8B': 8_030_261_248,
   'Llama-3.2-1B': 1_235_814_400,
   'Llama-3.2-3B': 3_212_749_824,

@@ -62,6 +62,8 @@ class Run:
   learn       (state, batch, key) -> (state, metrics): the halves of a step that
               makes its own rows (not of RL's)
   adapter     what is trained beside the policy; None: the policy itself
+  generate    (params, prompts, prompt_mask, prompt_ids, key) -> Rollout, the
+              answers of an RL step alone
   """
 
   config: Any
@@ -77,6 +79,7 @@ class Run:
   collect: Callable | None = None
   learn: Callable | None = None
   adapter: Adapter | None = None
+  generate: Callable[..., Any] | None = None
 
   @property
   def model(self) -> ModelConfig:
@@ -170,6 +173,7 @@ def build(config: Any) -> Run:
     collect=steps.collect,
     learn=steps.learn,
     adapter=adapter,
+    generate=steps.generate,
   )
 
 

@@ -6,6 +6,8 @@
   driver.given(first_step) -> {name: array} that a step just taken was given
   driver.again(state, first_step, given) -> (state, metrics [1]): that step
                           once more, with no data and no verifier
+  driver.traced(state) -> {name: jax.stages.Traced} of the programs of a step,
+                          in their order, of a state's shapes and shardings
 
 `done` <= count steps are taken. In-graph tasks take many steps in one compiled
 call; data and host tasks (`HostRL`) take one. After a step that stopped
@@ -84,9 +86,9 @@ class InGraph:
     del given
     return self.advance(state, first_step, 1)[:2]
 
-  def lower(self, state: TrainState):
-    """The lowered program, for `plan` and tests."""
-    return self._chunk.lower(state, jnp.int32(1))
+  def traced(self, state: TrainState) -> dict[str, Any]:
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    return {'step': self._chunk.trace(state, count)}
 
   def position(self) -> dict:
     return {}
@@ -124,6 +126,11 @@ class OnData:
 
   def again(self, state: TrainState, first_step: int, given: dict):
     return self._take(state, first_step, tree(given))
+
+  def traced(self, state: TrainState) -> dict[str, Any]:
+    batch = inputs.shapes_of(next(self._batches), state.step.sharding.mesh)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    return {'step': self._step.trace(state, number, batch)}
 
   def position(self) -> dict:
     return {'iterator': self._position.decode()}

@@ -1,6 +1,7 @@
 """The driver of RL whose answers are judged in Python (`run.drivers`)."""
 
 import base64
+import functools
 import io
 import time
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.keys import run_key
+from posttrain_jax.core.sharding.shapes import row_shapes
 from posttrain_jax.core.types import Array, Example, Rollout, TrainState
 from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.data.tokenizers import Tokenizer
@@ -179,6 +181,28 @@ class HostRL:
 
   def again(self, state: TrainState, first_step: int, given: dict):
     return self._take(state, first_step, tree(given))
+
+  def traced(self, state: TrainState) -> dict[str, Any]:
+    """The compiled parts of a step: those around the verifier."""
+    place = functools.partial(row_shapes, mesh=state.step.sharding.mesh)
+    prompts = self._task.batch(self._indices(0))
+    keys = jax.eval_shape(lambda: self._keys(0))
+    named = place(on_host.named(prompts))
+    rollout = self._generate.trace(state.params, **named, key=keys[0])
+    samples = place(rollout.out_info)
+    prompts = place(prompts)
+    parts = {'rollout': rollout}
+    if self._scores is not None:
+      parts['scores'] = self._scores.trace(state, prompts, samples)
+    lived = Experience(
+      prompts['prompt'],
+      prompts['prompt_mask'],
+      samples,
+      place(samples.finished),
+    )
+    number = jax.ShapeDtypeStruct((), np.int32)
+    parts['learn'] = self._learn.trace(state, number, lived, keys[1])
+    return parts
 
   def position(self) -> dict:
     """Answers that no step has learnt from yet."""

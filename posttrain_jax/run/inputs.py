@@ -10,6 +10,7 @@ import numpy as np
 
 from posttrain_jax import trainers
 from posttrain_jax.core import sharding
+from posttrain_jax.core.sharding.shapes import row_shapes
 from posttrain_jax.core.types import Batch
 from posttrain_jax.data import pipeline, tokenizers
 from posttrain_jax.data.bad_rows import BadRows
@@ -31,6 +32,7 @@ __all__ = [
   'make_file_evaluator',
   'on_device',
   'open_source',
+  'shapes_of',
   'to_batch',
 ]
 
@@ -227,6 +229,11 @@ def make_file_evaluator(batches: Any, judge: Any) -> FileEvaluator | None:
 def on_device(raw: dict[str, Any]) -> Batch:
   """A batch of `data.pipeline`, split over the mesh's rows if there is one."""
   return jax.tree.map(_to_device, to_batch(raw))
+
+
+def shapes_of(raw: dict[str, Any], mesh: jax.sharding.Mesh) -> Batch:
+  """Shapes, dtypes and shardings of what `on_device` makes of a batch."""
+  return row_shapes(to_batch(raw), mesh)
 
 
 def _to_device(x: np.ndarray) -> jax.Array:

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import PartitionSpec
 
-from posttrain_jax.core import sharding
+from posttrain_jax.core import sharding, target
 from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.config import ModelConfig
@@ -49,14 +48,12 @@ def chosen(run: Any) -> list[str]:
   """'KEY VALUE: why' of what the config leaves to 'auto', sizes left out."""
   config, size = run.config, transformer.param_count(run.model)
   rate, why_rate = roles.rate_of(config, run.model)
-  kind, why_kind = auto.dtype(config.model.dtype, size, jax.default_backend())
+  kind, why_kind = auto.dtype(config.model.dtype, size, target.backend())
   lines = [
     ('optimizer.lr', f'{rate}', why_rate),
     ('model.dtype', kind, why_kind),
   ]
-  _, why = auto.attention(
-    config.model.attention, run.model, jax.default_backend()
-  )
+  _, why = auto.attention(config.model.attention, run.model, target.backend())
   lines.append(('model.attention', run.model.attention, why))
   if config.model.remat == auto.AUTO:
     lines.append(('model.remat', f'{run.model.remat}', f'{size / 1e6:,.1f}M'))
@@ -124,7 +121,7 @@ def _attention(run: Any) -> list[str]:
   Raises:
     ValueError: an implementation that the device, or the model, has not.
   """
-  backend, told = jax.default_backend(), []
+  backend, told = target.backend(), []
   asked = run.config.model.attention
   for role, model in sorted(run.models.items()):
     name = model.attention
@@ -323,7 +320,10 @@ def _weights(run: Any) -> list[str]:
   for role in sorted(run.models):
     path = roles.path_of(config, role)
     if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
-      told.append(f'{path} ({role}) has no *.safetensors: enough for --dry_run')
+      told.append(
+        f'{path} ({role}) has no *.safetensors: enough for --dry_run '
+        'and posttrain_jax.plan'
+      )
   return told
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import trees
+from posttrain_jax.core import target, trees
 from posttrain_jax.core.types import PyTree, TrainState
 
 __all__ = ['KIND', 'brought', 'check', 'on', 'placed', 'wrapped']
@@ -42,7 +42,7 @@ def check(config: Any, held: bool) -> None:
     )
   if not on(config):
     return
-  device = jax.devices()[0]
+  device = target.devices()[0]
   kinds = [memory.kind for memory in device.addressable_memories()]
   if KIND not in kinds:
     raise ValueError(

@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from posttrain_jax import collect, trainers
-from posttrain_jax.core import sharding, trees
+from posttrain_jax.core import sharding, target, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
@@ -107,7 +107,7 @@ def decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
   asked  DECIDED of a `config.model`; what it has not stays
   """
   asked = {name: getattr(model, name) for name in DECIDED} | asked
-  layers, backend = model.num_layers, jax.default_backend()
+  layers, backend = model.num_layers, target.backend()
   size = transformer.param_count(model)
   model = dataclasses.replace(
     model,

@@ -4,10 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
-
 from posttrain_jax import trainers
-from posttrain_jax.core import sharding
+from posttrain_jax.core import sharding, target
 from posttrain_jax.run import auto
 from posttrain_jax.trainers.step import from_file
 
@@ -119,7 +117,7 @@ def _check(config: Any, sizes: Sizes, kind: Any) -> None:
 def _work(config: Any, sizes: Sizes) -> auto.Work:
   devices = math.prod(sharding.axis_sizes(config.mesh).values())
   return auto.Work(
-    backend=jax.default_backend(),
+    backend=target.backend(),
     devices=devices,
     rollouts='share_prompts' in config,
     share_prompts=bool(config.get('share_prompts', False)),

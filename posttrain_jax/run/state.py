@@ -13,7 +13,7 @@ from posttrain_jax.run import base, checkpoint, offload, roles
 from posttrain_jax.run.build import Run
 
 __all__ = ['abstract_state', 'first_state', 'initial_state', 'saved_state',
-           'state_shardings']  # fmt: skip
+           'shaped_state', 'state_shardings']  # fmt: skip
 
 
 def initial_state(run: Run, mesh, config: Any) -> TrainState:
@@ -65,11 +65,7 @@ def saved_state(run: Run, mesh, config: Any, workdir: Path) -> TrainState:
   Raises:
     ValueError: the base is not there, or is another one.
   """
-  shapes = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    abstract_state(run),
-    state_shardings(run, mesh),
-  )
+  shapes = shaped_state(run, mesh)
   saved = checkpoint.load_config(workdir) or {}
   if base.KEY not in saved:
     return shapes
@@ -81,6 +77,15 @@ def saved_state(run: Run, mesh, config: Any, workdir: Path) -> TrainState:
   began = _made(run, mesh, config, loaded)
   params = adapted.join(adapted.trained(shapes.params), began.params)
   return shapes.replace(params=params)
+
+
+def shaped_state(run: Run, mesh) -> TrainState:
+  """Shapes, dtypes and shardings of the state."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    abstract_state(run),
+    state_shardings(run, mesh),
+  )
 
 
 def abstract_state(run: Run) -> TrainState:

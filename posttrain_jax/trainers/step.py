@@ -86,12 +86,14 @@ class Steps(NamedTuple):
   collect  (state, key) -> (Batch, metrics), or None
   learn    (state, batch, key) -> (state, metrics), or None
   judge    of `make_judge`, or None
+  generate the answers alone of an RL step, as `rl.step.make_rollout` gives it
   """
 
   step: Any
   collect: Callable | None = None
   learn: Callable | None = None
   judge: Callable | None = None
+  generate: Callable | None = None
 
 
 def from_file(config: Any) -> bool:

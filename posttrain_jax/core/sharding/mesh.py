@@ -10,6 +10,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
+from posttrain_jax.core import target
+
 AXES = ('data', 'fsdp', 'tensor', 'sequence', 'expert')
 # Axes that every mesh has. A mesh of one device, and so its programs, are what
 # they were before there were others.
@@ -54,7 +56,7 @@ def axis_sizes(config: Any, count: int | None = None) -> dict[str, int]:
   if len(open_) > 1 or any(size == 0 or size < -1 for size in sizes.values()):
     raise ValueError(f'mesh {shown}: sizes are positive, at most one is -1')
   if open_:
-    count = jax.device_count() if count is None else count
+    count = target.device_count() if count is None else count
     known = -math.prod(sizes.values())
     if count % known:
       raise ValueError(
@@ -88,7 +90,7 @@ def make_mesh(config: Any, devices: Sequence[Any] | None = None) -> Mesh:
   Raises:
     ValueError: the sizes do not make up the devices, or the slices, there are.
   """
-  devices = jax.devices() if devices is None else list(devices)
+  devices = target.devices() if devices is None else list(devices)
   sizes = axis_sizes(config, len(devices))
   needed = math.prod(sizes.values())
   if needed > len(devices):

@@ -77,7 +77,7 @@ def make_step(setup: Setup) -> Steps:
   mixing.check(rewards, sizes.max_new_tokens)
   if isinstance(task, HostTask):
     scores = answers.make_scores(rewards, models)
-    return Steps(HostStep(generate, learn, scores))
+    return Steps(HostStep(generate, learn, scores), generate=generate)
   reward_checks.check_parts(rewards, task)
 
   def sample_examples(key):
@@ -115,5 +115,6 @@ def make_step(setup: Setup) -> Steps:
       learn,
       prefixes=checks.needs_prefixes(config),
       **kinds,
-    )
+    ),
+    generate=generate,
   )

@@ -1,0 +1,200 @@
+"""Bytes of one chip, by what they are for.
+
+What a run holds from step to step (parameters, moments, frozen models) is
+exact: shapes over shardings. What comes and goes is XLA's number where it
+compiled the program; of that, gradients and the key/value cache are told apart
+by their shapes. Without a compiler all of it is arithmetic.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posttrain_jax.core import sharding
+from posttrain_jax.core.types import TrainState
+from posttrain_jax.models import adapted, cache, transformer
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.run.build import Run
+from posttrain_jax.run.plan.programs import Compiled, local_bytes
+from posttrain_jax.run.state import shaped_state
+
+__all__ = [
+  'activations',
+  'arithmetic',
+  'components',
+  'gradients',
+  'held',
+  'kv_cache',
+  'rollout_rows',
+]
+
+
+def held(state: TrainState) -> dict[str, int]:
+  """{component: bytes} of what stays from step to step.
+
+  'parameters' are the policy's, a critic's head and adapters among them;
+  'moments' of the optimizer; 'reference', and other frozen models by their
+  roles ('teacher', ...).
+
+  state  shapes with shardings
+  """
+  out = {
+    'parameters': local_bytes(state.params),
+    'moments': local_bytes(state.opt_state),
+  }
+  if state.ref_params is not None:
+    out['reference'] = local_bytes(state.ref_params)
+  for role, params in state.others.items():
+    out[role] = local_bytes(params)
+  out['control'] = local_bytes((state.step, state.control))
+  return {name: size for name, size in out.items() if size}
+
+
+def gradients(run: Run, state: TrainState) -> int:
+  """Bytes of the gradient of what is trained; twice that where micro-batches
+  are added up."""
+  own = local_bytes(adapted.trained(state.params))
+  sizes = run.sizes
+  split = 0 < sizes.microbatch_rows < sizes.minibatch_rows
+  return own * (2 if split else 1)
+
+
+def rollout_rows(run: Run) -> int:
+  """Completions that are decoded at a time; 0: the step has no rollout."""
+  if run.generate is None:
+    return 0
+  every = run.sizes.prompts_per_step * run.config.group_size
+  return min(run.sizes.slots or every, every)
+
+
+def kv_cache(run: Run, mesh: Any) -> int:
+  """Bytes of the keys and values of a rollout: the prompts', read by all of
+  their answers, and the answers'.
+
+  Rows are split over data and fsdp, heads over tensor, where these divide.
+  """
+  rows, sizes = rollout_rows(run), run.sizes
+  if not rows:
+    return 0
+  make = lambda rows, slots: jax.eval_shape(
+    lambda: cache.init_cache(run.model, rows, slots)
+  )
+  split = sharding.row_parts(mesh.shape)
+  heads = dict(mesh.shape).get('tensor', 1)
+
+  def local(leaf: Any) -> int:
+    size = math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
+    if len(leaf.shape) > 1:
+      size //= split if leaf.shape[0] % split == 0 else 1
+      size //= heads if leaf.shape[1] % heads == 0 else 1
+    return size
+
+  both = (
+    make(sizes.prompts_per_step, sizes.prompt_length),
+    make(rows, sizes.max_new_tokens),
+  )
+  keys = [(made.keys, made.values) for made in both]
+  return sum(local(leaf) for leaf in jax.tree.leaves(keys))
+
+
+def activations(run: Run, mesh: Any) -> int:
+  """Bytes that an update takes beside gradients, by arithmetic.
+
+  What every layer keeps of a micro-batch, what one layer makes of it, logits in
+  float32 with their gradient, and the weights of a layer, whole and in the type
+  that is computed in. The compiler may do with less, or with a half more.
+  """
+  model, sizes = run.model, run.sizes
+  places = dict(mesh.shape)
+  split = sharding.row_parts(places) * places.get('sequence', 1)
+  tensor = places.get('tensor', 1)
+  rows = sizes.microbatch_rows or sizes.minibatch_rows
+  tokens = rows * sizes.row_tokens / split
+  wide = jnp.dtype(model.dtype).itemsize
+  inside = _layer_numbers(model) / tensor + 4 * model.width
+  scores = _score_numbers(model, sizes.row_tokens) / tensor
+  kept = model.num_layers * model.width
+  if model.remat in (False, 'none'):
+    kept = model.num_layers * (inside + scores)
+  chunk = min(model.logit_chunk or sizes.row_tokens, sizes.row_tokens)
+  logits = 8.0 * tokens / sizes.row_tokens * chunk * model.vocab_size / tensor
+  one = transformer.param_count(model) / max(model.num_layers, 1) / tensor
+  layer = tokens * (inside + 2 * scores)
+  return int(wide * (tokens * kept + layer + 2 * one) + logits)
+
+
+def decoding(run: Run, mesh: Any) -> int:
+  """Bytes that a rollout takes beside its parameters and the cache, by
+  arithmetic: logits of a token in float32 and what a sampler makes of them, and
+  the weights in the type that is computed in, split over tensor alone."""
+  model, places = run.model, dict(mesh.shape)
+  tensor = places.get('tensor', 1)
+  rows = rollout_rows(run) / sharding.row_parts(places)
+  weights = transformer.param_count(model) * jnp.dtype(model.dtype).itemsize
+  return int(12 * rows * model.vocab_size / tensor + weights / tensor)
+
+
+def arithmetic(run: Run, mesh: Any, name: str) -> int:
+  """Bytes of a chip while a program runs, by arithmetic alone.
+
+  name  of the program (`programs.Compiled`)
+  """
+  state = shaped_state(run, mesh)
+  total = sum(held(state).values())
+  learns = gradients(run, state) + activations(run, mesh)
+  samples = 0
+  if run.generate is not None:
+    samples = kv_cache(run, mesh) + decoding(run, mesh)
+  if name == 'rollout':
+    return total + samples
+  return total + (max(learns, samples) if name == 'step' else learns)
+
+
+def _layer_numbers(model: ModelConfig) -> float:
+  """Numbers that the products of one layer make of a token."""
+  heads = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+  inner = model.mlp_dim
+  if model.num_experts:
+    inner = model.experts_per_token * model.expert_dim
+  return heads + (3 if model.gated else 2) * inner
+
+
+def _score_numbers(model: ModelConfig, length: int) -> float:
+  """Attention scores that are held at a time, a token of a row."""
+  chunk = model.attention_chunk or length
+  return model.num_heads * min(chunk, length)
+
+
+def components(
+  run: Run, state: TrainState, program: Compiled, mesh: Any
+) -> dict[str, int]:
+  """{component: bytes} of one chip while a program runs; they add up to its
+  `total`.
+
+  'batch' is all else that it is given or gives: rows, keys, metrics.
+  'activations' are its temporaries without gradients and cache, and 'program'
+  its code. Of one that XLA refused, 'activations' is all that is not held.
+  """
+  out = held(state)
+  fixed = sum(out.values())
+  rest = program.total - fixed
+  learns = program.name in ('step', 'learn')
+  samples = program.name in ('step', 'rollout')
+  if program.exhausted is None:
+    given = program.arguments + program.resident - fixed
+    out['batch'] = given + program.outputs - program.aliased
+    out['program'] = program.code
+    rest = program.total - sum(out.values())
+  if learns:
+    out['gradients'] = max(min(gradients(run, state), rest), 0)
+    rest -= out['gradients']
+  if samples and run.generate is not None:
+    # A step samples, then learns: the larger of both is in its temporaries.
+    size = kv_cache(run, mesh)
+    if program.name == 'rollout':
+      out['kv_cache'] = max(min(size, rest), 0)
+      rest -= out['kv_cache']
+  out['activations'] = rest
+  return {name: size for name, size in out.items() if size}

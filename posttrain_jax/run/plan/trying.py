@@ -1,0 +1,90 @@
+"""Other settings of a plan that does not fit: tried on its machine, and on
+larger slices of the same chip."""
+
+from typing import Any
+
+from posttrain_jax.core import sharding, target
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import notes
+from posttrain_jax.run.plan import memory, search, topology
+from posttrain_jax.run.plan.lowering import built, compile_all, mesh_of
+from posttrain_jax.run.plan.topology import Machine
+
+__all__ = ['other_settings']
+
+
+def _judged(config: Any, machine: Machine, limit: int) -> search.Verdict:
+  """What comes of a config: its programs compiled."""
+  try:
+    with built(config) as run:
+      notes.notes(run)
+      mesh = mesh_of(run.config, machine)
+      _, parts = compile_all(run, mesh, machine)
+  except ValueError as error:
+    return search.Verdict(0, False, str(error))
+  total = max(part.total for part in parts)
+  fits = total <= limit and not any(part.exhausted for part in parts)
+  return search.Verdict(total, fits)
+
+
+class _Arithmetic:
+  """How much of a plan's memory another config would take, roughly."""
+
+  def __init__(self, plan: Any):
+    self._plan, self._name = plan, plan.fullest.name
+    self._now = memory.arithmetic(plan.run, plan.mesh, self._name)
+
+  def leaves_hope(self, config: Any) -> bool:
+    """Whether a config might fit."""
+    plan = self._plan
+    try:
+      with built(config) as run:
+        mesh = topology.abstract_mesh(sharding.axis_sizes(run.config.mesh))
+        share = memory.arithmetic(run, mesh, self._name) / self._now
+    except ValueError:
+      return False
+    return plan.fullest.total * share <= plan.limit * search.SLACK
+
+
+def _larger(plan: Any) -> list[Machine]:
+  """Machines of the same chip with a multiple of the devices, smallest
+  first."""
+  chip, own = plan.machine.chip, plan.machine.count
+  same = [topology.parse(name) for name in topology.names()]
+  more = [
+    x for x in same
+    if x.chip == chip and x.count > own and x.count % own == 0
+  ]  # fmt: skip
+  return sorted(more, key=lambda machine: machine.count)
+
+
+def other_settings(
+  plan: Any, tries: int
+) -> tuple[list[search.Try], list[search.Try]]:
+  """(what fits, all that was tried), of at most `tries` compilations.
+
+  Where nothing fits on the machine, the smallest slice that does, with its
+  further devices along fsdp.
+  """
+  config, hope = plan.run.config, _Arithmetic(plan)
+  fit, tried = search.search(
+    plan.run,
+    lambda other: _judged(other, plan.machine, plan.limit),
+    lambda changes: hope.leaves_hope(config_lib.with_values(config, changes)),
+    tries,
+  )
+  places = sharding.axis_sizes(config.mesh, plan.machine.count)
+  for machine in [] if fit else _larger(plan):
+    times = machine.count // plan.machine.count
+    shards = {'mesh.fsdp': places['fsdp'] * times, 'mesh.data': places['data']}
+    other = config_lib.with_values(config, shards)
+    with target.aimed(topology.targets(machine)):
+      if len(tried) > tries or not hope.leaves_hope(other):
+        continue
+      verdict = _judged(other, machine, plan.limit)
+    told = {'--topology': machine.name, 'mesh.fsdp': shards['mesh.fsdp']}
+    tried.append(search.Try(told, verdict))
+    if verdict.fits:
+      fit.append(tried[-1])
+      break
+  return fit, tried
