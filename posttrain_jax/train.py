@@ -16,6 +16,8 @@ On several hosts the same command is started on each (posttrain_jax/run/join.py
 says how they find each other), with a workdir that all of them share.
 """
 
+import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -101,7 +103,10 @@ def _main(argv: list[str]) -> int:
       record = failed.read(file)
       beside = record.together
       runtime.prepare(runs=beside.count if beside else 1)
-      return replay.main(record)
+      with contextlib.ExitStack() as stack:
+        if not hosts.first():  # all see the same
+          stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        return replay.main(record)
     config, flags = parse(argv, __doc__)
     if flags.dry_run:
       print(describe(config))

@@ -305,7 +305,8 @@ def train(
     stop = stack.enter_context(Stop())
     driver = make_driver(run, config)
     if isinstance(run.batches, Feed):
-      run.batches.keep_in(workdir)
+      if hosts.first():
+        run.batches.keep_in(workdir)
       stack.callback(run.batches.close)
     state = _start(run, mesh, config, workdir, saver, driver)
     step, fresh = int(state.step), saver.latest is None
