@@ -20,6 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import PyTree
 
+# Bytes of a text that processes send each other at once.
+SHORT = 256
+
 __all__ = ['Agreement', 'Elsewhere', 'by_rows', 'first', 'held', 'merged',
            'own', 'own_of', 'place_rows', 'placed', 'said', 'several',
            'together', 'whole']  # fmt: skip
@@ -187,14 +190,21 @@ def said(text: str) -> list[str]:
   if not several():
     return [text]
   data = np.frombuffer(text.encode(), np.uint8)
-  sizes = multihost_utils.process_allgather(np.array(data.size))
-  padded = np.zeros(int(sizes.max()), np.uint8)
-  padded[: data.size] = data
-  rows = multihost_utils.process_allgather(padded)
+  rows, sizes = _sent(data, SHORT)
+  if sizes.max() > SHORT:
+    # Few sizes, as each is a program of its own.
+    rows, _ = _sent(data, 1 << int(sizes.max() - 1).bit_length())
   return [
-    bytes(np.asarray(row)[: int(size)]).decode(errors='replace')
-    for row, size in zip(rows, sizes)
+    bytes(row[:size]).decode(errors='replace') for row, size in zip(rows, sizes)
   ]
+
+
+def _sent(data: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+  """([process, size] the start of what each has, [process] all its bytes)."""
+  padded = np.zeros(size, np.uint8)
+  padded[: data.size] = data[:size]
+  found = multihost_utils.process_allgather((padded, np.int32(data.size)))
+  return np.asarray(found[0]), np.asarray(found[1])
 
 
 def together(act: Callable[[], Any], what: str = '') -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax import rollout
-from posttrain_jax.core import hosts
+from posttrain_jax.core import hosts, sharding
 from posttrain_jax.core.types import Array, Judged, PyTree, Rollout
 from posttrain_jax.data.host_task import (
   Answers,
@@ -184,6 +184,9 @@ class HostEvaluator:
   @functools.cached_property
   def _generate(self) -> Callable[..., Rollout]:
     def generate(params, prompts, prompt_mask, prompt_ids, key, size):
+      prompts, prompt_mask, prompt_ids = sharding.rows(
+        (prompts, prompt_mask, prompt_ids)
+      )
       return rollout.generate(
         params,
         self.model,
@@ -204,6 +207,7 @@ class HostEvaluator:
   @functools.cached_property
   def _search(self) -> Callable[..., Rollout]:
     def search(params, prompts, prompt_mask):
+      prompts, prompt_mask = sharding.rows((prompts, prompt_mask))
       found, ranks = beam.search(
         params,
         self.model,
