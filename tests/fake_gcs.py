@@ -156,7 +156,7 @@ class FileSystem(AbstractFileSystem):
   @classmethod
   def _strip_protocol(cls, path):
     path = os.fspath(path)
-    return path.partition('://')[2].rstrip('/') if '://' in path else path
+    return (path.partition('://')[2] if '://' in path else path).rstrip('/')
 
   def info(self, path, **kwargs):
     path = self._strip_protocol(path)

@@ -206,19 +206,18 @@ def flat(batch):
           if isinstance(x, np.ndarray)}  # fmt: skip
 
 
-@pytest.mark.parametrize('name', KINDS_OF_ROWS)
-@pytest.mark.parametrize('num_epochs', [None, 2])
+@pytest.mark.parametrize(
+  'name, num_epochs',
+  [*((name, 2) for name in KINDS_OF_ROWS), ('padded', None), ('packed', None)],
+)
 def test_a_share_is_rows_of_the_batch_and_positions_go_anywhere(
   name, num_epochs
 ):
   options = dict(KINDS_OF_ROWS[name], num_epochs=num_epochs, batch_size=4)
-  shares = {  # rows of two, of four processes; of one whose rows lie apart
-    'two': [range(0, 2), range(2, 4)],
-    'four': [[0], [1], [2], [3]],
-    'apart': [[0, 3], [1, 2]],
-  }
-  if 'pairs' in name:
-    shares = {'two': [range(0, 4), range(4, 8)], 'halves': [[0], [1, 2, 3]]}
+  # Of two processes; of one of four; of one whose rows lie apart.
+  shares = [[0, 1], [2, 3], [1], [0, 3]]
+  if 'pairs' in name:  # a pair is two rows
+    shares = [range(0, 4), range(4, 8), [1, 2, 3]]
   whole = make(**options)
   batches, states = [], [whole.get_state()]
   for batch in whole:
@@ -226,7 +225,7 @@ def test_a_share_is_rows_of_the_batch_and_positions_go_anywhere(
     states.append(whole.get_state())
     if len(batches) == 6:
       break
-  for rows in [x for parts in shares.values() for x in parts]:
+  for rows in shares:
     stop = len(rows) % len(states)  # a place that the whole one was saved at
     own = make(**options, held=share(rows))
     own.set_state(states[stop])

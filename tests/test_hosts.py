@@ -224,6 +224,9 @@ def test_runs_side_by_side_need_one_process(monkeypatch):
 # Batches that one process cannot make
 
 
+STEP = lambda state, batch: (state, {})
+
+
 class Batches:
   """Batches 0, 1, 2, ... up to one that cannot be read."""
 
@@ -252,8 +255,8 @@ def test_bad_data_of_one_process_end_all_before_the_same_step(
 ):
   """Two drivers in turn stand for two processes; one of them has the row."""
   monkeypatch.setattr(hosts, 'several', lambda: True)
-  ours = drivers.OnData(None, Batches(bad if here else -1))
-  other = drivers.OnData(None, Batches(-1 if here else bad))
+  ours = drivers.OnData(STEP, Batches(bad if here else -1))
+  other = drivers.OnData(STEP, Batches(-1 if here else bad))
 
   def said(text):  # what the other would say at this place
     other._fill()
@@ -279,7 +282,7 @@ def test_bad_data_of_one_process_end_all_before_the_same_step(
 
 
 def test_data_that_end_with_the_run_are_no_failure():
-  driver = drivers.OnData(None, Batches(3))
+  driver = drivers.OnData(STEP, Batches(3))
   driver._failure = StopIteration()
   assert not driver.failing()
   driver._failure = types.SimpleNamespace()
