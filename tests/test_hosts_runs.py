@@ -92,7 +92,7 @@ def kinds(folder):
 
 def job(folder, name, workdir, **more):
   spec, items = kinds(folder)[name]
-  items = {'log.tensorboard': 'false', **items, **more}
+  items = {'log.tensorboard': 'false', 'mesh.data': '-1', **items, **more}
   return {'spec': spec, 'items': list(items.items()), 'workdir': str(workdir)}
 
 
@@ -139,27 +139,36 @@ def test_two_processes_train_what_one_does_and_one_goes_on(folder, tmp_path):
   ]  # fmt: skip
 
 
+MESH = {'mesh.data': '2', 'mesh.fsdp': '2'}
+
+
+def jobs_of(folder, names, where, **more):
+  return [job(folder, n, where / n, **MESH, **more) for n in names]
+
+
 @pytest.mark.slow
-def test_every_kind_of_run_with_one_two_and_four_processes(folder, tmp_path):
-  mesh = {'mesh.data': '2', 'mesh.fsdp': '2'}
-  jobs = lambda where, **more: [
-    job(folder, name, tmp_path / where / name, **mesh, **more)
-    for name in kinds(folder)
-  ]
-  train(jobs('1'), 1, 4, folder)
-  train(jobs('2'), 2, 2, folder)
-  # 4 processes begin, 2 go on, 1 ends: the same runs.
-  train(jobs('changed', num_steps='2'), 4, 1, folder)
-  train(jobs('changed', num_steps='3'), 2, 2, folder)
-  train(jobs('changed'), 1, 4, folder)
-  for name in kinds(folder):
+def test_every_kind_of_run_with_two_processes(folder, tmp_path):
+  names = list(kinds(folder))
+  train(jobs_of(folder, names, tmp_path / '1'), 1, 4, folder)
+  train(jobs_of(folder, names, tmp_path / '2'), 2, 2, folder)
+  for name in names:
     close(tmp_path / '1' / name, tmp_path / '2' / name)
-    one, many = (
-      rows_of(tmp_path / '1' / name),
-      rows_of(tmp_path / 'changed' / name),
-    )
-    losses = lambda rows: [r['loss'] for r in rows if 'loss' in r]
-    np.testing.assert_allclose(losses(many), losses(one), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_four_processes_begin_two_go_on_and_one_ends(folder, tmp_path):
+  names = ['packed', 'prompts']
+  one, changed = tmp_path / '1', tmp_path / 'changed'
+  train(jobs_of(folder, names, one), 1, 4, folder)
+  for steps, count in ((2, 4), (3, 2), (4, 1)):
+    more = {'num_steps': str(steps)}
+    train(jobs_of(folder, names, changed, **more), count, 4 // count, folder)
+  for name in names:
+    both = [
+      [row['loss'] for row in rows_of(where / name) if 'loss' in row]
+      for where in (one, changed)
+    ]
+    np.testing.assert_allclose(*both, rtol=1e-6, atol=1e-7)
 
 
 def command(folder, workdir, **more):
