@@ -76,6 +76,21 @@ def test_clusters_are_known_by_what_jax_needs(env):
   assert join.in_cluster() == ''
 
 
+def test_a_tpu_host_that_nobody_knows_is_alone(env, monkeypatch, capsys):
+  def lost(*args):
+    raise OSError('no metadata server')
+
+  monkeypatch.setattr(join, '_on_tpu', lambda: True)
+  monkeypatch.setattr(
+    join.clusters.ClusterEnv, 'auto_detect_unset_distributed_params', lost
+  )
+  monkeypatch.setattr(jax.distributed, 'initialize', lost)
+  join.join()
+  assert 'only one (no metadata server)' in capsys.readouterr().err
+  with pytest.raises(ValueError, match='SLURM: jax cannot find the other'):
+    join._detected('SLURM')
+
+
 def test_hosts_of_processes_are_named(env):
   assert join._nodes('a[01-03,7],b') == ['a01', 'a02', 'a03', 'a7', 'b']
   env(SLURM_STEP_NODELIST='n[1-2]')

@@ -191,8 +191,15 @@ def _detected(
       os.environ.get('JAX_COORDINATOR_ADDRESS'), None, None, None, None,
       _seconds(START),
     )  # fmt: skip
-  except (RuntimeError, ValueError, OSError) as error:
+  except (RuntimeError, ValueError, OSError, ImportError) as error:
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if where == 'TPU':  # outside Google Cloud nothing says it
+      print(
+        f'note: this TPU host is taken for the only one ({lines[0][:200]}); if '
+        f'there are others, set {", ".join(VARIABLES)}',
+        file=sys.stderr,
+      )
+      return None
     raise ValueError(
       f'{where}: jax cannot find the other processes: {lines[0]}; set '
       f'{", ".join(VARIABLES)} yourself'
