@@ -229,7 +229,7 @@ def test_one_killed_ends_all_and_all_go_on(folder, tmp_path):
 @pytest.mark.slow
 def test_what_goes_wrong_is_one_sentence_on_all(folder, tmp_path):
   """A mesh that leaves one out; a loss that is no number, with its record,
-  taken again; a start from the run of others; evaluation by itself."""
+  taken again; a start from the run of others."""
   run = tmp_path / 'run'
   with Hosts(2) as hosts:
     hosts.start(command(folder, run, **{'mesh.data': '1', 'mesh.fsdp': '1'}))
@@ -253,13 +253,21 @@ def test_what_goes_wrong_is_one_sentence_on_all(folder, tmp_path):
   jobs[1]['workdir'] = str(tmp_path / 'alone')
   train(jobs[1:], 1, 2)
   close(tmp_path / 'alone', tmp_path / 'next')
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(folder, tmp_path):
+  found = job(folder, 'grpo', tmp_path, num_steps='1', **{'mesh.data': '1'})
+  loop.train(config_lib.load(found['spec'], found['items']), tmp_path)
   said = {}
   for count in (1, 2):
     with Hosts(count, 2 // count) as hosts:
-      hosts.start(['-m', 'posttrain_jax.evaluate', '--model', str(good)])
+      flags = ['--model', str(tmp_path), '--config.mesh.data=-1']
+      hosts.start(['-m', 'posttrain_jax.evaluate', *flags])
       assert hosts.wait() == [0] * count, hosts.logs()
       text = hosts.log(0)
-      said[count] = json.loads(text[text.index('\n{') :])
+      said[count] = json.loads(text[text.index('{') : text.rindex('}') + 1])
+      assert count == 1 or '{' not in hosts.log(1)
   assert said[1].keys() == said[2].keys()
   for name, value in said[1].items():
     np.testing.assert_allclose(said[2][name], value, rtol=1e-6, err_msg=name)
