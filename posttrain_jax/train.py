@@ -11,18 +11,24 @@ the run and leaves a record of itself, which
 
 takes again. Exit status: 0 finished, 1 a step was not finite (or was not again,
 in a replay), 2 something given cannot work, 128 + n stopped by signal n.
+
+On several hosts the same command is started on each (posttrain_jax/run/join.py
+says how they find each other), with a workdir that all of them share.
 """
 
+import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain_jax.core import trees
+from posttrain_jax.core import hosts, trees
 from posttrain_jax.models import transformer
 from posttrain_jax.models.adapted import WHOLE, trained
 from posttrain_jax.run import (
   build,
   failed,
+  join,
   model_folder,
   notes,
   roles,
@@ -87,12 +93,20 @@ def record_of(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   argv = list(sys.argv[1:] if argv is None else argv)
+  with join.leaving():
+    return join.leave(_main(argv))
+
+
+def _main(argv: list[str]) -> int:
   try:
     if file := record_of(argv):
       record = failed.read(file)
       beside = record.together
       runtime.prepare(runs=beside.count if beside else 1)
-      return replay.main(record)
+      with contextlib.ExitStack() as stack:
+        if not hosts.first():  # all see the same
+          stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        return replay.main(record)
     config, flags = parse(argv, __doc__)
     if flags.dry_run:
       print(describe(config))
@@ -103,13 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'error: {error}', file=sys.stderr)
     return 2
   except FloatingPointError as error:
-    print(f'error: {error}', file=sys.stderr)
+    if hosts.first():  # all say the same
+      print(f'error: {error}', file=sys.stderr)
     return 1
   except Interrupted as stopped:
-    print(f'{stopped}; the same command goes on from there')
+    if hosts.first():
+      print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
   shown = ', '.join(f'{k} {v:.3f}' for k, v in sorted(scores.items()))
-  print(f'finished: {shown}')
+  if hosts.first():
+    print(f'finished: {shown}')
   return 0
 
 

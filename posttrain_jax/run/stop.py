@@ -1,4 +1,8 @@
-"""How a run is asked to stop: by Ctrl-C or SIGTERM, with its state saved."""
+"""How a run is asked to stop: by Ctrl-C or SIGTERM, with its state saved.
+
+Of several processes any one may get the signal: `hosts.Agreement` tells the
+others, and all of them save the same step.
+"""
 
 import contextlib
 import signal
@@ -32,8 +36,12 @@ class Stop:
     for number, handler in self._old.items():
       signal.signal(number, handler)
 
+  def ask(self, number: int) -> None:
+    """What signal `number` does, without one."""
+    self.number = self.number or number
+
   def _handle(self, number, frame) -> None:
     if self.number:  # a second one does not wait
       raise KeyboardInterrupt
-    self.number = number
+    self.ask(number)
     print('\nsaving, then stopping (again to stop at once)', flush=True)
