@@ -86,6 +86,12 @@ def get_config() -> ml_collections.ConfigDict:
   # Where loss, gradient norm or parameters are not finite: 'stop' ends the run,
   # with a record of the step; 'skip' goes on without the step, and counts it.
   c.on_nonfinite = 'stop'
+  # Seconds without a sign of life after which the process that holds a run up
+  # is named, with its stacks in WORKDIR/stacks; 0 = never.
+  c.watchdog = 600.0
+  # Notices that the machine will go, beside signals: 'gce', of Google Cloud's
+  # metadata server.
+  c.preemption = ''
   c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
   c.tokenizer = 'auto'  # that of init_from; or 'task', 'byte', a path to one
 

@@ -41,6 +41,9 @@ def add_prompts(c: ml_collections.ConfigDict, source: str) -> None:
   c.data.eval_path = ''
   c.data.max_prompt_length = 0  # tokens; 0 = the longest prompt
   c.data.overlong = 'drop'  # longer prompts; or 'error'
+  # Of files that are not what they were when the run began: 'error', or 'warn',
+  # which goes on at its place with what stands there now.
+  c.data.on_change = 'error'
   # Prompts that name a special token: 'refuse', or 'control' reads it as one.
   c.data.special_text = 'refuse'
 

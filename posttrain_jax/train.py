@@ -10,9 +10,11 @@ the run and leaves a record of itself, which
   python -m posttrain_jax.train --replay runs/x/failed/step-12.json
 
 takes again. Exit status: 0 finished, 1 a step was not finite (or was not again,
-in a replay), 2 something given cannot work, 128 + n stopped by signal n.
+in a replay), 2 something given cannot work or the machine gave out (disk,
+memory), 128 + n stopped by signal n.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +27,7 @@ from posttrain_jax.run import (
   failed,
   model_folder,
   notes,
+  rescue,
   roles,
   runtime,
 )
@@ -92,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       record = failed.read(file)
       beside = record.together
       runtime.prepare(runs=beside.count if beside else 1)
+      runtime.as_recorded(record.header.get('devices', {}))
       return replay.main(record)
     config, flags = parse(argv, __doc__)
     if flags.dry_run:
@@ -99,15 +103,18 @@ def main(argv: Sequence[str] | None = None) -> int:
       return 0
     runtime.prepare()
     _, _, scores = train(config, flags.workdir)
-  except (ValueError, OSError, ImportError) as error:  # or a full disk
-    print(f'error: {error}', file=sys.stderr)
-    return 2
-  except FloatingPointError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
   except Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
+  except KeyboardInterrupt:
+    print('stopped at once', file=sys.stderr)
+    return 128 + signal.SIGINT
+  except Exception as error:
+    told = rescue.sentence(error)
+    if not told:
+      raise
+    print(f'error: {told}', file=sys.stderr)
+    return 1 if isinstance(error, FloatingPointError) else 2
   shown = ', '.join(f'{k} {v:.3f}' for k, v in sorted(scores.items()))
   print(f'finished: {shown}')
   return 0

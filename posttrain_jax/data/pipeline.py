@@ -176,6 +176,7 @@ def make_iterator(
   num_epochs: int | None = None,
   bad: BadRows | None = None,
   before: Callable[[], None] = lambda: None,
+  on_change: str = 'error',
   num_threads: int = 4,
   process_index: int | None = None,
   process_count: int | None = None,
@@ -188,6 +189,7 @@ def make_iterator(
   num_epochs      None: endless. Else the last batch is filled with padding
   bad             what is done with bad rows; None: the first one is raised
   before          called before every batch, as to stop by raising
+  on_change       'error' or 'warn': of a position whose files have changed
   process_*       both, or None: as jax says; a process gets its share of rows
 
   A batch holds numpy arrays [B, T], the fields of `types.Batch`; besides:
@@ -239,4 +241,5 @@ def make_iterator(
     filler=filler,
     content=source.content if isinstance(source, Stored) else dict,
     before=before,
+    on_change=on_change,
   )

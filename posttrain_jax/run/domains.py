@@ -29,10 +29,16 @@ from posttrain_jax.core.domain import (
   Word,
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
-from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
+from posttrain_jax.data import (
+  bad_rows,
+  content,
+  formats,
+  text_task,
+  tokenizers,
+)
 from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import inputs, reward_domains
+from posttrain_jax.run import inputs, notices, reward_domains
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import guard, optim
@@ -69,6 +75,8 @@ KEYS = {
   'num_steps': COUNT,
   'steps_per_call': ONE_OR_MORE,
   'on_nonfinite': Word(guard.MODES),
+  'watchdog': NOT_NEGATIVE,
+  'preemption': Word(notices.SOURCES),
   'init_from': TEXT,
   'tokenizer': TEXT,
   'guides': Anything('rollout.guides'),
@@ -134,6 +142,7 @@ KEYS = {
   'data.packing': FLAG,
   'data.num_epochs': COUNT,
   'data.on_bad_row': Word(bad_rows.RULES),
+  'data.on_change': Word(content.RULES),
   'data.eval_path': TEXT,
   'data.eval_fraction': Number(0, 1, below=True),
   'max_new_tokens': COUNT,

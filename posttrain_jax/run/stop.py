@@ -32,6 +32,10 @@ class Stop:
     for number, handler in self._old.items():
       signal.signal(number, handler)
 
+  def ask(self, number: int) -> None:
+    """What signal `number` does, without one."""
+    self.number = self.number or number
+
   def _handle(self, number, frame) -> None:
     if self.number:  # a second one does not wait
       raise KeyboardInterrupt
