@@ -59,6 +59,22 @@ def add_rewards(c: ml_collections.ConfigDict) -> None:
   c.reward_pool.timeout = 10.0  # seconds for a call: all answers to a prompt
 
 
+def add_sampler(c: ml_collections.ConfigDict) -> None:
+  """Keys of a server that draws the answers that Python judges."""
+  c.sampler = ml_collections.ConfigDict()
+  c.sampler.url = ''  # 'http://host:8000'; '' = the program draws them itself
+  c.sampler.model = ''  # the name that it serves it under; '' = its only one
+  c.sampler.timeout = 300.0  # seconds for the answers to one prompt
+  c.sampler.tries = 4  # requests for them, where it does not answer
+  c.sampler.requests = 64  # prompts that it is asked about at a time
+  # Its log-probabilities are at decoder.temperature, not at 1.
+  c.sampler.scaled = False
+  c.sampler.refresh_every = 1  # steps that it keeps weights; 0 = for ever
+  # Where a new folder of weights is told, and as what: {path}, {step}.
+  c.sampler.reload = '/update_weights_from_disk'
+  c.sampler.reload_body = '{"model_path": "{path}"}'
+
+
 def shrink(c: ml_collections.ConfigDict) -> None:
   """A run of four tiny steps, to see that everything works."""
   c.num_steps = 4
@@ -97,6 +113,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Answers of the next step are drawn while Python judges those of this one:
   # by the policy before this step's update, which their ratios correct for.
   c.rollout_overlap = False
+  add_sampler(c)
 
   # Update
   c.share_prompts = True  # read once, where micro-batches hold whole groups

@@ -175,9 +175,10 @@ class Client:
       NoAnswer: none came.
       BadServer: what came cannot be learnt from.
     """
-    body = {
+    asked = list(map(int, prompt))
+    body: dict[str, Any] = {
       'model': self._model,
-      'prompt': list(map(int, prompt)),
+      'prompt': asked,
       'n': count,
       'seed': seed,
       'max_tokens': wanted.max_tokens,
@@ -205,7 +206,7 @@ class Client:
       raise BadServer(f'{self.url}: an answer that is no JSON object')
     choices = sorted(choices, key=lambda choice: choice.get('index', 0))
     try:
-      return [_answer(choice, body['prompt'], wanted) for choice in choices]
+      return [_answer(choice, asked, wanted) for choice in choices]
     except BadServer as error:
       raise BadServer(f'{self.url}: {error}') from None
 
@@ -221,7 +222,9 @@ def _tokens(choice: dict[str, Any], names: Any) -> list[int]:
   """
   tokens = choice.get('token_ids')
   if tokens is None and isinstance(names, list):
-    tokens = [str(name).removeprefix(_TOKEN) for name in names]
+    # A name without the prefix may be a text that is a number.
+    parts = [str(name).partition(_TOKEN) for name in names]
+    tokens = [number if not text else None for text, _, number in parts]
   try:
     return [int(token) for token in tokens]  # type: ignore[union-attr]
   except (TypeError, ValueError):

@@ -167,6 +167,7 @@ KEYS = {
   'reward_pool.timeout': POSITIVE,
   'reward_pool.workers': ONE_OR_MORE,
   'rewards': Anything('rewards.entries'),
+  **reward_domains.SAMPLER,
   'rollout_overlap': FLAG,
   'log_reward.floor': POSITIVE,
   'log_reward.temperature': POSITIVE,

@@ -26,6 +26,7 @@ from posttrain_jax.run import (
   notes,
   rescue,
   roles,
+  served_rl,
 )
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
@@ -57,8 +58,9 @@ PINNED = (*config_lib.DECIDED, 'model.dtype')
 # Keys that may differ between a run and its continuation.
 FREE_KEYS = ('num_steps', 'steps_per_call', 'on_nonfinite', 'eval.',
              'data.eval_path', 'data.on_bad_row', 'data.on_change',
-             'checkpoint.', 'log.', 'mesh.', 'watchdog',
-             'preemption')  # fmt: skip
+             'checkpoint.', 'log.', 'mesh.', 'watchdog', 'preemption',
+             'sampler.url', 'sampler.model', 'sampler.timeout', 'sampler.tries',
+             'sampler.requests', 'sampler.reload')  # fmt: skip
 
 
 def check_continues(config: Any, workdir: Path) -> None:
@@ -184,17 +186,10 @@ class _Recorder:
     self.bar.update(self.handle, step, self.shown)
 
 
-def make_driver(run: build.Run, config: Any):
+def make_driver(run: build.Run, config: Any, workdir: Path = Path()):
   """The driver of a run: in-graph steps, steps on data or on a host task."""
   if isinstance(run.step, drivers.HostStep):
-    return drivers.HostRL(
-      run.step,
-      run.task,
-      run.tokenizer,
-      config.seed,
-      run.sizes.prompts_per_step,
-      config.rollout_overlap,
-    )
+    return served_rl.driver(run, config, workdir)
   if run.batches is not None:
     return drivers.OnData(run.step, run.batches())
   return drivers.InGraph(run.step, config.seed, config.steps_per_call)
@@ -356,7 +351,7 @@ def train(
     saver.tell_room(abstract_state(run))
     stop = stack.enter_context(Stop())
     stack.enter_context(Notices(config.preemption, stop))
-    driver = make_driver(run, config)
+    driver = make_driver(run, config, workdir)
     if isinstance(run.batches, Feed):
       run.batches.keep_in(workdir)
       stack.callback(run.batches.close)
