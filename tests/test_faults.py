@@ -54,7 +54,7 @@ def broken(workdir, error, *, step=3, state=None, harm=None):
   """The steps that are stored after a loop broke off, and what it raised."""
   with (
     contextlib.suppress(OSError),
-    Saver(workdir, keep=0, best='', parts=False) as saver,
+    Saver(workdir, keep=0) as saver,
   ):
     if not stored.steps(workdir):
       saver.save(1, state_of(1))

@@ -13,13 +13,13 @@ from posttrain_jax.run.saving import NoRoom, Saver
 
 
 def test_a_save_that_finds_no_room(tmp_path):
-  with Saver(tmp_path, keep=0, best='', parts=False) as saver:
+  with Saver(tmp_path, keep=0) as saver:
     saver.save(1, noise(1))
     saver.wait()
   before = contents(tmp_path / checkpoint.FOLDER / '1')
   with (
     pytest.raises(NoRoom) as caught,
-    Saver(tmp_path, keep=0, best='', parts=False) as saver,
+    Saver(tmp_path, keep=0) as saver,
     small_files(2**14),
   ):
     saver.save(2, noise(2))
@@ -30,13 +30,13 @@ def test_a_save_that_finds_no_room(tmp_path):
   assert 'step 1 is as it was' in said
   assert contents(tmp_path / checkpoint.FOLDER / '1') == before
   assert os.listdir(tmp_path / checkpoint.FOLDER) == ['1']
-  with Saver(tmp_path, keep=0, best='', parts=False) as saver:  # room again
+  with Saver(tmp_path, keep=0) as saver:  # room again
     saver.save(2, noise(2))
   assert checkpoint.find(tmp_path) == (tmp_path, 2)
 
 
 def test_a_save_is_not_begun_where_there_is_too_little(tmp_path, monkeypatch):
-  with Saver(tmp_path, keep=0, best='', parts=False) as saver:
+  with Saver(tmp_path, keep=0) as saver:
     assert saver.needed(noise(1)) == 2**18 + 4 + 16
     saver.save(1, noise(1))
     saver.wait()
@@ -51,7 +51,7 @@ def test_a_save_is_not_begun_where_there_is_too_little(tmp_path, monkeypatch):
 
 
 def test_too_little_room_is_told_before_a_run(tmp_path, monkeypatch, capsys):
-  with Saver(tmp_path, keep=0, best='', parts=False) as saver:
+  with Saver(tmp_path, keep=0) as saver:
     saver.tell_room(noise(1))
     assert capsys.readouterr().err == ''
     monkeypatch.setattr(saving, 'free_bytes', lambda folder: 100)

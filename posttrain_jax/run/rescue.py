@@ -53,11 +53,15 @@ def _as_told(error: BaseException, workdir: Path, step: int) -> BaseException:
       f'{_newest(workdir)}'
     )
   if _memory(error):
-    return OutOfMemory(
-      f'out of memory at step {step + 1}: {_first_line(error)}; fewer '
-      'microbatch_rows, or model.remat=true, take less'
-    )
+    return OutOfMemory(_less(error, f' at step {step + 1}'))
   return error
+
+
+def _less(error: BaseException, where: str = '') -> str:
+  return (
+    f'out of memory{where}: {_first_line(error)}; fewer microbatch_rows, or '
+    'model.remat=true, take less'
+  )
 
 
 def _newest(workdir: Path) -> str:
@@ -152,4 +156,6 @@ def sentence(error: BaseException) -> str:
     return str(error)
   if isinstance(error, OutOfMemory | NoWorker):
     return str(error)
-  return ''
+  if is_full(error):
+    return _first_line(error)
+  return _less(error) if _memory(error) else ''

@@ -6,6 +6,7 @@ away, and the checkpoints before it are as they were.
 
 import contextlib
 import errno
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,11 +55,15 @@ def shown_bytes(count: float) -> str:
   return f'{count:.1f} TiB'
 
 
-def free_bytes(folder: Path) -> int:
-  """Bytes that the disk of a folder, or of the one above it, has left."""
+def free_bytes(folder: Path) -> float:
+  """Bytes that the disk of a folder, or of the one above it, has left; inf
+  where nothing says it, as of a bucket."""
   while not folder.exists() and folder != folder.parent:
     folder = folder.parent
-  return shutil.disk_usage(folder).free
+  try:
+    return shutil.disk_usage(folder).free
+  except (OSError, TypeError):
+    return math.inf
 
 
 def _size(folder: Path) -> int:
@@ -81,7 +86,9 @@ class Saver(checkpoint.Checkpointer):
   where less is free than the one before it has taken.
   """
 
-  def __init__(self, workdir: str | Path, keep: int, best: str, parts: bool):
+  def __init__(
+    self, workdir: str | Path, keep: int, best: str = '', parts: bool = False
+  ):
     super().__init__(workdir, keep, best, parts)
     self._trains_parts = parts
     self._begun = 0
@@ -130,7 +137,8 @@ class Saver(checkpoint.Checkpointer):
 
   def __exit__(self, kind: Any, *rest: Any) -> None:
     try:
-      super().__exit__(kind, *rest)
+      with self._telling():
+        super().__exit__(kind, *rest)
     except Exception:
       if kind is None:  # else what ended the run says more
         raise

@@ -304,6 +304,6 @@ class Watchdog:
         out.write(f'{time.strftime("%F %T")} {place.told()}\n')
         out.flush()
         faulthandler.dump_traceback(out, all_threads=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
       return f'; its stacks could not be written: {error}'
     return f'; stacks in {file}'
