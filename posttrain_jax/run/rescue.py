@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.core.pool import NoWorker
 from posttrain_jax.core.types import PyTree, TrainState
+from posttrain_jax.data.bad_rows import BadData
 from posttrain_jax.run import failed, stored
 from posttrain_jax.run.lease import Lost
 from posttrain_jax.run.saving import NoRoom, free_bytes, is_full, shown_bytes
@@ -85,9 +86,11 @@ def _here(state: PyTree) -> bool:
   )
 
 
-def _kept(loop: Any, state: TrainState, step: int) -> tuple[bool, str]:
+def _kept(loop: Any, error: BaseException) -> tuple[bool, str]:
   """(saved, what to tell)."""
-  if jax.process_count() > 1:
+  state, step = loop.last
+  # Bad data end all processes before the same step.
+  if jax.process_count() > 1 and not isinstance(error, BadData):
     return False, 'one of several processes saves nothing alone'
   if step in stored.steps(loop.workdir):
     return True, f'step {step} is saved'
@@ -107,11 +110,11 @@ def _rescue(loop: Any, error: BaseException) -> bool:
   A checkpoint that is there stays as it is, and a step whose numbers are not
   finite, or whose metrics cannot be written, is not saved.
   """
-  state, step = loop.last
+  step = loop.last[1]
   if isinstance(error, SETTLED) or is_full(error) or step == 0:
     return False
   try:
-    saved, told = _kept(loop, state, step)
+    saved, told = _kept(loop, error)
   except Exception as other:  # the first error says more
     saved, told = False, f'step {step} was not saved: {_first_line(other)}'
   going = 'the same command goes on from '
