@@ -209,13 +209,13 @@ def make_iterator(
     formats.check_columns(source[0].columns, kind, source[0].where)
   if process_count is None:
     process_index, process_count = jax.process_index(), jax.process_count()
-  weights = source.weights if isinstance(source, Joined) else ()
   identity = dict(
     num_records=len(source), kind=kind, batch_size=batch_size,
     max_length=max_length, packing=packing, packing_window=packing_window,
     overlong=overlong, shuffle=shuffle, seed=seed, num_epochs=num_epochs,
     process_index=process_index, process_count=process_count,
-    vocab_size=tokenizer.vocab_size, weights=list(weights),
+    vocab_size=tokenizer.vocab_size,
+    weights=list(getattr(source, 'weights', ())),
   )  # fmt: skip
   leaves_out = bad is not None and bad.rule != 'error'
   _check_choices(identity, kind, leaves_out)
