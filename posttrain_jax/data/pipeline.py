@@ -230,14 +230,12 @@ def make_iterator(
   dataset, filler = batched(
     examples.to_iter_dataset(read), identity, tokenizer.pad_id
   )
-  whole = not packing and overlong != 'drop' and not leaves_out
+  known = not (packing or overlong == 'drop' or leaves_out) and num_epochs
   return BatchIterator(
     dataset,
     identity,
     num_examples=len(source),
-    num_batches=(
-      -(-len(stream) // batch_size) if whole and num_epochs else None
-    ),
+    num_batches=-(-len(stream) // batch_size) if known else None,
     filler=filler,
     content=source.content if isinstance(source, Stored) else dict,
     before=before,
