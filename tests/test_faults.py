@@ -245,7 +245,7 @@ def sleeps(completions, **columns):
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_rewards_that_hang_cost_their_answers_alone(
   tmp_path, monkeypatch, capsys
 ):

@@ -11,6 +11,7 @@ import pytest
 from test_prompts_runs import MODULE, rows_of
 
 from posttrain_jax import train
+from posttrain_jax.models import hf, transformer
 from posttrain_jax.rollout import server
 from posttrain_jax.run import build, checkpoint, loop
 from posttrain_jax.run import config as config_lib
@@ -71,6 +72,7 @@ def test_a_run_with_a_server_is_the_run_without_it(file, tmp_path):
   expected = rows_of(tmp_path / 'straight')
   for row, other in zip(own(rows), own(expected), strict=True):
     assert row.keys() == other.keys()
+    assert row.pop('split') == other.pop('split') == 'train'
     for name, value in row.items():
       np.testing.assert_allclose(value, other[name], 1e-4, 1e-5, err_msg=name)
   close = lambda x, y: np.testing.assert_allclose(x, y, 1e-3, 1e-5)
@@ -82,7 +84,7 @@ def test_a_run_with_a_server_is_the_run_without_it(file, tmp_path):
   assert folders == ['step-2', 'step-3'], 'the older ones are removed'
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize('ahead', [False, True])
 def test_weights_that_are_kept_are_counted_and_corrected(ahead, file, tmp_path):
   """Stale answers; and a run that goes on, with the weights of then."""
@@ -125,18 +127,14 @@ WRONGS = {
 }
 
 
-@pytest.fixture(scope='module')
-def weights(file, tmp_path_factory):
-  """A folder of weights of the runs here."""
-  from posttrain_jax.models import hf, transformer
-
-  c = load(file)
-  run = build.build(c)
+@pytest.fixture
+def weights(file, tmp_path):
+  """A folder of weights of the runs here, and their vocabulary."""
+  run = build.build(load(file))
   run.task.close()
-  folder = tmp_path_factory.mktemp('weights') / 'x'
   params = dict(transformer.init(jax.random.key(0), run.model))
-  hf.save(folder, run.model, params)
-  return str(folder), run.model.vocab_size
+  hf.save(tmp_path / 'x', run.model, params)
+  return str(tmp_path / 'x'), run.model.vocab_size
 
 
 def complete(url, vocab_size, **more):
@@ -177,7 +175,7 @@ def test_nobody_there():
     client.check()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_prompts_without_answers_are_left_out_and_counted(
   file, tmp_path, capsys
 ):
@@ -202,7 +200,7 @@ def test_prompts_without_answers_are_left_out_and_counted(
     assert checkpoint.find(tmp_path / 'gone')[1] == 1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize('wrong, message', [
   ({'all': 'far'}, '3.00 nats a token away from those of the learner'),
   ({'reload': True}, 'did not take'),

@@ -135,23 +135,23 @@ def test_process_0_names_the_one_that_is_behind(three, tmp_path):
   dog = Watchdog(60.0, tmp_path, store, said.append)
   dog.at(5, 'devices')
 
-  def others(beat, **second):
-    store[1] = place(5, 'devices', beat=beat)
-    store[2] = place(**{'step': 4, 'beat': beat, **second})
+  def others(first, second):
+    store[1] = place(5, 'devices', beat=first)
+    store[2] = place(4, beat=second)
 
-  others(1)
+  others(1, 1)
   dog.look()
   assert said == [] and store[0].told().startswith('after step 5')
   three[0] += 61
-  others(2)
+  others(2, 2)
   dog.look()
   assert 'waiting for process 2 (host4): after step 4' in said.pop()
   # It says nothing any more: neither does its watchdog.
   three[0] += 61
-  others(3, beat=2)
+  others(3, 2)
   dog.look()
   three[0] += 70
-  others(4, beat=2)
+  others(4, 2)
   said.clear()
   dog.look()
   assert 'process 2 (host4) has given no sign of life for' in said.pop()

@@ -378,7 +378,7 @@ def train(
     recorder = _Recorder(writer, bar, task, watch, speed)
     profiler = Profiler(config.log.profile_steps, workdir)
     stack.enter_context(profiler)
-    watchdog = stack.enter_context(Watchdog.of(config, workdir))
+    watchdog = stack.enter_context(Watchdog.of(config.watchdog, workdir))
     advance = _Loop(
       run, config, workdir, driver, saver, lease, recorder, stop, profiler,
       watchdog,

@@ -118,9 +118,7 @@ def _rescue(loop: Any, error: BaseException) -> bool:
   except Exception as other:  # the first error says more
     saved, told = False, f'step {step} was not saved: {_first_line(other)}'
   going = 'the same command goes on from '
-  going += (
-    'there' if saved else f'the newest checkpoint: {_newest(loop.workdir)}'
-  )
+  going += 'there' if saved else f'the newest one: {_newest(loop.workdir)}'
   print(f'{loop.workdir}: {told}; {going}', file=sys.stderr, flush=True)
   return saved
 

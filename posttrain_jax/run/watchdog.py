@@ -176,9 +176,9 @@ class Watchdog:
     self._thread: threading.Thread | None = None
 
   @classmethod
-  def of(cls, config: Any, workdir: Path) -> 'Watchdog':
-    """That of a run."""
-    return cls(config.watchdog, workdir, Store.made())
+  def of(cls, seconds: float, workdir: Path) -> 'Watchdog':
+    """That of a run, with the store of its processes."""
+    return cls(seconds, workdir, Store.made())
 
   def __enter__(self) -> 'Watchdog':
     if self._seconds > 0:
