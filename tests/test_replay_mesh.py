@@ -1,13 +1,14 @@
 """A failed step of a mesh, taken again under the same mesh; and elsewhere."""
 
 import json
+from types import SimpleNamespace
 
-import jax
 import pytest
 from test_nonfinite import LARGE, command, in_the_repository  # noqa: F401
 
-from posttrain_jax import train
-from posttrain_jax.run import failed
+from posttrain_jax import log, train
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import failed, runtime
 from posttrain_jax.sweep import replay
 
 MESHES = {
@@ -37,29 +38,42 @@ def test_a_step_of_a_mesh_is_taken_again_bit_for_bit(name, tmp_path, capsys):
   assert 'every metric bit for bit as recorded' in capsys.readouterr().out
 
 
-def changed(path, **values):
-  content = json.loads(path.read_text())
-  for name, value in values.items():
-    if isinstance(value, dict):
-      content[name] = {**content[name], **value}
-  path.write_text(json.dumps(content))
-  return failed.read(path)
+PLACES = [
+  ({'fsdp': 16}, {}, '16 devices, and here are 8'),
+  ({'fsdp': 4}, {}, 'fsdp=4, which the 8 devices here make .*fsdp=8.* take 8'),
+  ({'fsdp': 8}, {'processes': 2}, 'of 2 processes, and here are 1'),
+]  # fmt: skip
 
 
-@pytest.mark.long
-def test_another_mesh_is_refused(tmp_path, capsys, monkeypatch):
-  record = stopped('file', tmp_path / 'run', capsys)
-  monkeypatch.setattr(jax, 'device_count', lambda: 4)
-  with pytest.raises(ValueError, match='8 devices, and here are 4'):
-    replay.replay(record)
-  monkeypatch.undo()
-  path = record.path
-  there = changed(path, mesh={'fsdp': 4})
-  with pytest.raises(
-    ValueError, match=r'fsdp=4 .*the 8 devices here make .*fsdp=8.*: take 8'
-  ):
-    replay.replay(there)
-  devices = {**record.header['devices'], 'processes': 2}
-  there = changed(path, mesh={'fsdp': 8}, header={'devices': devices})
-  with pytest.raises(ValueError, match='of 2 processes, and here are 1'):
-    replay.replay(there)
+@pytest.mark.parametrize('mesh, devices, message', PLACES)
+def test_another_place_is_refused(mesh, devices, message, tmp_path):
+  """Before the step's state is read, and before anything is compiled."""
+  config = config_lib.load('configs/sft.py:smoke', [('mesh.fsdp', '-1')])
+  header = log.make_header({})
+  header['devices'] |= devices
+  path = tmp_path / 'step-3.json'
+  path.write_text(json.dumps({
+    'step': 3, 'metrics': {}, 'header': header, 'together': None,
+    'mesh': mesh, 'config': config.to_dict(),
+  }, default=list))  # fmt: skip
+  with pytest.raises(ValueError, match=message):
+    replay.replay(failed.read(path))
+
+
+def test_the_cpu_is_divided_as_it_was(monkeypatch):
+  asked = []
+  monkeypatch.setattr(runtime.jax.config, 'update', lambda *x: asked.append(x))
+  then = {'platform': 'cpu', 'count': 4, 'processes': 1}
+  runtime.as_recorded(then)
+  assert asked == [], 'the suite has asked for 8'
+  monkeypatch.setattr(
+    runtime.jax, 'config', SimpleNamespace(
+      jax_num_cpu_devices=-1, update=lambda *x: asked.append(x)
+    ),
+  )  # fmt: skip
+  monkeypatch.setenv('XLA_FLAGS', '')
+  runtime.as_recorded(then | {'platform': 'tpu'})
+  runtime.as_recorded(then | {'processes': 2})
+  assert asked == []
+  runtime.as_recorded(then)
+  assert asked == [('jax_num_cpu_devices', 4)]
