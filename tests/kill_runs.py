@@ -31,11 +31,11 @@ def early(completions, **columns):
 """
 TINY = {
   'eval.num_problems': 0, 'log.tensorboard': False, 'checkpoint.every': 3,
-  'model.preset': 'depth-1', 'steps_per_call': 1, 'num_steps': 60,
+  'model.preset': 'depth-1', 'steps_per_call': 1,
   'prompts_per_step': 4,
 }  # fmt: skip
 BYTES = {'tokenizer': 'byte', 'data.max_length': 24}
-# {kind: (config, keys)}; FILE is the kind's own file.
+# {kind: (config, keys)}
 KINDS = {
   'sft': ('sft.py:data=jsonl,smoke', {**BYTES, 'data.packing': True}),
   'sft in graph': ('sft.py:smoke', {}),
@@ -60,10 +60,10 @@ LINES = {
 }
 
 
-def prepare(folder: Path, kind: str) -> list[str]:
-  """The words of a command without --workdir; files that it reads."""
+def prepare(folder: Path, kind: str, steps: int) -> list[str]:
+  """The words of a command without --workdir; makes files that it reads."""
   spec, own = KINDS[kind]
-  keys = {**TINY, **own}
+  keys = {**TINY, **own, 'num_steps': steps}
   line = LINES.get(kind.split()[0]) if 'jsonl' in spec else None
   if line:
     rows = [{k: v.format(i) for k, v in line.items()} for i in range(50)]
