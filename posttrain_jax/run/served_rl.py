@@ -108,11 +108,11 @@ class Sampler:
     if every == 0 or (self.served is not None and step - self.served < every):
       return 0.0
     place = self._folder / f'step-{step}'
-    if not (place / 'config.json').exists():
-      shutil.rmtree(place, ignore_errors=True)  # half of a folder
-      plain = dict(adapted.merged(params))
-      plain.pop('value_head', None)
-      hf.save(place, self._model, jax.device_get(plain))
+    # Half of a folder; or what this step was before the run was killed.
+    shutil.rmtree(place, ignore_errors=True)
+    plain = dict(adapted.merged(params))
+    plain.pop('value_head', None)
+    hf.save(place, self._model, jax.device_get(plain))
     self._load(place, step)
     self._forget(place)
     return time.monotonic() - began
