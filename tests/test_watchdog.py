@@ -154,6 +154,8 @@ def test_process_0_names_the_one_that_is_behind(three, tmp_path):
   others(4, 2)
   said.clear()
   dog.look()
+  dog.look()
+  assert len(said) == 1, 'it is not said at every look'
   assert 'process 2 (host4) has given no sign of life for' in said.pop()
 
 

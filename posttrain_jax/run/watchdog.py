@@ -171,6 +171,7 @@ class Watchdog:
     self._began = 0.0
     self._beat, self._told = 0, 0.0
     self._seen: dict[int, tuple[int, float]] = {}
+    self._named: set[int] = set()  # silent ones that were told
     self._quiet = {'outlier': 0.0, 'lag': 0.0}
     self._ended = threading.Event()
     self._thread: threading.Thread | None = None
@@ -260,9 +261,11 @@ class Watchdog:
       self._went_on()
       return
     since = max([place.age, *silent.values()])
-    if since < 2 * self._told:  # at twice the time it is said again
+    # It is said again at twice the time, or of one more that is silent.
+    if since < 2 * self._told and silent.keys() <= self._named:
       return
     first, self._told = self._told == 0.0, since
+    self._named |= silent.keys()
     where = self._stacks(place) if stuck and first else ''
     said = held_up(places, silent) if self._process == 0 else (
       f'process {self._process} is {place.told()}'
@@ -272,7 +275,7 @@ class Watchdog:
   def _went_on(self) -> None:
     if self._told:
       self._tell(f'it goes on, after step {self._mark[0]}')
-      self._told = 0.0
+      self._told, self._named = 0.0, set()
 
   def _lag(self, places: dict[int, Place]) -> bool:
     told = _lags(places) if len(self._steps) >= FEWEST else ''
