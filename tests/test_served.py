@@ -11,9 +11,13 @@ import pytest
 from test_prompts_runs import MODULE, rows_of
 
 from posttrain_jax import train
+from posttrain_jax.data import tokenizers
 from posttrain_jax.models import hf, transformer
+from posttrain_jax.models.adapted import merged
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.params import make_adapter
 from posttrain_jax.rollout import server
-from posttrain_jax.run import build, checkpoint, loop
+from posttrain_jax.run import build, checkpoint, loop, served_rl
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.served_rl import FOLDER, _filled
 
@@ -236,6 +240,36 @@ def test_what_a_server_cannot_do_is_refused(key, file):
   items = [('sampler.url', 'http://localhost:8000'), (key, value)]
   with pytest.raises(ValueError, match=re.escape(message)):
     build.build(load(file, *items, spec='configs/rl.py:data=jsonl,smoke'))
+
+
+def test_weights_of_a_step_are_what_it_has(tmp_path):
+  """Adapters merged, no value head, and never those of another history."""
+  model = ModelConfig(
+    num_layers=1, width=8, num_heads=2, num_kv_heads=1, head_dim=4, mlp_dim=6
+  )
+  c = config_lib.load('configs/rl.py:smoke', [
+    ('sampler.url', 'http://127.0.0.1:9'), ('sampler.refresh_every', '2')
+  ])  # fmt: skip
+  sampler = served_rl.Sampler(c, model, tokenizers.ByteTokenizer(), 4, tmp_path)
+  posted = []
+  sampler.client.check = lambda: None
+  sampler.client.ask = lambda *x: posted.append(x) or {'success': True}
+  plain = transformer.init(jax.random.key(0), model)
+  adapted = make_adapter({'name': 'lora', 'rank': 2}).attach(
+    plain, jax.random.key(1)
+  )
+  adapted = jax.tree.map(lambda x: x + 0.01, adapted)  # B is not zero any more
+  sampler.refresh({**plain, 'value_head': np.ones(8)}, 3)
+  sampler.served = None  # the run was killed, and comes to that step again
+  sampler.refresh(adapted, 3)
+  sampler.refresh(plain, 4)  # it has weights of one step before
+  place = tmp_path / FOLDER / 'step-3'
+  assert posted == 2 * [
+    ('/update_weights_from_disk', {'model_path': str(place)})
+  ]
+  _, found = hf.load(place)
+  close = lambda x, y: np.testing.assert_allclose(x, y, 1e-6, 1e-7)
+  jax.tree.map(close, found, dict(merged(adapted)))
 
 
 def test_in_graph_tasks_draw_their_own(capsys):
