@@ -48,10 +48,10 @@ def _as_told(error: BaseException, workdir: Path, step: int) -> BaseException:
     return error
   if is_full(error):
     return NoRoom(
-      f'the disk of {workdir} is full ({shown_bytes(free_bytes(workdir))} '
-      f'left), and metrics of step {step} may be missing; make room, and the '
-      'same command goes on from the newest checkpoint: '
-      f'{_newest(workdir)}'
+      f'no room, {"before" if step == 0 else "after"} step {step or 1}: '
+      f'{_first_line(error)}; the disk of {workdir} has '
+      f'{shown_bytes(free_bytes(workdir))} left. Make room, and the same '
+      'command goes on'
     )
   if _memory(error):
     return OutOfMemory(_less(error, f' at step {step + 1}'))
@@ -111,7 +111,7 @@ def _rescue(loop: Any, error: BaseException) -> bool:
   finite, or whose metrics cannot be written, is not saved.
   """
   step = loop.last[1]
-  if isinstance(error, SETTLED) or is_full(error) or step == 0:
+  if isinstance(error, SETTLED) or step == 0:
     return False
   try:
     saved, told = _kept(loop, error)
