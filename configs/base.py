@@ -79,6 +79,16 @@ def _optimizer() -> ml_collections.ConfigDict:
   return c
 
 
+def _machine(c: ml_collections.ConfigDict) -> None:
+  """What is told of the machines of a run, and taken from them."""
+  # Seconds without a sign of life after which the process that holds a run up
+  # is named, with its stacks in WORKDIR/stacks; 0 = never.
+  c.watchdog = 600.0
+  # Notices that the machine will go, beside signals: 'gce', of Google Cloud's
+  # metadata server.
+  c.preemption = ''
+
+
 def get_config() -> ml_collections.ConfigDict:
   """Shared keys with their defaults. Every one is read by something."""
   c = ml_collections.ConfigDict()
@@ -89,6 +99,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Where loss, gradient norm or parameters are not finite: 'stop' ends the run,
   # with a record of the step; 'skip' goes on without the step, and counts it.
   c.on_nonfinite = 'stop'
+  _machine(c)
   c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
   c.tokenizer = 'auto'  # that of init_from; or 'task', 'byte', a path to one
 

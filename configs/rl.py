@@ -41,6 +41,9 @@ def add_prompts(c: ml_collections.ConfigDict, source: str) -> None:
   c.data.eval_path = ''
   c.data.max_prompt_length = 0  # tokens; 0 = the longest prompt
   c.data.overlong = 'drop'  # longer prompts; or 'error'
+  # Of files that are not what they were when the run began: 'error', or 'warn',
+  # which goes on at its place with what stands there now.
+  c.data.on_change = 'error'
   # Prompts that name a special token: 'refuse', or 'control' reads it as one.
   c.data.special_text = 'refuse'
 
@@ -54,6 +57,22 @@ def add_rewards(c: ml_collections.ConfigDict) -> None:
   c.reward_pool = ml_collections.ConfigDict()
   c.reward_pool.workers = 2  # processes that call functions in Python
   c.reward_pool.timeout = 10.0  # seconds for a call: all answers to a prompt
+
+
+def add_sampler(c: ml_collections.ConfigDict) -> None:
+  """Keys of a server that draws the answers that Python judges."""
+  c.sampler = ml_collections.ConfigDict()
+  c.sampler.url = ''  # 'http://host:8000'; '' = the program draws them itself
+  c.sampler.model = ''  # the name that it serves it under; '' = its only one
+  c.sampler.timeout = 300.0  # seconds for the answers to one prompt
+  c.sampler.tries = 4  # requests for them, where it does not answer
+  c.sampler.requests = 64  # prompts that it is asked about at a time
+  # Its log-probabilities are at decoder.temperature, not at 1.
+  c.sampler.scaled = False
+  c.sampler.refresh_every = 1  # steps that it keeps weights; 0 = for ever
+  # Where a new folder of weights is told, and as what: {path}, {step}.
+  c.sampler.reload = '/update_weights_from_disk'
+  c.sampler.reload_body = '{"model_path": "{path}"}'
 
 
 def shrink(c: ml_collections.ConfigDict) -> None:
@@ -94,6 +113,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Answers of the next step are drawn while Python judges those of this one:
   # by the policy before this step's update, which their ratios correct for.
   c.rollout_overlap = False
+  add_sampler(c)
 
   # Update
   c.share_prompts = True  # read once, where micro-batches hold whole groups

@@ -66,6 +66,9 @@ def add_rows(c: ml_collections.ConfigDict, data: str) -> None:
   # Of a record that cannot be trained on: 'error', 'skip', or 'quarantine',
   # which is 'skip' and a line in quarantine.jsonl in the folder of the run.
   c.data.on_bad_row = 'error'
+  # Of files that are not what they were when the run began: 'error', or 'warn',
+  # which goes on at its place with what stands there now.
+  c.data.on_change = 'error'
   # What eval/loss is of: a file of its own, or a share of the prompts.
   c.data.eval_path = ''
   c.data.eval_fraction = 0.0

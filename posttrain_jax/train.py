@@ -10,7 +10,8 @@ the run and leaves a record of itself, which
   python -m posttrain_jax.train --replay runs/x/failed/step-12.json
 
 takes again. Exit status: 0 finished, 1 a step was not finite (or was not again,
-in a replay), 2 something given cannot work, 128 + n stopped by signal n.
+in a replay), 2 something given cannot work or the machine gave out (disk,
+memory), 128 + n stopped by signal n.
 
 On several hosts the same command is started on each (posttrain_jax/run/join.py
 says how they find each other), with a workdir that all of them share.
@@ -18,6 +19,7 @@ says how they find each other), with a workdir that all of them share.
 
 import contextlib
 import io
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +33,7 @@ from posttrain_jax.run import (
   join,
   model_folder,
   notes,
+  rescue,
   roles,
   runtime,
 )
@@ -103,6 +106,7 @@ def _main(argv: list[str]) -> int:
       record = failed.read(file)
       beside = record.together
       runtime.prepare(runs=beside.count if beside else 1)
+      runtime.as_recorded(record.header.get('devices', {}))
       with contextlib.ExitStack() as stack:
         if not hosts.first():  # all see the same
           stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -113,17 +117,21 @@ def _main(argv: list[str]) -> int:
       return 0
     runtime.prepare()
     _, _, scores = train(config, flags.workdir)
-  except (ValueError, OSError, ImportError) as error:  # or a full disk
-    print(f'error: {error}', file=sys.stderr)
-    return 2
-  except FloatingPointError as error:
-    if hosts.first():  # all say the same
-      print(f'error: {error}', file=sys.stderr)
-    return 1
   except Interrupted as stopped:
     if hosts.first():
       print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
+  except KeyboardInterrupt:
+    print('stopped at once', file=sys.stderr)
+    return 128 + signal.SIGINT
+  except Exception as error:
+    told = rescue.sentence(error)
+    if not told:
+      raise
+    nonfinite = isinstance(error, FloatingPointError)
+    if hosts.first() or not nonfinite:  # of that all say the same
+      print(f'error: {told}', file=sys.stderr)
+    return 1 if nonfinite else 2
   shown = ', '.join(f'{k} {v:.3f}' for k, v in sorted(scores.items()))
   if hosts.first():
     print(f'finished: {shown}')

@@ -215,7 +215,7 @@ def test_every_key_is_read(name, monkeypatch):
   # Read only where their part is switched on.
   switched = (
     'kl.', 'value_loss.', 'data.', 'log_reward.', 'sft_', 'prefix',
-        'problems.seed', 'reward_pool.',
+        'problems.seed', 'reward_pool.', 'sampler.',
   )  # fmt: skip
   assert [
     k for k in unread if k not in allowed and not k.startswith(switched)

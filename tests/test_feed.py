@@ -197,25 +197,6 @@ def test_epochs_say_how_long_a_run_is(items, steps, path):
 # Content
 
 
-def test_a_file_that_changes_is_told_on_resume(path, capsys):
-  make = lambda: feed.open_feed(config(path), BYTE)()
-  iterator = make()
-  next(iterator)
-  state = iterator.get_state()
-  make().set_state(state)
-  assert capsys.readouterr().err == ''
-  write(feed.Path(path), [*numbered(19), {'prompt': 'x', 'completion': 'y'}])
-  again = make()
-  again.set_state(state)
-  assert f'not what it was when this run began: {path};' in (
-    capsys.readouterr().err
-  )
-  next(again)
-  write(feed.Path(path), numbered(21))
-  with pytest.raises(ValueError, match='num_records: 20 -> 21'):
-    make().set_state(state)
-
-
 def test_states_of_older_pipelines_are_read(path):
   iterator = feed.open_feed(config(path), BYTE)()
   next(iterator)

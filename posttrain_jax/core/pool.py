@@ -22,10 +22,14 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-__all__ = ['Pool', 'Reply']
+__all__ = ['NoWorker', 'Pool', 'Reply']
 
 START_TIMEOUT = 120.0  # seconds for a worker's imports, on a busy machine
 GRACE = 5.0  # seconds after which a worker without a parent ends itself
+
+
+class NoWorker(RuntimeError):
+  """A worker process cannot be started."""
 
 
 class Reply(NamedTuple):
@@ -62,7 +66,7 @@ class _Worker:
     reply = self.call((target, arguments), START_TIMEOUT)
     if reply.status != 'ok':
       self.kill()
-      raise RuntimeError(
+      raise NoWorker(
         f'worker {target} did not start ({reply.status}): {reply.value}'
       )
 
@@ -108,7 +112,7 @@ class Pool:
     """`method(*args)` in a worker; waits for a free one, then `timeout` s.
 
     Raises:
-      RuntimeError: no worker can be started, with what its module raised.
+      NoWorker: no worker can be started, with what its module raised.
     """
     worker = self._idle.get()
     healthy = False

@@ -1,8 +1,6 @@
 """Examples become batches; an iterator over these that knows its place."""
 
-import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,13 +8,12 @@ import grain
 import jax
 import numpy as np
 
-from posttrain_jax.data import packing
+from posttrain_jax.data import content, packing
 
 __all__ = ['BatchIterator', 'Part', 'Share', 'batched']
 
 # What the state of an older pipeline does not say, and meant.
 MEANT = {'weights': []}
-FILES = 64  # whose digests a state holds one by one
 
 
 def _collate(
@@ -143,16 +140,18 @@ class BatchIterator(Iterator):
     filler: Any,
     content: Callable[[], dict[str, str]] = dict,
     before: Callable[[], None] = lambda: None,
+    on_change: str = 'error',
     part: Part | None = None,
     share: Share | None = None,
   ):
-    """`content` as of a source; `before` is called before every batch. `share`
-    is what `dataset` reads; without one it gives whole batches, of which `part`
-    is taken."""
+    """`content` as of a source; `before` is called before every batch;
+    `on_change` of `content.check`. `share` is what `dataset` reads; without one
+    it gives whole batches, of which `part` is taken."""
     self._dataset, self._identity, self._filler = dataset, identity, filler
     self._content, self._before = content, before
+    self._on_change = on_change
     self.part, self._share = part, share
-    self._said: list[list[str]] | None = None
+    self._said: list[list] | None = None
     self._iterator = iter(dataset)
     self._count = 0
     self.num_examples, self.num_batches = num_examples, num_batches
@@ -176,15 +175,10 @@ class BatchIterator(Iterator):
       return self._iterator.get_state()
     return {'next_index': self._share.stream_index(self._count)}
 
-  def _digests(self) -> list[list[str]]:
-    """[file, digest] as they were when opened; of many, one digest."""
+  def _digests(self) -> list[list]:
+    """What the files said when they were opened, as `content.record`."""
     if self._said is None:
-      said = list(map(list, self._content().items()))
-      if len(said) > FILES:
-        text = '\n'.join(digest for _, digest in said)
-        whole = hashlib.sha256(text.encode()).hexdigest()
-        said = [[f'{len(said)} files', whole]]
-      self._said = said
+      self._said = content.record(self._content())
     return self._said
 
   def get_state(self) -> bytes:
@@ -200,12 +194,10 @@ class BatchIterator(Iterator):
   def set_state(self, state: bytes | str) -> None:
     """Continues where `get_state` was called.
 
-    A file that says something else than then is told on stderr: the records of
-    its places are others.
-
     Raises:
       ValueError: the state is of another pipeline, naming what differs: its
-        position would skip or replay examples here.
+        position would skip or replay examples here; or a file says something
+        else than then, so that the records of its places are others.
     """
     state = json.loads(state)
     saved = MEANT | state['identity']
@@ -223,8 +215,7 @@ class BatchIterator(Iterator):
       raise ValueError(
         'the saved data position is of another pipeline: ' + ', '.join(differs)
       )
-    for line in _changed(state.get('content', []), self._digests()):
-      print(f'WARNING data: {line}', file=sys.stderr)
+    content.check(state.get('content', []), self._digests(), self._on_change)
     # A fresh iterator: an exhausted one keeps a buffer over `set_state`.
     self._iterator = iter(self._dataset)
     self._count = state['count']
@@ -241,26 +232,6 @@ def _taken(batch: Any, records: np.ndarray) -> Any:
   if isinstance(batch, list):
     return [batch[i] for i in records]
   return batch[records]
-
-
-def _changed(then: list[list[str]], now: list[list[str]]) -> list[str]:
-  """What is to be told of files that are not what they were.
-
-  Files are compared in their order: a folder may have moved.
-  """
-  if not then or not now or [x for _, x in then] == [x for _, x in now]:
-    return []
-  names = [
-    f'{old} (now {new})' if old != new else old
-    for (old, was), (new, is_) in zip(then, now)
-    if was != is_
-  ]
-  if len(then) != len(now):
-    names.append(f'{len(now)} files, {len(then)} then')
-  return [
-    'not what it was when this run began: ' + ', '.join(names[:8])
-    + '; the run goes on at its place, with what stands there now'
-  ]  # fmt: skip
 
 
 def batched(

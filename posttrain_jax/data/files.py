@@ -21,6 +21,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
@@ -28,11 +29,13 @@ from typing import Any, BinaryIO
 from posttrain_jax.core.resolve import nearest
 
 __all__ = [
+  'Unreadable',
   'arrow',
   'digest',
   'expand',
   'hint',
   'kind_of',
+  'patiently',
   'stamp',
   'unpack',
   'unzipped',
@@ -58,6 +61,33 @@ REFUSED = {
   b'\xfe\xff': 'UTF-16 text: save it as UTF-8',
 }
 RECORDS = ('.array_record', '.arrayrecord')
+
+
+# Seconds between tries where a file system does not answer.
+PAUSES = (0.1, 0.5, 2.0, 5.0)
+
+
+class Unreadable(OSError):
+  """A file that could be read, and cannot be any more. No fault of a record:
+  none is left out for it."""
+
+
+def patiently(read: Callable[[], Any], where: str) -> Any:
+  """`read()`, a few times over where the file system does not answer.
+
+  Raises:
+    Unreadable: it still fails; says where.
+  """
+  for pause in (*PAUSES, None):
+    try:
+      return read()
+    except OSError as error:
+      if pause is None:
+        raise Unreadable(
+          f'{where}: the file cannot be read any more: '
+          f'{error.strerror or error}'
+        ) from None
+      time.sleep(pause)
 
 
 def hint(path: str) -> str:

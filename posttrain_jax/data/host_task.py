@@ -171,6 +171,17 @@ class HostTask:
     theirs = {f'rewards/{k}': v for k, v in self.judge.counts.items()}
     return {**self.counts, **theirs}
 
+  def content(self) -> list[list]:
+    """What the files of its problems said, as `content.record`; [] where they
+    come from none."""
+    return []
+
+  def check(self) -> None:
+    """Raises BadData where a file of its problems has changed, or is gone."""
+
+  def check_content(self, then: list[list]) -> None:
+    """Raises ValueError where the files are not what `content` said then."""
+
   def close(self) -> None:
     """Ends the worker processes; a later call would start new ones."""
     if self.judge is not None:

@@ -179,6 +179,7 @@ def make_iterator(
   num_epochs: int | None = None,
   bad: BadRows | None = None,
   before: Callable[[], None] = lambda: None,
+  on_change: str = 'error',
   num_threads: int = 4,
   held: Callable[[int], np.ndarray] | None = None,
 ) -> BatchIterator:
@@ -190,6 +191,7 @@ def make_iterator(
   num_epochs      None: endless. Else the last batch is filled with padding
   bad             what is done with bad rows; None: the first one is raised
   before          called before every batch, as to stop by raising
+  on_change       'error' or 'warn': of a position whose files have changed
   held            (rows of a batch, two for a pair) -> numbers, ascending, of
                   those that this process wants; None: all
 
@@ -247,6 +249,7 @@ def make_iterator(
     filler=filler,
     content=source.content if isinstance(source, Stored) else dict,
     before=before,
+    on_change=on_change,
     part=part,
     share=share,
   )

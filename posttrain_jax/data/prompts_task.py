@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from posttrain_jax.data import formats
+from posttrain_jax.data import content, formats
 from posttrain_jax.data.host_task import Answers, HostTask
 from posttrain_jax.data.quoting import listed
+from posttrain_jax.data.rows import Stored
 from posttrain_jax.data.sources import Record, Source, in_order
 from posttrain_jax.data.tokenizers import Tokenizer
 
@@ -84,6 +85,7 @@ class PromptsTask(HostTask):
                      evaluation, where there is no `heldout`
   heldout            records for evaluation; their prompts are left out of
                      training, which is told
+  on_change          'error' or 'warn': of a file that changes (`data.content`)
 
   `counts` has 'overlong', the prompts that were dropped.
 
@@ -105,6 +107,7 @@ class PromptsTask(HostTask):
     overlong: str = 'drop',
     heldout_fraction: float = 0.0,
     heldout: Source | None = None,
+    on_change: str = 'error',
   ):
     self.name, self.tokenizer, self.judge = name, tokenizer, judge
     self.completion_length = completion_length
@@ -119,6 +122,12 @@ class PromptsTask(HostTask):
     self._read(heldout, heldout_fraction)
     self.num_heldout = len(self._splits[True].numbers)
     self._cached = functools.lru_cache(KEPT)(self._find)
+    self._on_change = on_change
+    parts = [x for x in (source, heldout) if isinstance(x, Stored)]
+    self._content = content.record({
+      path: digest for part in parts for path, digest in part.content().items()
+    })  # fmt: skip
+    self._guards = [content.Guard(part, on_change) for part in parts]
 
   def _read(self, heldout: Source | None, fraction: float) -> None:
     """Looks at every record once: its split, its length, its columns."""
@@ -227,6 +236,16 @@ class PromptsTask(HostTask):
     Columns that only other records have are None.
     """
     return self._cached(int(index), bool(heldout))
+
+  def content(self) -> list[list]:
+    return self._content
+
+  def check(self) -> None:
+    for guard in self._guards:
+      guard.check()
+
+  def check_content(self, then: list[list]) -> None:
+    content.check(then, self._content, self._on_change)
 
   def num_prompts(self) -> dict[str, int]:
     """How many there are of each split."""

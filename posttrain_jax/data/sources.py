@@ -116,12 +116,16 @@ class JsonlSource(Stored):
     """(a line, 'file:line')."""
     number, line_number, offset, size = self._spans[index].tolist()
     where = f'{self._paths[number]}:{line_number}'
-    try:
+
+    def read() -> bytes:
       with open(self._read[number], 'rb') as file:
         file.seek(offset)
-        return file.read(size), where
-    except OSError as error:
-      raise ValueError(f'{where}: {error.strerror}') from None
+        found = file.read(size)
+      if len(found) < size:
+        raise OSError(f'it ends {size - len(found):,} bytes before it did')
+      return found
+
+    return files.patiently(read, where), where
 
   def raw(self, index: int) -> str:
     return self._line(index)[0].decode('utf-8', 'replace').strip()

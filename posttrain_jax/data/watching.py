@@ -26,7 +26,7 @@ class Watch:
     """`look(pause)` looks, calling `pause` after every record; `told(result)`
     is called with what it returns."""
     self._look, self._tell = look, told
-    self._error: ValueError | None = None
+    self._error: Exception | None = None
     self._rows = 0
     self._stopped = threading.Event()
     self._thread: threading.Thread | None = None
@@ -49,13 +49,18 @@ class Watch:
       self._tell(self._look(self._pause))
     except _Stopped:
       pass
-    except ValueError as error:
+    except Exception as error:  # a look that ends early is told, too
       self._error = error
 
   def check(self) -> None:
     """Raises BadData where the look has found what ends the run."""
-    if self._error is not None:
+    if isinstance(self._error, ValueError):
       raise BadData(str(self._error))
+    if self._error is not None:
+      kind = type(self._error).__name__
+      raise BadData(
+        f'the look at all records has ended early: {kind}: {self._error}'
+      )
 
   def stop(self) -> None:
     """Ends the look where it is."""

@@ -15,6 +15,7 @@ import numpy as np
 from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.log import files
+from posttrain_jax.log.board import Board
 
 SPLITS = ('train', 'eval')
 Scalar = jax.Array | np.ndarray | float
@@ -65,15 +66,10 @@ class Writer:
     )
     self._board = None
     if tensorboard:
-      from tensorboardX import SummaryWriter
-
       # A NaN is in the file for all to see; one warning each is noise.
       logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)
-      # TensorBoard hides older events from this step on.
       purge_step = 0 if resume_step is None else resume_step + 1
-      self._board = SummaryWriter(
-        str(workdir / 'tensorboard'), purge_step=purge_step, flush_secs=10
-      )
+      self._board = Board(workdir, purge_step)
     self._queue = queue.SimpleQueue()
     self._thread = threading.Thread(
       target=self._work, name='metrics', daemon=True
@@ -136,12 +132,18 @@ class Writer:
       atexit.unregister(self.close)
       self._queue.put(None)
       self._thread.join()
-      self._file.close()
+      self._close_file()
       if self._board is not None:
         self._board.close()
       if self._wandb is not None:
         self._wandb.finish()
     self._raise_error()
+
+  def _close_file(self) -> None:
+    try:
+      self._file.close()
+    except OSError as error:  # what a full disk did not take is tried again
+      self._error = self._error or error
 
   def __enter__(self) -> 'Writer':
     return self
@@ -223,8 +225,7 @@ class Writer:
         if name not in _RESERVED
       }
       if self._board is not None:
-        for tag, value in tagged.items():
-          self._board.add_scalar(tag, value, row['step'], walltime=now)
+        self._board.add(tagged, row['step'], now)
       if self._wandb is not None:
         self._wandb.log(tagged, step=row['step'])
 

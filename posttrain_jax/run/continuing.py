@@ -15,8 +15,10 @@ __all__ = ['check_continues', 'pinned']
 PINNED = (*config_lib.DECIDED, 'model.dtype')
 # Keys that may differ between a run and its continuation.
 FREE_KEYS = ('num_steps', 'steps_per_call', 'on_nonfinite', 'eval.',
-             'data.eval_path', 'data.on_bad_row',
-             'checkpoint.', 'log.', 'mesh.', 'offload.')  # fmt: skip
+             'data.eval_path', 'data.on_bad_row', 'data.on_change',
+             'checkpoint.', 'log.', 'mesh.', 'offload.', 'watchdog',
+             'preemption', 'sampler.url', 'sampler.model', 'sampler.timeout',
+             'sampler.tries', 'sampler.requests', 'sampler.reload')  # fmt: skip
 
 
 def check_continues(config: Any, workdir: Path) -> None:

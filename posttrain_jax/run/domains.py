@@ -29,13 +29,20 @@ from posttrain_jax.core.domain import (
   Word,
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
-from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
+from posttrain_jax.data import (
+  bad_rows,
+  content,
+  formats,
+  text_task,
+  tokenizers,
+)
 from posttrain_jax.models import remat
 from posttrain_jax.models.config import ATTENTIONS, DECODE_WEIGHTS
 from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import inputs, reward_domains
+from posttrain_jax.run import inputs, notices, reward_domains
 from posttrain_jax.run.auto import AUTO
+from posttrain_jax.run.device_domains import DEVICES
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import guard, optim, optim_moments
 from posttrain_jax.trainers.rl import prefixes, terms
@@ -62,7 +69,6 @@ WORD_SEED = Whole(0, 2**32 - 1)
 TEMPERATURE = Number(
   0, above=True, hint='the most likely token alone is decoder "greedy"'
 )
-AXIS = Whole(1, also=(-1,))
 TEXT, FLAG = Text(), Flag()
 
 KEYS = {
@@ -71,6 +77,8 @@ KEYS = {
   'num_steps': COUNT,
   'steps_per_call': ONE_OR_MORE,
   'on_nonfinite': Word(guard.MODES),
+  'watchdog': NOT_NEGATIVE,
+  'preemption': Word(notices.SOURCES),
   'init_from': TEXT,
   'tokenizer': TEXT,
   'guides': Anything('rollout.guides'),
@@ -110,14 +118,7 @@ KEYS = {
   'ref.path': TEXT,
   'ref.refresh_every': COUNT,
   'ref.mixup': SHARE,
-  'offload.ref': FLAG,
-  'offload.moments': FLAG,
-  'mesh.data': AXIS,
-  'mesh.fsdp': AXIS,
-  'mesh.tensor': AXIS,
-  'mesh.sequence': AXIS,
-  'mesh.expert': AXIS,
-  'mesh.slices': ONE_OR_MORE,
+  **DEVICES,
   'problems.count': COUNT,
   'problems.seed': SEED,
   'heldout_fraction': Number(0, 1, below=True),
@@ -145,6 +146,7 @@ KEYS = {
   'data.packing': FLAG,
   'data.num_epochs': COUNT,
   'data.on_bad_row': Word(bad_rows.RULES),
+  'data.on_change': Word(content.RULES),
   'data.eval_path': TEXT,
   'data.eval_fraction': Number(0, 1, below=True),
   'max_new_tokens': COUNT,
@@ -169,6 +171,7 @@ KEYS = {
   'reward_pool.timeout': POSITIVE,
   'reward_pool.workers': ONE_OR_MORE,
   'rewards': Anything('rewards.entries'),
+  **reward_domains.SAMPLER,
   'rollout_overlap': FLAG,
   'log_reward.floor': POSITIVE,
   'log_reward.temperature': POSITIVE,

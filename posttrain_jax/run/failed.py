@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from posttrain_jax import log
-from posttrain_jax.core import hosts, paths
+from posttrain_jax.core import hosts, paths, sharding
 from posttrain_jax.core.keys import run_key
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.run import base, build, checkpoint, inputs, model_folder
@@ -108,6 +108,7 @@ class Record:
   metrics   of the step, without times
   given     {name: array} of a driver
   together  None for a run that was trained alone
+  mesh      {axis: size} that the step was taken under; {} of older records
   """
 
   path: Path
@@ -117,6 +118,7 @@ class Record:
   metrics: dict[str, float]
   given: dict[str, np.ndarray]
   together: Together | None
+  mesh: dict[str, int] = dataclasses.field(default_factory=dict)
 
   @property
   def states(self) -> Path:
@@ -232,6 +234,7 @@ def _write(
     'metrics': {k: v for k, v in error.row.items() if not k.startswith(TIMED)},
     'key': jax.random.key_data(key).tolist(),
     'together': together and dataclasses.asdict(together),
+    'mesh': {} if together else sharding.axis_sizes(config.mesh),
     'state_before': f'{checkpoint.FOLDER}/{error.step - 1}',
     'header': log.make_header({'seed': config.seed}),
   }
@@ -270,6 +273,7 @@ def read(path: str | Path) -> Record:
       metrics={k: float(v) for k, v in found['metrics'].items()},
       given=_load(arrays) if arrays.exists() else {},
       together=together and Together(**together),
+      mesh=dict(found.get('mesh', {})),
     )
   except (KeyError, TypeError, AttributeError, SafetensorError) as error:
     raise ValueError(f'{path} is no record of a step: {error}') from error

@@ -11,7 +11,7 @@ import numpy as np
 from posttrain_jax import trainers
 from posttrain_jax.core import hosts, sharding
 from posttrain_jax.core.resolve import nearest
-from posttrain_jax.data import heldout, pipeline, tokenizers
+from posttrain_jax.data import content, heldout, pipeline, tokenizers
 from posttrain_jax.data.bad_rows import BadRows
 from posttrain_jax.data.preflight import first_kinds
 from posttrain_jax.data.rows import Joined, Source, each_leaf, subset
@@ -235,13 +235,21 @@ class Feed:
       num_epochs=self.config.data.num_epochs or None,
       bad=self.bad,
       before=before,
+      on_change=self.config.data.on_change,
     )
 
   def __call__(self) -> pipeline.BatchIterator:
+    guard = content.Guard(self.source, self.config.data.on_change)
     if self.watch is None:
-      return self.batches()
-    self.watch.start()
-    return self.batches(self.watch.check)
+      return self.batches(guard.check)
+    watch = self.watch
+    watch.start()
+
+    def check() -> None:
+      watch.check()
+      guard.check()
+
+    return self.batches(check)
 
   def evaluation(self) -> Iterable[dict[str, Any]]:
     """Every held-out record once; `eval.batch` at a time, or a few more where

@@ -141,11 +141,12 @@ class HostRL:
     drawn = self._pending
     if drawn is None or drawn.number != first_step:
       drawn = self._draw(state, first_step, first_step)
-    given = {}
+    self._task.check()
+    given, ahead = {}, None
     if self._scores is not None:
       given = self._scores(state, drawn.prompts, drawn.samples)
     if self._overlap:
-      self._pending = self._draw(state, first_step + 1, first_step)
+      ahead = self._draw(state, first_step + 1, first_step)
     numbers = self._own(len(drawn.prompts['prompt']))
     given = hosts.own_of(given, numbers)
     samples = hosts.own_of(drawn.samples, numbers)
@@ -166,6 +167,7 @@ class HostRL:
     }
     self._given.put(first_step, lived)
     state, metrics = self._take(state, first_step, lived)
+    self._pending = ahead  # a step that breaks off leaves its answers here
     said = _added(self._counted(counts), seconds)
     if self._overlap:
       said['rollout/staleness'] = float(first_step - drawn.policy)
@@ -232,10 +234,12 @@ class HostRL:
     return parts
 
   def position(self) -> dict:
-    """Answers that no step has learnt from yet."""
-    return {} if self._pending is None else {'drawn': _packed(self._pending)}
+    """Answers that no step has learnt from yet; what the files say."""
+    drawn = {} if self._pending is None else {'drawn': _packed(self._pending)}
+    return {'content': self._task.content(), **drawn}
 
   def seek(self, position: dict) -> None:
+    self._task.check_content(position.get('content', []))
     saved = position.get('drawn') if self._overlap else None
     self._pending = None
     if saved:

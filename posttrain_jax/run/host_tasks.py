@@ -125,6 +125,7 @@ def _prompts(
     overlong=data.overlong,
     heldout_fraction=config.heldout_fraction,
     heldout=heldout,
+    on_change=data.on_change,
   )
   if config.eval.num_problems and not task.num_heldout:
     raise ValueError(

@@ -13,7 +13,6 @@ import numpy as np
 from posttrain_jax import log
 from posttrain_jax.core import hosts, paths, sharding
 from posttrain_jax.core.types import TrainState
-from posttrain_jax.data.bad_rows import BadData
 from posttrain_jax.log import progress
 from posttrain_jax.run import (
   base,
@@ -23,17 +22,22 @@ from posttrain_jax.run import (
   failed,
   model_folder,
   notes,
+  rescue,
   roles,
+  served_rl,
 )
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.continuing import check_continues, pinned
 from posttrain_jax.run.feed import Feed
 from posttrain_jax.run.judging import evaluated, judged
 from posttrain_jax.run.lease import Lease
+from posttrain_jax.run.notices import Notices
 from posttrain_jax.run.profile import Profiler
+from posttrain_jax.run.saving import Saver
 from posttrain_jax.run.speed import Speed
-from posttrain_jax.run.state import first_state, saved_state
+from posttrain_jax.run.state import abstract_state, first_state, saved_state
 from posttrain_jax.run.stop import Interrupted, Stop
+from posttrain_jax.run.watchdog import Watchdog
 from posttrain_jax.trainers import guard
 
 # Shown beside the progress bar, where the run has them.
@@ -131,17 +135,10 @@ def run_mesh(config: Any) -> jax.sharding.Mesh:
   return mesh
 
 
-def make_driver(run: build.Run, config: Any):
+def make_driver(run: build.Run, config: Any, workdir: Path = Path()):
   """The driver of a run: in-graph steps, steps on data or on a host task."""
   if isinstance(run.step, drivers.HostStep):
-    return drivers.HostRL(
-      run.step,
-      run.task,
-      run.tokenizer,
-      config.seed,
-      run.sizes.prompts_per_step,
-      config.rollout_overlap,
-    )
+    return served_rl.driver(run, config, workdir)
   if run.batches is not None:
     return drivers.OnData(run.step, run.batches())
   return drivers.InGraph(run.step, config.seed, config.steps_per_call)
@@ -168,7 +165,7 @@ def _start(
 
 @dataclasses.dataclass
 class _Loop:
-  """The steps of one run, from a state on."""
+  """The steps of one run, from a state on; `last` is (state, steps done)."""
 
   run: build.Run
   config: Any
@@ -180,6 +177,8 @@ class _Loop:
   stop: Stop
   agreement: hosts.Agreement
   profiler: Profiler
+  watchdog: Watchdog
+  last: tuple[TrainState, int] = dataclasses.field(init=False)
 
   def __call__(
     self, state: TrainState, step: int, fresh: bool
@@ -187,18 +186,18 @@ class _Loop:
     """(the state after the last step, the last evaluation)."""
     config, recorder = self.config, self.recorder
     scores: dict[str, float] = {}
+    self.last = state, step
     if fresh and config.eval.every > 0 and judged(self.run):
       scores = self._evaluate(state, 0)
     recorder.mark = time.monotonic()
     while step < config.num_steps:
       self.profiler.at(step)
       until = next_stop(step, config, self.profiler)
-      try:
-        state, metrics, done = self.driver.advance(state, step, until - step)
-      except BadData:
-        self._save_before_end(state, step)
-        raise
+      self.watchdog.at(step, 'step')
+      state, metrics, done = self.driver.advance(state, step, until - step)
       step += done
+      self.last = state, step
+      self.watchdog.at(step, 'devices')
       last = step == config.num_steps
       # Once: a signal may come at any line, and to any process.
       stopping, failing = self.agreement.tell(
@@ -212,14 +211,13 @@ class _Loop:
           recorder.drain()
       except failed.NonFinite as error:
         raise self._recorded(error, state) from None
+      self.watchdog.stepped(step, done)
       better = False
       if last or is_due(config.eval.every, step):
         scores = self._evaluate(state, step)
         better = self.saver.keeper.improves(scores, step)
       if last or stopping or better or is_due(config.checkpoint.every, step):
-        recorder.writer.flush()
-        self.lease.check()
-        self.saver.save(step, state, self.driver.position(), best=better)
+        self.save(state, step, better)
         recorder.mark = time.monotonic()
       if stopping and not last:
         self.saver.wait()
@@ -228,14 +226,17 @@ class _Loop:
     self.saver.wait()
     return state, scores
 
-  def _save_before_end(self, state: TrainState, step: int) -> None:
-    """What was learnt is kept where the data end a run."""
+  def finish(self) -> None:
+    """Writes the metrics of all steps so far."""
     self.recorder.drain()
     self.recorder.writer.flush()
-    if step > 0:
-      self.lease.check()
-      self.saver.save(step, state, self.driver.position())
-      self.saver.wait()
+
+  def save(self, state: TrainState, step: int, best: bool = False) -> None:
+    """Begins to save a step, whose metrics come first."""
+    self.watchdog.at(step, 'save')
+    self.recorder.writer.flush()
+    self.lease.check()
+    self.saver.save(step, state, self.driver.position(), best=best)
 
   def _is_due(self, step: int) -> bool:
     config = self.config
@@ -246,6 +247,7 @@ class _Loop:
     )
 
   def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+    self.watchdog.at(step, 'evaluation')
     scores = evaluated(self.run, state, self.config.seed)
     if scores:
       self.recorder.writer.write(step, scores, split='eval')
@@ -280,6 +282,7 @@ def train(
       workdir that cannot be written or that another process writes; no
       checkpoint in it that can be used.
     Interrupted: a signal came; the state is saved.
+    saving.NoRoom, rescue.OutOfMemory: the disk is full, or a memory.
     failed.NonFinite: a step was not finite, and nothing of it is saved; or,
       where such steps are skipped, there were too many in a row.
   """
@@ -298,12 +301,12 @@ def train(
     model_folder.check_template(config, run, workdir)
     parts = run.adapter is not None and base.stands_apart(workdir)
     saver = stack.enter_context(
-      checkpoint.Checkpointer(
-        workdir, config.checkpoint.keep, config.checkpoint.best, parts
-      )
+      Saver(workdir, config.checkpoint.keep, config.checkpoint.best, parts)
     )
+    saver.tell_room(abstract_state(run))
     stop = stack.enter_context(Stop())
-    driver = make_driver(run, config)
+    stack.enter_context(Notices(config.preemption, stop))
+    driver = make_driver(run, config, workdir)
     if isinstance(run.batches, Feed):
       if hosts.first():
         run.batches.keep_in(workdir)
@@ -332,11 +335,12 @@ def train(
     recorder = _Recorder(writer, bar, task, watch, speed)
     profiler = Profiler(config.log.profile_steps, workdir)
     stack.enter_context(profiler)
+    watchdog = stack.enter_context(Watchdog.of(config.watchdog, workdir))
     advance = _Loop(
       run, config, workdir, driver, saver, lease, recorder, stop,
-      hosts.Agreement(2, mesh), profiler,
+      hosts.Agreement(2, mesh), profiler, watchdog,
     )  # fmt: skip
-    state, scores = advance(state, step, fresh)
+    state, scores = rescue.guarded(advance, state, step, fresh)
   if watch.skipped:
     _say(f'{workdir}: {watch.skipped} steps were not finite, and skipped')
   return run, state, scores

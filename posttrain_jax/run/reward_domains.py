@@ -1,11 +1,24 @@
-"""What hyperparameters of `config.rewards` may be (`run.domains`)."""
+"""What hyperparameters of `config.rewards` may be, and keys of a server of
+answers (`run.domains`)."""
 
 from posttrain_jax.core.domain import Flag, Listed, Number, Text, Whole, Word
 from posttrain_jax.rewards.texts import sandbox
 
-__all__ = ['PARTS']
+__all__ = ['PARTS', 'SAMPLER']
 
 COUNT, FINITE, FLAG, TEXT = Whole(0), Number(), Flag(), Text()
+
+SAMPLER = {
+  'sampler.url': TEXT,
+  'sampler.model': TEXT,
+  'sampler.timeout': Number(0, above=True),
+  'sampler.tries': Whole(1),
+  'sampler.requests': Whole(1),
+  'sampler.scaled': FLAG,
+  'sampler.refresh_every': COUNT,
+  'sampler.reload': TEXT,
+  'sampler.reload_body': TEXT,
+}
 
 PARTS = {
   'rewards/cache': COUNT,

@@ -1,5 +1,6 @@
 """Process-wide settings of the commands; importing the library changes none."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -11,6 +12,7 @@ from posttrain_jax.core import hosts
 from posttrain_jax.run import join
 
 __all__ = [
+  'as_recorded',
   'devices_for',
   'divide_cpu',
   'keep_freed_memory',
@@ -80,6 +82,20 @@ def divide_cpu(runs: int) -> bool:
   except RuntimeError:  # its devices are there
     return False
   return True
+
+
+def as_recorded(devices: dict) -> None:
+  """Makes the CPU as many devices as a step had that is taken again.
+
+  devices  of the record's header; the user's own choice stays
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  if devices.get('platform') != 'cpu' or devices.get('processes', 1) > 1:
+    return
+  if jax.config.jax_num_cpu_devices > 0 or FORCED in flags:
+    return
+  with contextlib.suppress(RuntimeError):  # its devices are there
+    jax.config.update('jax_num_cpu_devices', int(devices.get('count', 1)))
 
 
 def use_compilation_cache() -> None:

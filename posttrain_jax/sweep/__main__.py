@@ -33,6 +33,7 @@ from posttrain_jax.run import (
   domains,
   loop,
   notes,
+  rescue,
   roles,
   runtime,
 )
@@ -202,12 +203,15 @@ def main(argv: Sequence[str] | None = None) -> int:
       for group in runner.groups(members, workdir, flags.together):
         runner.run_group(group, workdir, bar)
     results = [result(m, runner.folder(workdir, m)) for m in members]
-  except (ValueError, OSError, ImportError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
   except loop.Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
+  except Exception as error:
+    told = rescue.sentence(error)
+    if not told:
+      raise
+    print(f'error: {told}', file=sys.stderr)
+    return 2
   write(results, workdir)
   columns, table = summary(results)
   progress.table(f'{len(results)} runs', columns, table)

@@ -8,6 +8,7 @@ bit for bit. What was held back the first time is then looked at by arrays.
 import contextlib
 import dataclasses
 import json
+import math
 from typing import Any
 
 import jax
@@ -64,6 +65,34 @@ def _bad(state: PyTree) -> dict[str, tuple[int, int]]:
       if count:
         out[name] = (count, leaf.size)
   return out
+
+
+def _check_place(record: failed.Record, config: Any) -> None:
+  """Raises ValueError where the step would be cut up in another way: its sums
+  would be rounded in another order, and nothing could be told from them."""
+  then = record.header.get('devices', {})
+  count = then.get('processes', 1)
+  if count != jax.process_count():
+    raise ValueError(
+      f'{record.path} is of a run of {count} processes, and here are '
+      f'{jax.process_count()}: start as many, each with --replay'
+    )
+  if not record.mesh:
+    return
+  needed = math.prod(record.mesh.values())
+  if needed > jax.device_count():
+    raise ValueError(
+      f'{record.path} is of mesh {sharding.shown_as(record.mesh)}, {needed} '
+      f'devices, and here are {jax.device_count()}'
+    )
+  sizes = sharding.axis_sizes(config.mesh)
+  here = {axis: sizes.get(axis, 1) for axis in record.mesh}
+  if here != record.mesh:
+    raise ValueError(
+      f'{record.path} is of mesh {sharding.shown_as(record.mesh)}, which the '
+      f'{jax.device_count()} devices here make {sharding.shown_as(here)} of: '
+      f'take {then.get("count", needed)} devices'
+    )
 
 
 def _alone(record: failed.Record, config: Any, run: build.Run):
@@ -129,6 +158,7 @@ def replay(record: failed.Record) -> Replayed:
     ValueError: its config cannot work here, or its state cannot be read.
   """
   config = config_lib.completed(record.config)
+  _check_place(record, config)
   run = build.build(config)
   if record.together is None:
     metrics, after = _alone(record, config, run)

@@ -26,6 +26,7 @@ from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.profile import Profiler
+from posttrain_jax.run.saving import Saver
 from posttrain_jax.run.speed import Speed
 from posttrain_jax.run.state import abstract_state
 from posttrain_jax.sweep.core import Program, in_graph, seed_mesh, traceable
@@ -199,9 +200,7 @@ class _Together:
     self._stop = stack.enter_context(loop.Stop())
     self._savers = [
       stack.enter_context(
-        checkpoint.Checkpointer(
-          path, config.checkpoint.keep, config.checkpoint.best
-        )
+        Saver(path, config.checkpoint.keep, config.checkpoint.best)
       )
       for path in self._folders
     ]

@@ -114,6 +114,8 @@ def forwards(
     (1.0, 'policy', prompts * answers, sizes.row_tokens),
     (-1.0, 'policy', prompts * answers, sizes.prompt_length),
   ]
+  if config.sampler.url:  # a server draws them, elsewhere
+    passes = []
   proximal = 'proximal_logps' in loss_arrays(config)
   if config.old_logps == 'learner' or has_critic(config) or proximal:
     passes.append((1.0, 'policy', own, sizes.row_tokens))

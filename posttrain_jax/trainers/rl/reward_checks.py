@@ -1,5 +1,6 @@
 """What `config.rewards` asks for, and what cannot work."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from posttrain_jax import token_weights
 from posttrain_jax.core.resolve import arrays_of, lookup, nearest
 from posttrain_jax.data.text_task import is_text
 from posttrain_jax.rewards import arrays, entries
+from posttrain_jax.rollout import guides
 from posttrain_jax.trainers.rl import guests, objective
 from posttrain_jax.trainers.step import from_file
 
@@ -60,6 +62,7 @@ def check(config: Any) -> None:
       )
   _check_verdicts(config, rewards)
   _check_overlap(config)
+  _check_sampler(config)
 
 
 def _on_prefixes(config: Any) -> bool:
@@ -116,14 +119,64 @@ def _check_overlap(config: Any) -> None:
       'rollout_overlap=true is of answers that Python judges (data=jsonl, '
       'task=text:NAME); in-graph tasks have nothing to wait for'
     )
+  _check_corrected(config, 'rollout_overlap=true', 'one step before')
+
+
+def _check_corrected(config: Any, key: str, when: str) -> None:
+  """Raises ValueError where nothing corrects for the policy that answers were
+  drawn from."""
   if config.old_logps != 'sampler':
     raise ValueError(
-      f'rollout_overlap=true: old_logps="{config.old_logps}" forgets under '
-      'which policy answers were drawn, one step before; take "sampler"'
+      f'{key}: old_logps="{config.old_logps}" forgets under which policy '
+      f'answers were drawn, {when}; take "sampler"'
     )
   if config.loss.name in UNCORRECTED:
     raise ValueError(
-      f'rollout_overlap=true: loss "{config.loss.name}" does not correct for '
-      'the policy that answers were drawn from, one step before; take one with '
-      'a ratio, such as "ppo_clip"'
+      f'{key}: loss "{config.loss.name}" does not correct for the policy that '
+      f'answers were drawn from, {when}; take one with a ratio, such as '
+      '"ppo_clip"'
     )
+
+
+def _check_sampler(config: Any) -> None:
+  """Raises ValueError for a server that cannot draw what a run learns from."""
+  keys = config.sampler
+  if not keys.url:
+    return
+  where = f'sampler.url="{keys.url}"'
+  if not keys.url.startswith(('http://', 'https://')):
+    raise ValueError(f'{where} is no address such as "http://host:8000"')
+  if not is_hosted(config):
+    raise ValueError(
+      f'{where} draws answers that Python judges (data=jsonl, task=text:NAME); '
+      'in-graph tasks draw their own'
+    )
+  if config.decoder.name != 'sample':
+    raise ValueError(
+      f'{where}: decoder.name="{config.decoder.name}" drops tokens that a '
+      'server may draw; take "sample"'
+    )
+  if config.decoder.temperature != 1.0 and not keys.scaled:
+    raise ValueError(
+      f'{where}: decoder.temperature={config.decoder.temperature}: its '
+      "log-probabilities have to be at that temperature. SGLang's are, "
+      "vLLM's with --logprobs-mode processed_logprobs: say so by "
+      'sampler.scaled=true'
+    )
+  if guides.names(config.guides):
+    raise ValueError(
+      f'{where}: guides={guides.names(config.guides)} steer answers that the '
+      'program draws itself; leave one of them out'
+    )
+  try:
+    json.loads(keys.reload_body)
+  except ValueError as error:
+    raise ValueError(
+      f'sampler.reload_body={keys.reload_body!r} is no JSON: {error}'
+    ) from None
+  if keys.refresh_every and '{path}' not in keys.reload_body:
+    raise ValueError(
+      f'sampler.reload_body={keys.reload_body!r} does not say where the '
+      'weights are: it has no {path}'
+    )
+  _check_corrected(config, where, "which is the server's")

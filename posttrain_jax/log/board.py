@@ -1,0 +1,75 @@
+"""TensorBoard events, written by the thread that calls.
+
+The writers that come with tensorboardX hand events to a thread of their own
+through a short queue: on a full disk that thread dies, and whoever has the next
+event waits for ever.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+__all__ = ['Board']
+
+FLUSH = 10.0  # seconds between two flushes
+FOLDER = 'tensorboard'
+
+
+class Board:
+  """Scalars of a run as TensorBoard events, under `workdir/tensorboard`.
+
+  Events that cannot be written are told once, and no more are: the numbers are
+  in the metrics file.
+
+  Args:
+    workdir: the run's folder.
+    purge_step: TensorBoard hides older events from this step on.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, purge_step: int):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
+
+    self._event, self._scalar = Event, scalar
+    self._folder = Path(workdir) / FOLDER
+    self._flushed = time.monotonic()
+    self._folder.mkdir(parents=True, exist_ok=True)
+    self._writer = EventsWriter(str(self._folder / 'events'))
+    start = SessionLog(status=SessionLog.START)
+    now = time.time()
+    self._write(Event(step=purge_step, wall_time=now, session_log=start))
+
+  def add(self, tags: dict[str, float], step: int, now: float) -> None:
+    """One event with all scalars of a step; `now` in seconds since 1970."""
+    event = self._event(step=step, wall_time=now)
+    for tag, value in tags.items():
+      event.summary.value.extend(self._scalar(tag, value).value)
+    self._write(event)
+    if time.monotonic() - self._flushed > FLUSH:
+      self._flushed = time.monotonic()
+      self._call('flush')
+
+  def close(self) -> None:
+    self._call('close')
+    self._writer = None
+
+  def _write(self, event) -> None:
+    self._call('write_event', event)
+
+  def _call(self, name: str, *args) -> None:
+    if self._writer is None:
+      return
+    try:
+      getattr(self._writer, name)(*args)
+    except OSError as error:
+      writer, self._writer = self._writer, None
+      with contextlib.suppress(OSError):
+        writer._py_recordio_writer.close()  # its own would flush first
+      print(
+        f'WARNING log: {self._folder} gets no more events: {error.strerror}; '
+        'the numbers are in metrics.jsonl',
+        file=sys.stderr,
+      )
