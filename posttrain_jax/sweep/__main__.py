@@ -8,6 +8,12 @@ r"""Trains a config with many seeds and overrides; grids, lists, random draws.
   python -m posttrain_jax.sweep --config configs/sft.py --list settings.jsonl \\
       --config.num_steps=200 --workdir runs/list
 
+Of a sweep on many machines, each trains one setting with all its seeds, and the
+same command with --gather makes the table when all are through:
+
+  python -m posttrain_jax.sweep ... --workdir DIR --only 3
+  python -m posttrain_jax.sweep ... --workdir DIR --gather
+
 Runs that differ in seed and in numbers that a compiled program can take as
 inputs train together, in one program; others in turn. Every run has a folder
 of its own under WORKDIR/runs; results.jsonl has a line for each, results.csv a
@@ -15,6 +21,7 @@ line for each setting. A stopped sweep goes on where it was.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import sys
@@ -31,6 +38,7 @@ from posttrain_jax.run import (
   accounting,
   build,
   domains,
+  failed,
   loop,
   notes,
   roles,
@@ -41,7 +49,8 @@ from posttrain_jax.sweep import runner, settings
 from posttrain_jax.trainers.guard import SKIPPED
 
 FLAGS = ('--config', '--sweep', '--list', '--random', '--seeds', '--first_seed',
-         '--together', '--workdir', '--dry_run')  # fmt: skip
+         '--together', '--only', '--gather', '--workdir',
+         '--dry_run')  # fmt: skip
 
 
 def parse(
@@ -70,6 +79,12 @@ def parse(
   parser.add_argument('--first_seed', type=int, default=0)
   parser.add_argument(
     '--together', type=int, default=0, help='runs in a program; 0 = what fits'
+  )
+  parser.add_argument(
+    '--only', type=int, help='train this setting (0, 1, ...) alone'
+  )
+  parser.add_argument(
+    '--gather', action='store_true', help='train nothing, make the table'
   )
   parser.add_argument('--workdir', help='the folder of the sweep')
   parser.add_argument(
@@ -100,7 +115,11 @@ def parse(
   for seed in (seeds[0], seeds[-1]):
     domains.KEYS['seed'].check('seed', seed)
   found = settings.members(flags.config, items, chosen, seeds)
-  if not flags.dry_run:
+  if flags.only is not None:
+    if flags.gather:
+      raise ValueError('--gather is of all settings; leave --only out')
+    found = settings.point(found, flags.only)
+  if not flags.dry_run and not flags.gather:
     # Before anything asks for the devices that the runs are to share.
     runtime.prepare(runs=_alone(found))
   told = []
@@ -189,6 +208,26 @@ def _alone(members: Sequence[settings.Member]) -> int:
   return len(members) if sizes <= {1} else 1
 
 
+def _check_finished(members: Sequence[settings.Member], workdir: Path) -> None:
+  """Raises ValueError if a run has neither finished nor failed; names some."""
+  left = []
+  for member in members:
+    path = runner.folder(workdir, member)
+    steps, wanted = 0, member.config.num_steps
+    with contextlib.suppress(FileNotFoundError):
+      rows = log.read(path)[1]
+      steps = max((r['step'] for r in rows if r['split'] == 'train'), default=0)
+    if steps < wanted and not failed.newest(path):
+      left.append(f'{member.name} ({steps} of {wanted} steps)')
+  if left:
+    more = f', and {len(left) - 3} more' if len(left) > 3 else ''
+    raise ValueError(
+      f'{len(left)} of {len(members)} runs in {workdir} are not through: '
+      f'{", ".join(left[:3])}{more}; train them with --only, or leave --gather '
+      'out to train them here'
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:
@@ -197,10 +236,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       print('\n'.join(member.name for member in members))
       return 0
     workdir = Path(flags.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with progress.Progress() as bar:
-      for group in runner.groups(members, workdir, flags.together):
-        runner.run_group(group, workdir, bar)
+    if flags.gather:
+      _check_finished(members, workdir)
+    else:
+      workdir.mkdir(parents=True, exist_ok=True)
+      with progress.Progress() as bar:
+        for group in runner.groups(members, workdir, flags.together):
+          runner.run_group(group, workdir, bar)
     results = [result(m, runner.folder(workdir, m)) for m in members]
   except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
@@ -208,8 +250,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   except loop.Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
-  write(results, workdir)
   columns, table = summary(results)
+  if flags.only is not None:  # others write beside it: the table is of --gather
+    progress.table(f'{len(results)} runs', columns, table)
+    return 0
+  write(results, workdir)
   progress.table(f'{len(results)} runs', columns, table)
   print(f'look at {workdir / "results.csv"}')
   return 0
