@@ -113,9 +113,12 @@ exit 130' INT TERM
 
 # Tracked and new files as they are now; every slice of this run gets these.
 pack() {
-  local tree
+  local tree index
+  index=$(cd "$ROOT" && git rev-parse --path-format=absolute --git-path index) ||
+    die "$ROOT is no git checkout"
+  cp "$index" "$scratch/index"
   export GIT_INDEX_FILE="$scratch/index"
-  git -C "$ROOT" add --all || die "$ROOT is no git checkout"
+  git -C "$ROOT" add --all
   tree=$(git -C "$ROOT" write-tree)
   git -C "$ROOT" archive --format=tar.gz -o "$bundle" "$tree"
   unset GIT_INDEX_FILE
