@@ -154,8 +154,10 @@ obtain() {
     last=$now
     case $now in
       ACTIVE) return ;;
-      NONE) create ;;
-      SUSPENDED | SUSPENDING) remove ;;
+      NONE)
+        create || [ "$lost" -gt 0 ] || die 'gcloud refused; why is above'
+        ;;
+      SUSPENDED | SUSPENDING) remove || true ;;
       FAILED)
         "${gcloud[@]}" queued-resources describe "$name" "${placed[@]}" >&2
         die "the request for $name failed; gcloud's reason is above." \

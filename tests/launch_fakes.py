@@ -25,6 +25,7 @@ case "$*" in
     cat state
     ;;
   *'queued-resources create'*)
+    [ ! -e refused ] || { cat refused >&2; rm refused; exit 1; }
     rm -f status
     cat born 2>/dev/null >state || echo ACTIVE >state
     ;;
@@ -46,6 +47,7 @@ case "$*" in
       done
       exit
     fi
+    [ ! -e hangs ] || { touch begun; sleep 60; }
     read -r rc after <runs
     sed -i 1d runs
     [ -z "$after" ] || echo "$after" >state

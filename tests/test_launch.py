@@ -1,5 +1,7 @@
 """launch/tpu.sh and launch/worker.sh, with a gcloud that writes calls down."""
 
+import os
+import signal
 import subprocess
 import tarfile
 import time
@@ -140,6 +142,36 @@ def test_a_request_that_fails_says_why(fakes):
   done = fakes.run('tpu.sh', *SLICE, *RUN)
   assert done.returncode == 2
   assert 'the request for grpo failed' in done.stderr
+
+
+def test_a_request_that_is_refused_ends_it_unless_it_had_a_slice(fakes):
+  fakes.write('refused', 'Quota exceeded\n')
+  done = fakes.run('tpu.sh', *SLICE, *RUN)
+  assert done.returncode == 2 and 'Quota exceeded' in done.stderr
+  assert steps(fakes) == ['create']
+  # Of a slice that was taken away, the next is asked for until it comes.
+  fakes.write('runs', '255 SUSPENDED\n0\n')
+  fakes.write('state', 'ACTIVE\n')
+  fakes.write('refused', 'no capacity\n')
+  done = fakes.run('tpu.sh', *SLICE, *RUN)
+  assert done.returncode == 0, done.stderr
+  assert steps(fakes).count('create') == 3
+
+
+def test_ctrl_c_leaves_the_run_and_says_how_to_end_it(fakes):
+  fakes.write('hangs', '')
+  process = subprocess.Popen(
+    ['bash', str(fakes.launch / 'tpu.sh'), *SLICE, *RUN],
+    env=fakes.env(), text=True, stderr=subprocess.PIPE, start_new_session=True,
+  )  # fmt: skip
+  while not (fakes.folder / 'begun').exists():
+    assert process.poll() is None
+    time.sleep(0.02)
+  os.killpg(process.pid, signal.SIGINT)
+  _, told = process.communicate(timeout=20)
+  assert process.returncode == 130
+  assert 'delete' not in steps(fakes)
+  assert '--name grpo --zone us-east5-b --delete' in told
 
 
 def test_several_slices_are_reached_through_the_queue(fakes):
