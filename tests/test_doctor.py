@@ -195,6 +195,8 @@ def test_little_space_is_told(tmp_path, monkeypatch, free, status):
 
 def test_no_inodes_are_a_fault(tmp_path, monkeypatch):
   Stat = collections.namedtuple('Stat', 'f_files f_favail')
+  Usage = collections.namedtuple('Usage', 'free')
+  monkeypatch.setattr(places.shutil, 'disk_usage', lambda path: Usage(2**40))
   monkeypatch.setattr(places.os, 'statvfs', lambda path: Stat(9, 0))
   _, space = places.workdir(str(tmp_path))
   assert space.status == 'fault' and 'inodes' in space.said

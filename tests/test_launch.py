@@ -158,7 +158,7 @@ def test_a_request_that_is_refused_ends_it_unless_it_had_a_slice(fakes):
   assert steps(fakes).count('create') == 3
 
 
-def test_ctrl_c_leaves_the_run_and_says_how_to_end_it(fakes):
+def test_a_launcher_that_is_stopped_says_how_to_end_the_run(fakes):
   fakes.write('hangs', '')
   process = subprocess.Popen(
     ['bash', str(fakes.launch / 'tpu.sh'), *SLICE, *RUN],
@@ -167,7 +167,7 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_end_it(fakes):
   while not (fakes.folder / 'begun').exists():
     assert process.poll() is None
     time.sleep(0.02)
-  os.killpg(process.pid, signal.SIGINT)
+  os.killpg(process.pid, signal.SIGTERM)
   _, told = process.communicate(timeout=20)
   assert process.returncode == 130
   assert 'delete' not in steps(fakes)

@@ -21,7 +21,8 @@ PAGES = {str(page.relative_to(ROOT)): page.read_text('utf-8') for page in PAGES}
 
 
 def blocks(text: str, language: str) -> list[str]:
-  return re.findall(rf'^```{language}\n(.*?)^```', text, re.M | re.S)
+  found = re.findall(r'^ *```(\w*)\n(.*?)^ *```$', text, re.M | re.S)
+  return [block for name, block in found if name == language]
 
 
 def commands() -> list[tuple[str, str]]:
