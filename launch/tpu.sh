@@ -25,7 +25,7 @@
 . "$(dirname "$0")/common.sh"
 
 name='' zone='' shape='' runtime='' slices=1 tries=100 keep='' delete=''
-point='' internal='' placed=() options=() variables=(EXTRA=tpu)
+point='' internal='' project='' placed=() options=() variables=(EXTRA=tpu)
 while [[ ${1-} == --* ]]; do
   case $1 in
     --dry_run) DRY=1 && shift && continue ;;
@@ -39,7 +39,7 @@ while [[ ${1-} == --* ]]; do
   case $1 in
     --name) name=$given ;;
     --zone) zone=$given ;;
-    --project) placed+=("--project=$given") ;;
+    --project) project=$given ;;
     --topology) shape=$given ;;
     --runtime) runtime=$given ;;
     --slices) slices=$given ;;
@@ -57,6 +57,12 @@ done
 [ -n "$zone" ] || usage '--zone is missing, as us-east5-b'
 check_name "$name"
 whole --slices "$slices" && whole --tries "$tries"
+stop="launch/tpu.sh --name $name --zone $zone"
+if [ -n "$project" ]; then
+  stop="$stop --project $project"
+  placed+=("--project=$project")
+fi
+stop="$stop --delete"
 placed+=("--zone=$zone")
 gcloud=(gcloud compute tpus)
 need gcloud 'install the Google Cloud CLI, then: gcloud auth login'
@@ -108,7 +114,7 @@ if [ -z "$DRY" ]; then
   trap 'rm -rf "$scratch"' EXIT
 fi
 trap 'say "the run goes on in $name. The same command finds it again; to stop it
-and the bill: launch/tpu.sh --name $name --zone $zone --delete"
+and the bill: $stop"
 exit 130' INT TERM
 
 # Tracked and new files as they are now; every slice of this run gets these.
@@ -225,6 +231,7 @@ while :; do
   obtain
   status=0
   work || status=$?
+  [ "$status" != 3 ] || die "another run is going on in $name: take another --name"
   if [ "$status" = 0 ] || { [ "$status" = 2 ] && ended; }; then break; fi
   # The other workers of a slice that loses one fail first.
   gone=''
@@ -252,7 +259,7 @@ else
   say "$name: ended with status $status; the workers' logs are in $2/logs"
 fi
 if [ -n "$keep" ]; then
-  say "the slice is left, and costs: launch/tpu.sh --name $name --zone $zone --delete"
+  say "the slice is left, and costs: $stop"
 else
   remove || say "$name could not be deleted: look at it, it may still cost"
 fi

@@ -21,8 +21,10 @@ esac
 echo "$status" >.run/status'
 
 if alive; then
-  [ "$(cat .run/command)" = "$(quoted "$@")" ] ||
-    die "another run is going on here: $(cat .run/command)"
+  if [ "$(cat .run/command)" != "$(quoted "$@")" ]; then
+    say "another run is going on here: $(cat .run/command)"
+    exit 3
+  fi
   lines=20
 else
   rm -f .run/status .run/log

@@ -130,6 +130,14 @@ def test_a_connection_that_drops_is_made_again(fakes):
   assert done.stderr.count('looking for it again') == 2
 
 
+def test_a_slice_in_which_another_run_goes_on_is_left_alone(fakes):
+  fakes.write('state', 'ACTIVE\n')
+  fakes.write('runs', '3 ACTIVE\n')  # as launch/worker.sh says it
+  done = fakes.run('tpu.sh', *SLICE, *RUN)
+  assert done.returncode == 2 and 'another run' in done.stderr
+  assert steps(fakes) == ['scp', 'ssh']
+
+
 def test_a_slice_that_is_there_is_used(fakes):
   fakes.write('state', 'ACTIVE\n')
   fakes.write('runs', '0\n')
@@ -161,7 +169,7 @@ def test_a_request_that_is_refused_ends_it_unless_it_had_a_slice(fakes):
 def test_a_launcher_that_is_stopped_says_how_to_end_the_run(fakes):
   fakes.write('hangs', '')
   process = subprocess.Popen(
-    ['bash', str(fakes.launch / 'tpu.sh'), *SLICE, *RUN],
+    ['bash', str(fakes.launch / 'tpu.sh'), *SLICE, '--project', 'p', *RUN],
     env=fakes.env(), text=True, stderr=subprocess.PIPE, start_new_session=True,
   )  # fmt: skip
   while not (fakes.folder / 'begun').exists():
@@ -171,7 +179,7 @@ def test_a_launcher_that_is_stopped_says_how_to_end_the_run(fakes):
   _, told = process.communicate(timeout=20)
   assert process.returncode == 130
   assert 'delete' not in steps(fakes)
-  assert '--name grpo --zone us-east5-b --delete' in told
+  assert '--name grpo --zone us-east5-b --project p --delete' in told
 
 
 def test_several_slices_are_reached_through_the_queue(fakes):
@@ -253,7 +261,7 @@ def test_a_worker_finds_its_run_again(fakes):
   assert first.stdout.readline().endswith(': one\n')
   first.kill()  # the connection is gone, the run is not
   other = start('configs/sft.py', RUN[1])
-  assert other.wait(20) == 2
+  assert other.wait(20) == 3
   assert 'another run is going on here' in other.stderr.read()
   second = start(*RUN)
   time.sleep(0.1)
