@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fake_gcs
 import pytest
 
 from posttrain_jax import doctor
@@ -202,52 +203,17 @@ def test_no_inodes_are_a_fault(tmp_path, monkeypatch):
   assert space.status == 'fault' and 'inodes' in space.said
 
 
-def test_a_remote_folder_is_tried_through_its_file_system(monkeypatch):
-  import fsspec
-
-  memory = fsspec.filesystem('memory')
-  monkeypatch.setattr(places.epath, 'Path', lambda place: Remote(memory, place))
-  found = only(places.workdir('memory://bucket/run'))
-  assert found.status == 'ok', found
-  assert memory.find('/bucket') == []
-
-
-class Remote:
-  """A path of an fsspec file system, with the calls of epath's."""
-
-  def __init__(self, system, place: str):
-    self._system, self._place = system, place
-    self.name = place.rsplit('/', 1)[-1]
-
-  def __truediv__(self, name: str):
-    return Remote(self._system, f'{self._place}/{name}')
-
-  def exists(self):
-    return self._system.exists(self._place)
-
-  def mkdir(self, parents: bool):
-    self._system.makedirs(self._place, exist_ok=True)
-
-  def rmdir(self):
-    self._system.rmdir(self._place)
-
-  def open(self, mode: str):
-    return self._system.open(self._place, mode)
-
-  def rename(self, other):
-    self._system.mv(self._place, other._place)
-
-  def read_bytes(self):
-    return self._system.cat_file(self._place)
-
-  def unlink(self):
-    self._system.rm(self._place)
+def test_a_bucket_is_tried_and_left_as_it_was():
+  with fake_gcs.served() as objects:
+    found = only(places.workdir('gs://bucket/run'))
+    assert found.status == 'ok', found
+    assert not [name for name in objects if 'doctor' in name]
 
 
 @pytest.mark.parametrize(
   'error, todo',
   [
-    (ImportError('gcsfs is not here'), 'pip install gcsfs'),
+    (ImportError('gcsfs is not here'), "'.[gcs]'"),
     (RuntimeError('403 Forbidden\nmore'), 'gcloud storage ls'),
   ],
 )
@@ -255,7 +221,7 @@ def test_a_bucket_that_cannot_be_written(monkeypatch, error, todo):
   def fails(place):
     raise error
 
-  monkeypatch.setattr(places.epath, 'Path', fails)
+  monkeypatch.setattr(places.paths, 'path', fails)
   found = only(places.workdir('gs://bucket/run'))
   assert found.status == 'fault' and todo in found.todo
   assert '\n' not in found.said

@@ -225,7 +225,7 @@ def venv(fakes: Fakes, body: str = '') -> str:
   (folder / 'bin').mkdir(parents=True)
   fakes.add('python', f'[ "$1" = -c ] && exit 0\n{body}')
   (fakes.bin / 'python').rename(folder / 'bin' / 'python')
-  (folder / '.extra-tpu').touch()
+  (folder / '.extra-tpu,gcs').touch()
   return str(folder)
 
 
@@ -254,7 +254,7 @@ def test_a_worker_finds_its_run_again(fakes):
   subprocess.run(['cp', '-r', str(LAUNCH), str(home)], check=True)
   start = lambda *words: subprocess.Popen(
     ['bash', str(home / 'launch' / 'worker.sh'), *words],
-    env=fakes.env(VENV=place, EXTRA='tpu'), text=True,
+    env=fakes.env(VENV=place, EXTRA='tpu,gcs'), text=True,
     stdout=subprocess.PIPE, stderr=subprocess.PIPE,
   )  # fmt: skip
   first = start(*RUN)

@@ -2,6 +2,7 @@
 
 import json
 
+import fake_gcs
 import pytest
 
 from posttrain_jax import log
@@ -93,3 +94,18 @@ def test_points_apart_are_the_sweep_at_once(tmp_path, capsys):
     assert one['name'] == other['name'] and one['seed'] == other['seed']
     assert one['train']['loss'] == pytest.approx(other['train']['loss'], 1e-4)
   assert len(log.read(apart / 'runs' / rows[0][0]['name'])[1]) == 2
+
+
+@pytest.mark.long
+def test_points_of_a_bucket_are_gathered_there(capsys):
+  grid = [*TINY, '--sweep', 'config.optimizer.lr=1e-3,1e-2']
+  grid += ['--workdir', 'gs://bucket/lr']
+  with fake_gcs.served() as objects:
+    assert command.main([*grid, '--only', '1']) == 0
+    assert command.main([*grid, '--gather']) == 2
+    assert '1 of 2 runs' in capsys.readouterr().err
+    assert command.main([*grid, '--only', '0']) == 0
+    assert command.main([*grid, '--gather']) == 0
+    text = objects['bucket/lr/results.jsonl'].decode()
+    assert len(text.splitlines()) == 2
+    assert objects['bucket/lr/results.csv'].startswith(b'optimizer.lr,')

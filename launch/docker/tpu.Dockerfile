@@ -8,11 +8,11 @@ WORKDIR /app
 
 # What changes seldom comes first: its layer is kept.
 COPY requirements.txt ./
-RUN pip install -r requirements.txt 'jax[tpu]'
+RUN pip install -r requirements.txt 'jax[tpu]' gcsfs google-cloud-storage
 
 COPY pyproject.toml README.md LICENSE ./
 COPY configs ./configs
 COPY posttrain_jax ./posttrain_jax
-RUN pip install -e '.[tpu]'
+RUN pip install -e '.[tpu,gcs]'
 
 ENTRYPOINT ["python", "-m", "posttrain_jax.train"]

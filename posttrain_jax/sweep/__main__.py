@@ -23,15 +23,16 @@ line for each setting. A stopped sweep goes on where it was.
 import argparse
 import contextlib
 import csv
+import io
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from posttrain_jax import log
+from posttrain_jax.core import hosts, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.log import progress
 from posttrain_jax.run import (
@@ -140,7 +141,7 @@ def _check(member: settings.Member) -> list[str]:
     raise ValueError(f'{member.name}: {error}') from error
 
 
-def result(member: settings.Member, path: Path) -> dict[str, Any]:
+def result(member: settings.Member, path: paths.AnyPath) -> dict[str, Any]:
   """A finished run's line of results.jsonl."""
   _, rows = log.read(path)
   trained = [row for row in rows if row['split'] == 'train']
@@ -191,15 +192,14 @@ def summary(results: Sequence[dict]) -> tuple[list[str], list[list[Any]]]:
   return columns, table
 
 
-def write(results: Sequence[dict], workdir: Path) -> None:
+def write(results: Sequence[dict], workdir: paths.AnyPath) -> None:
   """results.jsonl and results.csv."""
   lines = [json.dumps(log.strict(row)) + '\n' for row in results]
-  (workdir / 'results.jsonl').write_text(''.join(lines))
+  paths.write(workdir / 'results.jsonl', ''.join(lines))
   columns, table = summary(results)
-  with (workdir / 'results.csv').open('w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(columns)
-    writer.writerows(table)
+  text = io.StringIO(newline='')
+  csv.writer(text).writerows([columns, *table])
+  paths.write(workdir / 'results.csv', text.getvalue())
 
 
 def _alone(members: Sequence[settings.Member]) -> int:
@@ -208,7 +208,9 @@ def _alone(members: Sequence[settings.Member]) -> int:
   return len(members) if sizes <= {1} else 1
 
 
-def _check_finished(members: Sequence[settings.Member], workdir: Path) -> None:
+def _check_finished(
+  members: Sequence[settings.Member], workdir: paths.AnyPath
+) -> None:
   """Raises ValueError if a run has neither finished nor failed; names some."""
   left = []
   for member in members:
@@ -235,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.dry_run:
       print('\n'.join(member.name for member in members))
       return 0
-    workdir = Path(flags.workdir)
+    workdir = paths.path(flags.workdir)
     if flags.gather:
       _check_finished(members, workdir)
     else:
@@ -250,13 +252,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   except loop.Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
-  columns, table = summary(results)
-  if flags.only is not None:  # others write beside it: the table is of --gather
-    progress.table(f'{len(results)} runs', columns, table)
+  if not flags.gather and not hosts.first():
     return 0
-  write(results, workdir)
+  columns, table = summary(results)
   progress.table(f'{len(results)} runs', columns, table)
-  print(f'look at {workdir / "results.csv"}')
+  if flags.only is None:  # else others write beside it: --gather tells of all
+    write(results, workdir)
+    print(f'look at {workdir / "results.csv"}')
   return 0
 
 

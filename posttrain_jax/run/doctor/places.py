@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etils import epath
-
+from posttrain_jax.core import paths
 from posttrain_jax.run.doctor.finding import Finding, fault, gib, ok, warning
 
 __all__ = ['cache', 'cache_folder', 'workdir']
@@ -60,7 +59,7 @@ def _tried(folder: Any) -> float:
 
 def workdir(place: str) -> list[Finding]:
   """Whether a run could keep its files there; leaves nothing there."""
-  if '://' in place:
+  if paths.is_remote(place):
     return [_remote(place)]
   path = Path(place)
   if path.exists() and not path.is_dir():
@@ -103,20 +102,9 @@ def _space(folder: Path) -> Finding:
 
 def _remote(place: str) -> Finding:
   try:
-    folder = epath.Path(place)
-    # Object stores know no folders, but their stand-ins on disk do.
-    made = not folder.exists()
-    if made:
-      folder.mkdir(parents=True)
-    try:
-      seconds = _tried(folder)
-    finally:
-      if made and folder.exists():
-        folder.rmdir()
+    seconds = _tried(paths.path(place))
   except ImportError as error:
-    return fault(
-      'workdir', f'{place}: {error}', "pip install gcsfs (it is in '.[tpu]')"
-    )
+    return fault('workdir', f'{place}: {error}', "pip install -e '.[gcs]'")
   except Exception as error:  # of any file system's client
     line = (str(error) or type(error).__name__).splitlines()[0]
     return fault(
@@ -142,7 +130,7 @@ def cache(environ: Mapping[str, str]) -> Finding:
   """The cache of compiled programs: place, size, whether it can be written."""
   place = cache_folder(environ)
   name = 'compile cache'
-  if '://' in place:
+  if paths.is_remote(place):
     return ok(name, place)
   folder = Path(place)
   todo = 'set JAX_COMPILATION_CACHE_DIR to a folder that can be written'
