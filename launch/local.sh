@@ -2,7 +2,7 @@
 # Any config on this machine:
 #   launch/local.sh [--dry_run] configs/rl.py:recipe=grpo runs/x [--config.KEY=VALUE ...]
 # DEVICES=8 launch/local.sh ...     eight virtual CPU devices, to try a mesh
-# EXTRA=cuda launch/local.sh ...    installs an extra (cuda, tpu) the first time
+# EXTRA=cuda launch/local.sh ...    installs extras (cuda; tpu,gcs) the first time
 # PROGRAM=sweep launch/local.sh ... posttrain_jax.sweep in place of train
 # --dry_run before the config prints the commands and runs none of them; after
 # it, it is the run's own.

@@ -57,7 +57,7 @@ if [ -z "$points" ]; then
   [ -x "$VENV/bin/python" ] ||
     die "the points cannot be counted without $VENV: say --points N"
   names=$(JAX_PLATFORMS=cpu "$VENV/bin/python" "${sweep[@]}" --dry_run)
-  points=$(printf '%s\n' "$names" | sed 's|/seed[0-9]*$||' | sort -u | wc -l)
+  points=$(printf '%s\n' "$names" | sed -n 's|/seed[0-9]*$||p' | sort -u | wc -l)
   points=$((points))
 fi
 whole --points "$points"

@@ -25,7 +25,7 @@
 . "$(dirname "$0")/common.sh"
 
 name='' zone='' shape='' runtime='' slices=1 tries=100 keep='' delete=''
-point='' internal='' project='' placed=() options=() variables=(EXTRA=tpu,gcs)
+point='' internal='' project='' placed=() options=() variables=('EXTRA=tpu,gcs')
 while [[ ${1-} == --* ]]; do
   case $1 in
     --dry_run) DRY=1 && shift && continue ;;

@@ -105,6 +105,10 @@ class Fakes:
     found = [call.split('\037')[:-1] for call in text.split('\036')[:-1]]
     return [call for call in found if set(having) <= set(call)]
 
+  def of(self, program: str) -> list[list[str]]:
+    """The calls of one program."""
+    return [call for call in self.calls() if call[0] == program]
+
   def env(self, **more: str) -> dict[str, str]:
     return {
       **os.environ,

@@ -157,6 +157,16 @@ def test_the_table_of_slices_adds_up():
     assert label.startswith('tpu-v') and runtime != '-'
 
 
+def test_every_slice_that_can_be_planned_can_be_started():
+  chips = pytest.importorskip('posttrain_jax.run.plan.chips')
+  planned = {
+    f'{chip.name}:{size}'
+    for chip in chips.CHIPS.values()
+    for size in chip.sizes
+  }
+  assert planned and planned == {row[0] for row in slices()}
+
+
 DOCKERFILES = sorted((LAUNCH / 'docker').glob('*.Dockerfile'))
 
 

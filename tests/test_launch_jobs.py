@@ -143,13 +143,16 @@ def test_slurm_gets_a_process_for_each_gpu_or_node(fakes, how, tasks):
 
 
 def batch(fakes: Fakes, status: int, **env: str) -> subprocess.CompletedProcess:
-  """The script of a job, whose processes end with a status."""
-  fakes.add(
-    'srun', f'echo "gpus ${{JAX_LOCAL_DEVICE_IDS-all}}"; exit {status}\n'
-  )
-  given = {'SLURM_JOB_ID': '7', 'SLURM_JOB_NODELIST': 'n[1-2]', **env}
+  """The script of a job on two nodes, whose processes end with a status."""
+  # srun: the second of the processes.
+  fakes.add('srun', 'while [ "${1#--}" != "$1" ]; do shift; done\n'
+                    f'SLURM_PROCID=1 "$@"; exit {status}\n')  # fmt: skip
+  fakes.add('program', 'env | grep ^JAX_\n')
+  fakes.add('scontrol', '[ "$1" != show ] || printf "n1\nn2\n"\n')
+  given = {'SLURM_JOB_ID': '4099', 'SLURM_JOB_NODELIST': 'n[1-2]',
+           'SLURM_JOB_NUM_NODES': '2', **env}  # fmt: skip
   return subprocess.run(
-    ['bash', str(LAUNCH / 'slurm.sbatch'), '3', 'python', '-m', 'm', *ODD],
+    ['bash', str(LAUNCH / 'slurm.sbatch'), '3', 'program', '-m', 'm', *ODD],
     env=fakes.env(**given), capture_output=True, text=True,
   )  # fmt: skip
 
@@ -157,9 +160,9 @@ def batch(fakes: Fakes, status: int, **env: str) -> subprocess.CompletedProcess:
 def test_a_job_that_was_told_to_stop_queues_again(fakes):
   done = batch(fakes, 143, SLURM_RESTART_COUNT='2')
   assert done.returncode == 0
-  assert fakes.calls('scontrol') == [['scontrol', 'requeue', '7']]
-  (call,) = fakes.calls('srun')
-  assert call[-len(ODD) :] == list(ODD)
+  assert fakes.calls('scontrol') == [['scontrol', 'requeue', '4099']]
+  (call,) = fakes.of('program')
+  assert call == ['program', '-m', 'm', *ODD]
 
 
 @pytest.mark.parametrize(
@@ -171,15 +174,21 @@ def test_a_job_that_ended_stays_ended(fakes, status, starts):
   assert fakes.calls('scontrol') == []
 
 
-@pytest.mark.parametrize('tasks, gpus', [('1', '0,1,2,3'), ('4', 'all')])
-def test_a_process_of_a_whole_node_takes_all_its_gpus(fakes, tasks, gpus):
+@pytest.mark.parametrize('tasks, whole', [('1', True), ('4', False)])
+def test_a_process_of_a_whole_node_takes_all_its_gpus(fakes, tasks, whole):
   done = batch(fakes, 0, SLURM_NTASKS_PER_NODE=tasks, SLURM_GPUS_ON_NODE='4')
-  assert f'gpus {gpus}\n' in done.stdout
+  said = set(done.stdout.split()) & {
+    'JAX_COORDINATOR_ADDRESS=n1:61443', 'JAX_NUM_PROCESSES=2',
+    'JAX_PROCESS_ID=1',
+  }  # fmt: skip
+  assert len(said) == (3 if whole else 0), done.stdout
+  (call,) = fakes.of('program')
+  assert call == ['program', '-m', 'm', *ODD]
 
 
 def test_an_element_of_an_array_is_a_point(fakes):
   batch(fakes, 0, SLURM_ARRAY_TASK_ID='5')
-  (call,) = fakes.calls('srun')
+  (call,) = fakes.of('program')
   assert call[-2:] == ['--only', '5']
 
 
