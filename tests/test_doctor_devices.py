@@ -138,10 +138,10 @@ def test_an_old_driver_is_a_fault():
 
 def row(**changed) -> dict:
   return {'device': 'gpu:0', 'compile': 0.1, 'seconds': 1e-3, 'flops': 1e14,
-          'right': True, 'used': 0, 'limit': 80 * 2**30, **changed}  # fmt: skip
+          'right': True, 'limit': 80 * 2**30, **changed}  # fmt: skip
 
 
-def test_devices_that_err_lag_or_are_full_are_named():
+def test_devices_that_err_or_lag_are_named():
   fine = accelerators.compute([row(), row()])
   assert [x.status for x in fine] == ['ok', 'ok']
   assert '100.00 TFLOP/s' in fine[0].said and '80.0 GiB' in fine[1].said
@@ -151,8 +151,17 @@ def test_devices_that_err_lag_or_are_full_are_named():
     [row(), row(), row(device='gpu:2', seconds=3e-3)]
   )
   assert slow.status == 'warning' and 'gpu:2 takes 3.0 times' in slow.said
-  full = accelerators.compute([row(), row(used=40 * 2**30)])[-1]
-  assert full.status == 'warning' and '40.0 GiB of 80.0 GiB' in full.said
+
+
+def test_gpus_that_others_use_are_named(tmp_path, monkeypatch):
+  monkeypatch.setenv('PATH', str(tmp_path))
+  assert accelerators.occupied() == []  # no nvidia-smi
+  program = tmp_path / 'nvidia-smi'
+  program.write_text('#!/bin/sh\necho 0, 400, 81920\necho 1, 40960, 81920\n')
+  program.chmod(0o755)
+  found = only(accelerators.occupied())
+  assert found.status == 'warning'
+  assert found.said == 'in use already: GPU 1: 40.0 GiB of 80.0 GiB'
 
 
 # Other processes.

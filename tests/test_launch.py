@@ -62,7 +62,10 @@ def known(call: list[str]) -> bool:
 
 def test_a_run_from_the_queue_to_the_end(fakes):
   fakes.write('runs', '0\n')
-  done = fakes.run('tpu.sh', *SLICE, '--spot', '--project', 'p', *RUN, *ODD)
+  done = fakes.run(
+    'tpu.sh', *SLICE, '--spot', '--project', 'p', '--network', 'n',
+    '--subnetwork', 's', '--service_account', 'a@p', *RUN, *ODD,
+  )  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert steps(fakes) == ['create', 'scp', 'ssh', 'delete']
   assert all(known(call) for call in fakes.calls('gcloud'))
@@ -72,6 +75,7 @@ def test_a_run_from_the_queue_to_the_end(fakes):
   assert {
     '--zone=us-east5-b', '--project=p', '--accelerator-type=v6e-16',
     '--runtime-version=v2-alpha-tpuv6e', '--node-id=grpo', '--spot',
+    '--network=n', '--subnetwork=s', '--service-account=a@p',
   } <= set(create)  # fmt: skip
   for what in ('scp', 'ssh'):
     assert '--worker=all' in fakes.calls(what)[0]

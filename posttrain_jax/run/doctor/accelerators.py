@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import statistics
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from posttrain_jax.run.doctor.finding import Finding, fault, gib, ok, warning
 from posttrain_jax.run.doctor.software import version_of
 
-__all__ = ['Hardware', 'compute', 'devices', 'hardware', 'holders']
+__all__ = ['Hardware', 'compute', 'devices', 'hardware', 'holders', 'occupied']
 
 GOOGLE, NVIDIA = '0x1ae0', '0x10de'
 # PCI devices of Google that are TPUs; the network card is Google's, too.
@@ -174,11 +175,38 @@ def _driver(there: Hardware) -> list[Finding]:
   return [ok('driver', f'NVIDIA {there.driver}')]
 
 
+def occupied(seconds: float = 20) -> list[Finding]:
+  """Memory of GPUs that other processes have already, as nvidia-smi says."""
+  asked = ['nvidia-smi', '--query-gpu=index,memory.used,memory.total',
+           '--format=csv,noheader,nounits']  # fmt: skip
+  try:
+    done = subprocess.run(
+      asked, capture_output=True, text=True, timeout=seconds
+    )
+  except (OSError, subprocess.SubprocessError):
+    return []  # not there: what jax sees says more
+  full = []
+  for line in done.stdout.splitlines():
+    found = re.fullmatch(r'(\d+), (\d+), (\d+)', line.strip())
+    if found and int(found[2]) > 0.1 * int(found[3]):
+      used, total = (gib(int(x) * 2**20) for x in found.groups()[1:])
+      full.append(f'GPU {found[1]}: {used} of {total}')
+  if not full:
+    return []
+  return [
+    warning(
+      'device memory',
+      f'in use already: {", ".join(full)}',
+      'nvidia-smi names the processes; wait for them, or stop them',
+    )
+  ]
+
+
 def compute(rows: list[dict[str, Any]]) -> list[Finding]:
   """What the probe measured on each device of this process.
 
   rows  {device, compile (s), seconds (of a product), flops (a second), right,
-        used, limit (bytes; None: the device does not tell)}
+        limit (bytes for a program; None: the device does not tell)}
   """
   wrong = [row['device'] for row in rows if not row['right']]
   if wrong:
@@ -208,20 +236,7 @@ def compute(rows: list[dict[str, Any]]) -> list[Finding]:
     )
   else:
     out.append(ok('compute', said))
-  full = [
-    f'{row["device"]}: {gib(row["used"])} of {gib(row["limit"])}'
-    for row in rows
-    if row['limit'] and row['used'] > 0.1 * row['limit']
-  ]
-  if full:
-    out.append(
-      warning(
-        'device memory',
-        f'in use already: {", ".join(full)}',
-        'another process is on the device: nvidia-smi',
-      )
-    )
-  elif rows[0]['limit']:
+  if rows[0]['limit']:
     least = min(row['limit'] for row in rows)
     out.append(ok('device memory', f'{gib(least)} for a program on each'))
   return out

@@ -50,7 +50,11 @@ def probed(seconds: float, environ: Mapping[str, str]) -> Probed:
   child = subprocess.Popen(
     [sys.executable, '-m', MODULE],
     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    env={'POSTTRAIN_START_TIMEOUT': str(int(seconds)), **environ},
+    env={
+      'POSTTRAIN_START_TIMEOUT': str(int(seconds)),
+      'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',  # others may be at work there
+      **environ,
+    },
   )  # fmt: skip
   late = False
   try:
@@ -178,6 +182,7 @@ def examine(
     yield from hosts.proxies(environ)
   if any(x.status == 'fault' for x in named):
     return  # without them nothing else would be tried but this process
+  yield from accelerators.occupied()
   child = probed(seconds, environ)
   yield from tried(child, there, environ)
   if spec and child.found:
