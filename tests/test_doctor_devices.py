@@ -147,9 +147,7 @@ def test_devices_that_err_or_lag_are_named():
   assert '100.00 TFLOP/s' in fine[0].said and '80.0 GiB' in fine[1].said
   bad = only(accelerators.compute([row(), row(device='gpu:1', right=False)]))
   assert bad.status == 'fault' and bad.said.startswith('gpu:1')
-  slow, _ = accelerators.compute(
-    [row(), row(), row(device='gpu:2', seconds=3e-3)]
-  )
+  slow, _ = accelerators.compute([row(), row(device='gpu:2', seconds=3e-3)])
   assert slow.status == 'warning' and 'gpu:2 takes 3.0 times' in slow.said
 
 
