@@ -77,7 +77,7 @@ def test_gather_names_what_is_not_through_and_trains_nothing(tmp_path, capsys):
   assert status == ['finished'] * 4 + ['diverged'] * 2
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_points_apart_are_the_sweep_at_once(tmp_path, capsys):
   apart, whole = tmp_path / 'apart', tmp_path / 'whole'
   grid = [*TINY, '--sweep', 'config.optimizer.lr=1e-3,1e-2']
