@@ -1,33 +1,34 @@
 #!/usr/bin/env bash
 # Any config on this machine:
-#   launch/local.sh configs/rl.py:recipe=grpo runs/x [--config.KEY=VALUE ...]
+#   launch/local.sh [--dry_run] configs/rl.py:recipe=grpo runs/x [--config.KEY=VALUE ...]
 # DEVICES=8 launch/local.sh ...     eight virtual CPU devices, to try a mesh
-# EXTRA=cuda launch/local.sh ...    installs an extra (cuda, tpu) the first time
-set -euo pipefail
-cd "$(dirname "$0")/.."
+# EXTRA=cuda launch/local.sh ...    installs extras (cuda; tpu,gcs) the first time
+# PROGRAM=sweep launch/local.sh ... posttrain_jax.sweep in place of train
+# --dry_run before the config prints the commands and runs none of them; after
+# it, it is the run's own.
+. "$(dirname "$0")/common.sh"
 
-if [ $# -lt 2 ]; then
-  sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
-  exit 2
-fi
+case ${1:-} in
+  --dry_run) DRY=1 && shift ;;
+  --help) help_text && exit ;;
+esac
+if [ $# -lt 2 ]; then usage 'CONFIG and WORKDIR are missing'; fi
 config=$1 workdir=$2
 shift 2
+cd "$ROOT"
 
-venv=${VENV:-.venv}
-if [ ! -x "$venv/bin/python" ]; then
-  "${PYTHON:-python3}" -m venv "$venv"
-fi
-if ! "$venv/bin/python" -c 'import posttrain_jax, orbax.checkpoint' 2>/dev/null
-then
-  "$venv/bin/pip" install --quiet -r requirements.txt -e .
-fi
-stamp="$venv/.extra-${EXTRA:-none}"
-if [ -n "${EXTRA:-}" ] && [ ! -e "$stamp" ]; then
-  "$venv/bin/pip" install --quiet -e ".[$EXTRA]" && touch "$stamp"
-fi
+install_project
 if [ -n "${DEVICES:-}" ]; then
   export JAX_PLATFORMS=cpu
   export XLA_FLAGS="--xla_force_host_platform_device_count=$DEVICES ${XLA_FLAGS:-}"
 fi
-exec "$venv/bin/python" -m posttrain_jax.train \
-  --config "$config" --workdir "$workdir" "$@"
+command=("$VENV/bin/python" -m "posttrain_jax.${PROGRAM:-train}"
+  --config "$config" --workdir "$workdir" "$@")
+if [ -n "$DRY" ]; then
+  if [ -n "${DEVICES:-}" ]; then
+    command=(env JAX_PLATFORMS=cpu XLA_FLAGS="$XLA_FLAGS" "${command[@]}")
+  fi
+  run "${command[@]}"
+else
+  exec "${command[@]}"
+fi

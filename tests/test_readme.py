@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ PAGES = {str(page.relative_to(ROOT)): page.read_text('utf-8') for page in PAGES}
 
 
 def blocks(text: str, language: str) -> list[str]:
-  return re.findall(rf'^```{language}\n(.*?)^```', text, re.M | re.S)
+  found = re.findall(r'^ *```(\w*)\n(.*?)^ *```$', text, re.M | re.S)
+  return [block for name, block in found if name == language]
 
 
 def commands() -> list[tuple[str, str]]:
@@ -54,6 +56,24 @@ def test_there_are_commands():
   assert len(commands()) > 20
 
 
+def launch(words: list[str]) -> None:
+  """A script of launch/ prints what it would run, and the run is understood."""
+  at = next(i for i, word in enumerate(words) if word.startswith('configs/'))
+  given = ['--config', words[at], '--workdir', *words[at + 1 :]]
+  if words[0] == 'launch/sweep.sh':
+    words[2:2] = ['--points', '1', '--dry_run']
+    if '--list' not in given:  # a file of the reader's
+      sweep_command.parse([*given, '--dry_run'])
+  else:
+    words[1:1] = ['--dry_run']
+    command.parse(given, '')
+  shown = subprocess.run(
+    ['bash', *words], capture_output=True, text=True, timeout=60
+  )
+  assert shown.returncode == 0, shown.stderr
+  assert words[-1] in shown.stdout
+
+
 @pytest.mark.parametrize('page, line', commands())
 def test_commands_are_understood(page, line, monkeypatch):
   monkeypatch.chdir(ROOT)
@@ -65,9 +85,8 @@ def test_commands_are_understood(page, line, monkeypatch):
     made = re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.M)
     assert set(targets) <= set(made), line
     return
-  if words[0] == 'launch/local.sh':
-    config, workdir, *rest = words[1:]
-    command.parse(['--config', config, '--workdir', workdir, *rest], '')
+  if words[0].startswith('launch/'):
+    launch(words)
     return
   if words[1:2] != ['-m'] or not words[2].startswith('posttrain_jax'):
     assert words[0].startswith(('python', '.venv/bin/')), line

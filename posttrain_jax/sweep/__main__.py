@@ -8,6 +8,12 @@ r"""Trains a config with many seeds and overrides; grids, lists, random draws.
   python -m posttrain_jax.sweep --config configs/sft.py --list settings.jsonl \\
       --config.num_steps=200 --workdir runs/list
 
+Of a sweep on many machines, each trains one setting with all its seeds, and the
+same command with --gather makes the table when all are through:
+
+  python -m posttrain_jax.sweep ... --workdir DIR --only 3
+  python -m posttrain_jax.sweep ... --workdir DIR --gather
+
 Runs that differ in seed and in numbers that a compiled program can take as
 inputs train together, in one program; others in turn. Every run has a folder
 of its own under WORKDIR/runs; results.jsonl has a line for each, results.csv a
@@ -15,22 +21,25 @@ line for each setting. A stopped sweep goes on where it was.
 """
 
 import argparse
+import contextlib
 import csv
+import io
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from posttrain_jax import log
+from posttrain_jax.core import hosts, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.log import progress
 from posttrain_jax.run import (
   accounting,
   build,
   domains,
+  failed,
   loop,
   notes,
   rescue,
@@ -42,7 +51,8 @@ from posttrain_jax.sweep import runner, settings
 from posttrain_jax.trainers.guard import SKIPPED
 
 FLAGS = ('--config', '--sweep', '--list', '--random', '--seeds', '--first_seed',
-         '--together', '--workdir', '--dry_run')  # fmt: skip
+         '--together', '--only', '--gather', '--workdir',
+         '--dry_run')  # fmt: skip
 
 
 def parse(
@@ -71,6 +81,12 @@ def parse(
   parser.add_argument('--first_seed', type=int, default=0)
   parser.add_argument(
     '--together', type=int, default=0, help='runs in a program; 0 = what fits'
+  )
+  parser.add_argument(
+    '--only', type=int, help='train this setting (0, 1, ...) alone'
+  )
+  parser.add_argument(
+    '--gather', action='store_true', help='train nothing, make the table'
   )
   parser.add_argument('--workdir', help='the folder of the sweep')
   parser.add_argument(
@@ -101,7 +117,11 @@ def parse(
   for seed in (seeds[0], seeds[-1]):
     domains.KEYS['seed'].check('seed', seed)
   found = settings.members(flags.config, items, chosen, seeds)
-  if not flags.dry_run:
+  if flags.only is not None:
+    if flags.gather:
+      raise ValueError('--gather is of all settings; leave --only out')
+    found = settings.point(found, flags.only)
+  if not flags.dry_run and not flags.gather:
     # Before anything asks for the devices that the runs are to share.
     runtime.prepare(runs=_alone(found))
   told = []
@@ -122,7 +142,7 @@ def _check(member: settings.Member) -> list[str]:
     raise ValueError(f'{member.name}: {error}') from error
 
 
-def result(member: settings.Member, path: Path) -> dict[str, Any]:
+def result(member: settings.Member, path: paths.AnyPath) -> dict[str, Any]:
   """A finished run's line of results.jsonl."""
   _, rows = log.read(path)
   trained = [row for row in rows if row['split'] == 'train']
@@ -173,21 +193,42 @@ def summary(results: Sequence[dict]) -> tuple[list[str], list[list[Any]]]:
   return columns, table
 
 
-def write(results: Sequence[dict], workdir: Path) -> None:
+def write(results: Sequence[dict], workdir: paths.AnyPath) -> None:
   """results.jsonl and results.csv."""
   lines = [json.dumps(log.strict(row)) + '\n' for row in results]
-  (workdir / 'results.jsonl').write_text(''.join(lines))
+  paths.write(workdir / 'results.jsonl', ''.join(lines))
   columns, table = summary(results)
-  with (workdir / 'results.csv').open('w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(columns)
-    writer.writerows(table)
+  text = io.StringIO(newline='')
+  csv.writer(text).writerows([columns, *table])
+  paths.write(workdir / 'results.csv', text.getvalue())
 
 
 def _alone(members: Sequence[settings.Member]) -> int:
   """How many runs need no more than a device each; 1 if any is sharded."""
   sizes = {size for m in members for size in dict(m.config.mesh).values()}
   return len(members) if sizes <= {1} else 1
+
+
+def _check_finished(
+  members: Sequence[settings.Member], workdir: paths.AnyPath
+) -> None:
+  """Raises ValueError if a run has neither finished nor failed; names some."""
+  left = []
+  for member in members:
+    path = runner.folder(workdir, member)
+    steps, wanted = 0, member.config.num_steps
+    with contextlib.suppress(FileNotFoundError):
+      rows = log.read(path)[1]
+      steps = max((r['step'] for r in rows if r['split'] == 'train'), default=0)
+    if steps < wanted and not failed.newest(path):
+      left.append(f'{member.name} ({steps} of {wanted} steps)')
+  if left:
+    more = f', and {len(left) - 3} more' if len(left) > 3 else ''
+    raise ValueError(
+      f'{len(left)} of {len(members)} runs in {workdir} are not through: '
+      f'{", ".join(left[:3])}{more}; train them with --only, or leave --gather '
+      'out to train them here'
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -197,11 +238,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.dry_run:
       print('\n'.join(member.name for member in members))
       return 0
-    workdir = Path(flags.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with progress.Progress() as bar:
-      for group in runner.groups(members, workdir, flags.together):
-        runner.run_group(group, workdir, bar)
+    workdir = paths.path(flags.workdir)
+    if flags.gather:
+      _check_finished(members, workdir)
+    else:
+      workdir.mkdir(parents=True, exist_ok=True)
+      with progress.Progress() as bar:
+        for group in runner.groups(members, workdir, flags.together):
+          runner.run_group(group, workdir, bar)
     results = [result(m, runner.folder(workdir, m)) for m in members]
   except loop.Interrupted as stopped:
     print(f'{stopped}; the same command goes on from there')
@@ -212,10 +256,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise
     print(f'error: {told}', file=sys.stderr)
     return 2
-  write(results, workdir)
+  if not flags.gather and not hosts.first():
+    return 0
   columns, table = summary(results)
   progress.table(f'{len(results)} runs', columns, table)
-  print(f'look at {workdir / "results.csv"}')
+  if flags.only is None:  # else others write beside it: --gather tells of all
+    write(results, workdir)
+    print(f'look at {workdir / "results.csv"}')
   return 0
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import model_folder
 
-__all__ = ['Member', 'grid', 'listed', 'members', 'parse_axis', 'sampled']
+__all__ = ['Member', 'grid', 'listed', 'members', 'parse_axis', 'point',
+           'sampled']  # fmt: skip
 
 Overrides = tuple[tuple[str, str], ...]
 # 'log(1e-5,1e-2)', 'uniform(0,1)': what --random draws from
@@ -210,3 +211,17 @@ def members(
       own.seed = seed
       out.append(Member(overrides, seed, own))
   return out
+
+
+def point(members: Sequence[Member], number: int) -> list[Member]:
+  """The runs of setting `number` (0, 1, ...) of `members`: all of its seeds.
+
+  Raises:
+    ValueError: there are fewer settings.
+  """
+  found = list(dict.fromkeys(member.overrides for member in members))
+  if not 0 <= number < len(found):
+    raise ValueError(
+      f'--only {number}: there are {len(found)} settings, 0 to {len(found) - 1}'
+    )
+  return [member for member in members if member.overrides == found[number]]
