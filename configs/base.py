@@ -86,7 +86,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Where loss, gradient norm or parameters are not finite: 'stop' ends the run,
   # with a record of the step; 'skip' goes on without the step, and counts it.
   c.on_nonfinite = 'stop'
-  c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
+  # A run's folder, a checkpoint step, a Hugging Face folder, or a name of the
+  # hub, org/name@REVISION.
+  c.init_from = ''
   c.tokenizer = 'auto'  # that of init_from; or 'task', 'byte', a path to one
 
   # What stands before each prompt: 'none', 'feedback' or 'direction'.

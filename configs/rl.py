@@ -35,7 +35,7 @@ def add_prompts(c: ml_collections.ConfigDict, source: str) -> None:
   """Keys of a file of prompts, as an alternative to a task."""
   c.data = ml_collections.ConfigDict()
   c.data.source = source  # 'task': of config.task; 'jsonl'; 'tfds'
-  c.data.path = ''  # file or glob; for tfds the data_dir
+  c.data.path = ''  # as of SFT
   c.data.name = ''  # tfds: builder name and split
   # Prompts for evaluation; '': `heldout_fraction` of these, by their hash.
   c.data.eval_path = ''

@@ -51,8 +51,8 @@ def add_rows(c: ml_collections.ConfigDict, data: str) -> None:
   """Keys of where the rows of a step come from."""
   c.data = ml_collections.ConfigDict()
   c.data.source = data  # 'task': made by config.collect; 'jsonl'; 'tfds'
-  # A file of any kind that posttrain_jax.data.files reads, a glob, or
-  # FOLDER:SPLIT; for tfds the data_dir.
+  # A file of a kind that posttrain_jax.data.files reads, a glob, FOLDER:SPLIT,
+  # org/name:SPLIT@REVISION of the hub; for tfds the data_dir.
   c.data.path = ''
   # Several: [{'path': 'a.jsonl', 'weight': 0.7}, ...]; without weights they are
   # one data set, with them a mixture.

@@ -108,7 +108,7 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
       max_new_tokens=given['max_new_tokens'],
       seed=given['seed'],
     )
-  return {'model': flags.model, 'step': loaded.step, **scores}
+  return {'model': loaded.name, 'step': loaded.step, **scores}
 
 
 def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:

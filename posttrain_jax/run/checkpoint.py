@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from posttrain_jax.core import trees
+from posttrain_jax.core import hub, trees
 from posttrain_jax.core.types import PyTree, TrainState
 from posttrain_jax.models import adapted, hf
 from posttrain_jax.params import make_adapter
@@ -357,6 +357,7 @@ def _whole(workdir: Path, saved: PyTree, where: Any) -> PyTree:
 
 
 def _read_base(path: str, dtype: str, where: Any) -> PyTree:
+  path = hub.folder(path, weights=True)
   if not any(Path(path).glob('*.safetensors*')):
     return read_params(path, where=where)[2]
   place = where and (lambda name, x: jax.device_put(x, where(name, x.shape)))

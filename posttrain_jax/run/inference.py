@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from posttrain_jax import rollout
+from posttrain_jax.core import hub
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.data import chat, formats, records, tokenizers
@@ -110,7 +111,8 @@ def _tokenizer(path: str, given: str) -> tokenizers.Tokenizer:
 
 
 def load(path: str, tokenizer: str = '') -> Loaded:
-  """The model of a run, one of its steps, a folder of Hugging Face or of PEFT.
+  """The model of a run, one of its steps, a folder of Hugging Face or of PEFT,
+  or a name of the hub.
 
   tokenizer  a folder or file that has one, 'byte' or 'task'; '': its own
 
@@ -118,6 +120,7 @@ def load(path: str, tokenizer: str = '') -> Loaded:
     ValueError: no model there, or one that cannot be read; no tokenizer, or one
       with more tokens than the model.
   """
+  path = hub.pinned(path)
   of_run = is_run(path)
   model = dataclasses.replace(roles.read_model(path), value_head=False)
   found = _tokenizer(path, tokenizer)

@@ -8,12 +8,12 @@ chosen stands in the run's config from then on.
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.core import dtypes
+from posttrain_jax.core import dtypes, hub
 from posttrain_jax.data import tokenizers
 from posttrain_jax.data.text_task import is_text
 from posttrain_jax.models.hf_config import read_json
 from posttrain_jax.params import peft
-from posttrain_jax.run import checkpoint
+from posttrain_jax.run import checkpoint, hub_keys
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.trainers.step import from_file
@@ -48,10 +48,10 @@ def tokenizer_of(path: str) -> str:
   Raises:
     ValueError: there is no run.
   """
-  folder = Path(path)
+  folder = Path(hub.folder(path))
   own = any((folder / name).is_file() for name in FILES)
   if peft.is_folder(path):
-    return str(path) if own else tokenizer_of(str(peft.base_of(path)))
+    return str(path) if own else tokenizer_of(peft.base_of(path))
   if _is_model(folder):
     return str(path) if own else ''
   found = _saved(path).get('config', {}).get('tokenizer', '')
@@ -60,7 +60,8 @@ def tokenizer_of(path: str) -> str:
 
 def _has_weights(path: str) -> bool:
   """Whether a model folder is more than a config.json, which gives sizes."""
-  return bool(path) and any(Path(path).glob('*.safetensors'))
+  here = hub.parse(path) is None  # their weights come when they are read
+  return bool(path) and (not here or any(Path(path).glob('*.safetensors')))
 
 
 def choose(config: Any) -> str:
@@ -87,11 +88,13 @@ def choose(config: Any) -> str:
 
 
 def settled(config: Any) -> Any:
-  """The config with its tokenizer decided: itself, where it was.
+  """The config with its tokenizer decided, and names of the hub with the
+  commits that they stand for: itself, where both was so.
 
   Raises:
-    ValueError: as `choose`.
+    ValueError: as `choose` and `hub_keys.pinned`.
   """
+  config = hub_keys.pinned(config)
   if config.get('tokenizer') != AUTO or 'task' not in config:
     return config  # what lacks a task is no run, and refused elsewhere
   return config_lib.with_values(config, {'tokenizer': choose(config)})
@@ -117,7 +120,9 @@ def stored_dtype(path: str) -> str:
   """
   if not path:
     return ''
-  folder = peft.base_of(path) if peft.is_folder(path) else Path(path)
+  folder = Path(
+    hub.folder(peft.base_of(path) if peft.is_folder(path) else path)
+  )
   if not _is_model(folder):
     return _saved(str(folder)).get('init_dtype', '')
   content = read_json(folder / 'config.json')

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import sharding
+from posttrain_jax.core import hub, sharding
 from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -227,6 +227,8 @@ def _weights(run: Any) -> list[str]:
     )
   for role in sorted(run.models):
     path = roles.path_of(config, role)
+    if not path or hub.parse(path):
+      continue
     if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
       told.append(f'{path} ({role}) has no *.safetensors: enough for --dry_run')
   return told

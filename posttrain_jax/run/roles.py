@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from posttrain_jax import collect, trainers
-from posttrain_jax.core import sharding, trees
+from posttrain_jax.core import hub, sharding, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
@@ -63,15 +63,16 @@ def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
 
 def is_hf_folder(path: str) -> bool:
   """Whether weights lie in a folder, and not in the steps of a run."""
-  return bool(path) and hf.is_folder(path)
+  return bool(path) and hf.is_folder(hub.folder(path))
 
 
 def read_model(path: str) -> ModelConfig:
-  """The model saved at a path: a run, a Hugging Face folder, or PEFT's."""
+  """The model saved at a path: a run, a Hugging Face folder, or PEFT's; any of
+  the folders may be a name of the hub, here and below."""
   if peft.is_folder(path):
-    path = str(peft.base_of(path))
+    path = peft.base_of(path)
   if is_hf_folder(path):
-    return read_config(Path(path))
+    return read_config(Path(hub.folder(path)))
   return saved_model(checkpoint.run_folder(path)[0])[0]
 
 
@@ -259,7 +260,8 @@ def source_of(config: Any) -> str:
   if not path or peft.is_folder(path):
     return ''
   if is_hf_folder(path):
-    return str(Path(path).absolute())
+    own = hub.parse(path) is None
+    return str(Path(path).absolute()) if own else path
   workdir, step = checkpoint.find(path)
   saved = checkpoint.load_config(workdir) or {}
   if make_adapter(saved.get('config', {}).get('adapter')):
@@ -291,7 +293,8 @@ def read_params(path: str, model: ModelConfig, mesh: Mesh | None) -> PyTree:
   if not is_hf_folder(path):
     return checkpoint.read_params(path, where=where)[2]
   place = lambda name, x: jax.device_put(x, where(name, x.shape))
-  return hf.load(path, param_dtype=model.param_dtype, place=place)[1]
+  folder = hub.folder(path, weights=True)
+  return hf.load(folder, param_dtype=model.param_dtype, place=place)[1]
 
 
 def read(
