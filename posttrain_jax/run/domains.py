@@ -93,6 +93,7 @@ KEYS = {
   'optimizer.name': Word(optim.OPTIMIZERS),
   'optimizer.lr': Number(0, words=(AUTO,)),
   'optimizer.schedule': Word(optim.SCHEDULES),
+  'optimizer.warmup_ratio': SHARE,
   'optimizer.warmup_updates': COUNT,
   'optimizer.final_fraction': SHARE,
   'optimizer.weight_decay': NOT_NEGATIVE,

@@ -18,6 +18,7 @@ from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run import auto, inputs, roles
 from posttrain_jax.run.feed import Feed
+from posttrain_jax.trainers import optim
 from posttrain_jax.trainers.step import from_file
 
 __all__ = ['chosen', 'notes', 'positions', 'tell', 'unsplit_parameters']
@@ -37,6 +38,7 @@ def notes(run: Any) -> list[str]:
     *_dated(run),
     *_turns(run),
     *_weights(run),
+    *_warmup(run),
     *_unjudged(run),
   ]
 
@@ -232,6 +234,20 @@ def _weights(run: Any) -> list[str]:
     if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
       told.append(f'{path} ({role}) has no *.safetensors: enough for --dry_run')
   return told
+
+
+def _warmup(run: Any) -> list[str]:
+  """Told where the rate rises for most of a run."""
+  given, updates = run.config.optimizer, run.sizes.num_updates
+  rising = optim.warmup_of(given, updates)
+  if 2 * rising <= updates:
+    return []
+  key = 'warmup_ratio' if given.warmup_ratio > 0 else 'warmup_updates'
+  return [
+    f'optimizer.{key}={given[key]:g}: the learning rate rises for {rising:,} '
+    f'of the {updates:,} updates of this run; optimizer.warmup_ratio=0.1 is a '
+    'tenth of any'
+  ]
 
 
 def _dated(run: Any) -> list[str]:
