@@ -208,7 +208,7 @@ def test_parts_by_the_names_of_files(files, parts):
 @pytest.mark.parametrize(
   'name, told',
   [
-    ('acme/nothing', '"acme/nothing" is no path here, and .* has no model'),
+    ('acme/nothing', 'under "acme/nothing", no model .* and .* has no model'),
     (f'{NAME}@v9', 'has no revision "v9"'),
     ('acme/gated', 'is gated: accept its terms there'),
   ],

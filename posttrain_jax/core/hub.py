@@ -85,7 +85,10 @@ def _told(error: Exception, name: Name, kind: str) -> str:
   """One sentence of what went wrong, and what to do about it."""
   from huggingface_hub import constants, errors
 
-  host, here = constants.ENDPOINT, f'"{name.repo}" is no path here, and'
+  host = constants.ENDPOINT
+  here = f'no file "{name.repo}" here, and'
+  if kind == 'model':
+    here = f'no checkpoint under "{name.repo}", no model folder, and'
   page = f'{host}/{"datasets/" if kind == "dataset" else ""}{name.repo}'
   code = getattr(getattr(error, 'response', None), 'status_code', None)
   if isinstance(error, errors.GatedRepoError):

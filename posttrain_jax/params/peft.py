@@ -96,11 +96,15 @@ def base_of(path: str | Path) -> str:
       return str(folder)
   revision = content.get('revision')
   named = f'{name}@{revision}' if revision else name
+  why = ''
   if hub.parse(named):
-    return hub.pinned(named)
+    try:
+      return hub.pinned(named)
+    except ValueError as error:
+      why = f' ({error})'
   raise ValueError(
-    f'{where}: its base "{name}" is no folder with a config.json here; put '
-    'the path of the model into "base_model_name_or_path"'
+    f'{where}: its base "{name}" is no folder with a config.json here{why}; '
+    'put the path of the model into "base_model_name_or_path"'
   )
 
 

@@ -240,7 +240,7 @@ def _warmup(run: Any) -> list[str]:
   """Told where the rate rises for most of a run."""
   given, updates = run.config.optimizer, run.sizes.num_updates
   rising = optim.warmup_of(given, updates)
-  if 2 * rising <= updates:
+  if 2 * rising <= updates or 0 < given.warmup_ratio <= 0.5:
     return []
   key = 'warmup_ratio' if given.warmup_ratio > 0 else 'warmup_updates'
   return [
