@@ -54,6 +54,8 @@ def _evaluation() -> ml_collections.ConfigDict:
   c.every = 50  # steps; 0 = only at the end
   c.num_problems = 256  # held-out ones; 0 = no evaluation
   c.samples = 8  # samples a problem for pass@k; 0 = greedy only
+  c.temperature = 1.0  # of the samples
+  c.top_p = 1.0  # mass of the likeliest tokens that samples are drawn from
   c.batch = 64  # problems at a time
   c.beams = 0  # of a beam search for each problem; 0 = none
   return c

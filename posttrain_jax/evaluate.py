@@ -8,8 +8,8 @@
 
 Of records with answers: loss, perplexity and token accuracy of these. With
 --rewards (as `config.rewards` of a run) the model answers each `prompt`,
-greedily and --num_samples times at temperature 1: accuracy, mean reward,
-pass@k, maj@k, length.
+greedily and --num_samples times: accuracy, mean reward, pass@k, maj@k, length,
+and the expected calibration error (ece) of the samples.
 
 --model is a run, a step of it, a Hugging Face folder or an adapter of PEFT.
 Without --data (or by --checkpoint, its older name) it is a run, evaluated by
@@ -32,6 +32,7 @@ from posttrain_jax.run import (
   inference,
   notes,
   on_data,
+  reward_models,
   runtime,
 )
 from posttrain_jax.run import config as config_lib
@@ -43,6 +44,8 @@ OF_DATA = {
   'max_length': 0,
   'max_new_tokens': 256,
   'num_samples': 8,
+  'temperature': 1.0,
+  'top_p': 1.0,
   'seed': 0,
 }
 
@@ -65,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument('--max_new_tokens', type=int, help='of an answer (256)')
   parser.add_argument('--num_samples', type=int, help='of a prompt (8)')
+  parser.add_argument('--temperature', type=float, help='of samples (1)')
+  parser.add_argument('--top_p', type=float, help='of samples (1)')
   parser.add_argument('--seed', type=int, help='of the samples (0)')
   return parser
 
@@ -92,7 +97,9 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   judge = None
   if given['rewards']:
     inference.check_prompt(source[0])
-    judge = inference.make_judge(given['rewards'], given['max_new_tokens'])
+    judge = inference.make_judge(
+      given['rewards'], given['max_new_tokens'], reward_models.read_scorers
+    )
   runtime.prepare()
   loaded = inference.load(flags.model, given['tokenizer'])
   scores: dict[str, float] = {}
@@ -105,6 +112,8 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
       judge,
       name=flags.data,
       num_samples=given['num_samples'],
+      temperature=given['temperature'],
+      top_p=given['top_p'],
       max_new_tokens=given['max_new_tokens'],
       seed=given['seed'],
     )

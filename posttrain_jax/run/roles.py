@@ -19,7 +19,7 @@ from posttrain_jax.core import hub, sharding, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
-from posttrain_jax.models.hf_config import read_config
+from posttrain_jax.models.hf_config import is_scorer, read_config
 from posttrain_jax.params import make_adapter, peft
 from posttrain_jax.run import auto, checkpoint
 from posttrain_jax.run import config as config_lib
@@ -29,6 +29,7 @@ __all__ = [
   'Start',
   'apart',
   'check',
+  'check_answers',
   'complete',
   'decided',
   'is_hf_folder',
@@ -74,6 +75,18 @@ def read_model(path: str) -> ModelConfig:
   if is_hf_folder(path):
     return read_config(Path(hub.folder(path)))
   return saved_model(checkpoint.run_folder(path)[0])[0]
+
+
+def check_answers(path: str, what: str) -> None:
+  """Raises ValueError where a path is a reward model, which cannot answer.
+
+  what  names the path, for the message
+  """
+  if is_hf_folder(path) and is_scorer(hub.folder(path)):
+    raise ValueError(
+      f'{what}={path}: a reward model scores texts and writes none; it goes '
+      'into config.rewards, as [{"name": "model", "path": "' + path + '"}]'
+    )
 
 
 def saved_model(workdir: Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -126,6 +139,8 @@ def make_model(
   if not config.init_from:
     made = make_config(vocab_size=vocab_size, **shape, **fields)
     return decided(made, asked)
+  if not (value_head and config.paradigm == 'preference'):
+    check_answers(config.init_from, 'init_from')
   found = dataclasses.replace(read_model(config.init_from), **fields)
   found = decided(found, asked)
   if vocab_size > found.vocab_size:
@@ -172,6 +187,8 @@ def make_models(
       read = dataclasses.replace(read_model(path), **fields)
       models[role] = decided(read, asked)
     scores = role in scorers(config)
+    if path and not scores:
+      check_answers(path, 'ref.path' if role == 'ref' else f'others.{role}')
     if path or scores:
       models[role] = dataclasses.replace(models[role], value_head=scores)
   return models
@@ -244,7 +261,8 @@ def check(config: Any) -> None:
 
 _NO_SCORER = (
   'rewards: "model" of role "{role}": others.{role} {fault}; give a reward '
-  'model, a run of configs/preference.py:recipe=reward_model'
+  'model, a run of configs/preference.py:recipe=reward_model or a folder of '
+  '...ForSequenceClassification'
 )
 
 
