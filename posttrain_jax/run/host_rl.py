@@ -96,6 +96,7 @@ class HostRL:
       return step.scores(state, sharding.rows(examples), sharding.rows(samples))
 
     self._scores = None if step.scores is None else jax.jit(scores)
+    self._readers = step.readers
 
     def learn(state, lived, key):
       state, metrics = step.learn(state, lived, key)
@@ -136,6 +137,7 @@ class HostRL:
     given = jax.device_get(given)
     samples = jax.device_get(drawn.samples)
     began = time.monotonic()
+    given |= self._read(state, first_step, samples)
     verdict, _ = on_host.judged(
       self._task, self._tokenizer, self._indices(first_step), samples, False,
       given,
@@ -160,6 +162,23 @@ class HostRL:
       said[key] = float(now - counts[name])
     metrics |= {name: np.array([float(x)]) for name, x in said.items()}
     return state, metrics, 1
+
+  def _read(
+    self, state: TrainState, number: int, samples: Any
+  ) -> dict[str, np.ndarray]:
+    """{label: [B, G]} of the reward models that read text."""
+    if not self._readers:
+      return {}
+    texts = on_host.answers_of(samples, self._tokenizer).texts
+    task = self._task
+    prompts = [
+      task.columns(task.problem(int(i)))['prompt']
+      for i in self._indices(number)
+    ]
+    return {
+      label: read(state.model(read.role), prompts, texts)
+      for label, read in self._readers.items()
+    }
 
   def _take(self, state: TrainState, first_step: int, given: dict[str, Any]):
     lived = Experience(

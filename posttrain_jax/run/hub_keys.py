@@ -4,7 +4,7 @@ What a run records is 'org/name@COMMIT': the same files wherever it goes on.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,39 @@ def _changed(config: Any, change: Change) -> Any:
   return config_lib.with_values(config, values) if values else config
 
 
+def _placed(config: Any) -> Any:
+  """The config with the paths of reward models in `others`, by their roles."""
+  listed = config.get('rewards', ())
+  if isinstance(listed, str) or not isinstance(listed, Sequence):
+    return config  # is refused where it is read
+  has_path = lambda x: (
+    isinstance(x, Mapping) and (x.get('name') == 'model' and x.get('path'))
+  )
+  if not any(map(has_path, listed)):
+    return config
+  config = config.copy_and_resolve_references()
+  made = []
+  for index, entry in enumerate(listed):
+    if has_path(entry):
+      entry = dict(entry)
+      path = entry.pop('path')
+      entry['role'] = role = entry.get('role', entry.get('label', 'reward'))
+      if config.others.get(role, '') not in ('', path):
+        raise ValueError(
+          f'rewards[{index}]: path="{path}", and others.{role}='
+          f'{config.others[role]}: give one of the models another "role"'
+        )
+      with config.unlocked():
+        config.others[role] = path
+    made.append(entry)
+  with config.ignore_type():
+    config.rewards = tuple(made)
+  return config
+
+
 def pinned(config: Any) -> Any:
-  """The config with the commits that its names of the hub stand for.
+  """The config with the commits that its names of the hub stand for, and reward
+  models under their roles.
 
   Raises:
     ValueError: a name of nothing there, or no network; names the key. Processes
@@ -65,7 +96,7 @@ def pinned(config: Any) -> Any:
       raise ValueError(f'{key}={name}: {error}') from error
     return found[-1]
 
-  config = _changed(config, change)
+  config = _changed(_placed(config), change)
   if found and jax.process_count() > 1:
     digest = hashlib.sha256(' '.join(found).encode()).digest()[:4]
     seen = multihost_utils.process_allgather(np.frombuffer(digest, np.uint32))
@@ -93,4 +124,4 @@ def as_begun(config: Any, workdir: str | Path) -> Any:
     same = began and began._replace(revision='') == asked
     return old[key] if same else name
 
-  return _changed(config, change)
+  return _changed(_placed(config), change)

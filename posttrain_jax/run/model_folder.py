@@ -5,21 +5,22 @@ tokens at which the model stops, where `config.tokenizer` is 'auto'. What was
 chosen stands in the run's config from then on.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from posttrain_jax.core import dtypes, hub
 from posttrain_jax.data import tokenizers
 from posttrain_jax.data.text_task import is_text
-from posttrain_jax.models.hf_config import read_json
+from posttrain_jax.models.hf_config import is_scorer, read_json
 from posttrain_jax.params import peft
 from posttrain_jax.run import checkpoint, hub_keys
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.trainers.step import from_file
 
-__all__ = ['check_template', 'choose', 'load_tokenizer', 'settled',
-           'stored_dtype', 'tokenizer_of']  # fmt: skip
+__all__ = ['check_template', 'check_tokens', 'choose', 'load_tokenizer',
+           'settled', 'stored_dtype', 'tokenizer_of']  # fmt: skip
 
 # Files that say that a folder has a tokenizer, in one form or another.
 FILES = ('tokenizer.json', 'tokenizer.model', 'spiece.model', 'vocab.json',
@@ -111,6 +112,46 @@ def load_tokenizer(config: Any) -> tokenizers.Tokenizer:
     key: data[key] for key in ('special_text', 'after_stop') if key in data
   }
   return tokenizers.load(config.tokenizer, **how)
+
+
+def check_tokens(
+  config: Any, tokenizer: tokenizers.Tokenizer, paths: Mapping[str, str]
+) -> None:
+  """Raises ValueError for a frozen model that reads other tokens than the run.
+
+  tokenizer  of the run, of config.tokenizer
+  paths      {role: where its model is read from}; '' and folders without a
+             tokenizer are not looked at, and neither are those of reward models
+             that read text
+  """
+  for role, path in sorted(paths.items()):
+    folder = Path(hub.folder(path)) if path else None
+    if folder is None or (_is_model(folder) and is_scorer(folder)):
+      continue
+    theirs = tokenizer_of(path)
+    if theirs in ('', config.tokenizer):
+      continue
+    found = tokenizers.load(theirs)
+    key = 'ref.path' if role == 'ref' else f'others.{role}'
+    where = (
+      f'{key}={path} speaks other tokens than the run, whose tokenizer is '
+      f'{config.tokenizer}'
+    )
+    if type(found) is not type(tokenizer):
+      raise ValueError(f'{where}, not {theirs}')
+    if not isinstance(found, tokenizers.BPETokenizer):
+      continue
+    for i in range(min(found.vocab_size, tokenizer.vocab_size)):
+      if found.name(i) != tokenizer.name(i):
+        raise ValueError(
+          f'{where}: token {i} is "{found.name(i)}" there, and '
+          f'"{tokenizer.name(i)}" here'
+        )
+    if found.vocab_size < tokenizer.vocab_size:
+      raise ValueError(
+        f'{where}: {found.vocab_size:,} tokens there, and '
+        f'{tokenizer.vocab_size:,} here'
+      )
 
 
 def stored_dtype(path: str) -> str:
