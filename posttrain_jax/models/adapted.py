@@ -202,6 +202,8 @@ class Adapted(Weight):
              DoRA, https://arxiv.org/abs/2402.09353, section 4.3
   norm       [*O] that norm, where it is known already (`settled`)
   axes       input axes
+  keep       [2] uint32, by which inputs of A are dropped; None: none are
+  dropout    share of them that is
 
   Hu et al. (2021), LoRA, https://arxiv.org/abs/2106.09685
   """
@@ -212,7 +214,9 @@ class Adapted(Weight):
   scale: Array
   magnitude: Array | None = None
   norm: Array | None = None
+  keep: Array | None = None
   axes: int = struct.field(pytree_node=False, default=1)
+  dropout: float = struct.field(pytree_node=False, default=0.0)
 
   def product(self, x: Array, axes: int) -> Array:
     if axes != self.axes:
@@ -221,13 +225,21 @@ class Adapted(Weight):
       out = self.base.product(x, axes)
     else:
       out = dense_product(x, self.base, axes)
-    low = dense_product(x, self.a, axes)
+    low = dense_product(self._dropped(x), self.a, axes)
     out = out + dense_product(low, self.b) * self.scale.astype(x.dtype)
     if self.magnitude is None:
       return out
     norm = self.column_norm() if self.norm is None else self.norm
     gain = (self.magnitude / jax.lax.stop_gradient(norm)).astype(x.dtype)
     return out * gain.reshape((1,) * (out.ndim - gain.ndim) + gain.shape)
+
+  def _dropped(self, x: Array) -> Array:
+    if self.keep is None:
+      return x
+    kept = 1.0 - self.dropout
+    key = jax.random.wrap_key_data(self.keep)
+    chosen = jax.random.bernoulli(key, kept, x.shape)
+    return jnp.where(chosen, x / kept, 0.0).astype(x.dtype)
 
   def _whole(self) -> Array:
     """[*I, *O] W + scale A B in float32, or wider."""

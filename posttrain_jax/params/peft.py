@@ -143,7 +143,7 @@ def save(
 ) -> None:
   """Writes a folder that PEFT (and `read`) reads.
 
-  part   {name, rank, alpha} of a config: one of `params.adapters`
+  part   {name, rank, alpha, ...} of a config: one of `params.adapters`
   parts  what is trained, `adapted.trained`; heads are left out
   base   the folder of the model that it stands on, or its hub name
 
@@ -186,7 +186,7 @@ def save(
     'use_rslora': part['name'] == 'rslora',
     'use_dora': part['name'] == 'dora',
     'target_modules': list(dict.fromkeys(targets)),
-    'lora_dropout': 0.0,
+    'lora_dropout': part.get('dropout', 0.0),
     'bias': 'none',
     'fan_in_fan_out': first,  # its modules hold inputs first
     'inference_mode': True,
