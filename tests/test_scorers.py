@@ -14,9 +14,9 @@ from posttrain_jax import evaluate, log, train
 from posttrain_jax.data import tokenizers
 from posttrain_jax.models import heads, hf
 from posttrain_jax.rewards import entries
-from posttrain_jax.rewards.scorer import TextScorer
-from posttrain_jax.run import build, inference, reward_models
+from posttrain_jax.run import build, inference, reward_models, roles
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.trainers.text_scorer import TextScorer
 
 GOLDENS = Path(__file__).parent / 'goldens' / 'scorers'
 EXPECTED = json.loads((GOLDENS / 'expected.json').read_text())
@@ -163,6 +163,30 @@ def test_a_reward_model_writes_nothing(folders, items, told):
   items['rewards'] = '[{"name": "numeric_match"}]'
   with pytest.raises(ValueError, match=told):
     build.build(config_of(folders, **items))
+
+
+def test_a_reward_model_goes_on_as_one(folders, tmp_path):
+  pairs = tmp_path / 'pairs.jsonl'
+  said = lambda text: [{'role': 'assistant', 'content': text}]
+  pairs.write_text(
+    ''.join(
+      json.dumps({'prompt': ASK, 'chosen': said(f'{i}'), 'rejected': said('x')})
+      + '\n'
+      for i in range(8)
+    )
+  )
+  config = config_of(
+    folders, 'configs/preference.py:data=jsonl,recipe=reward_model,smoke',
+    **{'data.path': pairs, 'init_from': folders / 'llama',
+       'data.max_length': 128},
+  )  # fmt: skip
+  run = build.build(config)
+  assert run.model.value_head
+  loaded = roles.read(config, run.models)
+  _, params = hf.load(folders / 'llama')
+  np.testing.assert_array_equal(
+    loaded['policy']['value_head']['kernel'], params['value_head']['kernel']
+  )
 
 
 def test_what_reads_text_is_refused_beside_tokens(folders):

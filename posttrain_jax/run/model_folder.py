@@ -131,8 +131,15 @@ def check_tokens(
     theirs = tokenizer_of(path)
     if theirs in ('', config.tokenizer):
       continue
-    found = tokenizers.load(theirs)
     key = 'ref.path' if role == 'ref' else f'others.{role}'
+    try:
+      found = tokenizers.load(theirs)
+    except (ValueError, OSError) as error:
+      checkpoint.tell(
+        f'{key}={path}: its tokenizer cannot be read, so that its tokens are '
+        f'not compared with those of the run: {error}'
+      )
+      continue
     where = (
       f'{key}={path} speaks other tokens than the run, whose tokenizer is '
       f'{config.tokenizer}'

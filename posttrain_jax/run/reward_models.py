@@ -10,8 +10,8 @@ from posttrain_jax.core import hub
 from posttrain_jax.models import adapted
 from posttrain_jax.models.hf_config import is_scorer, read_json
 from posttrain_jax.rewards import entries
-from posttrain_jax.rewards.scorer import TextScorer
 from posttrain_jax.run import checkpoint, inference, model_folder, roles
+from posttrain_jax.trainers.text_scorer import TextScorer
 
 __all__ = ['read_scorers']
 

@@ -16,7 +16,6 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import is_scorer, read_json
 from posttrain_jax.rewards import answers, entries, mixing
 from posttrain_jax.rewards import tokens as token_rewards
-from posttrain_jax.rewards.scorer import TextScorer
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split
 from posttrain_jax.trainers.rl import (
@@ -29,6 +28,7 @@ from posttrain_jax.trainers.rl import (
 )
 from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.trainers.step import Setup, Steps
+from posttrain_jax.trainers.text_scorer import TextScorer
 
 __all__ = ['HostStep', 'make_step', 'shares_prompts']
 

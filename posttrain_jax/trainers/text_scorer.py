@@ -151,7 +151,7 @@ class TextScorer:
     self, params: PyTree, rows: list[list[int]], masks: list[list[float]]
   ) -> np.ndarray:
     width = -(-max(map(len, rows)) // STEP) * STEP
-    blank = [[]] * (ROWS - len(rows))
+    blank: list[list[int]] = [[]] * (ROWS - len(rows))
     tokens, _ = padded([*rows, *blank], width, self.tokenizer.pad_id)
     counted = np.zeros(tokens.shape, np.float32)
     for row, mask in enumerate(masks):
