@@ -134,7 +134,9 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
     raise ValueError(f'{workdir} has no {checkpoint.CONFIG}')
   config = config_lib.completed(saved['config'])
   config.init_from = path
-  # Frozen models of the training run are not evaluated, nor looked for.
+  # Frozen models of the training run are not evaluated; reward models of text
+  # are asked where they are still there.
+  paths = dict(config.get('others', {}))
   config.ref.path = ''
   for role in config.get('others', {}):
     config.others[role] = ''
@@ -142,6 +144,9 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   run = build.build(config)
   if not run.evaluators:
     raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
+  judge = getattr(run.task, 'judge', None)
+  if judge is not None:
+    judge.scorers = reward_models.of_roles(judge.entries, paths)
   notes.tell(notes.positions(run))
   runtime.prepare()
   _, step, params = checkpoint.read_params(path)

@@ -140,6 +140,7 @@ def test_a_model_of_the_hub_is_judged_on_its_data(online, capsys):
   assert found['eval/records'] == 1
 
 
+@pytest.mark.long
 def test_an_adapter_finds_its_base_on_the_hub(online, tmp_path):
   config, params = roles.read_model(NAME), roles.read_params(
     NAME, roles.read_model(NAME), None

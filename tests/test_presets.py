@@ -17,19 +17,23 @@ ROWS = {
   'preference': {'prompt': '1+1', 'chosen': '#### 2', 'rejected': '#### 3'},
   'rl': {'prompt': 'What is 1+1?', 'answer': '#### 2'},
 }
-# One of each family and method is planned in the quick suite.
-FIRST = {}
+# Two are planned in the quick suite, one of each family in the long one.
+QUICK = ('Qwen2.5-0.5B', 'gemma-3-1b')
+FIRST: dict[str, str] = {}
 for _name, _model in models.MODELS.items():
   FIRST.setdefault(_model.family, _name)
-CASES = [
-  pytest.param(
-    name, paradigm,
-    marks=() if FIRST[model.family] == name and paradigm == 'rl'
-    else pytest.mark.long,
-  )
-  for name, model in models.MODELS.items()
-  for paradigm in PARADIGMS
-]  # fmt: skip
+
+
+def case(name, paradigm):
+  marks = [pytest.mark.slow]
+  if name in FIRST.values():
+    marks = [pytest.mark.long]
+  if name in QUICK and paradigm == 'rl':
+    marks = []
+  return pytest.param(name, paradigm, marks=marks)
+
+
+CASES = [case(name, x) for name in models.MODELS for x in PARADIGMS]
 
 
 def load(name, paradigm, **items):

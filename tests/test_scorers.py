@@ -52,7 +52,9 @@ def scorer_of(folder):
   return made, params
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+  'name', [pytest.param('llama', marks=pytest.mark.long), 'qwen2']
+)
 def test_scores_are_those_of_transformers(name, folders):
   scorer, params = scorer_of(folders / name)
   given = EXPECTED[name]
@@ -92,7 +94,7 @@ def rewards(folders, **keys):
 
 
 @pytest.mark.long
-def test_a_run_is_rewarded_by_a_folder(folders, tmp_path):
+def test_a_run_is_rewarded_by_a_folder(folders, tmp_path, capsys):
   given = {'rewards': rewards(folders), 'max_new_tokens': 8, 'num_steps': 2}
   config = config_of(folders, **given)
   run = build.build(config)
@@ -111,6 +113,15 @@ def test_a_run_is_rewarded_by_a_folder(folders, tmp_path):
   for line in lines:
     assert line['reward'] == pytest.approx(line['rewards/model/mean'])
     assert line['rewards/model/std'] > 0 and line['rewards/model/none'] == 0
+  # And judged by it.
+  capsys.readouterr()
+  held = folders / 'other.jsonl'
+  held.write_text((folders / 'prompts.jsonl').read_text().replace('+1', '+2'))
+  flags = ['--checkpoint', str(tmp_path / 'run'), '--config.eval.samples=0']
+  flags += ['--config.eval.num_problems=4', f'--config.data.eval_path={held}']
+  assert evaluate.main(flags) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found['eval/reward'] != 0 and np.isfinite(found['eval/reward'])
 
 
 @pytest.mark.long

@@ -1,6 +1,6 @@
 """Reward models that `config.rewards` names by their path."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from posttrain_jax.rewards import entries
 from posttrain_jax.run import checkpoint, inference, model_folder, roles
 from posttrain_jax.trainers.text_scorer import TextScorer
 
-__all__ = ['read_scorers']
+__all__ = ['of_roles', 'read_scorers']
 
 
 def _scorer(path: str, role: str) -> tuple[TextScorer, Any]:
@@ -66,10 +66,31 @@ def read_scorers(
         'its "path", a run, a folder, or a name of the hub'
       )
     try:
-      scorer, params = _scorer(entry.params['path'], entry.params['role'])
+      out[entry.label] = _bound(entry.params['path'], entry.params['role'])
     except ValueError as error:
       raise ValueError(f'{where}: {error}') from error
-    out[entry.label] = lambda prompts, said, s=scorer, p=params: s(
-      p, prompts, said
-    )
+  return out
+
+
+def _bound(path: str, role: str) -> Callable[..., np.ndarray]:
+  scorer, params = _scorer(path, role)
+  return lambda prompts, said: scorer(params, prompts, said)
+
+
+def of_roles(
+  found: Sequence[entries.Entry], paths: Mapping[str, str]
+) -> dict[str, Callable[..., np.ndarray]]:
+  """`read_scorers` of the entries of a run; what cannot be read is told.
+
+  paths  {role: where its model is read from}
+  """
+  out = {}
+  for entry in found:
+    path = paths.get(entry.params.get('role', ''), '')
+    if entry.kind != entries.MODEL or not path:
+      continue
+    try:
+      out[entry.label] = _bound(path, entry.params['role'])
+    except (ValueError, OSError) as error:
+      checkpoint.tell(f'reward "{entry.label}" is left out: {error}')
   return out

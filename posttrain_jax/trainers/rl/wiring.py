@@ -66,7 +66,7 @@ def _readers(
     role = entry.params['role']
     path = config.others[role]
     folder = hub.folder(path)
-    if is_scorer(folder):
+    if path and is_scorer(folder):
       pad_id = read_json(Path(folder) / 'config.json').get('pad_token_id')
       found[entry.label] = TextScorer(
         role, path, models[role], tokenizers.load(path), pad_id=pad_id
