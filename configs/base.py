@@ -54,6 +54,8 @@ def _evaluation() -> ml_collections.ConfigDict:
   c.every = 50  # steps; 0 = only at the end
   c.num_problems = 256  # held-out ones; 0 = no evaluation
   c.samples = 8  # samples a problem for pass@k; 0 = greedy only
+  c.temperature = 1.0  # of the samples
+  c.top_p = 1.0  # mass of the likeliest tokens that samples are drawn from
   c.batch = 64  # problems at a time
   c.beams = 0  # of a beam search for each problem; 0 = none
   return c
@@ -66,6 +68,7 @@ def _optimizer() -> ml_collections.ConfigDict:
   c.lr = auto()  # peak learning rate; 'auto': by method and size
   c.schedule = 'constant'  # or 'linear', 'cosine'
   c.warmup_updates = 0
+  c.warmup_ratio = 0.0  # of all updates; above 0 in place of warmup_updates
   c.final_fraction = 0.0  # of the peak, where a schedule ends
   c.weight_decay = 0.0  # not on norms and biases
   c.b1 = 0.9  # momentum, for 'sgd'
@@ -100,7 +103,9 @@ def get_config() -> ml_collections.ConfigDict:
   # with a record of the step; 'skip' goes on without the step, and counts it.
   c.on_nonfinite = 'stop'
   _machine(c)
-  c.init_from = ''  # a run's folder, a checkpoint step or a Hugging Face folder
+  # A run's folder, a checkpoint step, a Hugging Face folder, or a name of the
+  # hub, org/name@REVISION.
+  c.init_from = ''
   c.tokenizer = 'auto'  # that of init_from; or 'task', 'byte', a path to one
 
   # What stands before each prompt: 'none', 'feedback' or 'direction'.

@@ -9,8 +9,9 @@ r"""Preference optimisation and reward models.
       --config.data.path=pairs.jsonl --config.tokenizer=byte --workdir runs/p
 
 Arguments: recipe (a row of recipes.PREFERENCE), task (an in-graph task), data
-('task', 'jsonl' or 'tfds'), smoke. Files hold TRL's columns: prompt, chosen,
-rejected; for the unpaired losses prompt, completion, label.
+('task', 'jsonl' or 'tfds'), model (a name of configs.models), smoke. Files hold
+TRL's columns: prompt, chosen, rejected; for the unpaired losses prompt,
+completion, label.
 
 From a task, pairs are made of the model's own answers as `config.collect` says,
 and a pair counts only where the verifier tells its two sides apart: start from
@@ -19,7 +20,7 @@ a model that is sometimes right.
 
 import ml_collections
 
-from configs import base, recipes, sft
+from configs import base, models, recipes, sft
 from posttrain_jax import collect
 from posttrain_jax.core.resolve import part
 from posttrain_jax.trainers import preference
@@ -27,8 +28,9 @@ from posttrain_jax.trainers import preference
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   arg = base.parse_arg(
-    arg, recipe='dpo', task='addition', data='task', smoke=False
+    arg, recipe='dpo', task='addition', data='task', model='', smoke=False
   )
+  arg.data = models.data_of(arg.model, arg.data)
   c = base.get_config()
   c.paradigm = 'preference'
   c.task = sft.task_entry(arg.task)
@@ -48,6 +50,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.collect = collected
   if preference.kind_of(c.loss.name) == 'reward':
     c.eval.num_problems = 0  # it scores answers and writes none
+  if arg.model:
+    models.apply(c, arg.model, arg.recipe)
   if arg.smoke:
     sft.shrink(c)
   return c

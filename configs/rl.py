@@ -14,12 +14,12 @@ r"""Reinforcement learning with verifiable rewards.
 
 Arguments: recipe (a row of recipes.RL), task (an in-graph task, or
 'text:NAME' for a reasoning-gym task), data ('task', 'jsonl' or 'tfds': a file
-of prompts in place of a task), smoke.
+of prompts in place of a task), model (a name of configs.models), smoke.
 """
 
 import ml_collections
 
-from configs import base, recipes, sft
+from configs import base, models, recipes, sft
 from configs.recipes import rl as rows
 from posttrain_jax import token_weights
 from posttrain_jax.core.resolve import part
@@ -35,7 +35,7 @@ def add_prompts(c: ml_collections.ConfigDict, source: str) -> None:
   """Keys of a file of prompts, as an alternative to a task."""
   c.data = ml_collections.ConfigDict()
   c.data.source = source  # 'task': of config.task; 'jsonl'; 'tfds'
-  c.data.path = ''  # file or glob; for tfds the data_dir
+  c.data.path = ''  # as of SFT
   c.data.name = ''  # tfds: builder name and split
   # Prompts for evaluation; '': `heldout_fraction` of these, by their hash.
   c.data.eval_path = ''
@@ -89,8 +89,9 @@ def shrink(c: ml_collections.ConfigDict) -> None:
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   arg = base.parse_arg(
-    arg, recipe='grpo', task='addition', data='task', smoke=False
+    arg, recipe='grpo', task='addition', data='task', model='', smoke=False
   )
+  arg.data = models.data_of(arg.model, arg.data)
   c = base.get_config()
   c.paradigm = 'rl'
   on_file = arg.data != 'task'
@@ -150,6 +151,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   c.num_steps = 200
   c.optimizer.schedule = 'constant'
+  if arg.model:
+    models.apply(c, arg.model, arg.recipe)
   if arg.smoke:
     shrink(c)
   return c

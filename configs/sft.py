@@ -8,7 +8,8 @@ r"""Supervised fine-tuning on demonstrations, own answers or a file.
 
 Arguments: recipe (a row of recipes.SFT), task (an in-graph task, 'mixture', or
 'text:NAME' for a reasoning-gym task), data ('task', 'jsonl': files of any kind,
-or 'tfds'), smoke.
+or 'tfds'), model (a name of configs.models, with published hyperparameters),
+smoke.
 
 The rows are an oracle's demonstrations, or what `config.collect` makes: own
 answers that the verifier accepts, a teacher's, ...
@@ -16,7 +17,7 @@ answers that the verifier accepts, a teacher's, ...
 
 import ml_collections
 
-from configs import base, recipes
+from configs import base, models, recipes
 from posttrain_jax import collect, tasks, token_weights
 from posttrain_jax.core.resolve import part
 from posttrain_jax.rollout import decoders
@@ -51,8 +52,8 @@ def add_rows(c: ml_collections.ConfigDict, data: str) -> None:
   """Keys of where the rows of a step come from."""
   c.data = ml_collections.ConfigDict()
   c.data.source = data  # 'task': made by config.collect; 'jsonl'; 'tfds'
-  # A file of any kind that posttrain_jax.data.files reads, a glob, or
-  # FOLDER:SPLIT; for tfds the data_dir.
+  # A file of a kind that posttrain_jax.data.files reads, a glob, FOLDER:SPLIT,
+  # org/name:SPLIT@REVISION of the hub; for tfds the data_dir.
   c.data.path = ''
   # Several: [{'path': 'a.jsonl', 'weight': 0.7}, ...]; without weights they are
   # one data set, with them a mixture.
@@ -99,8 +100,9 @@ def shrink(c: ml_collections.ConfigDict) -> None:
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   arg = base.parse_arg(
-    arg, recipe='sft', task='addition', data='task', smoke=False
+    arg, recipe='sft', task='addition', data='task', model='', smoke=False
   )
+  arg.data = models.data_of(arg.model, arg.data)
   c = base.get_config()
   c.paradigm = 'sft'
   c.task = task_entry(arg.task)
@@ -112,6 +114,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.optimizer.schedule = 'cosine'
   c.optimizer.warmup_updates = 20
   recipes.apply(c, arg.recipe)
+  if arg.model:
+    models.apply(c, arg.model, arg.recipe)
   if arg.smoke:
     shrink(c)
   return c

@@ -29,7 +29,13 @@ from posttrain_jax.data.sources import Source
 from posttrain_jax.log.progress import short
 from posttrain_jax.report.page import Report
 from posttrain_jax.rewards.judge import Judge
-from posttrain_jax.run import command, inference, notes, runtime
+from posttrain_jax.run import (
+  command,
+  inference,
+  notes,
+  reward_models,
+  runtime,
+)
 from posttrain_jax.run.inference import Loaded
 
 __all__ = ['Said', 'answered', 'main', 'table', 'write']
@@ -217,7 +223,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(flags)
     source = inference.open_data(flags.data)
     if flags.rewards:
-      judge = inference.make_judge(flags.rewards, flags.max_new_tokens)
+      judge = inference.make_judge(
+        flags.rewards, flags.max_new_tokens, reward_models.read_scorers
+      )
     runtime.prepare()
     said = {}
     for name in flags.models:  # one of them in memory at a time

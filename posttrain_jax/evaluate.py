@@ -8,8 +8,8 @@
 
 Of records with answers: loss, perplexity and token accuracy of these. With
 --rewards (as `config.rewards` of a run) the model answers each `prompt`,
-greedily and --num_samples times at temperature 1: accuracy, mean reward,
-pass@k, maj@k, length.
+greedily and --num_samples times: accuracy, mean reward, pass@k, maj@k, length,
+and the expected calibration error (ece) of the samples.
 
 --model is a run, a step of it, a Hugging Face folder or an adapter of PEFT.
 Without --data (or by --checkpoint, its older name) it is a run, evaluated by
@@ -37,6 +37,7 @@ from posttrain_jax.run import (
   loop,
   notes,
   on_data,
+  reward_models,
   roles,
   runtime,
 )
@@ -49,6 +50,8 @@ OF_DATA = {
   'max_length': 0,
   'max_new_tokens': 256,
   'num_samples': 8,
+  'temperature': 1.0,
+  'top_p': 1.0,
   'seed': 0,
 }
 
@@ -71,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument('--max_new_tokens', type=int, help='of an answer (256)')
   parser.add_argument('--num_samples', type=int, help='of a prompt (8)')
+  parser.add_argument('--temperature', type=float, help='of samples (1)')
+  parser.add_argument('--top_p', type=float, help='of samples (1)')
   parser.add_argument('--seed', type=int, help='of the samples (0)')
   return parser
 
@@ -98,7 +103,9 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   judge = None
   if given['rewards']:
     inference.check_prompt(source[0])
-    judge = inference.make_judge(given['rewards'], given['max_new_tokens'])
+    judge = inference.make_judge(
+      given['rewards'], given['max_new_tokens'], reward_models.read_scorers
+    )
   loaded = inference.load(flags.model, given['tokenizer'])
   scores: dict[str, float] = {}
   if answered:
@@ -110,10 +117,12 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
       judge,
       name=flags.data,
       num_samples=given['num_samples'],
+      temperature=given['temperature'],
+      top_p=given['top_p'],
       max_new_tokens=given['max_new_tokens'],
       seed=given['seed'],
     )
-  return {'model': flags.model, 'step': loaded.step, **scores}
+  return {'model': loaded.name, 'step': loaded.step, **scores}
 
 
 def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
@@ -130,7 +139,9 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
     raise ValueError(f'{workdir} has no {checkpoint.CONFIG}')
   config = config_lib.completed(saved['config'])
   config.init_from = path
-  # Frozen models of the training run are not evaluated, nor looked for.
+  # Frozen models of the training run are not evaluated; reward models of text
+  # are asked where they are still there.
+  paths = dict(config.get('others', {}))
   config.ref.path = ''
   for role in config.get('others', {}):
     config.others[role] = ''
@@ -138,6 +149,9 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   run = build.build(config)
   if not run.evaluators:
     raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
+  judge = getattr(run.task, 'judge', None)
+  if judge is not None:
+    judge.scorers = reward_models.of_roles(judge.entries, paths)
   notes.tell(notes.positions(run))
   if not hosts.several():
     _, step, params = checkpoint.read_params(path)

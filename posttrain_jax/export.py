@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import dtypes
+from posttrain_jax.core import dtypes, hub
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.data import template as templates
@@ -50,7 +50,7 @@ BASE = 'base'  # folder of an adapter's base that lies nowhere else
 
 def _copy_tokenizer(name: str, out: Path) -> list[str]:
   """Copies a tokenizer (a folder, or its .json file); names what it copied."""
-  path = Path(name)
+  path = Path(hub.folder(name))
   folder = path if path.is_dir() else path.parent
   files = {file: folder / file for file in TOKENIZER_FILES}
   if not path.is_dir():
@@ -81,8 +81,9 @@ def _first_folder(saved: dict) -> Path | None:
     path = saved['config'].get('init_from')
     if not path:
       return None
-    if (Path(path) / GENERATION).is_file():
-      return Path(path)
+    folder = Path(hub.folder(path))
+    if (folder / GENERATION).is_file():
+      return folder
     try:
       saved = checkpoint.load_config(checkpoint.run_folder(path)[0]) or {}
     except ValueError:  # moved away since, or a folder without that file
@@ -94,7 +95,7 @@ def _first_folder(saved: dict) -> Path | None:
 
 def _read_generation(saved: dict) -> dict:
   """Sampling settings that came with the model, or with its tokenizer."""
-  base = _first_folder(saved) or Path(saved['config']['tokenizer'])
+  base = _first_folder(saved) or Path(hub.folder(saved['config']['tokenizer']))
   file = base / GENERATION
   return json.loads(file.read_text()) if file.is_file() else {}
 

@@ -249,10 +249,13 @@ def make(name: str, out: Path) -> Path:
   return out
 
 
-def add_weights(folder: Path, width: int = 32) -> Path:
-  """A Qwen2 of two layers with random weights, beside the tokenizer."""
+def add_weights(folder: Path, width: int = 32, vocab_size: int = 0) -> Path:
+  """A Qwen2 of two layers with random weights, beside the tokenizer.
+
+  vocab_size  rows of its matrices; 0: those of the tokenizer
+  """
   tokenizer = hf_tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
-  size, inner = tokenizer.get_vocab_size(), 2 * width
+  size, inner = vocab_size or tokenizer.get_vocab_size(), 2 * width
   shapes = {
     'model.embed_tokens.weight': (size, width),
     'model.norm.weight': (width,),

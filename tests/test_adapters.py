@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from posttrain_jax.models import adapted, layers, transformer
+from posttrain_jax.models import adapted, dropout, layers, nf4, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params import adapters
 
@@ -203,7 +203,7 @@ def test_nf4_takes_the_nearest_level_of_its_block(shape, axes):
   block = {128: 64, 6: 2}[shape[axes - 1]]
   assert found.codes.size * 2 == weight.size
   assert found.scale.size * block == weight.size
-  levels = np.array(adapted.NF4_LEVELS)
+  levels = np.array(nf4.NF4_LEVELS)
   matrix = np.moveaxis(weight, axes - 1, 0)
   ours = np.moveaxis(np.asarray(dense), axes - 1, 0)
   for start in range(0, matrix.shape[0], block):
@@ -250,3 +250,81 @@ def test_bytes_of_a_base():
   assert size('int8') < 0.27 * whole
   # 4 bits, and 32 for a scale of each block; heads of 4 have short blocks.
   assert size('nf4') < 0.17 * whole
+
+
+def test_targets_by_the_names_of_modules():
+  shapes = adapters.shapes_in(MODEL)
+  paths = lambda *names: set(adapters.lora(rank=1, targets=names).paths(shapes))
+  assert paths('q_proj', 'v_proj') == {'layers/query', 'layers/value'}
+  assert paths('self_attn.o_proj', 'mlp.down_proj') == {
+    'layers/output', 'layers/down',
+  }  # fmt: skip
+  every = set(adapters.lora(rank=1).paths(shapes))
+  assert paths('all-linear') == every
+  # As PEFT: one name, two modules; and one that holds three of ours.
+  assert paths('c_proj') == {'layers/output', 'layers/down'}
+  assert paths('qkv_proj') == {'layers/query', 'layers/key', 'layers/value'}
+  assert paths('q_proj', 'layers/(gate|up)') == {
+    'layers/query', 'layers/gate', 'layers/up',
+  }  # fmt: skip
+  with pytest.raises(ValueError, match='"q_poj" matches no.*mean "q_proj"'):
+    paths('q_poj')
+  with pytest.raises(ValueError, match='"embed_tokens" matches no parameter'):
+    paths('embed_tokens')
+
+
+# ---- Dropout.
+
+
+def dropping(rate=0.5):
+  kind = adapters.lora(rank=2, alpha=4.0, dropout=rate)
+  return moved(kind.attach(BASE, jax.random.key(1)))
+
+
+def test_dropout_by_hand():
+  """One layer's product: what A sees is dropped, and what is left is scaled."""
+  params = dropout.dropped(dropping(), jax.random.key(3))
+  node = jax.tree.map(lambda x: jnp.asarray(x)[0], params['layers']['query'])
+  x = jnp.asarray(RNG.normal(size=(4, 6, 8)), jnp.float32)
+  found = node.product(x, 1)
+  key = jax.random.wrap_key_data(node.keep)
+  kept = np.asarray(jax.random.bernoulli(key, 0.5, x.shape))
+  assert 0.3 < kept.mean() < 0.7
+  low = np.where(kept, np.asarray(x) / 0.5, 0.0) @ np.asarray(node.a)
+  expected = np.einsum('btd,dhk->bthk', x, node.base)
+  expected += np.einsum('btr,rhk->bthk', low, node.b) * float(node.scale)
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+  # Layers, matrices and keys have masks of their own.
+  keeps = {
+    np.asarray(row).tobytes()
+    for key in (3, 4)
+    for name in ('query', 'up')
+    for row in dropout.dropped(dropping(), jax.random.key(key))['layers'][
+      name
+    ].keep
+  }
+  assert len(keeps) == 8
+
+
+def test_only_an_update_drops():
+  params = dropping()
+  assert dropout.drops(params) and not dropout.drops(dropping(0.0))
+  apply = lambda params: transformer.apply(params, MODEL, TOKENS)[0]
+  plain = apply(params)
+  nodes = {**params['layers']}
+  bare = {**params, 'layers': {
+    k: x.replace(dropout=0.0) if isinstance(x, adapted.Adapted) else x
+    for k, x in nodes.items()
+  }}  # fmt: skip
+  np.testing.assert_array_equal(plain, apply(bare))
+  key = jax.random.key(3)
+  one, again = (apply(dropout.dropped(params, key)) for _ in range(2))
+  np.testing.assert_array_equal(one, again)
+  assert np.abs(one - plain).max() > 0.01
+  # The mean over many masks of the low-rank part is that without any.
+  node = jax.tree.map(lambda x: jnp.asarray(x)[0], params['layers']['up'])
+  x = jnp.asarray(RNG.normal(size=(1, 8)), jnp.float32)
+  keys = jax.random.key_data(jax.random.split(key, 4096))
+  many = jax.vmap(lambda keep: node.replace(keep=keep).product(x, 1))(keys)
+  spread = np.asarray(many).std(0) / 4096**0.5
+  assert (np.abs(many.mean(0) - node.product(x, 1)) < 5 * spread + 1e-6).all()

@@ -24,7 +24,10 @@ FAST = {
   'adapter.name': 'lora', 'adapter.rank': '2',
 }  # fmt: skip
 RUNS = {
-  'sft': ('configs/sft.py:smoke', {'task.num_digits': '1'}),
+  'sft': (
+    'configs/sft.py:smoke',
+    {'task.num_digits': '1', 'adapter.dropout': '0.25'},
+  ),
   'dpo': (
     'configs/preference.py:smoke',
     {

@@ -309,3 +309,12 @@ def test_saved_runs_get_the_keys_that_are_newer():
   assert config_lib.completed({'paradigm': 'odd', 'x': 1}).to_dict() == {
     'paradigm': 'odd', 'x': 1,
   }  # fmt: skip
+
+
+def test_older_runs_with_parts_that_have_learnt_a_key():
+  now = config_lib.load('configs/sft.py:smoke', [('adapter.name', 'lora')])
+  saved = json.loads(json.dumps(now.to_dict()))
+  del saved['optimizer']['warmup_ratio'], saved['adapter']['dropout']
+  del saved['eval']['temperature'], saved['eval']['top_p']
+  found = json.loads(json.dumps(config_lib.completed(saved).to_dict()))
+  assert found == json.loads(json.dumps(now.to_dict()))

@@ -65,6 +65,16 @@ def even(first):
   return float(first % 2 == 0)
 
 
+def gap_by_hand(confidence, right, bins=15):
+  places = np.ceil(np.round(confidence * bins, 4)).clip(1)
+  gaps = [
+    abs(np.mean(confidence[places == i]) - np.mean(right[places == i]))
+    * np.mean(places == i)
+    for i in np.unique(places)
+  ]
+  return sum(gaps)
+
+
 def test_votes_and_confidence_by_counting(evaluator, params, found):
   key = jax.random.key(5)
   draw = lambda params, key: in_graph.generate_and_verify(
@@ -101,12 +111,40 @@ def test_votes_and_confidence_by_counting(evaluator, params, found):
       for subset in subsets
     ]
     assert found[f'eval/pass@{k}'] == pytest.approx(np.mean(hit))
-  right = [even(x) for x in first.ravel()]
+  right = np.array([even(x) for x in first.ravel()])
   assert found['eval/accuracy_sampled'] == pytest.approx(np.mean(right))
+  # Sure of a token as its geometric mean, or as the share of equal answers.
+  for name, confidence in (
+    ('ece', np.exp(sure)),
+    (
+      'ece_consistency',
+      [[np.mean(g // 8 == x // 8) for x in g] for g in first],
+    ),
+  ):
+    gap = gap_by_hand(np.ravel(confidence), right)
+    assert found[f'eval/{name}'] == pytest.approx(gap, abs=1e-5)
   # The three say different things of these completions.
   names = ('eval/maj@4', 'eval/best_of@4', 'eval/pass@4')
   assert len({float(found[name]) for name in names}) == 3
   assert 'eval/maj@8' not in found
+
+
+@pytest.mark.long
+def test_samples_are_drawn_as_asked(evaluator, params, found):
+  for how, name, asked in (
+    ((1.0, 1.0), 'sample', {}), ((0.0, 1.0), 'greedy', {}),
+    ((0.5, 1.0), 'sample', {'temperature': 0.5}),
+    ((0.5, 0.9), 'top_p', {'temperature': 0.5, 'p': 0.9}),
+  ):  # fmt: skip
+    drawn = scores.drawing(*how)
+    assert getattr(drawn, 'keywords', {}) == asked
+    assert getattr(drawn, 'func', drawn) is getattr(decoders, name)
+  sharp = dataclasses.replace(evaluator, beams=0, temperature=0.01, top_p=0.5)
+  said = jax.jit(sharp)(params, jax.random.key(5))
+  assert said['eval/accuracy_sampled'] == said['eval/accuracy']
+  assert said['eval/distinct'] == 1 / SAMPLES
+  assert said['eval/accuracy'] == found['eval/accuracy']
+  assert found['eval/distinct'] > 1 / SAMPLES
 
 
 def test_beam_accuracy_is_of_the_best_beam(evaluator, params, found):

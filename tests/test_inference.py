@@ -273,7 +273,8 @@ def test_own_answers_are_judged(plain, tmp_path, capsys):
   path.write_text(''.join(f'{{"prompt": "{c * 3}"}}\n' for c in 'abcde'))
   length = [{'name': 'length', 'weight': 2.0}]
   flags = ['--model', plain, '--tokenizer', 'byte', '--data', path, *SHORT,
-           '--rewards', json.dumps(length), '--num_samples', 4]  # fmt: skip
+           '--rewards', json.dumps(length), '--num_samples', 4,
+           '--temperature', 0.001]  # fmt: skip
   found = json.loads(command(evaluate.main, capsys, *flags))
   loaded = inference.load(plain, 'byte')
   asked = [BYTES.encode(c * 3) for c in 'abcde']
@@ -282,7 +283,9 @@ def test_own_answers_are_judged(plain, tmp_path, capsys):
   assert found['eval/length'] == pytest.approx(size)
   assert found['eval/reward'] == pytest.approx(-2 * size / NEW, rel=1e-5)
   assert found['eval/prompts'] == 5 and 'eval/loss' not in found
-  assert {'eval/pass@4', 'eval/maj@4', 'eval/reward_sampled'} <= set(found)
+  assert {'eval/pass@4', 'eval/maj@4', 'eval/ece'} <= set(found)
+  # Samples that are as good as greedy.
+  assert found['eval/reward_sampled'] == pytest.approx(found['eval/reward'])
 
 
 def test_what_is_undefined_is_null(monkeypatch, capsys):

@@ -23,7 +23,7 @@ ORDER = (
   ('run',),
   ('sweep', 'report'),
   ('train', 'evaluate', 'sample', 'compare', 'export', 'show_data',
-   'doctor', 'quickstart', 'objectives', 'plan', 'lab'),
+   'doctor', 'quickstart', 'objectives', 'plan', 'lab', 'lm_eval'),
 )  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 

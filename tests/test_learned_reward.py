@@ -150,23 +150,27 @@ def test_a_model_judges_answers_of_host_tasks():
 
 @pytest.mark.slow
 def test_a_reward_model_and_a_function_judge_prompts_of_a_file(tmp_path):
-  scorer = tmp_path / 'reward'
-  pairs = [
-    ('collect.name', 'oracle_vs_rollout'), ('collect.sampler', 'policy'),
-    ('group_size', '1'),
-  ]  # fmt: skip
-  loop.train(
-    load('configs/preference.py:recipe=reward_model,smoke', *pairs), scorer
+  scorer, write = (
+    tmp_path / 'reward',
+    lambda path, rows: path.write_text(
+      ''.join(json.dumps(row) + '\n' for row in rows)
+    ),
   )
-  path = tmp_path / 'prompts.jsonl'
-  rows = [{'prompt': f'{i}+1=', 'answer': i + 1} for i in range(8)]
-  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  pairs, path = tmp_path / 'pairs.jsonl', tmp_path / 'prompts.jsonl'
+  write(pairs, [
+    {'prompt': f'{i}+1=', 'chosen': f'{i + 1}', 'rejected': 'x'}
+    for i in range(8)
+  ])  # fmt: skip
+  write(path, [{'prompt': f'{i}+1=', 'answer': i + 1} for i in range(8)])
+  fast = [item for item in FAST if not item[0].startswith('task.')]
+  spec = 'configs/preference.py:recipe=reward_model,data=jsonl,smoke'
+  own = [('data.path', str(pairs)), ('tokenizer', 'byte')]
+  loop.train(config_lib.load(spec, [*fast, *own]), scorer)
   listed = [
     {'name': 'model', 'weight': 2.0}, {'name': 'numeric_match', 'weight': 0.5}
   ]  # fmt: skip
   c = config_lib.load('configs/rl.py:recipe=rlhf,data=jsonl,smoke', [
-    *(item for item in FAST if not item[0].startswith('task.')),
-    ('data.path', str(path)), ('rewards', json.dumps(listed)),
+    *fast, ('data.path', str(path)), ('rewards', json.dumps(listed)),
     ('others.reward', str(scorer)), ('max_new_tokens', '4'),
   ])  # fmt: skip
   loop.train(c, tmp_path / 'run')

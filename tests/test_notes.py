@@ -235,3 +235,15 @@ def test_rows_beyond_the_positions_of_a_folder_are_told():
 def test_a_teacher_that_keeps_fewer_tokens_than_k():
   with pytest.raises(ValueError, match=r'loss.k=999: the model has only 64'):
     build.build(load('configs/distill.py:recipe=top_k_teacher', loss__k=999))
+
+
+@pytest.mark.parametrize(
+  'key, value, less', [('updates', 3, 2), ('ratio', 0.6, 0.5)]
+)
+def test_a_rate_that_rises_for_most_of_a_run(key, value, less):
+  rises = lambda **items: [
+    line for line in told('configs/rl.py:smoke', **items) if 'rises' in line
+  ]
+  (line,) = rises(**{f'optimizer__warmup_{key}': value})
+  assert f'warmup_{key}={value}: the learning rate rises for 3 of the 4' in line
+  assert not rises(**{f'optimizer__warmup_{key}': less})

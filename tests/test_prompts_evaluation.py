@@ -77,6 +77,7 @@ def test_by_hand(evaluator):
   assert found['eval/reward_sampled'] == close(rewards.mean())
   assert found['eval/accuracy_sampled'] == close(right.mean())
   assert found['eval/pass@4'] == close(right.any(1).mean())
+  assert 0 <= found['eval/ece_consistency'] <= 1 and found['eval/ece'] <= 1
   # All four vote: an empty answer gives none, and of equals the first wins.
   votes = []
   for problem in range(11):

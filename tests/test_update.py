@@ -159,6 +159,7 @@ def optimizer_config(**changes):
   config = ml_collections.ConfigDict(
     dict(
       name='adamw', lr=0.1, schedule='constant', warmup_updates=0,
+      warmup_ratio=0.0,
       final_fraction=0.0, weight_decay=0.0, b1=0.9, b2=0.95, eps=1e-8,
       max_grad_norm=1.0, moments='params', freeze=(),
     )
@@ -226,6 +227,14 @@ def test_schedules_by_hand(schedule, expected):
   function = optim.make_schedule(config, 6)
   values = [float(function(count)) for count in range(6)]
   np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_a_warmup_as_a_share_of_the_run():
+  # In place of the number, and rounded up.
+  config = optimizer_config(warmup_updates=50, warmup_ratio=0.25)
+  assert [optim.warmup_of(config, n) for n in (1, 4, 6, 100)] == [1, 1, 2, 25]
+  rise = optim.make_schedule(config, 6)
+  np.testing.assert_allclose([rise(i) for i in range(3)], [0.5, 1.0, 1.0])
 
 
 def test_bad_optimizers_name_the_nearest():

@@ -157,6 +157,7 @@ def tokenize(
   max_length: int | None = None,
   overlong: str = 'error',
   where: str = 'record',
+  read: dict[str, Any] | None = None,
 ) -> dict[str, Any] | None:
   """A record's tokens and loss mask.
 
@@ -164,6 +165,7 @@ def tokenize(
   max_length  tokens; None: no limit
   overlong    'error', 'truncate' (the end is cut off) or 'drop'
   where       'file:line', for errors
+  read        what `records.check` gave of it; None: it is read here
 
   Returns None where the record is dropped, else a dict:
     kind, columns                the other columns, untouched
@@ -192,7 +194,9 @@ def tokenize(
     'kind': kind,
     'columns': {k: v for k, v in record.items() if k not in KINDS[kind]},
   }
-  record = records.read(record, kind, where, tokenizer.template)
+  if read is None:
+    read = records.read(record, kind, where, tokenizer.template)
+  record = read
   reader = _Reader(record, tokenizer, where)
   if kind == 'preference':
     for side, turns in reader.pair().items():

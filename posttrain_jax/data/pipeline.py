@@ -128,8 +128,9 @@ def _tokenizing(
   left_out = 0  # in a row
 
   def example_of(record: Record) -> dict[str, Any] | None:
+    read = None
     if checked is not None:
-      kind = checked.kind(record)
+      kind, read = checked.read(record)
     else:
       kind = only or formats.kind_of(record.columns, record.where)
     if kind not in kinds:
@@ -138,8 +139,9 @@ def _tokenizing(
         f'{", ".join(kinds)}'
       )
     return formats.tokenize(
-      record.columns, tokenizer, kind=kind, where=record.where, **choices
-    )
+      record.columns, tokenizer, kind=kind, where=record.where, read=read,
+      **choices,
+    )  # fmt: skip
 
   def tokenized(found: Record | Failed) -> dict[str, Any] | None:
     nonlocal left_out

@@ -208,15 +208,15 @@ class Checked:
       self.first = first_kinds(source, bad)
     self._ends = np.cumsum([len(leaf) for leaf in parts])
 
-  def kind(self, record: Record) -> str:
-    """The kind of a record of the source, which is checked.
+  def read(self, record: Record) -> tuple[str, dict[str, Any]]:
+    """(kind, what `records.check` gives) of a record of the source.
 
     Raises:
       ValueError: what is wrong with it.
     """
     part = int(np.searchsorted(self._ends, record.index, side='right'))
     kind, first = self.first[part]
-    records.check(record.columns, kind, record.where, self._template)
+    found = records.check(record.columns, kind, record.where, self._template)
     other = records.kind_of(record.columns, record.where) if first else kind
     if other != kind:
       raise ValueError(
@@ -224,7 +224,7 @@ class Checked:
         f'at {first}; a data set holds records of one kind (each entry of '
         'data.sources has its own)'
       )
-    return kind
+    return kind, found
 
 
 @dataclasses.dataclass
@@ -245,7 +245,7 @@ class _Look:
     self._overlong = 'error' if strict else 'truncate'
 
   def _example(self, record: Record, tokenise: bool) -> dict[str, Any] | None:
-    kind = self.checked.kind(record)
+    kind, read = self.checked.read(record)
     if not tokenise:
       return None
     return formats.tokenize(
@@ -255,6 +255,7 @@ class _Look:
       max_length=self.max_length,
       overlong=self._overlong,
       where=record.where,
+      read=read,
     )
 
   def __call__(

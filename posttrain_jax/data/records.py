@@ -34,8 +34,8 @@ from posttrain_jax.data.kinds import (
 from posttrain_jax.data.quoting import shown
 from posttrain_jax.data.template import Template
 
-__all__ = ['KINDS', 'UNSUPPORTED', 'check', 'check_columns', 'kind_of', 'read',
-           'tools_of', 'unpair', 'variables_of']  # fmt: skip
+__all__ = ['KINDS', 'UNSUPPORTED', 'check', 'check_columns', 'halves',
+           'kind_of', 'read', 'tools_of', 'unpair', 'variables_of']  # fmt: skip
 
 # What makes two turns of conversations the same.
 SAID = ('role', 'content', *chat.UNSUPPORTED)
@@ -227,7 +227,11 @@ def unpair(
   Raises:
     ValueError: as `read`.
   """
-  record = read(record, 'preference', where, template)
+  return halves(read(record, 'preference', where, template))
+
+
+def halves(record: dict) -> list[dict]:
+  """`unpair` of a record that `read` or `check` gave."""
   others = {k: v for k, v in record.items() if k not in ANSWERS['preference']}
   return [
     {**others, 'completion': record[side], 'label': side == 'chosen'}
@@ -247,8 +251,9 @@ def check(
   kind: str,
   where: str = 'record',
   template: Template | None = None,
-) -> None:
-  """Raises ValueError at a record that `read` refuses, or that is empty.
+) -> dict:
+  """What `read` gives of a record; raises ValueError at one that it refuses, or
+  that is empty.
 
   Empty is a prompt without text or turns, an answer or text without text, and
   a conversation in which the assistant says nothing.
@@ -276,3 +281,4 @@ def check(
           raise ValueError(
             f'{where}: column "{column}"[{i}]: the assistant says nothing'
           )
+  return record

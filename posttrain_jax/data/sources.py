@@ -7,6 +7,7 @@ and shards it by index, so nothing is read twice or held in memory.
   open_source('part-*.parquet')          a glob
   open_source(['a.jsonl', 'b.jsonl.gz'])  one data set of several files
   open_source('saved:train')             FOLDER:SPLIT, of `datasets` or TFDS
+  open_source('org/name:train@main')     a data set of the Hugging Face hub
   open_source([{'path': 'a.jsonl', 'weight': 0.7},
                {'path': 'b.parquet', 'weight': 0.3}])  a mixture
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain_jax.core import hub
 from posttrain_jax.core.domain import Number
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import files, json_lines, tables
@@ -49,6 +51,7 @@ __all__ = [
   'TfdsSource',
   'entries',
   'in_order',
+  'local',
   'open_source',
   'split_of',
   'walk',
@@ -194,9 +197,16 @@ def split_of(path: str, split: str = '', **_: Any) -> tuple[str, str]:
   return path, split
 
 
+def local(path: str, split: str = '', **_: Any) -> list[str]:
+  """Files and folders of a path, as `files.expand`, or of a name of the hub."""
+  there = hub.data_files(path, split)
+  return files.expand(split_of(path, split)[0]) if there is None else there
+
+
 def _open_path(path: str, split: str = '') -> list[Source]:
+  found = local(path, split)
   path, split = split_of(path, split)
-  found = files.expand(path)
+  split = '' if hub.parse(path, data=True) else split
   if split and not all(map(os.path.isdir, found)):
     raise ValueError(f'"{path}" has no splits, so no "{split}"')
   kind = lambda p: 'folder' if os.path.isdir(p) else files.kind_of(p)

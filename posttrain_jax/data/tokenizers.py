@@ -23,6 +23,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from posttrain_jax.core import hub
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data.bpe import SPECIAL, BPETokenizer
 from posttrain_jax.data.template import Template
@@ -136,7 +137,8 @@ def ends(tokenizer: Tokenizer) -> int | tuple[int, ...]:
 def load(
   name: str, special_text: str = 'refuse', after_stop: bool = False
 ) -> Tokenizer:
-  """'task', 'byte', or a path to a tokenizer.json or a folder that has one.
+  """'task', 'byte', or a path to a tokenizer.json or a folder that has one,
+  here or on the hub.
 
   special_text  what a special token's name in a record is: 'refuse' it, or the
                 token itself ('control'), as transformers reads it
@@ -155,6 +157,7 @@ def load(
     )
   if name in builtin:
     return builtin[name]()
+  name = hub.folder(name)
   if os.path.exists(name):
     return BPETokenizer.load(name, special_text, after_stop)
   raise ValueError(

@@ -14,6 +14,7 @@ class Unpaired(Stored):
   def __init__(self, source: Source, template: Any = None):
     """`source`: of records of kind 'preference'; `template` of the model."""
     self._source, self._template = source, template
+    self._last: tuple[int, list[dict]] | None = None
     self.num_bytes = getattr(source, 'num_bytes', 0)
     stamp = getattr(source, 'stamp', None)
     self.stamp = stamp if stamp is None else ('unpaired', stamp)
@@ -33,8 +34,11 @@ class Unpaired(Stored):
     index = int(index)
     if not 0 <= index < len(self):
       raise IndexError(index)
-    record = self._source[index // 2]
-    given = record.columns, record.where, self._template
-    records.check(given[0], 'preference', *given[1:])
-    columns = records.unpair(*given)[index % 2]
-    return Record(columns, record.where, index)
+    record, last = self._source[index // 2], self._last
+    # Whoever goes through all asks for both answers, one after the other.
+    if last is None or last[0] != index // 2:
+      found = records.check(
+        record.columns, 'preference', record.where, self._template
+      )
+      self._last = last = index // 2, records.halves(found)
+    return Record(dict(last[1][index % 2]), record.where, index)

@@ -104,17 +104,18 @@ class Evaluator:
   """`evaluator(params, key) -> {name: scalar}` on held-out problems, jit-able.
 
   num_problems  problems, drawn from `key`
-  samples       samples a problem at temperature 1, for pass@k; 0 = greedy only
+  samples       samples a problem, for pass@k; 0 = greedy only
   batch         problems at a time (memory)
   part          of the held-out problems, as in `problems`
   beams         of a beam search for each problem; 0 = none
   guide         steers all completions besides the task's environment
+  temperature, top_p  of the samples
 
   Metrics: eval/accuracy (greedy), eval/length, eval/truncated; with beams
   eval/accuracy_beam, of the best one; and with samples eval/accuracy_sampled
   (and its standard error over problems), eval/distinct (different completions a
   problem / samples), eval/pass@k, eval/maj@k and eval/best_of@k (`selected`)
-  for powers of two k <= samples.
+  for powers of two k <= samples, eval/ece (`scores.sampled`).
   """
 
   model: ModelConfig
@@ -126,6 +127,8 @@ class Evaluator:
   beams: int = 0
   guide: Guide | None = None
   part: str = ''
+  temperature: float = 1.0
+  top_p: float = 1.0
 
   def __post_init__(self):
     scores.check_sizes(self.num_problems, self.batch, self.beams)
@@ -193,8 +196,9 @@ class Evaluator:
   def _sampled(self, params: PyTree, key: Array, examples: Any) -> dict:
     def many(part):
       samples, rewards = self._run(
-        params, part, key, self.samples, decoders.sample
-      )
+        params, part, key, self.samples,
+        scores.drawing(self.temperature, self.top_p),
+      )  # fmt: skip
       words = jax.vmap(jax.vmap(split.fingerprint))(samples.completion)
       ordered = jnp.sort(words, axis=1)
       fresh = 1 + jnp.sum(ordered[:, 1:] != ordered[:, :-1], axis=1)

@@ -158,11 +158,12 @@ class HostEvaluator:
   eval/rewards/LABEL, the mean of each, over the answers that it applies to.
   Reward models are left out: an evaluator has the policy alone.
 
-  samples         a problem at temperature 1, for pass@k; 0 = greedy only
+  samples         a problem, for pass@k; 0 = greedy only
   batch           problems at a time (memory)
   max_new_tokens  of a completion
   beams           of a beam search for each problem; 0 = none
   guide           steers all completions
+  temperature, top_p  of the samples
   """
 
   model: ModelConfig
@@ -174,6 +175,8 @@ class HostEvaluator:
   max_new_tokens: int
   beams: int = 0
   guide: Guide | None = None
+  temperature: float = 1.0
+  top_p: float = 1.0
 
   def __post_init__(self):
     # The last batch may be a part of one.
@@ -183,6 +186,8 @@ class HostEvaluator:
 
   @functools.cached_property
   def _generate(self) -> Callable[..., Rollout]:
+    drawn = scores.drawing(self.temperature, self.top_p)
+
     def generate(params, prompts, prompt_mask, prompt_ids, key, size):
       prompts, prompt_mask, prompt_ids = sharding.rows(
         (prompts, prompt_mask, prompt_ids)
@@ -195,7 +200,7 @@ class HostEvaluator:
         key,
         group_size=size or 1,
         max_new_tokens=self.max_new_tokens,
-        decoder=decoders.sample if size else decoders.greedy,
+        decoder=drawn if size else decoders.greedy,
         eos_id=ends(self.tokenizer),
         pad_id=self.tokenizer.pad_id,
         prompt_ids=prompt_ids,

@@ -1,14 +1,19 @@
 """From judged answers to the numbers of an evaluation; one place for both kinds
 of evaluators."""
 
+import functools
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from posttrain_jax import diagnostics
 from posttrain_jax.core import masked
 from posttrain_jax.core.types import Array, Rollout
-from posttrain_jax.rollout import select
+from posttrain_jax.evals.measures import calibration
+from posttrain_jax.rollout import decoders, select
 
-__all__ = ['check_sizes', 'confidence', 'greedy', 'sampled', 'selected']
+__all__ = ['check_sizes', 'confidence', 'drawing', 'greedy', 'sampled',
+           'selected']  # fmt: skip
 
 
 def check_sizes(num_problems: int, batch: int, beams: int) -> None:
@@ -21,6 +26,18 @@ def check_sizes(num_problems: int, batch: int, beams: int) -> None:
       f'eval.num_problems={num_problems} is no multiple of '
       f'eval.batch={batch}; nearest valid: {near}'
     )
+
+
+def drawing(temperature: float, top_p: float) -> Callable:
+  """The decoder of samples: greedy at temperature 0; else a draw from the most
+  likely `top_p` mass."""
+  if temperature == 0:
+    return decoders.greedy
+  if top_p < 1:
+    return functools.partial(decoders.top_p, p=top_p, temperature=temperature)
+  if temperature == 1:
+    return decoders.sample
+  return functools.partial(decoders.sample, temperature=temperature)
 
 
 def _powers(largest: int) -> list[int]:
@@ -59,7 +76,10 @@ def sampled(
   confidence   [N, S] mean log-probability of each sample's tokens
 
   Returns eval/accuracy_sampled and its standard error over problems,
-  eval/distinct, eval/pass@k for powers of two, and what `selected` says.
+  eval/distinct, eval/pass@k for powers of two, what `selected` says, and how
+  far the model is from being right as often as it is sure: eval/ece, where a
+  sample's confidence is the geometric mean of its tokens' probabilities, and
+  eval/ece_consistency, where it is the share of samples with the same answer.
   """
   # Problems are independent, the samples of one problem are not.
   spread = jnp.std(jnp.mean(correct, axis=1), ddof=1)
@@ -67,7 +87,11 @@ def sampled(
     'eval/accuracy_sampled': jnp.mean(correct),
     'eval/accuracy_sampled_stderr': spread / correct.shape[0] ** 0.5,
     'eval/distinct': jnp.mean(distinct),
+    'eval/ece': calibration.ece(jnp.exp(confidence), correct > 0.5),
   }
+  if correct.shape[1] > 1:
+    same = calibration.consistency(words, mask)
+    metrics['eval/ece_consistency'] = calibration.ece(same, correct > 0.5)
   for k in _powers(correct.shape[1]):
     metrics[f'eval/pass@{k}'] = diagnostics.pass_at_k(correct > 0.5, k)
   return metrics | selected(words, mask, confidence, correct)

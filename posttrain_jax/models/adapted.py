@@ -23,6 +23,7 @@ from flax import struct
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, Derived, PyTree, Record
+from posttrain_jax.models.nf4 import NF4_LEVELS
 
 __all__ = ['BLOCK', 'NF4', 'Adapted', 'Held', 'Int8', 'Off', 'Weight',
            'dense_product', 'has_adapters', 'join', 'merged', 'off', 'settled',
@@ -32,15 +33,6 @@ __all__ = ['BLOCK', 'NF4', 'Adapted', 'Held', 'Int8', 'Off', 'Weight',
 # model gets anew for a method.
 WHOLE = ('value_head',)
 BLOCK = 64  # numbers of one scale in NF4, at most
-# Quantiles of a normal distribution, within -1..1 and with an exact zero:
-# Dettmers et al. (2023), https://arxiv.org/abs/2305.14314, appendix E.
-NF4_LEVELS = (
-  -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
-  -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
-  0.07958029955625534, 0.16093020141124725, 0.24611230194568634,
-  0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
-  0.7229568362236023, 1.0,
-)  # fmt: skip
 TINY = 1e-30
 
 
@@ -209,6 +201,8 @@ class Adapted(Weight):
              DoRA, https://arxiv.org/abs/2402.09353, section 4.3
   norm       [*O] that norm, where it is known already (`settled`)
   axes       input axes
+  keep       [2] uint32, by which inputs of A are dropped; None: none are
+  dropout    share of them that is
 
   Hu et al. (2021), LoRA, https://arxiv.org/abs/2106.09685
   """
@@ -219,7 +213,9 @@ class Adapted(Weight):
   scale: Array
   magnitude: Array | None = None
   norm: Array | None = None
+  keep: Array | None = None
   axes: int = struct.field(pytree_node=False, default=1)
+  dropout: float = struct.field(pytree_node=False, default=0.0)
 
   def product(self, x: Array, axes: int) -> Array:
     if axes != self.axes:
@@ -228,13 +224,21 @@ class Adapted(Weight):
       out = self.base.product(x, axes)
     else:
       out = dense_product(x, self.base, axes)
-    low = dense_product(x, self.a, axes)
+    low = dense_product(self._dropped(x), self.a, axes)
     out = out + dense_product(low, self.b) * self.scale.astype(x.dtype)
     if self.magnitude is None:
       return out
     norm = self.column_norm() if self.norm is None else self.norm
     gain = (self.magnitude / jax.lax.stop_gradient(norm)).astype(x.dtype)
     return out * gain.reshape((1,) * (out.ndim - gain.ndim) + gain.shape)
+
+  def _dropped(self, x: Array) -> Array:
+    if self.keep is None:
+      return x
+    kept = 1.0 - self.dropout
+    key = jax.random.wrap_key_data(self.keep)
+    chosen = jax.random.bernoulli(key, kept, x.shape)
+    return jnp.where(chosen, x / kept, 0.0).astype(x.dtype)
 
   def _whole(self) -> Array:
     """[*I, *O] W + scale A B in float32, or wider."""

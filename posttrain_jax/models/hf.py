@@ -41,6 +41,7 @@ __all__ = [
 
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
+SCORE = 'score.weight'  # of a reward model
 STORED_DTYPES = ('BF16', 'F16', 'F32', 'F64')
 # Weights of PyTorch: a pickle, which may run code when it is read.
 PICKLED = ('*.bin', '*.pt', '*.pth')
@@ -211,6 +212,8 @@ def load(
       keys[piece.row.path].append(key)
   flat: dict[str, Array] = {}
   found = _open(folder, config, expected)
+  if config.value_head:
+    flat |= _score_head(folder, config, found, place)
   _check_keys(folder, config, found, expected)
   for row in rows(config):
     if row.path not in flat:
@@ -218,6 +221,21 @@ def load(
       for path in list(host):
         flat[path] = place(path, host.pop(path))
   return config, traverse_util.unflatten_dict(flat, sep='/')
+
+
+def _score_head(
+  folder: Path, config: ModelConfig, found: dict[str, Tensor], place: Callable
+) -> dict[str, Array]:
+  """The head of a reward model, taken out of `found`; it has no bias."""
+  if SCORE not in found:
+    raise ValueError(f'{folder}: missing tensors: {SCORE}')
+  kernel = _tensor(found, SCORE, (1, config.width))[0]
+  kernel = kernel.astype(jnp.dtype(config.param_dtype))
+  del found[SCORE]
+  return {
+    'value_head/kernel': place('value_head/kernel', kernel),
+    'value_head/bias': place('value_head/bias', np.zeros((), kernel.dtype)),
+  }
 
 
 def _host(path: Path, config: ModelConfig, params: PyTree) -> dict:

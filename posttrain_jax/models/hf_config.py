@@ -23,6 +23,7 @@ from posttrain_jax.models.hf_values import Source, read_json, refuse
 __all__ = [
   'ARCHITECTURES',
   'architecture_of',
+  'is_scorer',
   'read_config',
   'read_json',
   'stored_dtype',
@@ -33,6 +34,8 @@ __all__ = [
 TEXT_PARTS = {
   'Gemma3ForConditionalGeneration': ('gemma3', 'Gemma3ForCausalLM'),
 }
+# Classes whose head says one number of a whole text.
+SCORES, ANSWERS = 'ForSequenceClassification', 'ForCausalLM'
 # The only values we compute correctly where a class has no trait for them; an
 # absent key or null is fine too.
 ONLY: dict[str, tuple] = {
@@ -66,12 +69,37 @@ def _source(file: Path) -> tuple[str, Source]:
     outer = ('tie_word_embeddings', 'quantization_config')
     values = {**{k: values[k] for k in outer if k in values}, **text}
     name = TEXT_PARTS[name][1]
+  if str(name).endswith(SCORES):
+    _check_labels(file, values)
+    name = str(name).removesuffix(SCORES) + ANSWERS
   if name not in ARCHITECTURES:
     raise ValueError(
       f'{file}: {key}={named!r} is not supported.'
       + nearest(str(name), [*ARCHITECTURES, *TEXT_PARTS])
     )
   return name, Source(file, values, ARCHITECTURES[name])
+
+
+def _check_labels(file: Path, values: dict[str, Any]) -> None:
+  """Raises ValueError unless a class for labels has one, which is a score."""
+  labels = values.get('id2label')
+  # Without them transformers makes two.
+  count = len(labels) if isinstance(labels, dict) else 2
+  count = values.get('num_labels', count)
+  if count != 1:
+    raise ValueError(
+      f'{file}: id2label has {count} labels; a reward model has one, which is '
+      'its score'
+    )
+
+
+def is_scorer(path: str | Path) -> bool:
+  """Whether a folder is a reward model: one that scores, and cannot answer."""
+  try:
+    named = read_json(Path(path) / 'config.json').get('architectures')
+  except (FileNotFoundError, NotADirectoryError):
+    return False
+  return isinstance(named, list) and str(named[0]).endswith(SCORES)
 
 
 def _check_values(source: Source) -> None:
@@ -182,7 +210,8 @@ def read_config(
 ) -> ModelConfig:
   """The ModelConfig of a folder's config.json; no weights need be there.
 
-  Of a model that also sees images it is that of the text alone.
+  Of a model that also sees images it is that of the text alone. A reward model
+  (`is_scorer`) has a value head, and no output matrix of its own.
 
   Raises:
     FileNotFoundError: no config.json.
@@ -207,6 +236,7 @@ def read_config(
   fields = _traits(source, num_layers, head_dim)
   fields |= hf_windows.read(source, num_layers, fields.get('nope_layers', ()))
   fields |= hf_rope.read(source, head_dim, 'sliding_window' in fields)
+  scores = is_scorer(path)
   try:
     config = ModelConfig(
       vocab_size=integer('vocab_size'),
@@ -218,7 +248,8 @@ def read_config(
       mlp_dim=integer('intermediate_size'),
       max_length=integer('max_position_embeddings'),
       norm_eps=source.number('rms_norm_eps', float),
-      tie_embeddings=source.flag('tie_word_embeddings'),
+      tie_embeddings=scores or source.flag('tie_word_embeddings'),
+      value_head=scores,
       dtype=dtype,
       param_dtype=param_dtype,
       **fields,

@@ -7,12 +7,15 @@ Every function here is called the same way, and makes an `Adapter`:
   rank     numbers between the two matrices of an adapter
   alpha    strength, as the method scales it
   targets  regular expressions; a matrix whose whole path ('layers/query')
-           matches one of them gets an adapter
+           matches one of them gets an adapter. Or names as PEFT takes them, of
+           modules in the files ('q_proj', 'mlp.down_proj'), and 'all-linear'
   b_rate   learning rate of B over that of A: Hayou et al. (2024), LoRA+,
            https://arxiv.org/abs/2402.12354, take 16
   base     how the matrices with an adapter are stored: '' as they are, 'int8',
            or 'nf4' (Dettmers et al., 2023, QLoRA,
            https://arxiv.org/abs/2305.14314)
+  dropout  share of the inputs of A that an update does not see, of `lora` and
+           `rslora`; sampling and evaluation see all
 
 What is frozen is held once: it is also the reference of a method that has one.
 """
@@ -21,7 +24,7 @@ import dataclasses
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,7 +34,7 @@ from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core.names import nearest
 from posttrain_jax.core.types import Array, PyTree
-from posttrain_jax.models import transformer
+from posttrain_jax.models import hf_table, transformer
 from posttrain_jax.models.adapted import NF4, Adapted, Int8
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.placed import specs
@@ -51,6 +54,7 @@ MATRICES = {
 }
 EVERY = ('layers/(query|key|value|output|gate|up|down)',)
 BASES = ('', 'int8', 'nf4')
+ALL = 'all-linear'
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -61,12 +65,15 @@ def lora(
   targets: Sequence[str] = EVERY,
   b_rate: float = 1.0,
   base: str = '',
+  dropout: float = 0.0,
 ) -> 'Adapter':
   """W + alpha / rank A B; B starts at zero.
 
   Reference: Hu et al. (2021), LoRA, https://arxiv.org/abs/2106.09685
   """
-  return Adapter(rank, alpha / rank, tuple(targets), b_rate, base)
+  return Adapter(
+    rank, alpha / rank, tuple(targets), b_rate, base, dropout=dropout
+  )
 
 
 def rslora(
@@ -76,13 +83,14 @@ def rslora(
   targets: Sequence[str] = EVERY,
   b_rate: float = 1.0,
   base: str = '',
+  dropout: float = 0.0,
 ) -> 'Adapter':
   """W + alpha / sqrt(rank) A B, whose steps do not shrink with the rank.
 
   Reference: Kalajdzievski (2023), rsLoRA, https://arxiv.org/abs/2312.03732
   """
   scale = alpha / math.sqrt(rank)
-  return Adapter(rank, scale, tuple(targets), b_rate, base)
+  return Adapter(rank, scale, tuple(targets), b_rate, base, dropout=dropout)
 
 
 def dora(
@@ -118,6 +126,34 @@ def shapes_in(model: ModelConfig) -> dict[str, tuple[int, ...]]:
   return {k: p.shape for k, p in transformer.param_table(model).items()}
 
 
+def _modules() -> dict[str, set[str]]:
+  """{name of a module in the files: matrices that it holds}, by each suffix.
+
+  GPT-2's 'c_proj' is two modules, here as in PEFT.
+  """
+  found: dict[str, set[str]] = {}
+  for row in hf_table.TABLE:
+    matrix = row.path.rpartition('/')[2]
+    if not row.stacked or matrix not in MATRICES:
+      continue
+    if not row.key.endswith('.weight'):
+      continue
+    module = row.key.partition('{}.')[2].removesuffix('.weight')
+    parts = module.split('.')
+    for start in range(len(parts)):
+      found.setdefault('.'.join(parts[start:]), set()).add(row.path)
+  return found
+
+
+MODULES = _modules()
+
+
+def _names_of(matrices: Iterable[str]) -> list[str]:
+  """Last names of modules that hold some of these."""
+  there = set(matrices)
+  return [k for k, held in MODULES.items() if '.' not in k and held & there]
+
+
 @dataclasses.dataclass(frozen=True)
 class Adapter:
   """Which matrices get an adapter, and of what kind.
@@ -133,6 +169,7 @@ class Adapter:
   b_rate: Array | float = 1.0
   base: str = ''
   magnitude: bool = False
+  dropout: float = 0.0
 
   def paths(self, shapes: Shapes) -> dict[str, tuple[int, int]]:
     """{path: (input axes, output axes)} of the matrices with an adapter.
@@ -147,11 +184,13 @@ class Adapter:
     matrices = {path: axes for path, axes in every.items() if axes}
     chosen = set()
     for pattern in self.targets:
-      found = [path for path in every if re.fullmatch(pattern, path)]
+      named = matrices if pattern == ALL else MODULES.get(pattern, ())
+      found = [x for x in every if x in named or re.fullmatch(pattern, x)]
       if not found:
         raise ValueError(
           f'adapter.targets: "{pattern}" matches no parameter. Matrices: '
-          f'{", ".join(sorted(matrices))}.{nearest(pattern, matrices)}'
+          f'{", ".join(sorted(matrices))}.'
+          + nearest(pattern, [*matrices, *_names_of(matrices), ALL])
         )
       wrong = sorted(path for path in found if path not in matrices)
       if wrong:
@@ -228,6 +267,7 @@ class Adapter:
       b=jnp.zeros((layers, self.rank, *outside), dtype),
       scale=jnp.full((layers,), self.scale, jnp.float32),
       axes=inner,
+      dropout=float(self.dropout),
     )
     if self.magnitude:
       node = node.replace(magnitude=jax.vmap(Adapted.column_norm)(node))
@@ -252,7 +292,9 @@ class Adapter:
         base = take('base')
       names = ('a', 'b', 'scale', 'magnitude')
       parts = {name: take(name) for name in names}
-      flat[path] = Adapted(base=base, axes=inner, **parts)
+      flat[path] = Adapted(
+        base=base, axes=inner, dropout=float(self.dropout), **parts
+      )
     return traverse_util.unflatten_dict(flat, sep='/')
 
   def specs(self, model: ModelConfig) -> dict[str, P]:

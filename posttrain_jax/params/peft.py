@@ -26,7 +26,7 @@ import safetensors
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from posttrain_jax.core import hosts, trees
+from posttrain_jax.core import hosts, hub, trees
 from posttrain_jax.core.names import nearest
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.models import adapted, hf, transformer
@@ -75,27 +75,36 @@ class _Place(NamedTuple):
 
 def is_folder(path: str | Path) -> bool:
   """Whether a path is a folder of PEFT."""
-  return bool(path) and (Path(path) / CONFIG).is_file()
+  return bool(path) and (Path(hub.folder(path)) / CONFIG).is_file()
 
 
-def base_of(path: str | Path) -> Path:
-  """The folder of the model that an adapter belongs to.
+def base_of(path: str | Path) -> str:
+  """The folder of the model that an adapter belongs to, or its hub name.
 
   Raises:
     ValueError: the adapter names none, or it is not here.
   """
-  where = Path(path) / CONFIG
-  name = read_json(where).get('base_model_name_or_path')
+  own = Path(hub.folder(path))
+  where = own / CONFIG
+  content = read_json(where)
+  name = content.get('base_model_name_or_path')
   if not isinstance(name, str) or not name:
     raise ValueError(f'{where}: key "base_model_name_or_path" is missing')
   # As PEFT finds it; else beside the adapter, which may have moved.
-  own = Path(path)
   for folder in (Path(name), own / name, own / Path(name).name):
     if (folder / 'config.json').is_file():
-      return folder
+      return str(folder)
+  revision = content.get('revision')
+  named = f'{name}@{revision}' if revision else name
+  why = ''
+  if hub.parse(named):
+    try:
+      return hub.pinned(named)
+    except ValueError as error:
+      why = f' ({error})'
   raise ValueError(
-    f'{where}: its base "{name}" is no folder with a config.json here; put '
-    'the path of the model into "base_model_name_or_path"'
+    f'{where}: its base "{name}" is no folder with a config.json here{why}; '
+    'put the path of the model into "base_model_name_or_path"'
   )
 
 
@@ -134,9 +143,9 @@ def save(
 ) -> None:
   """Writes a folder that PEFT (and `read`) reads.
 
-  part   {name, rank, alpha} of a config: one of `params.adapters`
+  part   {name, rank, alpha, ...} of a config: one of `params.adapters`
   parts  what is trained, `adapted.trained`; heads are left out
-  base   the folder of the model that it stands on
+  base   the folder of the model that it stands on, or its hub name
 
   Raises:
     FileExistsError: the folder has an adapter already.
@@ -166,16 +175,18 @@ def save(
       'in the files of this model, so PEFT has no place for its adapter; '
       'export merged weights'
     )
+  named = hub.parse(base)
   content = {
     'peft_type': 'LORA',
     'task_type': 'CAUSAL_LM',
-    'base_model_name_or_path': base,
+    'base_model_name_or_path': named.repo if named else base,
+    'revision': named.revision if named else None,
     'r': part['rank'],
     'lora_alpha': _whole(part['alpha']),
     'use_rslora': part['name'] == 'rslora',
     'use_dora': part['name'] == 'dora',
     'target_modules': list(dict.fromkeys(targets)),
-    'lora_dropout': 0.0,
+    'lora_dropout': part.get('dropout', 0.0),
     'bias': 'none',
     'fan_in_fan_out': first,  # its modules hold inputs first
     'inference_mode': True,
@@ -245,7 +256,7 @@ def read(path: str | Path, config: ModelConfig) -> tuple[Adapter, PyTree]:
     ValueError: it is of a kind that is not read, or does not fit the model;
       names file, key and value.
   """
-  folder = Path(path)
+  folder = Path(hub.folder(path, weights=True))
   content, scale = _settings(folder / CONFIG)
   rank = int(content['r'])
   found = _tensors(folder / WEIGHTS)
@@ -335,7 +346,7 @@ def load(
   Raises:
     FileNotFoundError, ValueError: as `read`, `base_of` and `hf.load`.
   """
-  base = base_of(path)
+  base = hub.folder(base_of(path), weights=True)
   if where is None:
     config, params = hf.load(base, param_dtype=param_dtype)
     adapter, parts = read(path, config)

@@ -46,13 +46,15 @@ _PATH = re.compile(
 _LABEL = re.compile(r'[\w.:+-]+')
 
 
-def model(*, role: str = 'reward') -> None:
+def model(*, role: str = 'reward', path: str = '') -> None:
   """A reward model's score of the answer, read after its last token.
 
   Args:
     role: of `config.others`, where the model's path stands.
+    path: that path, which a run then writes there: a run of ours, a folder of
+      transformers' `...ForSequenceClassification`, or a name of the hub.
   """
-  del role
+  del role, path
 
 
 def verifier(*, part: str = 'reward') -> None:

@@ -4,7 +4,7 @@ import collections
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Judge:
   timeout  seconds for a call, with all answers to one problem
   limit    tokens that an answer may have
   folder   where one's own modules are; '': the working folder
+  scorers  {label: (prompts [B], completions [B][G]) -> [B, G]} of entries that
+           are reward models; those of a run are `given` instead
 
   `counts` sums 'LABEL/errors' (answers for which a function raised, or ended
   its process) and 'LABEL/timeouts' since the start: these answers have None,
@@ -44,7 +46,9 @@ class Judge:
     timeout: float = 10.0,
     limit: int = 0,
     folder: str = '',
+    scorers: Mapping[str, Callable[..., np.ndarray]] | None = None,
   ):
+    self.scorers = dict(scorers or {})
     self.entries = tuple(entries)
     self.limit = limit
     self.verdict = verdict_of(self.entries)
@@ -142,8 +146,12 @@ class Judge:
     """
     shape = np.shape(finished)
     blank = np.full(shape, np.nan, np.float32)
+    given = dict(given or {})
+    for label, scorer in self.scorers.items():
+      asked = [problem['prompt'] for problem in problems]
+      given[label] = scorer(asked, completions)
     found = {
-      e.label: np.asarray((given or {}).get(e.label, blank), np.float32)
+      e.label: np.asarray(given.get(e.label, blank), np.float32)
       for e in self.entries
       if e.kind in (MODEL, VERIFIER)
     }

@@ -133,6 +133,8 @@ def build(config: Any) -> Run:
     )
   offload.check(config, bool(held))
   models = roles.make_models(config, policy, held)
+  frozen = {x: roles.path_of(config, x) for x in models if x != 'policy'}
+  model_folder.check_tokens(config, tokenizer, frozen)
   task = host_tasks.make(config, tokenizer)
   if task is None and config.tokenizer == 'task':
     task = conditioned.wrap(make_task(config.task), **dict(config.condition))

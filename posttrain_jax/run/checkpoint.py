@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from posttrain_jax.core import hosts, paths, trees
+from posttrain_jax.core import hosts, hub, paths, trees
 from posttrain_jax.core.types import PyTree, TrainState
 from posttrain_jax.models import adapted, hf
 from posttrain_jax.params import make_adapter
@@ -368,6 +368,7 @@ def _whole(workdir: Path, saved: PyTree, where: Any) -> PyTree:
 
 
 def _read_base(path: str, dtype: str, where: Any) -> PyTree:
+  path = hub.folder(path, weights=True)
   if not any(paths.path(path).glob('*.safetensors*')):
     return read_params(path, where=where)[2]
   place = where and (lambda name, x: hosts.placed(x, where(name, x.shape)))

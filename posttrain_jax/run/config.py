@@ -47,6 +47,9 @@ REMAT = 'model.remat'
 # That may be 'auto' and decides what is learnt.
 RATE = 'optimizer.lr'
 
+# Parts whose name is no function of a room: their keys are all there.
+NAMED = ('data', 'optimizer')
+
 # Parts that a run may do without: their name is then 'none'.
 OPTIONAL = (
   'adapter',
@@ -214,6 +217,8 @@ def _moved(config: ConfigDict) -> None:
     entry = {'name': 'model', 'weight': 1.0, 'role': role}
     del config['reward']
     config.rewards = (entry,) if role else ()
+  if config.get('adapter', {}).get('name') in ('lora', 'rslora'):
+    config.adapter.dropout = config.adapter.get('dropout', 0.0)
   _named_remat(config)
 
 
@@ -229,7 +234,7 @@ def _fill(config: ConfigDict, defaults: ConfigDict) -> None:
   for key, item in defaults.items():
     if key not in config:
       config[key] = item
-    elif isinstance(item, ConfigDict) and (key == 'data' or 'name' not in item):
+    elif isinstance(item, ConfigDict) and (key in NAMED or 'name' not in item):
       _fill(config[key], item)
 
 

@@ -43,8 +43,9 @@ from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs, notices, reward_domains
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.device_domains import DEVICES
+from posttrain_jax.run.optim_domains import OPTIMIZER
 from posttrain_jax.tasks import conditioned
-from posttrain_jax.trainers import guard, optim, optim_moments
+from posttrain_jax.trainers import guard
 from posttrain_jax.trainers.rl import prefixes, terms
 
 __all__ = ['KEYS', 'PARTS', 'domain_of', 'hyperparameter']
@@ -103,18 +104,7 @@ KEYS = {
   'minibatch_rows': COUNT,
   'microbatch_rows': AUTO_COUNT,
   'updates_per_rollout': ONE_OR_MORE,
-  'optimizer.name': Word(optim.OPTIMIZERS),
-  'optimizer.lr': Number(0, words=(AUTO,)),
-  'optimizer.schedule': Word(optim.SCHEDULES),
-  'optimizer.warmup_updates': COUNT,
-  'optimizer.final_fraction': SHARE,
-  'optimizer.weight_decay': NOT_NEGATIVE,
-  'optimizer.b1': Number(0, 1, below=True),
-  'optimizer.b2': Number(0, 1, below=True),
-  'optimizer.eps': POSITIVE,
-  'optimizer.max_grad_norm': BOUND,
-  'optimizer.moments': Word(optim_moments.MOMENTS),
-  'optimizer.freeze': Patterns(),
+  **OPTIMIZER,
   'ref.path': TEXT,
   'ref.refresh_every': COUNT,
   'ref.mixup': SHARE,
@@ -126,6 +116,8 @@ KEYS = {
   'eval.num_problems': COUNT,
   'eval.retention_problems': ONE_OR_MORE,
   'eval.samples': COUNT,
+  'eval.temperature': TEMPERATURE,
+  'eval.top_p': SOME,
   'eval.batch': ONE_OR_MORE,
   'eval.beams': COUNT,
   'checkpoint.every': COUNT,
@@ -222,6 +214,7 @@ PARTS = {
   'adapters/alpha': POSITIVE,
   'adapters/b_rate': POSITIVE,
   'adapters/base': Word(adapters.BASES),
+  'adapters/dropout': Number(0, 1, below=True),
   'adapters/rank': ONE_OR_MORE,
   'adapters/targets': Patterns(),
   'advantages/ddof': NOT_NEGATIVE,

@@ -32,6 +32,8 @@ LOOKED_AT = 1000
 TOKENISED = 2**23  # bytes of a data set up to which all records are
 CHECKED = 2**25  # bytes up to which all are read; of more, as the run goes on
 _REPORTS: dict[tuple, tuple[dict[str, Any], BadRows]] = {}
+# {what a number of steps depends on: it}
+_COUNTS: dict[tuple, int] = {}
 _SPLITS: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
 
 
@@ -348,5 +350,28 @@ def num_steps(feed: Feed) -> int:
   batches = feed.batches()
   if batches.num_batches is not None:
     return batches.num_batches
-  # How many rows they are packed into, or are left out, shows as they are read.
-  return sum(1 for _ in batches)
+  # How many rows they are packed into, or are left out, shows as they are read:
+  # once a process, however often it builds the run.
+  key = _counted_by(feed)
+  if key is None or key not in _COUNTS:
+    count = sum(1 for _ in batches)
+    if key is None:
+      return count
+    _COUNTS[key] = count
+  return _COUNTS[key]
+
+
+def _counted_by(feed: Feed) -> tuple | None:
+  """What the number of its steps depends on; None: on what has no stamp."""
+  config, stamp = feed.config, getattr(feed.source, 'stamp', None)
+  if stamp is None:
+    return None
+  data = config.data
+  return (
+    stamp, len(feed.source), tuple(feed.rows.indices),
+    tuple(getattr(feed.source, 'weights', ())), feed.tokenizer.vocab_size,
+    config.tokenizer, config.prompts_per_step, config.seed,
+    str(_choices(config)), data.packing, data.num_epochs, data.on_bad_row,
+    data.special_text, data.after_stop, str(data.eval_path),
+    data.eval_fraction,
+  )  # fmt: skip

@@ -109,6 +109,13 @@ class HostRL:
       )
 
     self._scores = None if step.scores is None else jax.jit(scores)
+    self._readers = step.readers
+    if self._readers and hosts.several():
+      raise ValueError(
+        'reward models that read text ('
+        f'{", ".join(sorted(self._readers))}) are asked by one process, not '
+        f'{jax.process_count()}'
+      )
 
     def learn(state, lived, key):
       state, metrics = step.learn(state, lived, key)
@@ -151,6 +158,7 @@ class HostRL:
     given = hosts.own_of(given, numbers)
     samples = hosts.own_of(drawn.samples, numbers)
     began = time.monotonic()
+    given |= self._read(state, first_step, samples)
     verdict, _ = on_host.judged_by_all(
       self._task, self._tokenizer, self._indices(first_step), numbers, samples,
       False, given,
@@ -187,6 +195,23 @@ class HostRL:
     return {
       named(name): float(now - before[name])
       for name, now in self._task.all_counts().items()
+    }
+
+  def _read(
+    self, state: TrainState, number: int, samples: Any
+  ) -> dict[str, np.ndarray]:
+    """{label: [B, G]} of the reward models that read text."""
+    if not self._readers:
+      return {}
+    texts = on_host.answers_of(samples, self._tokenizer).texts
+    task = self._task
+    prompts = [
+      task.columns(task.problem(int(i)))['prompt']
+      for i in self._indices(number)
+    ]
+    return {
+      label: read(state.model(read.role), prompts, texts)
+      for label, read in self._readers.items()
     }
 
   def _take(self, state: TrainState, first_step: int, given: dict[str, Any]):

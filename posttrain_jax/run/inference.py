@@ -11,7 +11,6 @@ What the commands that use a trained model share (`evaluate`, `sample`,
 
 import copy
 import dataclasses
-import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,25 +21,25 @@ import jax
 import numpy as np
 
 from posttrain_jax import rollout
+from posttrain_jax.core import hub
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.data import chat, formats, records, tokenizers
 from posttrain_jax.data.host_task import Answers, padded
 from posttrain_jax.data.rows import in_order
 from posttrain_jax.data.sources import Record, Source, open_source
-from posttrain_jax.evals import on_host
+from posttrain_jax.evals import on_host, scores
 from posttrain_jax.models import adapted
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params import peft
 from posttrain_jax.rewards import entries
 from posttrain_jax.rewards.judge import Judge
-from posttrain_jax.rollout import decoders
 from posttrain_jax.run import auto, checkpoint, model_folder, roles, values
 
 __all__ = ['Asked', 'Loaded', 'answers', 'ask', 'check_prompt', 'check_room',
            'is_run', 'load',
            'make_decoder', 'make_judge', 'open_data', 'pieces',
-           'read_prompts']  # fmt: skip
+           'read_prompts', 'with_our_stop']  # fmt: skip
 
 # Prompts and completions that are decoded at a time.
 ROWS = 32
@@ -101,6 +100,11 @@ def _tokenizer(path: str, given: str) -> tokenizers.Tokenizer:
       f'{path} has no tokenizer (as tokenizer.json); give --tokenizer, a '
       'folder or a file that has one, or "byte"'
     )
+  return with_our_stop(name)
+
+
+def with_our_stop(name: str) -> tokenizers.Tokenizer:
+  """A tokenizer that stops where turns may have been trained to."""
   found = copy.copy(tokenizers.load(name))
   if found.template is None:
     # Turns may have been trained as we write them, with a stop of their own.
@@ -110,7 +114,8 @@ def _tokenizer(path: str, given: str) -> tokenizers.Tokenizer:
 
 
 def load(path: str, tokenizer: str = '') -> Loaded:
-  """The model of a run, one of its steps, a folder of Hugging Face or of PEFT.
+  """The model of a run, one of its steps, a folder of Hugging Face or of PEFT,
+  or a name of the hub.
 
   tokenizer  a folder or file that has one, 'byte' or 'task'; '': its own
 
@@ -118,6 +123,7 @@ def load(path: str, tokenizer: str = '') -> Loaded:
     ValueError: no model there, or one that cannot be read; no tokenizer, or one
       with more tokens than the model.
   """
+  path = hub.pinned(path)
   of_run = is_run(path)
   model = dataclasses.replace(roles.read_model(path), value_head=False)
   found = _tokenizer(path, tokenizer)
@@ -127,6 +133,7 @@ def load(path: str, tokenizer: str = '') -> Loaded:
       f'{model.vocab_size}'
     )
   turns, step = found.template is not None, None
+  roles.check_answers(path, '--model')
   if of_run:
     workdir, step, params = checkpoint.read_params(path)
     saved = checkpoint.load_config(workdir) or {}
@@ -179,8 +186,8 @@ def ask(loaded: Loaded, text: str, raw: bool = False) -> list[int]:
 
 def _tokens(loaded: Loaded, columns: dict[str, Any], where: str) -> list[int]:
   found = loaded.tokenizer
-  records.check(columns, 'prompt', where, found.template)
-  made = formats.tokenize(columns, found, kind='prompt', where=where)
+  read = records.check(columns, 'prompt', where, found.template)
+  made = formats.tokenize(columns, found, kind='prompt', where=where, read=read)
   if not made['tokens']:
     raise ValueError(f'{where}: an empty prompt')
   return made['tokens']
@@ -224,17 +231,16 @@ def read_prompts(source: Source, loaded: Loaded) -> list[Asked]:
 
 def make_decoder(temperature: float, top_p: float) -> Callable:
   """Greedy at temperature 0; else a draw from the most likely `top_p` mass."""
-  if temperature == 0:
-    return decoders.greedy
-  if top_p < 1:
-    return functools.partial(decoders.top_p, p=top_p, temperature=temperature)
-  return functools.partial(decoders.sample, temperature=temperature)
+  return scores.drawing(temperature, top_p)
 
 
-def make_judge(text: str, limit: int) -> Judge:
+def make_judge(
+  text: str, limit: int, read_scorers: Callable | None = None
+) -> Judge:
   """The judge of what --rewards lists, as `config.rewards` of a run does.
 
   limit  tokens that an answer may have
+  read_scorers  of `run.reward_models`
 
   Raises:
     ValueError: no JSON, an entry that is none, or one that needs a run.
@@ -245,16 +251,16 @@ def make_judge(text: str, limit: int) -> Judge:
     raise ValueError('--rewards=[] judges nothing; leave it out')
   for index, entry in enumerate(found):
     where = f'rewards[{index}]'
-    if entry.kind in (entries.MODEL, entries.VERIFIER):
+    if entry.kind == entries.VERIFIER:
       raise ValueError(
         f'{where}: "{entry.name}" is of a run, not of a file of prompts here.'
         + nearest(entry.name, [
-          x for x in entries.names()
-          if x not in (entries.MODEL, entries.VERIFIER)
+          x for x in entries.names() if x != entries.VERIFIER
         ])
       )  # fmt: skip
   values.check_listed('rewards', listed, entries.names())
-  return Judge(found, limit=limit)
+  scorers = read_scorers(found) if read_scorers else {}
+  return Judge(found, limit=limit, scorers=scorers)
 
 
 def answers(

@@ -20,6 +20,7 @@ from posttrain_jax.run import (
   checkpoint,
   drivers,
   failed,
+  hub_keys,
   model_folder,
   notes,
   rescue,
@@ -287,7 +288,7 @@ def train(
       where such steps are skipped, there were too many in a row.
   """
   workdir = paths.path(workdir)
-  config = model_folder.settled(config)
+  config = model_folder.settled(hub_keys.as_begun(config, workdir))
   run = build.build(pinned(config, workdir))
   if config.num_steps != run.config.num_steps:  # as many as its epochs have
     config = config_lib.with_values(config, {'num_steps': run.config.num_steps})

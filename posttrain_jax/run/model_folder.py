@@ -5,21 +5,22 @@ tokens at which the model stops, where `config.tokenizer` is 'auto'. What was
 chosen stands in the run's config from then on.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.core import dtypes
+from posttrain_jax.core import dtypes, hub
 from posttrain_jax.data import tokenizers
 from posttrain_jax.data.text_task import is_text
-from posttrain_jax.models.hf_config import read_json
+from posttrain_jax.models.hf_config import is_scorer, read_json
 from posttrain_jax.params import peft
-from posttrain_jax.run import checkpoint
+from posttrain_jax.run import checkpoint, hub_keys
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.trainers.step import from_file
 
-__all__ = ['check_template', 'choose', 'load_tokenizer', 'settled',
-           'stored_dtype', 'tokenizer_of']  # fmt: skip
+__all__ = ['check_template', 'check_tokens', 'choose', 'load_tokenizer',
+           'settled', 'stored_dtype', 'tokenizer_of']  # fmt: skip
 
 # Files that say that a folder has a tokenizer, in one form or another.
 FILES = ('tokenizer.json', 'tokenizer.model', 'spiece.model', 'vocab.json',
@@ -48,10 +49,10 @@ def tokenizer_of(path: str) -> str:
   Raises:
     ValueError: there is no run.
   """
-  folder = Path(path)
+  folder = Path(hub.folder(path))
   own = any((folder / name).is_file() for name in FILES)
   if peft.is_folder(path):
-    return str(path) if own else tokenizer_of(str(peft.base_of(path)))
+    return str(path) if own else tokenizer_of(peft.base_of(path))
   if _is_model(folder):
     return str(path) if own else ''
   found = _saved(path).get('config', {}).get('tokenizer', '')
@@ -60,7 +61,8 @@ def tokenizer_of(path: str) -> str:
 
 def _has_weights(path: str) -> bool:
   """Whether a model folder is more than a config.json, which gives sizes."""
-  return bool(path) and any(Path(path).glob('*.safetensors'))
+  here = hub.parse(path) is None  # their weights come when they are read
+  return bool(path) and (not here or any(Path(path).glob('*.safetensors')))
 
 
 def choose(config: Any) -> str:
@@ -87,11 +89,13 @@ def choose(config: Any) -> str:
 
 
 def settled(config: Any) -> Any:
-  """The config with its tokenizer decided: itself, where it was.
+  """The config with its tokenizer decided, and names of the hub with the
+  commits that they stand for: itself, where both was so.
 
   Raises:
-    ValueError: as `choose`.
+    ValueError: as `choose` and `hub_keys.pinned`.
   """
+  config = hub_keys.pinned(config)
   if config.get('tokenizer') != AUTO or 'task' not in config:
     return config  # what lacks a task is no run, and refused elsewhere
   return config_lib.with_values(config, {'tokenizer': choose(config)})
@@ -110,6 +114,53 @@ def load_tokenizer(config: Any) -> tokenizers.Tokenizer:
   return tokenizers.load(config.tokenizer, **how)
 
 
+def check_tokens(
+  config: Any, tokenizer: tokenizers.Tokenizer, paths: Mapping[str, str]
+) -> None:
+  """Raises ValueError for a frozen model that reads other tokens than the run.
+
+  tokenizer  of the run, of config.tokenizer
+  paths      {role: where its model is read from}; '' and folders without a
+             tokenizer are not looked at, and neither are those of reward models
+             that read text
+  """
+  for role, path in sorted(paths.items()):
+    folder = Path(hub.folder(path)) if path else None
+    if folder is None or (_is_model(folder) and is_scorer(folder)):
+      continue
+    theirs = tokenizer_of(path)
+    if theirs in ('', config.tokenizer):
+      continue
+    key = 'ref.path' if role == 'ref' else f'others.{role}'
+    try:
+      found = tokenizers.load(theirs)
+    except (ValueError, OSError) as error:
+      checkpoint.tell(
+        f'{key}={path}: its tokenizer cannot be read, so that its tokens are '
+        f'not compared with those of the run: {error}'
+      )
+      continue
+    where = (
+      f'{key}={path} speaks other tokens than the run, whose tokenizer is '
+      f'{config.tokenizer}'
+    )
+    if type(found) is not type(tokenizer):
+      raise ValueError(f'{where}, not {theirs}')
+    if not isinstance(found, tokenizers.BPETokenizer):
+      continue
+    for i in range(min(found.vocab_size, tokenizer.vocab_size)):
+      if found.name(i) != tokenizer.name(i):
+        raise ValueError(
+          f'{where}: token {i} is "{found.name(i)}" there, and '
+          f'"{tokenizer.name(i)}" here'
+        )
+    if found.vocab_size < tokenizer.vocab_size:
+      raise ValueError(
+        f'{where}: {found.vocab_size:,} tokens there, and '
+        f'{tokenizer.vocab_size:,} here'
+      )
+
+
 def stored_dtype(path: str) -> str:
   """In what the weights that a run starts from were stored; '': not known.
 
@@ -118,7 +169,7 @@ def stored_dtype(path: str) -> str:
   if not path:
     return ''
   adapter = peft.is_folder(path)
-  folder = peft.base_of(path) if adapter else Path(path)
+  folder = Path(hub.folder(peft.base_of(path) if adapter else path))
   if not _is_model(folder):
     return _saved(str(folder) if adapter else path).get('init_dtype', '')
   content = read_json(folder / 'config.json')

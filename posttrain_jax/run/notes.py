@@ -12,13 +12,14 @@ from typing import Any
 
 from jax.sharding import PartitionSpec
 
-from posttrain_jax.core import hosts, sharding, target
+from posttrain_jax.core import hosts, hub, sharding, target
 from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import layout
 from posttrain_jax.run import auto, inputs, roles
 from posttrain_jax.run.feed import Feed
+from posttrain_jax.trainers import optim
 from posttrain_jax.trainers.step import from_file
 
 __all__ = ['chosen', 'notes', 'positions', 'tell', 'unsplit_parameters']
@@ -40,6 +41,7 @@ def notes(run: Any) -> list[str]:
     *_dated(run),
     *_turns(run),
     *_weights(run),
+    *_warmup(run),
     *_unjudged(run),
   ]
 
@@ -320,12 +322,28 @@ def _weights(run: Any) -> list[str]:
     )
   for role in sorted(run.models):
     path = roles.path_of(config, role)
+    if not path or hub.parse(path):
+      continue
     if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
       told.append(
         f'{path} ({role}) has no *.safetensors: enough for --dry_run '
         'and posttrain_jax.plan'
       )
   return told
+
+
+def _warmup(run: Any) -> list[str]:
+  """Told where the rate rises for most of a run."""
+  given, updates = run.config.optimizer, run.sizes.num_updates
+  rising = optim.warmup_of(given, updates)
+  if 2 * rising <= updates or 0 < given.warmup_ratio <= 0.5:
+    return []
+  key = 'warmup_ratio' if given.warmup_ratio > 0 else 'warmup_updates'
+  return [
+    f'optimizer.{key}={given[key]:g}: the learning rate rises for {rising:,} '
+    f'of the {updates:,} updates of this run; optimizer.warmup_ratio=0.1 is a '
+    'tenth of any'
+  ]
 
 
 def _dated(run: Any) -> list[str]:

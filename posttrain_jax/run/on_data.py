@@ -110,6 +110,8 @@ def rewards(
   *,
   name: str,
   num_samples: int = 8,
+  temperature: float = 1.0,
+  top_p: float = 1.0,
   max_new_tokens: int = 256,
   seed: int = 0,
 ) -> dict[str, float]:
@@ -117,7 +119,8 @@ def rewards(
 
   judge        closed afterwards
   name         of the file, for messages
-  num_samples  a prompt, at temperature 1; 0: greedy answers alone
+  num_samples  a prompt; 0: greedy answers alone
+  temperature, top_p  that samples are drawn with
 
   Raises:
     ValueError: a record without a prompt, or one that cannot be judged, with
@@ -145,6 +148,8 @@ def rewards(
       samples=num_samples,
       batch=min(count, max(1, inference.ROWS // max(1, num_samples))),
       max_new_tokens=max_new_tokens,
+      temperature=temperature,
+      top_p=top_p,
     )
     found = score.evaluate({'': evaluator}, loaded.params, seed)
   finally:

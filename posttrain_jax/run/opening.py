@@ -86,7 +86,7 @@ def open_path(spec: Any, name: str) -> Source:
   The runs of a sweep read one file, and a run asks for it more than once.
   """
   entries = sources.entries(spec, name)
-  found = [files.expand(sources.split_of(**e)[0]) for e in entries]
+  found = [sources.local(**e) for e in entries]
   key = json.dumps([entries, found], default=str)
   if key in _OPENED and _unchanged(_OPENED[key]):
     _OPENED.move_to_end(key)

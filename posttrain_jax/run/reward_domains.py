@@ -39,6 +39,7 @@ PARTS = {
   'rewards/opened': FLAG,
   'rewards/part': TEXT,
   'rewards/partial': FLAG,
+  'rewards/path': TEXT,
   'rewards/pattern': TEXT,
   'rewards/penalty': Number(high=0),
   'rewards/processes': COUNT,

@@ -15,11 +15,11 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from posttrain_jax import collect, trainers
-from posttrain_jax.core import hosts, sharding, target, trees
+from posttrain_jax.core import hosts, hub, sharding, target, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
-from posttrain_jax.models.hf_config import read_config
+from posttrain_jax.models.hf_config import is_scorer, read_config
 from posttrain_jax.params import make_adapter, peft
 from posttrain_jax.run import auto, checkpoint
 from posttrain_jax.run import config as config_lib
@@ -29,6 +29,7 @@ __all__ = [
   'Start',
   'apart',
   'check',
+  'check_answers',
   'complete',
   'decided',
   'is_hf_folder',
@@ -65,16 +66,29 @@ def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
 
 def is_hf_folder(path: str) -> bool:
   """Whether weights lie in a folder, and not in the steps of a run."""
-  return bool(path) and hf.is_folder(path)
+  return bool(path) and hf.is_folder(hub.folder(path))
 
 
 def read_model(path: str) -> ModelConfig:
-  """The model saved at a path: a run, a Hugging Face folder, or PEFT's."""
+  """The model saved at a path: a run, a Hugging Face folder, or PEFT's; any of
+  the folders may be a name of the hub, here and below."""
   if peft.is_folder(path):
-    path = str(peft.base_of(path))
+    path = peft.base_of(path)
   if is_hf_folder(path):
-    return read_config(Path(path))
+    return read_config(Path(hub.folder(path)))
   return saved_model(checkpoint.run_folder(path)[0])[0]
+
+
+def check_answers(path: str, what: str) -> None:
+  """Raises ValueError where a path is a reward model, which cannot answer.
+
+  what  names the path, for the message
+  """
+  if is_hf_folder(path) and is_scorer(hub.folder(path)):
+    raise ValueError(
+      f'{what}={path}: a reward model scores texts and writes none; it goes '
+      'into config.rewards, as [{"name": "model", "path": "' + path + '"}]'
+    )
 
 
 def saved_model(workdir: Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -135,6 +149,8 @@ def make_model(
   if not config.init_from:
     made = make_config(vocab_size=vocab_size, **shape, **fields)
     return decided(made, asked)
+  if not (value_head and config.paradigm == 'preference'):
+    check_answers(config.init_from, 'init_from')
   found = dataclasses.replace(read_model(config.init_from), **fields)
   found = decided(found, asked)
   if vocab_size > found.vocab_size:
@@ -181,6 +197,8 @@ def make_models(
       read = dataclasses.replace(read_model(path), **fields)
       models[role] = decided(read, asked)
     scores = role in scorers(config)
+    if path and not scores:
+      check_answers(path, 'ref.path' if role == 'ref' else f'others.{role}')
     if path or scores:
       models[role] = dataclasses.replace(models[role], value_head=scores)
   return models
@@ -253,7 +271,8 @@ def check(config: Any) -> None:
 
 _NO_SCORER = (
   'rewards: "model" of role "{role}": others.{role} {fault}; give a reward '
-  'model, a run of configs/preference.py:recipe=reward_model'
+  'model, a run of configs/preference.py:recipe=reward_model or a folder of '
+  '...ForSequenceClassification'
 )
 
 
@@ -269,7 +288,8 @@ def source_of(config: Any) -> str:
   if not path or peft.is_folder(path):
     return ''
   if is_hf_folder(path):
-    return str(Path(path).absolute())
+    own = hub.parse(path) is None
+    return str(Path(path).absolute()) if own else path
   workdir, step = checkpoint.find(path)
   saved = checkpoint.load_config(workdir) or {}
   if make_adapter(saved.get('config', {}).get('adapter')):
@@ -301,7 +321,8 @@ def read_params(path: str, model: ModelConfig, mesh: Mesh | None) -> PyTree:
   if not is_hf_folder(path):
     return checkpoint.read_params(path, where=where)[2]
   place = lambda name, x: hosts.placed(x, where(name, x.shape))
-  return hf.load(path, param_dtype=model.param_dtype, place=place)[1]
+  folder = hub.folder(path, weights=True)
+  return hf.load(folder, param_dtype=model.param_dtype, place=place)[1]
 
 
 def read(

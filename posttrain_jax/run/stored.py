@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import hosts, paths
+from posttrain_jax.core import hosts, hub, paths
 from posttrain_jax.run import best, manifest
 
 __all__ = ['CONFIG', 'FOLDER', 'config_digest', 'exactly', 'find',
@@ -63,10 +63,13 @@ def steps(workdir: str | Path) -> list[int]:
 def _what(folder: Path) -> str:
   """What a folder without checkpoints is instead."""
   if not folder.exists():
-    return (
+    told = (
       f': there is no {folder}; a run is the folder that --workdir named, a '
       'model one with config.json and *.safetensors'
     )
+    if hub.parse(f'{folder}@main'):
+      told += f'; of the hub it would be "{folder}@main"'
+    return told
   if any(folder.glob('*.safetensors')):
     return f': {folder} has weights, and is no run of train'
   return f': {folder} is neither a run of train nor a model folder'

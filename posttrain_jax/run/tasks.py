@@ -57,6 +57,8 @@ def make_evaluators(
   guide = guides.make(
     config.guides, eos_id=ends(tokenizer), vocab_size=model.vocab_size
   )
+  # Numbers: a sweep that would trace them cannot.
+  how = {key: float(config.eval[key]) for key in ('temperature', 'top_p')}
   if isinstance(task, HostTask):
     evaluator = on_host.HostEvaluator(
       model=model,
@@ -68,6 +70,7 @@ def make_evaluators(
       batch=batch,
       max_new_tokens=sizes.max_new_tokens,
       guide=guide,
+      **how,
     )
     return {'': evaluator}
   make = lambda task: Evaluator(
@@ -79,6 +82,7 @@ def make_evaluators(
     batch=batch,
     heldout_fraction=config.heldout_fraction,
     guide=guide,
+    **how,
   )
   if config.task.name == 'mixture':
     condition = dict(config.condition)

@@ -86,21 +86,30 @@ def value_head(config: Any) -> bool:
   return False
 
 
-def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
-  """`config.loss` between the model and `config.others.teacher`."""
+def make_objective(
+  config: Any, models: dict[str, ModelConfig], vocab_size: int = 0
+) -> Objective:
+  """`config.loss` between the model and `config.others.teacher`.
+
+  vocab_size  of the tokenizer: sizes of a family may have different numbers of
+              rows without a token behind these, which are then left out. 0: the
+              models have no such rows
+  """
   loss = bind(distillation, config.loss)
   average = bind(reduce, config.reduce)
   vocab = {role: models[role].vocab_size for role in ('policy', 'teacher')}
+  size = vocab['policy']
   if vocab['policy'] != vocab['teacher']:
+    size = vocab_size
+  if not 0 < size <= min(vocab.values()):
     raise ValueError(
       f'the teacher has {vocab["teacher"]} tokens, the student '
       f'{vocab["policy"]}: distillation compares the same vocabulary'
     )
   k = config.loss.get('k', 0)
-  if k > vocab['policy']:
+  if k > size:
     raise ValueError(
-      f'loss.k={k}: the model has only {vocab["policy"]} tokens; nearest '
-      f'valid: {vocab["policy"]}'
+      f'loss.k={k}: the model has only {size} tokens; nearest valid: {size}'
     )
 
   def evaluate(params, state: TrainState, batch: Batch):
@@ -108,8 +117,11 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
     teacher = score(
       state.model('teacher'), models['teacher'], batch, logits=True
     )
+    assert signals.logits is not None and teacher.logits is not None
     token_loss, metrics = loss(
-      signals.logits, jax.lax.stop_gradient(teacher.logits), batch.mask
+      signals.logits[..., :size],
+      jax.lax.stop_gradient(teacher.logits)[..., :size],
+      batch.mask,
     )
     metrics = {
       **metrics,
@@ -126,4 +138,5 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
 
 def make_step(setup: step.Setup) -> step.Steps:
   """The steps of a run."""
-  return step.on_rows(setup, make_objective(setup.config, setup.models))
+  goal = make_objective(setup.config, setup.models, setup.tokenizer.vocab_size)
+  return step.on_rows(setup, goal)

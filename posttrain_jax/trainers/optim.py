@@ -23,10 +23,29 @@ NO_DECAY = 'norm|bias|magnitude'
 SECOND = re.compile(r'.*/b')
 
 
+def warmup_of(config: Any, num_updates: int) -> int:
+  """Updates in which the rate rises: `warmup_ratio` of all of them, rounded up
+  as transformers does it, or `warmup_updates`.
+
+  Raises:
+    ValueError: more than the run has.
+  """
+  if config.warmup_ratio > 0:
+    return math.ceil(config.warmup_ratio * num_updates)
+  warmup = config.warmup_updates
+  if not 0 <= warmup <= num_updates:
+    raise ValueError(
+      f'optimizer.warmup_updates={warmup} is not in 0..{num_updates}, the '
+      'updates of this run; optimizer.warmup_ratio=0.1 is a tenth of any'
+    )
+  return warmup
+
+
 def make_schedule(config: Any, num_updates: int):
   """Multiplier of the learning rate by optimizer update: warmup, then decay.
 
-  config  .schedule, .warmup_updates, .final_fraction (of the peak, at the end)
+  config  .schedule, .final_fraction (of the peak, at the end), and what
+          `warmup_of` reads
 
   Raises:
     ValueError: unknown schedule, or a warmup that is longer than the run.
@@ -36,12 +55,7 @@ def make_schedule(config: Any, num_updates: int):
       f'unknown optimizer.schedule "{config.schedule}".'
       + nearest(config.schedule, SCHEDULES)
     )
-  warmup = config.warmup_updates
-  if not 0 <= warmup <= num_updates:
-    raise ValueError(
-      f'optimizer.warmup_updates={warmup} is not in 0..{num_updates}, the '
-      'updates of this run'
-    )
+  warmup = warmup_of(config, num_updates)
   decay, final = max(num_updates - warmup, 1), config.final_fraction
   after = {
     'constant': lambda: optax.constant_schedule(1.0),

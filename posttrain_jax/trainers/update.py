@@ -15,8 +15,8 @@ import optax
 
 from posttrain_jax.core import masked, sharding, trees
 from posttrain_jax.core.types import Array, Batch, PyTree, TrainState
-from posttrain_jax.models import adapted
-from posttrain_jax.trainers import guard
+from posttrain_jax.models import adapted, dropout
+from posttrain_jax.trainers import guard, optim
 from posttrain_jax.trainers.objective import Objective
 
 # Metrics of the whole minibatch take the largest token, not the mean.
@@ -36,12 +36,12 @@ def _at_size(grad: Callable, objective: Objective) -> Callable:
   if shared is None or shared.parts == 1:
     return grad
 
-  def chosen(params, state, batch, counts):
+  def chosen(params, state, batch, counts, key):
     branches = [
       functools.partial(grad, size=size) for size in shared.sizes(batch)
     ]
     return jax.lax.switch(
-      shared.choice(batch), branches, params, state, batch, counts
+      shared.choice(batch), branches, params, state, batch, counts, key
     )
 
   return chosen
@@ -50,17 +50,22 @@ def _at_size(grad: Callable, objective: Objective) -> Callable:
 def make_gradient(
   objective: Objective, microbatch_rows: int, specs: PyTree = None
 ) -> Callable[..., tuple[PyTree, dict[str, Array]]]:
-  """(params, state, minibatch) -> (gradient, metrics), for any micro-batch.
+  """(params, state, minibatch, key=None) -> (gradient, metrics), for any
+  micro-batch.
 
   params  those that are trained: `adapted.trained` of the state's, all of them
           where it has no adapters; what is frozen is read from the state
   specs   PartitionSpecs of the parameters, by which gradients are split too
 
+  key     of what adapters with dropout leave out; None: nothing
+
   `state` is the one before the step; the objective may read its models.
   """
 
-  def loss_fn(trained, state, batch, counts, size=None):
+  def loss_fn(trained, state, batch, counts, key, size=None):
     params = adapted.join(trained, state.params)
+    if key is not None:
+      params = dropout.dropped(params, key)
     sized = {} if size is None else {'size': size}
     sums, metrics = objective.evaluate(params, state, batch, **sized)
     total, values = 0.0, {}
@@ -80,7 +85,10 @@ def make_gradient(
 
   place = lambda tree: sharding.as_declared(tree, specs)
 
-  def gradient(params: PyTree, state: TrainState, batch: Batch):
+  def gradient(
+    params: PyTree, state: TrainState, batch: Batch, key: Array | None = None
+  ):
+    key = key if dropout.drops(state.params) else None
     rows = batch.tokens.shape[0]
     counts = {
       name: jnp.maximum(count, 1.0)
@@ -89,16 +97,19 @@ def make_gradient(
     parts = 1 if microbatch_rows == 0 else rows // microbatch_rows
     grad = _at_size(jax.grad(loss_fn, has_aux=True), objective)
     if parts == 1:
-      grads, aux = grad(params, state, batch, counts)
+      grads, aux = grad(params, state, batch, counts, key)
       grads = place(grads)
     else:
 
-      def body(total, micro):
-        grads, aux = grad(params, state, sharding.rows(micro), counts)
+      def body(total, given):
+        micro, own = given
+        grads, aux = grad(params, state, sharding.rows(micro), counts, own)
         return place(jax.tree.map(jnp.add, total, place(grads))), aux
 
       zeros = place(jax.tree.map(jnp.zeros_like, params))
-      grads, aux = jax.lax.scan(body, zeros, split_rows(batch, parts))
+      split = None if key is None else jax.random.split(key, parts)
+      given = (split_rows(batch, parts), split)
+      grads, aux = jax.lax.scan(body, zeros, given)
       *added, tops = aux
       added = jax.tree.map(lambda x: x.sum(0), added)
       aux = *added, jax.tree.map(jnp.max, tops)
@@ -137,8 +148,12 @@ def make_update(
   """
   gradient = make_gradient(objective, sizes.microbatch_rows, specs)
 
-  def one(before, alone, carry, minibatch):
-    grads, metrics = gradient(carry[0], before, sharding.rows(minibatch))
+  def one(before, alone, key, carry, minibatch):
+    own = key
+    if dropout.drops(before.params):
+      own = jax.random.fold_in(key, optim.updates_done(carry[1]))
+    rows = sharding.rows(minibatch)
+    grads, metrics = gradient(carry[0], before, rows, own)
     metrics['grad_norm'] = trees.global_norm(grads)
 
     def moved(carry, grads):
@@ -159,7 +174,7 @@ def make_update(
     parts = rows // (sizes.minibatch_rows or rows)
     carry = (adapted.trained(state.params), state.opt_state)
     alone = parts == 1 and sizes.updates_per_rollout == 1
-    train = functools.partial(one, state, alone)
+    train = functools.partial(one, state, alone, key)
     if alone:
       carry, metrics = train(carry, batch)
     else:

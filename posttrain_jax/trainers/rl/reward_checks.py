@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import token_weights
+from posttrain_jax.core import hub
 from posttrain_jax.core.resolve import arrays_of, lookup, nearest
 from posttrain_jax.data.text_task import is_text
+from posttrain_jax.models.hf_config import is_scorer
 from posttrain_jax.rewards import arrays, entries
 from posttrain_jax.rollout import guides
 from posttrain_jax.trainers.rl import guests, objective
@@ -46,6 +48,13 @@ def check(config: Any) -> None:
         'others; recipe=rlhf has one ("reward").'
         + nearest(entry.params['role'], list(config.others))
       )
+    if entry.kind == entries.MODEL and not hosted:
+      path = config.others[entry.params['role']]
+      if path and is_scorer(hub.folder(path)):
+        raise ValueError(
+          f'{where} of {path} reads text, and in-graph tasks have tokens: take '
+          'data=jsonl or task=text:NAME'
+        )
     if entry.kind == entries.VERIFIER and from_file(config):
       raise ValueError(f'{where} is of tasks; a file has none: name a function')
     whole = entry.params.get('part', 'reward') == 'reward'

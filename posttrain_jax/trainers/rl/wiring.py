@@ -1,13 +1,19 @@
 """From a config to the functions that an RL step calls."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from posttrain_jax.core import hub
 from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Array, Rollout, TrainState
+from posttrain_jax.data import tokenizers
 from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.data.tokenizers import ends
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.models.hf_config import is_scorer, read_json
 from posttrain_jax.rewards import answers, entries, mixing
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.rollout import decoders
@@ -22,6 +28,7 @@ from posttrain_jax.trainers.rl import (
 )
 from posttrain_jax.trainers.shared import Shared
 from posttrain_jax.trainers.step import Setup, Steps
+from posttrain_jax.trainers.text_scorer import TextScorer
 
 __all__ = ['HostStep', 'make_step', 'shares_prompts']
 
@@ -32,18 +39,39 @@ class HostStep(NamedTuple):
   generate  `make_rollout` of `step`
   learn     `make_learn` of `step`
   scores    (state, examples, samples) -> {label: [B, G]} of the rewards that
-            models give, or None
+            models give by the policy's own tokens, or None
+  readers   {label: scorer} of the models that read text
   """
 
   generate: Callable[..., Rollout]
   learn: Callable[..., tuple[TrainState, dict[str, Array]]]
   scores: Callable[..., dict[str, Array]] | None = None
+  readers: Mapping[str, TextScorer] = MappingProxyType({})
 
 
 def shares_prompts(config: Any, sizes: Any) -> bool:
   """Whether the learner reads a prompt once for all of its rows."""
   whole = sizes.microbatch_rows % sizes.group_size == 0
   return bool(config.share_prompts) and whole
+
+
+def _readers(
+  config: Any, rewards: Sequence[entries.Entry], models: dict[str, ModelConfig]
+) -> dict[str, TextScorer]:
+  """Scorers of the reward models that have a tokenizer of their own."""
+  found = {}
+  for entry in rewards:
+    if entry.kind != entries.MODEL:
+      continue
+    role = entry.params['role']
+    path = config.others[role]
+    folder = hub.folder(path)
+    if path and is_scorer(folder):
+      pad_id = read_json(Path(folder) / 'config.json').get('pad_token_id')
+      found[entry.label] = TextScorer(
+        role, path, models[role], tokenizers.load(path), pad_id=pad_id
+      )
+  return found
 
 
 def make_step(setup: Setup) -> Steps:
@@ -76,8 +104,11 @@ def make_step(setup: Setup) -> Steps:
   rewards = entries.read(config.rewards)
   mixing.check(rewards, sizes.max_new_tokens)
   if isinstance(task, HostTask):
-    scores = answers.make_scores(rewards, models)
-    return Steps(HostStep(generate, learn, scores), generate=generate)
+    readers = _readers(config, rewards, models)
+    tokens = [entry for entry in rewards if entry.label not in readers]
+    scores = answers.make_scores(tokens, models)
+    host = HostStep(generate, learn, scores, readers)
+    return Steps(host, generate=generate)
   reward_checks.check_parts(rewards, task)
 
   def sample_examples(key):

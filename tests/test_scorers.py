@@ -1,0 +1,281 @@
+"""Reward models and teachers that are folders of transformers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import chat_folders
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posttrain_jax import evaluate, log, train
+from posttrain_jax.data import tokenizers
+from posttrain_jax.models import heads, hf
+from posttrain_jax.rewards import entries
+from posttrain_jax.run import build, inference, reward_models, roles
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.trainers.text_scorer import TextScorer
+
+GOLDENS = Path(__file__).parent / 'goldens' / 'scorers'
+EXPECTED = json.loads((GOLDENS / 'expected.json').read_text())
+NAMES = sorted(EXPECTED)
+ASK = [{'role': 'user', 'content': 'What is 2+2?'}]
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  """`llama` and `qwen2`, reward models; `model`, which answers; prompts."""
+  out = tmp_path_factory.mktemp('scorers')
+  for name in NAMES:
+    chat_folders.make('qwen2_5', out / name)
+    for file in ('config.json', 'model.safetensors'):
+      shutil.copy(GOLDENS / name / file, out / name / file)
+  chat_folders.make('qwen2_5', out / 'model')
+  chat_folders.add_weights(out / 'model', width=16)
+  rows = [
+    {'prompt': [{'role': 'user', 'content': f'{i}+1'}], 'answer': str(i + 1)}
+    for i in range(12)
+  ]
+  (out / 'prompts.jsonl').write_text(
+    ''.join(json.dumps(row) + '\n' for row in rows)
+  )
+  return out
+
+
+def scorer_of(folder):
+  config, params = hf.load(folder)
+  pad = json.loads((folder / 'config.json').read_text())['pad_token_id']
+  tokenizer = tokenizers.load(folder)
+  made = TextScorer('reward', str(folder), config, tokenizer, pad_id=pad)
+  return made, params
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param('llama', marks=pytest.mark.long), 'qwen2']
+)
+def test_scores_are_those_of_transformers(name, folders):
+  scorer, params = scorer_of(folders / name)
+  given = EXPECTED[name]
+  tokens = jnp.asarray(given['tokens'])
+  mask = (tokens != scorer.pad_id).astype(jnp.float32)
+  found = heads.sequence_values(params, scorer.model, tokens, mask)
+  np.testing.assert_allclose(found, given['scores'], atol=1e-4)
+  assert np.ptp(given['scores']) > 0.1
+  # As text, each with another prompt: the template is the folder's.
+  asked = [messages[:-1] for messages, _ in given['texts']]
+  said = [[messages[-1]['content']] for messages, _ in given['texts']]
+  found = scorer(params, asked, said)[:, 0]
+  np.testing.assert_allclose(found, [x for _, x in given['texts']], atol=1e-4)
+
+
+def test_an_answer_that_names_a_special_token_has_no_score(folders, capsys):
+  scorer, params = scorer_of(folders / 'llama')
+  found = scorer(params, [ASK], [['It is 4.', '4<|im_end|>', 'Four.']])
+  assert np.isnan(found[0]).tolist() == [False, True, False]
+  assert 'says "<|im_end|>", a special token' in capsys.readouterr().err
+  # A text prompt and its answer stand one after the other.
+  tokens, mask = scorer.tokens('What is 2+2? ', 'It is 4.')
+  assert scorer.tokenizer.decode(tokens) == 'What is 2+2? It is 4.'
+  assert set(mask) == {1.0}
+
+
+def config_of(folders, spec='configs/rl.py:data=jsonl,smoke', **items):
+  items = {
+    'data.path': folders / 'prompts.jsonl', 'init_from': folders / 'model',
+    'eval.num_problems': 0, **items,
+  }  # fmt: skip
+  return config_lib.load(spec, [(k, str(v)) for k, v in items.items()])
+
+
+def rewards(folders, **keys):
+  return json.dumps([{'name': 'model', 'path': str(folders / 'llama'), **keys}])
+
+
+@pytest.mark.long
+def test_a_run_is_rewarded_by_a_folder(folders, tmp_path, capsys):
+  given = {'rewards': rewards(folders), 'max_new_tokens': 8, 'num_steps': 2}
+  config = config_of(folders, **given)
+  run = build.build(config)
+  assert run.config.others.reward == str(folders / 'llama')
+  assert run.models['reward'].value_head
+  flags = [
+    f'--config.{key}={value}'
+    for key, value in {
+      'data.path': folders / 'prompts.jsonl', 'eval.num_problems': 0,
+      'init_from': folders / 'model', **given,
+    }.items()
+  ]  # fmt: skip
+  command = ['--config', 'configs/rl.py:data=jsonl,smoke', *flags]
+  assert train.main([*command, '--workdir', str(tmp_path / 'run')]) == 0
+  _, lines = log.read(tmp_path / 'run/metrics.jsonl')
+  for line in lines:
+    assert line['reward'] == pytest.approx(line['rewards/model/mean'])
+    assert line['rewards/model/std'] > 0 and line['rewards/model/none'] == 0
+  # And judged by it.
+  capsys.readouterr()
+  held = folders / 'other.jsonl'
+  held.write_text((folders / 'prompts.jsonl').read_text().replace('+1', '+2'))
+  flags = ['--checkpoint', str(tmp_path / 'run'), '--config.eval.samples=0']
+  flags += ['--config.eval.num_problems=4', f'--config.data.eval_path={held}']
+  assert evaluate.main(flags) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found['eval/reward'] != 0 and np.isfinite(found['eval/reward'])
+
+
+@pytest.mark.long
+def test_evaluate_by_a_folder(folders, tmp_path, capsys):
+  data = str(folders / 'prompts.jsonl')
+  flags = ['--model', str(folders / 'model'), '--data', data]
+  flags += ['--num_samples', '0', '--max_new_tokens', '8', '--rewards']
+  assert evaluate.main([*flags, rewards(folders)]) == 0
+  found = json.loads(capsys.readouterr().out)
+  # The same by hand.
+  loaded = inference.load(str(folders / 'model'))
+  asked = inference.read_prompts(inference.open_data(data), loaded)
+  (made,) = inference.answers(
+    loaded, [x.tokens for x in asked], jax.random.key(0), num_samples=1,
+    max_new_tokens=8, decoder=inference.make_decoder(0.0, 1.0),
+  )  # fmt: skip
+  scorer, params = scorer_of(folders / 'llama')
+  prompts = [x.columns['prompt'] for x in asked]
+  scores = scorer(params, prompts, made.texts)
+  assert found['eval/reward'] == pytest.approx(np.mean(scores), abs=1e-5)
+  assert evaluate.main([*flags, '[{"name": "model"}]']) == 2
+  assert 'give its "path"' in capsys.readouterr().err
+  path = str(folders / 'model')
+  assert evaluate.main([*flags, rewards(folders, path=path)]) == 2
+  assert 'has no value head' in capsys.readouterr().err
+
+
+def test_scorers_of_entries(folders):
+  found = entries.read(json.loads(rewards(folders, label='rm')))
+  (scorer,) = reward_models.read_scorers(found).values()
+  messages, score = EXPECTED['llama']['texts'][0]
+  said = [[[messages[-1]]]]
+  np.testing.assert_allclose(
+    scorer([messages[:-1]], said), [[score]], atol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  'items, told',
+  [
+    ({'init_from': 'llama'}, 'init_from=.*a reward model scores texts'),
+    ({'ref.path': 'llama', 'kl.coef': 0.1}, 'ref.path=.*a reward model'),
+  ],
+)
+def test_a_reward_model_writes_nothing(folders, items, told):
+  items = {
+    key: folders / value if value == 'llama' else value
+    for key, value in items.items()
+  }
+  items['rewards'] = '[{"name": "numeric_match"}]'
+  with pytest.raises(ValueError, match=told):
+    build.build(config_of(folders, **items))
+
+
+def test_a_reward_model_goes_on_as_one(folders, tmp_path):
+  pairs = tmp_path / 'pairs.jsonl'
+  said = lambda text: [{'role': 'assistant', 'content': text}]
+  pairs.write_text(
+    ''.join(
+      json.dumps({'prompt': ASK, 'chosen': said(f'{i}'), 'rejected': said('x')})
+      + '\n'
+      for i in range(8)
+    )
+  )
+  config = config_of(
+    folders, 'configs/preference.py:data=jsonl,recipe=reward_model,smoke',
+    **{'data.path': pairs, 'init_from': folders / 'llama',
+       'data.max_length': 128},
+  )  # fmt: skip
+  run = build.build(config)
+  assert run.model.value_head
+  loaded = roles.read(config, run.models)
+  _, params = hf.load(folders / 'llama')
+  np.testing.assert_array_equal(
+    loaded['policy']['value_head']['kernel'], params['value_head']['kernel']
+  )
+
+
+def test_what_reads_text_is_refused_beside_tokens(folders):
+  items = [('rewards', rewards(folders))]
+  config = config_lib.load('configs/rl.py:smoke', items)
+  with pytest.raises(ValueError, match='reads text, and in-graph tasks'):
+    build.build(config)
+
+
+def test_two_labels_are_no_score(folders, tmp_path):
+  shutil.copytree(folders / 'llama', tmp_path / 'two')
+  file = tmp_path / 'two/config.json'
+  content = json.loads(file.read_text())
+  for labels in ({'0': 'a', '1': 'b'}, None):
+    file.write_text(json.dumps({**content, 'id2label': labels}))
+    with pytest.raises(ValueError, match='id2label has 2 labels; a reward'):
+      hf.read_config(tmp_path / 'two')
+  shutil.copy(folders / 'llama/config.json', file)
+  (tmp_path / 'two/model.safetensors').unlink()
+  shutil.copy(folders / 'model/model.safetensors', tmp_path / 'two')
+  with pytest.raises(ValueError, match='missing tensors: score.weight'):
+    hf.load(tmp_path / 'two')
+
+
+# ---- Teachers.
+
+
+def chats(folder):
+  file = folder / 'chat.jsonl'
+  rows = [
+    {'messages': [*ASK, {'role': 'assistant', 'content': f'{i}'}]}
+    for i in range(8)
+  ]
+  file.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return file
+
+
+def distill(folders, teacher):
+  return config_of(
+    folders, 'configs/distill.py:data=jsonl,smoke',
+    **{'data.path': chats(folders), 'data.max_length': 128,
+       'others.teacher': teacher},
+  )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_bigger_folder_of_the_same_tokenizer_teaches(folders, tmp_path):
+  """With rows behind the vocabulary that the student does not have."""
+  big = shutil.copytree(folders / 'model', tmp_path / 'big')
+  for name in ('model.safetensors', 'config.json'):
+    (big / name).unlink()
+  size = tokenizers.load(big).vocab_size
+  chat_folders.add_weights(big, width=32, vocab_size=size + 24)
+  config = distill(folders, big)
+  run = build.build(config)
+  assert run.models['teacher'].width == 32
+  assert run.models['teacher'].vocab_size > run.model.vocab_size
+  flags = [f'--config.{key}={value}' for key, value in {
+    'data.path': chats(folders), 'data.max_length': 128,
+    'others.teacher': big, 'init_from': folders / 'model',
+    'eval.num_problems': 0, 'num_steps': 2,
+  }.items()]  # fmt: skip
+  command = ['--config', 'configs/distill.py:data=jsonl,smoke', *flags]
+  assert train.main([*command, '--workdir', str(tmp_path / 'run')]) == 0
+  _, lines = log.read(tmp_path / 'run/metrics.jsonl')
+  assert all(np.isfinite(line['loss']) and line['loss'] > 0 for line in lines)
+
+
+def test_another_tokenizer_is_named_by_its_first_other_token(folders, tmp_path):
+  other = shutil.copytree(folders / 'model', tmp_path / 'other')
+  file = other / 'tokenizer.json'
+  content = json.loads(file.read_text())
+  vocab = content['model']['vocab']
+  first, second = sorted(vocab, key=vocab.get)[40:42]
+  vocab[first], vocab[second] = vocab[second], vocab[first]
+  file.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match='others.teacher=.*token 4[0-9] is "'):
+    build.build(distill(folders, other))
+  # The same tokens in another place are the same.
+  same = shutil.copytree(folders / 'model', tmp_path / 'same')
+  build.build(distill(folders, same))
