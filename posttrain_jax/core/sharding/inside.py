@@ -22,6 +22,8 @@ from posttrain_jax.core.sharding.specs import by_path, fit, names_of
 from posttrain_jax.core.types import Array, PyTree
 
 GATHERED = 'gathered'  # name of what a backward pass gathers anew
+# Operations whose result is what was gathered, or the whole of it.
+_SAME = ('all_gather', 'reshape', 'sharding_constraint', 'squeeze', 'transpose')
 _AT_HAND = contextvars.ContextVar('at_hand', default=False)
 
 
@@ -249,7 +251,7 @@ def gathered(weight: Array, spec: P, dtype: Any = None) -> Array:
 
 def keep_all_but_gathered(primitive: Any, *_: Any, **params: Any) -> bool:
   """A policy of `jax.checkpoint`: what a layer computes is kept for the
-  backward pass, the weights that it gathered are not."""
+  backward pass; the weights that it gathered are not, in whatever shape."""
   if str(primitive) == 'name':
     return params['name'] != GATHERED
-  return str(primitive) != 'sharding_constraint'
+  return str(primitive) not in _SAME
