@@ -69,8 +69,8 @@ def _apply(
   count, k = gate.shape[0], chosen.shape[1]
   # Copies of tokens in the order of their experts, and the way back.
   expert = chosen.reshape(-1)
-  here = (expert >= 0) & (expert < count)
   if some:
+    here = (expert >= 0) & (expert < count)
     expert = jnp.where(here, expert, count)
   order = jnp.argsort(expert, stable=True)
   back = jnp.argsort(order)
