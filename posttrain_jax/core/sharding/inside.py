@@ -170,17 +170,23 @@ def held(weight: Array, spec: P) -> Array:
   return jax.lax.with_sharding_constraint(weight, lies(spec, weight.shape))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _gather(weight: Array, stored: P, used: P, was: str, dtype: str) -> Array:
-  del was
+def _sent(weight: Array, stored: P, used: P, dtype: str) -> Array:
   # Converted where it is stored: what travels is in the dtype of its use.
   own = jax.lax.with_sharding_constraint(weight.astype(dtype), stored)
   own = jax.lax.with_sharding_constraint(own, used)
   return checkpoint_name(own, GATHERED)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _gather(weight: Array, stored: P, used: P, was: str, dtype: str) -> Array:
+  del was
+  return _sent(weight, stored, used, dtype)
+
+
 def _gather_forward(weight, stored, used, was, dtype):
-  return _gather(weight, stored, used, was, dtype), None
+  del was
+  # Not `_gather`: a policy of `jax.checkpoint` has to see the name.
+  return _sent(weight, stored, used, dtype), None
 
 
 def _gather_back(stored, used, was, dtype, _, gradient):
