@@ -105,7 +105,10 @@ def _gradient(config):
   return jax.grad(loss)
 
 
-@pytest.mark.parametrize('extra', [{}, dict(remat=True, logit_chunk=4)])
+@pytest.mark.parametrize(
+  'extra',
+  [{}, pytest.param(dict(remat=True, logit_chunk=4), marks=pytest.mark.long)],
+)
 def test_programs_of_one_device_have_no_constraints(extra):
   config = make_config('depth-2', **extra)
   params = jax.eval_shape(lambda: transformer.init(jax.random.key(0), config))
@@ -194,6 +197,7 @@ def test_gathered_weights_and_their_gradients():
   assert sharding.gathered(w, P('fsdp')) is w
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('remat', [False, True])
 def test_whole_weights_are_not_kept_for_the_backward_pass(remat):
   config = make_config('depth-4', remat=remat)

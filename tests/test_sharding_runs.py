@@ -101,10 +101,11 @@ def load(mesh: str, trainer: str, adapter: str, model: str):
     group_size=4 if trainer in ('dpo', 'grpo', 'ppo') else 1,
     max_new_tokens=8,
     # AdamW turns the rounding of a gradient that is all but zero into a step
-    # of full size; beside this eps it stays rounding.
+    # of full size; beside this eps it stays rounding. Large steps would let
+    # five of them double it again and again.
     optimizer__name='adamw',
     optimizer__eps=1e-3,
-    optimizer__lr=1e-2,
+    optimizer__lr=1e-3,
     **{f'mesh__{axis}': size for axis, size in MESHES.get(mesh, {}).items()},
     **items,
     **ADAPTERS[adapter],

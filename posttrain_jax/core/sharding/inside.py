@@ -22,6 +22,8 @@ from posttrain_jax.core.sharding.specs import by_path, fit, names_of
 from posttrain_jax.core.types import Array, PyTree
 
 GATHERED = 'gathered'  # name of what a backward pass gathers anew
+# Operations whose result is what was gathered, or the whole of it.
+_SAME = ('all_gather', 'reshape', 'sharding_constraint', 'squeeze', 'transpose')
 _AT_HAND = contextvars.ContextVar('at_hand', default=False)
 _LAID: contextvars.ContextVar[Mapping[str, tuple[str, ...]]] = (
   contextvars.ContextVar('laid', default=LOGICAL)
@@ -211,17 +213,23 @@ def held(weight: Array, spec: P) -> Array:
   return jax.lax.with_sharding_constraint(weight, lies(spec, weight.shape))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _gather(weight: Array, stored: P, used: P, was: str, dtype: str) -> Array:
-  del was
+def _sent(weight: Array, stored: P, used: P, dtype: str) -> Array:
   # Converted where it is stored: what travels is in the dtype of its use.
   own = jax.lax.with_sharding_constraint(weight.astype(dtype), stored)
   own = jax.lax.with_sharding_constraint(own, used)
   return checkpoint_name(own, GATHERED)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _gather(weight: Array, stored: P, used: P, was: str, dtype: str) -> Array:
+  del was
+  return _sent(weight, stored, used, dtype)
+
+
 def _gather_forward(weight, stored, used, was, dtype):
-  return _gather(weight, stored, used, was, dtype), None
+  del was
+  # Not `_gather`: a policy of `jax.checkpoint` has to see the name.
+  return _sent(weight, stored, used, dtype), None
 
 
 def _gather_back(stored, used, was, dtype, _, gradient):
@@ -291,7 +299,7 @@ def gathered(weight: Array, spec: P, dtype: Any = None) -> Array:
 
 def keep_all_but_gathered(primitive: Any, *_: Any, **params: Any) -> bool:
   """A policy of `jax.checkpoint`: what a layer computes is kept for the
-  backward pass, the weights that it gathered are not."""
+  backward pass; the weights that it gathered are not, in whatever shape."""
   if str(primitive) == 'name':
     return params['name'] != GATHERED
-  return str(primitive) != 'sharding_constraint'
+  return str(primitive) not in _SAME
