@@ -106,6 +106,10 @@ def test_a_token_sends_no_weights_and_no_logits(devices, name):
       # The best 50 of each part of the vocabulary.
       assert math.prod(one.shape) <= rows * 2 * 50
       continue
+    if split and (one.kind, one.dtype) == ('all-gather', 's32'):
+      # Tokens so far, which all devices have: XLA writes them in parts.
+      assert math.prod(one.shape) <= rows * SIZE
+      continue
     assert one.kind == 'all-reduce', one
     squeezed = tuple(n for n in one.shape if n > 1)
     assert squeezed in {tuple(n for n in x if n > 1) for x in stream}, one
