@@ -103,7 +103,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.dtype = 'auto'  # of activations; 'bfloat16' of large ones, not on CPU
   c.model.param_dtype = 'float32'
   c.model.cache_dtype = ''  # while decoding: 'bfloat16', 'int8'; '' = dtype
-  c.model.remat = auto()  # recompute layers backward; 'auto': of large models
+  # What is computed again backward, a name of models.remat: 'none', 'full' or
+  # between them, as 'dots_no_batch'. 'auto': 'full' of large models.
+  c.model.remat = auto()
   c.model.scan_layers = auto()  # one compiled layer; 'auto': of deep models
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all
   c.model.attention_chunk = 0  # queries at a time, for long rows; 0 = all

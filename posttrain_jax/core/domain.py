@@ -176,7 +176,10 @@ class Flag:
     if isinstance(value, str) and value in self.words:
       return
     if not isinstance(concrete(value), bool | jax.core.Tracer):
-      raise ValueError(f'{key}={_shown(value)} is not {self}')
+      told = isinstance(value, str) and len(self.words) > 1
+      near = nearest(value, self.words) if told else ''
+      near = f'.{near}' if near else ''
+      raise ValueError(f'{key}={_shown(value)} is not {self}{near}')
 
 
 @dataclasses.dataclass(frozen=True)

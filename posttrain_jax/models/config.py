@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from posttrain_jax.core import dtypes
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.models import remat
 
 ROPE_KINDS = ('llama3', 'linear', 'dynamic', 'yarn', 'longrope')
 NORMS = ('rms', 'rms_plus_one', 'layer')
@@ -86,7 +87,7 @@ class ModelConfig:
   dtype: str = 'float32'  # of activations and matrix products
   param_dtype: str = 'float32'  # of the stored weights
   cache_dtype: str = ''  # of keys and values while decoding; '' = dtype
-  remat: bool = False  # recompute each layer in the backward pass
+  remat: str = 'none'  # what a layer keeps for its backward pass: `remat`
   scan_layers: bool = True  # one compiled layer; False unrolls them
   logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
   attention_chunk: int = 0  # queries at a time over whole rows; 0 = all
@@ -134,7 +135,9 @@ class ModelConfig:
     ):
       named = dtypes.name(getattr(self, field), valid, field)
       object.__setattr__(self, field, named)
+    object.__setattr__(self, 'remat', remat.word(self.remat))
     for field, words in (
+      ('remat', tuple(remat.POLICIES)),
       ('norm', NORMS),
       ('norm_place', NORM_PLACES),
       ('activation', ACTIVATIONS),

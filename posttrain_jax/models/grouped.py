@@ -21,6 +21,7 @@ from posttrain_jax.models import (
   attention,
   layers,
   parameters,
+  remat,
   rope,
   transformer,
 )
@@ -182,7 +183,10 @@ def _layer(layer, xs, tables, layout, allowed, config):
     out_c = attention.attend_causal_with_prefix(
       q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_seen, *how
     )
-    outs = layout.gather(tokens_first(out_p), tokens_first(out_c))
+    outs = [
+      remat.mark(out, remat.ATTENTION)
+      for out in layout.gather(tokens_first(out_p), tokens_first(out_c))
+    ]
     afters = [
       layers.add_attention(layer, x, heads_first(out), config)
       for x, out in zip(xs, outs)

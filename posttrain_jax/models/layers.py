@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from posttrain_jax.core import sharding
 from posttrain_jax.core.sharding import SHARDS, constrain
 from posttrain_jax.core.types import Array, PyTree
-from posttrain_jax.models import experts
+from posttrain_jax.models import experts, remat
 from posttrain_jax.models.adapted import Weight, dense_product
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.rope import Tables, rope
@@ -155,7 +155,8 @@ def qkv(
   k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
   split = lambda x: constrain(x, 'rows', 'heads', 'length')
   q = constrain(q, 'rows', 'heads', None, 'length')
-  return q, split(k), split(v)
+  q, k, v = (remat.mark(x, remat.QKV) for x in (q, split(k), split(v)))
+  return q, k, v
 
 
 def attention_output(layer: PyTree, out: Array, config: ModelConfig) -> Array:
@@ -195,7 +196,7 @@ def add_mlp(
   layer: PyTree, before: Array, after: Array, config: ModelConfig
 ) -> Array:
   """The residual stream after a layer, of that before and after attention."""
-  read = before if config.parallel else after
+  read = remat.mark(before if config.parallel else after, remat.MLP)
   out = constrain(
     mlp(layer, enter(layer, 'mlp', read, config), config), *STREAM
   )

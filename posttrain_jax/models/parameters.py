@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from posttrain_jax.core import sharding
 from posttrain_jax.core.sharding import EXPERT_SHARDS, SHARDS
 from posttrain_jax.core.types import Array, PyTree
-from posttrain_jax.models import adapted, placed
+from posttrain_jax.models import adapted, placed, remat
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = [
@@ -244,16 +244,17 @@ def gathered(layer: PyTree, config: ModelConfig) -> PyTree:
 def recomputed(
   function: Callable, config: ModelConfig, **options: Any
 ) -> Callable:
-  """The function of a layer, with what its backward pass computes anew.
+  """The function of a layer, with what its backward pass computes anew: what
+  `config.remat` names, and never keeps all layers' gathered weights.
 
   options  of `jax.checkpoint`
   """
-  if config.remat:
-    return jax.checkpoint(function, **options)
-  if sharding.size(*SHARDS) > 1:  # never keep all layers' gathered weights
+  keep = remat.POLICIES[config.remat]
+  if keep is None and sharding.size(*SHARDS) > 1:
     keep = sharding.keep_all_but_gathered
-    return jax.checkpoint(function, policy=keep, **options)
-  return function
+  if keep is None:
+    return function
+  return jax.checkpoint(function, policy=keep, **options)
 
 
 def _stretches(config: ModelConfig) -> list[range]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
-from posttrain_jax.models import attention, layers, parameters, rope
+from posttrain_jax.models import attention, layers, parameters, remat, rope
 from posttrain_jax.models import cache as cache_lib
 from posttrain_jax.models.cache import Cache
 from posttrain_jax.models.cache import init_cache as init_cache
@@ -37,6 +37,7 @@ def _full_layer(layer, x, tables, allowed, config):
     out = attention.attend_causal(
       q, k, v, allowed, config.attention_chunk, attention.scores_of(config)
     )
+    out = remat.mark(out, remat.ATTENTION)
     after = layers.add_attention(layer, x, out, config)
   with jax.named_scope('mlp'):
     return layers.add_mlp(layer, x, after, config), (k, v)

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from posttrain_jax.models import remat as names
+
 __all__ = [
   'AUTO',
   'Choice',
@@ -195,7 +197,10 @@ def dtype(value: str, parameters: int, backend: str) -> tuple[str, str]:
   return 'bfloat16', f'a large model on {backend}'
 
 
-def remat(value: Any, parameters: int) -> bool:
-  """`config.model.remat` as a bool: large models compute layers again in the
-  backward pass, as TRL's do by default, in place of keeping them."""
-  return parameters > SMALL if value == AUTO else bool(value)
+def remat(value: Any, parameters: int) -> str:
+  """`config.model.remat` as a name of `models.remat`: large models compute
+  layers again in the backward pass, as TRL's do by default, in place of keeping
+  them."""
+  if value != AUTO:
+    return names.word(value)
+  return 'full' if parameters > SMALL else 'none'

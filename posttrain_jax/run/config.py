@@ -17,6 +17,7 @@ from posttrain_jax import tasks, trainers
 from posttrain_jax.core import rooms
 from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
+from posttrain_jax.models import remat
 from posttrain_jax.params import adapters
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
@@ -34,11 +35,13 @@ CALLERS = ('coef', 'mix', 'place')
 DECIDED = {
   'cache_stages': 1,
   'microbatch_rows': 0,
-  'model.remat': False,
+  'model.remat': 'none',
   'model.scan_layers': False,
   'slots': 0,
   'token_buckets': 1,
 }
+# Of these, one whose names true and false stand for, too.
+REMAT = 'model.remat'
 # That may be 'auto' and decides what is learnt.
 RATE = 'optimizer.lr'
 
@@ -152,6 +155,9 @@ def _parse(key: str, text: str, old: Any) -> Any:
       if text == AUTO:
         return AUTO
       old = number
+  if key == REMAT or key.endswith(f'.{REMAT}'):
+    flags = {'true': True, '1': True, 'false': False, '0': False}
+    return remat.word(flags.get(text.lower(), text))
   try:
     if isinstance(old, bool):
       return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
@@ -206,6 +212,13 @@ def _moved(config: ConfigDict) -> None:
     entry = {'name': 'model', 'weight': 1.0, 'role': role}
     del config['reward']
     config.rewards = (entry,) if role else ()
+  _named_remat(config)
+
+
+def _named_remat(config: ConfigDict) -> None:
+  """A name where True or False stands, which was all that one could say."""
+  if isinstance(config.get('model', {}).get('remat'), bool):
+    config.model.remat = remat.word(config.model.remat)
 
 
 def _fill(config: ConfigDict, defaults: ConfigDict) -> None:
@@ -330,6 +343,7 @@ def load(spec: str, items: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     raise ValueError(f'{found}: get_config() takes no argument, not "{arg}"')
   config = module.get_config(arg or None) if takes else module.get_config()
   override(config, items)
+  _named_remat(config)
   return config
 
 

@@ -30,6 +30,7 @@ from posttrain_jax.core.domain import (
 )
 from posttrain_jax.core.dtypes import CACHE, FLOATS
 from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
+from posttrain_jax.models import remat
 from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs, reward_domains
@@ -80,7 +81,7 @@ KEYS = {
   'model.dtype': Word((AUTO, *FLOATS)),
   'model.param_dtype': Word(FLOATS),
   'model.cache_dtype': Word(('', *CACHE)),
-  'model.remat': Flag(words=(AUTO,)),
+  'model.remat': Flag(words=(AUTO, *remat.POLICIES)),
   'model.scan_layers': Flag(words=(AUTO,)),
   'model.logit_chunk': COUNT,
   'model.attention_chunk': COUNT,

@@ -133,7 +133,7 @@ def load(path: str, tokenizer: str = '') -> Loaded:
     turns = turns or bool(saved.get('conversations'))
   else:
     # Nothing goes backward: nothing has to be computed again.
-    asked = {'dtype': auto.AUTO, 'scan_layers': auto.AUTO, 'remat': False}
+    asked = {'dtype': auto.AUTO, 'scan_layers': auto.AUTO, 'remat': 'none'}
     model = roles.decided(model, asked)
     params = roles.read_params(path, model, None)
   params = adapted.merged(params)
