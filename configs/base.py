@@ -72,6 +72,9 @@ def _optimizer() -> ml_collections.ConfigDict:
   c.b2 = 0.95
   c.eps = 1e-8
   c.max_grad_norm = 1.0  # 0 = no clipping
+  # What it remembers of each parameter is kept in 'float32', 'bfloat16' or
+  # 'int8' (`trainers.optim_moments`); 'params': the type of the parameters.
+  c.moments = 'params'
   c.freeze = ()  # regexes of parameter paths that do not move
   return c
 

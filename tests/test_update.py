@@ -160,7 +160,7 @@ def optimizer_config(**changes):
     dict(
       name='adamw', lr=0.1, schedule='constant', warmup_updates=0,
       final_fraction=0.0, weight_decay=0.0, b1=0.9, b2=0.95, eps=1e-8,
-      max_grad_norm=1.0, freeze=(),
+      max_grad_norm=1.0, moments='params', freeze=(),
     )
   )  # fmt: skip
   config.update(changes)

@@ -65,7 +65,7 @@ def _none(**keys: Any) -> dict[str, Any]:
 OPTIMIZER = dict(
   name='adamw', lr=ours.LEARNING_RATE, schedule='constant', warmup_updates=0,
   final_fraction=0.0, weight_decay=0.0, b1=0.9, b2=0.999, eps=1e-8,
-  max_grad_norm=1.0, freeze=(),
+  max_grad_norm=1.0, moments='params', freeze=(),
 )  # fmt: skip
 
 

@@ -203,13 +203,20 @@ def _updater(
   """
   key = jax.random.key(0)
   shapes = jax.eval_shape(lambda: transformer.init(key, model))
-  specs, rate = transformer.param_specs(model), None
+  rate: Any = None
+  table = transformer.param_table(model)
+  specs = {path: param.spec for path, param in table.items()}
   if adapter is not None:
-    specs = {**specs, **adapter.specs(model)}
+    specs |= adapter.specs(model)
     shapes = trained(jax.eval_shape(adapter.attach, shapes, key))
     rate = adapter.b_rate
   optimizer = optim.make_optimizer(
-    config.optimizer, shapes, sizes.num_updates, lr=peak, b_rate=rate
+    config.optimizer,
+    shapes,
+    sizes.num_updates,
+    lr=peak,
+    b_rate=rate,
+    specs=specs,
   )
   schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
 

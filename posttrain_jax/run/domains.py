@@ -36,7 +36,7 @@ from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs, reward_domains
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
-from posttrain_jax.trainers import guard, optim
+from posttrain_jax.trainers import guard, optim, optim_moments
 from posttrain_jax.trainers.rl import prefixes, terms
 
 __all__ = ['KEYS', 'PARTS', 'domain_of', 'hyperparameter']
@@ -101,6 +101,7 @@ KEYS = {
   'optimizer.b2': Number(0, 1, below=True),
   'optimizer.eps': POSITIVE,
   'optimizer.max_grad_norm': BOUND,
+  'optimizer.moments': Word(optim_moments.MOMENTS),
   'optimizer.freeze': Patterns(),
   'ref.path': TEXT,
   'ref.refresh_every': COUNT,

@@ -2,15 +2,18 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from posttrain_jax.core import trees
 from posttrain_jax.core.resolve import active, nearest
 from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.trainers import optim_moments
 
 SCHEDULES = ('constant', 'linear', 'cosine')
 OPTIMIZERS = ('adamw', 'sgd', 'lion')
@@ -58,6 +61,7 @@ def make_optimizer(
   num_updates: int,
   lr: Array | float | None = None,
   b_rate: Array | float | None = None,
+  specs: Mapping[str, PartitionSpec] | None = None,
 ) -> optax.GradientTransformation:
   """Clipping, optimizer, weight decay, schedule and frozen parameters.
 
@@ -68,6 +72,8 @@ def make_optimizer(
   lr           the peak learning rate where `config.lr` is no number ('auto')
   b_rate       learning rate of the second matrices of adapters over that of all
                else (LoRA+), may be traced; None: there are none
+  specs        {path: how a parameter is split}: where moments are kept in 8
+               bits, their blocks lie within what a device has
 
   Raises:
     ValueError: unknown name, or a freeze pattern that matches nothing.
@@ -86,6 +92,7 @@ def make_optimizer(
     'lion': lambda: optax.scale_by_lion(config.b1, config.b2),
     'sgd': lambda: optax.trace(config.b1),
   }[config.name]()
+  direction = optim_moments.stored(direction, config.moments, specs)
   steps = []
   if config.max_grad_norm > 0 and math.isfinite(config.max_grad_norm):
     steps.append(_clipped(config.max_grad_norm))
