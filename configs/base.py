@@ -111,6 +111,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.remat = auto()
   c.model.scan_layers = auto()  # one compiled layer; 'auto': of deep models
   c.model.logit_chunk = 0  # positions scored at a time; 0 = all
+  # Over whole rows: 'plain', or without scores in memory 'splash' (TPU) or
+  # 'cudnn' (GPU). 'auto': what there is for the device and the model.
+  c.model.attention = 'auto'
   c.model.attention_chunk = 0  # queries at a time, for long rows; 0 = all
   c.model.long_rope = False  # Phi-3's RoPE factors for rows beyond its context
 

@@ -88,9 +88,10 @@ def test_the_error_of_a_block_is_bounded(seed, spread):
 def test_rounding_is_right_in_the_mean():
   """Also of bfloat16; nearest rounding would be off by up to half a step."""
   draws = (jnp.arange(4096) + 0.5) / 4096
-  for value in (0.3, 0.77, 1e-5):
+  for value in (0.3, 0.77, 1e-4, 1e-5):
     x = jnp.full(4096, value).at[0].set(1.0)
-    for kind in ('signed', 'positive'):
+    # What is smaller than the smallest positive code becomes that.
+    for kind in ('signed', 'positive')[: 2 if value > 2e-5 else 1]:
       back = decode(*encode(x, Blocks(0, 4096), draws, kind), ONE_ALL, kind)
       np.testing.assert_allclose(back[1:].mean(), value, rtol=2e-3)
   bits = jnp.arange(65536, dtype=jnp.uint32)
@@ -138,7 +139,8 @@ def test_fifty_updates_are_near_those_in_float32(name):
   second moments of a block lie four decades apart."""
   rng = np.random.default_rng(0)
   size = jnp.asarray(10 ** rng.uniform(-1, 1, 64), jnp.float32)
-  x = jnp.asarray(rng.standard_normal((256, 64)), jnp.float32) * size
+  x = jnp.asarray(rng.standard_normal((256, 64)), jnp.float32)
+  x = x * size[None]
   y = x @ jnp.asarray(rng.standard_normal((64, 64)) / 8, jnp.float32)
   loss = lambda params: jnp.mean(jnp.square(x @ params['w'] - y))
   rate = {'adamw': 1e-2, 'lion': 3e-3, 'sgd': 1e-2}[name]
@@ -228,7 +230,7 @@ def test_moments_are_split_as_their_parameters():
   assert count == 2 * len(own) + 2 * 7
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_update_needs_no_other_device():
   """Blocks lie within shards: the same numbers, and nothing is sent."""
   mesh = jax.make_mesh(

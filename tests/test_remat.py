@@ -108,18 +108,20 @@ def gradient(form, name):
   return jax.jit(jax.grad(form), static_argnums=1)(params(), config)
 
 
-@pytest.mark.parametrize('form', [whole, grouped])
-@pytest.mark.parametrize(
-  'name',
-  [
-    'save_all_but_mlp',
-    *(
-      pytest.param(name, marks=pytest.mark.long)
-      for name in remat.POLICIES
-      if name not in ('none', 'save_all_but_mlp')
-    ),
-  ],
-)
+def cases():
+  """(form, name): one is quick, some are long, all are slow."""
+  for form in (whole, grouped):
+    for name in remat.POLICIES:
+      suite = (
+        'long' if name in ('dots_no_batch', 'save_all_but_mlp') else 'slow'
+      )
+      quick = (form, name) == (whole, 'save_all_but_mlp')
+      marks = [] if quick else [getattr(pytest.mark, suite)]
+      if name != 'none':
+        yield pytest.param(form, name, marks=marks)
+
+
+@pytest.mark.parametrize('form, name', cases())
 def test_gradients_are_the_same(form, name):
   for mine, plain in zip(
     jax.tree.leaves(gradient(form, name)),

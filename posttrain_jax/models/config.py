@@ -15,6 +15,7 @@ from posttrain_jax.models import remat
 ROPE_KINDS = ('llama3', 'linear', 'dynamic', 'yarn', 'longrope')
 NORMS = ('rms', 'rms_plus_one', 'layer')
 NORM_PLACES = ('before', 'after', 'both')
+ATTENTIONS = ('plain', 'splash', 'cudnn')
 ACTIVATIONS = ('silu', 'gelu_tanh', 'gelu')
 POSITIONS = ('rope', 'learned')
 
@@ -91,6 +92,7 @@ class ModelConfig:
   scan_layers: bool = True  # one compiled layer; False unrolls them
   logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
   attention_chunk: int = 0  # queries at a time over whole rows; 0 = all
+  attention: str = 'plain'  # over whole rows; 'splash' (TPU), 'cudnn' (GPU)
 
   # What other families than Llama, Qwen2 and Qwen3 change.
   norm: str = 'rms'  # 'rms_plus_one': by 1 + weight (Gemma); 'layer': LayerNorm
@@ -138,6 +140,7 @@ class ModelConfig:
     object.__setattr__(self, 'remat', remat.word(self.remat))
     for field, words in (
       ('remat', tuple(remat.POLICIES)),
+      ('attention', ATTENTIONS),
       ('norm', NORMS),
       ('norm_place', NORM_PLACES),
       ('activation', ACTIVATIONS),

@@ -11,6 +11,7 @@ attention alone works on padded rectangles. The numbers are the same.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -165,7 +166,6 @@ def stream_sizes(total: int, parts: int) -> list[int]:
 def _layer(layer, xs, tables, layout, allowed, config):
   """One decoder layer over the parts of a layout, each [rows, T, D]."""
   layer = parameters.gathered(layer, config)
-  own_allowed, prompt_causal, prompt_seen = allowed
   with jax.named_scope('attention'):
     read = lambda x: layers.enter(layer, 'attention', x, config)
     made = [
@@ -178,15 +178,12 @@ def _layer(layer, xs, tables, layout, allowed, config):
       map(heads_first, layout.spread([tokens_first(part) for part in parts]))
       for parts in zip(*made)
     )
-    how = config.attention_chunk, attention.scores_of(config)
-    out_p = attention.attend_causal(q_p, k_p, v_p, prompt_causal, *how)
-    out_c = attention.attend_causal_with_prefix(
-      q_c, k_c, v_c, own_allowed, k_p, v_p, prompt_seen, *how
+    found = attention.over_groups(
+      (q_p, k_p, v_p), (q_c, k_c, v_c), allowed, config
     )
-    outs = [
-      remat.mark(out, remat.ATTENTION)
-      for out in layout.gather(tokens_first(out_p), tokens_first(out_c))
-    ]
+    outs = layout.gather(*map(tokens_first, found))
+    if not isinstance(allowed, attention.Groups):  # which keep their own
+      outs = [remat.mark(out, remat.ATTENTION) for out in outs]
     afters = [
       layers.add_attention(layer, x, heads_first(out), config)
       for x, out in zip(xs, outs)
@@ -224,12 +221,16 @@ def _run(params, xs, tables, layout, allowed, config):
 
 def _allowed(
   prompt_real: Array, real: Array, after: Array, config: ModelConfig
-) -> dict[str, tuple[Array, Array, Array]]:
+) -> dict[str, Any]:
   """What may be seen, by kind of layer: [R, C, C] a completion of itself,
   [B, P, P] a prompt of itself, [R, C, P] a completion of its prompt.
 
   after  [R, C] position of each token of a completion in its whole row
   """
+  if attention.by_structure(config):
+    return {
+      k: attention.Groups(prompt_real, real, kind=k) for k in config.kinds
+    }
   group = real.shape[0] // prompt_real.shape[0]
   causal = lambda x: jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))[None]
   own = transformer.windows(causal(real) & real[:, None], config)

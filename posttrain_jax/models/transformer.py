@@ -5,13 +5,14 @@ see, in how they turn queries and keys, and in their MLP.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
-from posttrain_jax.models import attention, layers, parameters, remat, rope
+from posttrain_jax.models import attention, layers, parameters, rope
 from posttrain_jax.models import cache as cache_lib
 from posttrain_jax.models.cache import Cache
 from posttrain_jax.models.cache import init_cache as init_cache
@@ -34,10 +35,7 @@ def _full_layer(layer, x, tables, allowed, config):
   with jax.named_scope('attention'):
     normed = layers.enter(layer, 'attention', x, config)
     q, k, v = layers.qkv(layer, normed, tables, config)
-    out = attention.attend_causal(
-      q, k, v, allowed, config.attention_chunk, attention.scores_of(config)
-    )
-    out = remat.mark(out, remat.ATTENTION)
+    out = attention.over_rows(q, k, v, allowed, config)
     after = layers.add_attention(layer, x, out, config)
   with jax.named_scope('mlp'):
     return layers.add_mlp(layer, x, after, config), (k, v)
@@ -54,6 +52,18 @@ def windows(allowed: Array, config: ModelConfig) -> dict[str, Array]:
     near = index[:, None] - index[None] < config.sliding_window
     masks['window'] = allowed & near[None]
   return {kind: masks[kind] for kind in config.kinds}
+
+
+def _seen(segment_ids: Array, config: ModelConfig) -> dict[str, Any]:
+  """{kind: what its layers see of rows}, for `attention.over_rows`."""
+  if attention.by_structure(config):
+    return {k: attention.Rows(segment_ids, kind=k) for k in config.kinds}
+  length = segment_ids.shape[1]
+  same = segment_ids[:, :, None] == segment_ids[:, None, :]
+  causal = jnp.tril(jnp.ones((length, length), bool))
+  # A padding query sees padding before it: its row stays finite.
+  seen = sharding.constrain(same & causal[None], 'rows', 'length')
+  return windows(seen, config)
 
 
 def marks(config: ModelConfig) -> dict[str, PyTree]:
@@ -76,8 +86,11 @@ def marks(config: ModelConfig) -> dict[str, PyTree]:
 
 def of_kind(by_kind: dict[str, PyTree], near: Array) -> PyTree:
   """The entry of `by_kind` for a layer that has a window where `near`."""
+  first = next(iter(by_kind.values()))
   if len(by_kind) == 1:
-    return next(iter(by_kind.values()))
+    return first
+  if isinstance(first, attention.Structure):
+    return first.in_loop(near)
   choose = lambda a, b: jnp.where(near, a, b)
   return jax.tree.map(choose, by_kind['window'], by_kind['full'])
 
@@ -190,11 +203,7 @@ def hidden_states(
   if cache is not None and length == 1:
     x, cache = _decode_layers(params, x, tables, positions, real, cache, config)
   else:
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    # A padding query sees padding before it: its row stays finite.
-    seen = sharding.constrain(same & causal[None], 'rows', 'length')
-    allowed = windows(seen, config)
+    allowed = _seen(segment_ids, config)
     keep = cache is not None
     x, kept = _run_layers(params, x, tables, allowed, config, keep)
     if cache is not None:

@@ -15,12 +15,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from posttrain_jax.models import attention as attentions
 from posttrain_jax.models import remat as names
+from posttrain_jax.models.config import ModelConfig
 
 __all__ = [
   'AUTO',
   'Choice',
   'Work',
+  'attention',
   'choices',
   'dtype',
   'learning_rate',
@@ -195,6 +198,28 @@ def dtype(value: str, parameters: int, backend: str) -> tuple[str, str]:
   if parameters <= SMALL:
     return 'float32', f'a small model on {backend}'
   return 'bfloat16', f'a large model on {backend}'
+
+
+# The implementation of attention without scores in memory, by backend.
+KERNELS = {'tpu': 'splash', 'gpu': 'cudnn'}
+
+
+def attention(value: str, model: ModelConfig, backend: str) -> tuple[str, str]:
+  """(`config.model.attention` as a name, why); '' where nothing was chosen."""
+  if value != AUTO:
+    return value, ''
+  name = KERNELS.get(backend)
+  if name is None:
+    return 'plain', f'a {backend.upper()}, for which there is no kernel'
+  missing = attentions.lacks(name, model)
+  if not missing:
+    return name, f'a {backend.upper()}'
+  chunk = model.attention_chunk
+  memory = (
+    f'scores of {chunk} queries at a time are in memory' if chunk
+    else 'all scores are in memory, which attention_chunk=512 bounds'
+  )  # fmt: skip
+  return 'plain', f'{name} has no {missing}; {memory}'
 
 
 def remat(value: Any, parameters: int) -> str:

@@ -35,6 +35,7 @@ CALLERS = ('coef', 'mix', 'place')
 DECIDED = {
   'cache_stages': 1,
   'microbatch_rows': 0,
+  'model.attention': 'plain',
   'model.remat': 'none',
   'model.scan_layers': False,
   'slots': 0,
@@ -218,7 +219,9 @@ def _moved(config: ConfigDict) -> None:
 def _named_remat(config: ConfigDict) -> None:
   """A name where True or False stands, which was all that one could say."""
   if isinstance(config.get('model', {}).get('remat'), bool):
-    config.model.remat = remat.word(config.model.remat)
+    name = remat.word(config.model.remat)
+    with config.model.ignore_type():
+      config.model.remat = name
 
 
 def _fill(config: ConfigDict, defaults: ConfigDict) -> None:

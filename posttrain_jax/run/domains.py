@@ -31,6 +31,7 @@ from posttrain_jax.core.domain import (
 from posttrain_jax.core.dtypes import CACHE, FLOATS
 from posttrain_jax.data import bad_rows, formats, text_task, tokenizers
 from posttrain_jax.models import remat
+from posttrain_jax.models.config import ATTENTIONS
 from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inputs, reward_domains
@@ -84,6 +85,7 @@ KEYS = {
   'model.remat': Flag(words=(AUTO, *remat.POLICIES)),
   'model.scan_layers': Flag(words=(AUTO,)),
   'model.logit_chunk': COUNT,
+  'model.attention': Word((AUTO, *ATTENTIONS)),
   'model.attention_chunk': COUNT,
   'model.long_rope': FLAG,
   'prompts_per_step': ONE_OR_MORE,

@@ -131,10 +131,12 @@ def load(path: str, tokenizer: str = '') -> Loaded:
     workdir, step, params = checkpoint.read_params(path)
     saved = checkpoint.load_config(workdir) or {}
     turns = turns or bool(saved.get('conversations'))
+    # It may have been trained on another device.
+    model = roles.decided(model, {'attention': auto.AUTO})
   else:
     # Nothing goes backward: nothing has to be computed again.
     asked = {'dtype': auto.AUTO, 'scan_layers': auto.AUTO, 'remat': 'none'}
-    model = roles.decided(model, asked)
+    model = roles.decided(model, {**asked, 'attention': auto.AUTO})
     params = roles.read_params(path, model, None)
   params = adapted.merged(params)
   params = {k: v for k, v in params.items() if k != 'value_head'}

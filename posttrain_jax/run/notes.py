@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from posttrain_jax.core import sharding
 from posttrain_jax.data.stops import CHATML
-from posttrain_jax.models import transformer
+from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run import auto, inputs, roles
 from posttrain_jax.run.feed import Feed
@@ -34,6 +34,7 @@ def notes(run: Any) -> list[str]:
     *_rows(run),
     *_parameters(run),
     *_activations(run),
+    *_attention(run),
     *positions(run),
     *_records(run),
     *_dated(run),
@@ -52,6 +53,10 @@ def chosen(run: Any) -> list[str]:
     ('optimizer.lr', f'{rate}', why_rate),
     ('model.dtype', kind, why_kind),
   ]
+  _, why = auto.attention(
+    config.model.attention, run.model, jax.default_backend()
+  )
+  lines.append(('model.attention', run.model.attention, why))
   if config.model.remat == auto.AUTO:
     lines.append(('model.remat', f'{run.model.remat}', f'{size / 1e6:,.1f}M'))
   if config.model.scan_layers == auto.AUTO:
@@ -102,6 +107,32 @@ def _rows(run: Any) -> list[str]:
       f'nearest that is: {_multiples(parts, sizes.prompts_per_step)}'
     ]
   return []
+
+
+def _attention(run: Any) -> list[str]:
+  """Told where attention on a GPU or TPU is not what its device is good at.
+
+  Raises:
+    ValueError: an implementation that the device, or the model, has not.
+  """
+  backend, told = jax.default_backend(), []
+  asked = run.config.model.attention
+  for role, model in sorted(run.models.items()):
+    name = model.attention
+    if name == 'plain':
+      _, why = auto.attention(auto.AUTO, model, backend)
+      if asked == auto.AUTO and backend in auto.KERNELS:
+        told.append(f'attention of {role} is the plain form: {why}')
+      continue
+    missing = attention.lacks(name, model)
+    if auto.KERNELS.get(backend) != name:
+      missing = f'here is a {backend.upper()}'
+    if missing:
+      raise ValueError(
+        f'model.attention={name}: {missing}; nearest valid: '
+        f'{auto.attention(auto.AUTO, model, backend)[0]}'
+      )
+  return told
 
 
 def _parameters(run: Any) -> list[str]:

@@ -51,6 +51,8 @@ Start = dict[str, PyTree]
 
 # What a model that is read from disk says itself.
 SHAPE = ('preset', 'sliding_window')
+# What may be 'auto', and depends on the device or the size.
+DECIDED = ('scan_layers', 'dtype', 'remat', 'attention')
 
 
 def model_fields(saved: dict[str, Any]) -> dict[str, Any]:
@@ -96,19 +98,24 @@ def _split(config: Any) -> tuple[dict, dict, dict]:
   """(shape, other fields, what may be 'auto') of `config.model`."""
   fields = dict(config.model)
   taken = lambda names: {key: fields.pop(key) for key in names}
-  return taken(SHAPE), fields, taken(('scan_layers', 'dtype', 'remat'))
+  return taken(SHAPE), fields, taken(DECIDED)
 
 
 def decided(model: ModelConfig, asked: dict[str, Any]) -> ModelConfig:
   """The model with what may be 'auto' decided.
 
-  asked  `scan_layers`, `dtype` and `remat` of a `config.model`
+  asked  DECIDED of a `config.model`; what it has not stays
   """
+  asked = {name: getattr(model, name) for name in DECIDED} | asked
   deep = auto.scan_layers(asked['scan_layers'], model.num_layers)
   size = transformer.param_count(model)
   kind, _ = auto.dtype(asked['dtype'], size, jax.default_backend())
   again = auto.remat(asked['remat'], size)
-  return dataclasses.replace(model, scan_layers=deep, dtype=kind, remat=again)
+  model = dataclasses.replace(
+    model, scan_layers=deep, dtype=kind, remat=again, attention='plain'
+  )
+  name, _ = auto.attention(asked['attention'], model, jax.default_backend())
+  return dataclasses.replace(model, attention=name)
 
 
 def make_model(

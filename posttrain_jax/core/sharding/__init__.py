@@ -22,6 +22,7 @@ from posttrain_jax.core.sharding.inside import (
   lies,
   rows,
   size,
+  spec_here,
   split,
   together,
 )
@@ -50,5 +51,6 @@ __all__ = [
   'apart', 'as_declared', 'at_hand', 'axis_sizes', 'by_path', 'comes_apart',
   'constrain', 'copies', 'divides', 'fit', 'gathered', 'held',
   'keep_all_but_gathered', 'lies', 'make_mesh', 'names_of', 'row_parts', 'rows',
-  'shown_as', 'size', 'split', 'state_shardings', 'together', 'unsplit',
+  'shown_as', 'size', 'spec_here', 'split', 'state_shardings', 'together',
+  'unsplit',
 ]  # fmt: skip

@@ -75,6 +75,12 @@ def rows(tree: PyTree) -> PyTree:
   return jax.tree.map(place, tree)
 
 
+def spec_here(shape: tuple[int, ...], *names: str | None) -> P:
+  """How `constrain` splits an array of a shape over the mesh here."""
+  spec = P(*(LOGICAL[name] if name else None for name in names))
+  return fit(spec, shape, _here())
+
+
 def constrain(x: Array, *names: str | None) -> Array:
   """x with each dimension split as its name in LOGICAL says.
 
@@ -84,8 +90,7 @@ def constrain(x: Array, *names: str | None) -> Array:
   """
   if not split():
     return x
-  spec = P(*(LOGICAL[name] if name else None for name in names))
-  return jax.lax.with_sharding_constraint(x, fit(spec, x.shape, _here()))
+  return jax.lax.with_sharding_constraint(x, spec_here(x.shape, *names))
 
 
 def as_declared(tree: PyTree, specs: PyTree) -> PyTree:

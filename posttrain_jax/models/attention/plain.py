@@ -1,4 +1,4 @@
-"""Attention over keys: plain, in blocks of queries, over a shared prefix.
+"""Attention by its definition: at once, in blocks of queries, over a prefix.
 
 Suffix letters: B rows, T query positions, S key positions, N key/value heads,
 R query heads of each, K head size.
@@ -111,7 +111,7 @@ def _over_values(
 STRETCHES = 4
 
 
-def _cut(x: Array, chunk: int) -> Array:
+def cut(x: Array, chunk: int) -> Array:
   """[..., T, last] -> [blocks, ..., chunk, last], zeros in the last block."""
   spare = -x.shape[-2] % chunk
   x = jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, spare), (0, 0)))
@@ -137,7 +137,7 @@ def _in_blocks(one: Callable, chunk: int, *over_queries: Array) -> Array:
     end = min(start + stretch, length)
     made = jax.lax.map(
       jax.checkpoint(lambda blocks, end=end: one(end, *blocks)),
-      tuple(_cut(x[..., start:end, :], chunk) for x in over_queries),
+      tuple(cut(x[..., start:end, :], chunk) for x in over_queries),
     )
     made = jnp.moveaxis(made, 0, -3)
     made = made.reshape(*made.shape[:-3], -1, made.shape[-1])

@@ -1,0 +1,149 @@
+"""Rows whose positions lie on several devices: the same numbers as on one."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from posttrain_jax.models import transformer
+from posttrain_jax.models.attention import cudnn, kernels, splash
+from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.models.grouped import group_token_logps
+
+B, G, P, C, T = 2, 2, 4, 8, 16
+# Positions split over four devices, heads over two: 4 tokens to a device.
+MESHES = {
+  'sequence': dict(data=1, fsdp=1, tensor=2, sequence=4),
+  'rows too': dict(data=1, fsdp=2, tensor=2, sequence=2),
+}
+MODELS = {
+  'whole': {},
+  'windows in some layers, blocks': dict(
+    sliding_window=5, full_layers=(1,), attention_chunk=3, logit_chunk=4
+  ),
+  # Two key heads over a tensor axis of two, one over it.
+  'one key head, cap': dict(num_kv_heads=1, attention_cap=1.5, remat='full'),
+}
+
+
+def model(name, **fields) -> ModelConfig:
+  sizes = dict(
+    vocab_size=32, num_layers=2, width=16, num_heads=4, num_kv_heads=2,
+    head_dim=8, mlp_dim=24,
+  )  # fmt: skip
+  return ModelConfig(**{**sizes, **MODELS[name], **fields})
+
+
+def whole(params, config):
+  """Packed rows; segments cross the borders of devices, padding behind."""
+  tokens = jax.random.randint(jax.random.key(2), (B, T), 0, 32)
+  ids = jnp.array([[1] * 6 + [2] * 10, [1] * 3 + [2] * 10 + [0] * 3])
+  places = jnp.array(
+    [[*range(6), *range(10)], [*range(3), *range(10), 0, 0, 0]]
+  )
+  signals = transformer.token_logps(
+    params, config, tokens, (ids > 0).astype(jnp.float32),
+    positions=places, segment_ids=ids, entropy=True,
+  )  # fmt: skip
+  ramp = jnp.cos(jnp.arange(T))[None]
+  return jnp.sum(ramp * signals.logps), (signals.logps, signals.entropy)
+
+
+def grouped(params, config):
+  draw = lambda key, *shape: jax.random.randint(
+    jax.random.key(key), shape, 0, 32
+  )
+  up_to = lambda sizes, width: (
+    jnp.arange(width)[None] < jnp.array(sizes)[:, None]
+  )
+  real = up_to([8, 2, 5, 0], C)
+  signals = group_token_logps(
+    params, config, draw(2, B, P), up_to([2, 4], P), draw(3, B * G, C),
+    real, real.astype(jnp.float32),
+  )  # fmt: skip
+  ramp = jnp.cos(jnp.arange(C))[None]
+  return jnp.sum(ramp * signals.logps), signals.logps
+
+
+FORMS = {'whole': whole, 'grouped': grouped}
+
+
+@functools.cache
+def params(config):
+  return transformer.init(jax.random.key(1), config)
+
+
+def results(form, config, mesh=None):
+  graded = jax.jit(
+    jax.value_and_grad(FORMS[form], has_aux=True), static_argnums=1
+  )
+  plain = params(dataclasses.replace(config, attention='plain', remat='none'))
+  if mesh is None:
+    return graded(plain, config)
+  axes = MESHES[mesh]
+  made = jax.make_mesh(
+    tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes)
+  )
+  with jax.set_mesh(made):
+    return graded(plain, config)
+
+
+def assert_equal(mine, theirs, atol=2e-5):
+  assert np.abs(jax.tree.leaves(theirs[0][1])[0]).max() > 0.1
+  for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs)):
+    np.testing.assert_allclose(a, b, atol=atol)
+
+
+LONG = (
+  ('grouped', 'windows in some layers, blocks', 'sequence'),
+  ('whole', 'one key head, cap', 'rows too'),
+)
+
+
+def cases():
+  for case in itertools.product(FORMS, MODELS, MESHES):
+    suite = 'long' if case in LONG else 'slow'
+    quick = case == ('whole', 'windows in some layers, blocks', 'sequence')
+    marks = [] if quick else [getattr(pytest.mark, suite)]
+    yield pytest.param(*case, marks=marks)
+
+
+@pytest.mark.parametrize('form, name, mesh', cases())
+def test_positions_on_several_devices(form, name, mesh):
+  config = model(name)
+  assert_equal(results(form, config, mesh), results(form, config))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('kernel', ['cudnn', 'splash'])
+def test_kernels_on_several_devices(kernel, monkeypatch):
+  monkeypatch.setattr(splash, 'INTERPRET', True)
+  monkeypatch.setattr(cudnn, 'IMPLEMENTATION', 'xla')
+  monkeypatch.setattr(kernels, 'SHORT', 0)
+  jax.clear_caches()
+  config = model('windows in some layers, blocks')
+  own = dataclasses.replace(config, attention=kernel)
+  mine = results('whole', own, 'rows too')
+  jax.clear_caches()
+  assert_equal(mine, results('whole', config))
+
+
+def test_no_device_has_all_queries():
+  """Scores of a device are [rows, heads, T / 4, T], never T x T."""
+  config = model('whole')
+  axes = MESHES['sequence']
+  mesh = jax.make_mesh(
+    tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes)
+  )
+  shapes = jax.eval_shape(lambda: params(config))
+  with jax.set_mesh(mesh):
+    made = jax.jit(jax.grad(lambda p: whole(p, config)[0])).lower(shapes)
+    text = made.compile().as_text()
+  assert f'{T // 4},{T}]' in text
+  assert f'[{B},1,2,{T},{T}]' not in text
+  assert f'[{B},2,2,{T},{T}]' not in text
