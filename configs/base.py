@@ -137,6 +137,11 @@ def get_config() -> ml_collections.ConfigDict:
   c.ref.refresh_every = 0  # steps until it follows the policy; 0 = never
   c.ref.mixup = 1.0  # share of the policy in the new reference
 
+  # What lies in the host's memory between its uses (`run.offload`).
+  c.offload = ml_collections.ConfigDict()
+  c.offload.ref = False  # frozen models
+  c.offload.moments = False  # what the optimizer remembers
+
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = 1  # copies; one axis may be -1: all devices left
   c.mesh.fsdp = 1  # shards of rows and parameters

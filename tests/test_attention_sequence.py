@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from posttrain_jax.models import transformer
+from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.attention import cudnn, kernels, splash
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.grouped import group_token_logps
@@ -99,18 +99,13 @@ def assert_equal(mine, theirs, atol=2e-5):
     np.testing.assert_allclose(a, b, atol=atol)
 
 
-LONG = (
-  ('grouped', 'windows in some layers, blocks', 'sequence'),
-  ('whole', 'one key head, cap', 'rows too'),
-)
+LONG = ('whole', 'windows in some layers, blocks', 'rows too')
 
 
 def cases():
   for case in itertools.product(FORMS, MODELS, MESHES):
-    suite = 'long' if case in LONG else 'slow'
-    quick = case == ('whole', 'windows in some layers, blocks', 'sequence')
-    marks = [] if quick else [getattr(pytest.mark, suite)]
-    yield pytest.param(*case, marks=marks)
+    suite = 'long' if case == LONG else 'slow'
+    yield pytest.param(*case, marks=[getattr(pytest.mark, suite)])
 
 
 @pytest.mark.parametrize('form, name, mesh', cases())
@@ -119,7 +114,7 @@ def test_positions_on_several_devices(form, name, mesh):
   assert_equal(results(form, config, mesh), results(form, config))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize('kernel', ['cudnn', 'splash'])
 def test_kernels_on_several_devices(kernel, monkeypatch):
   monkeypatch.setattr(splash, 'INTERPRET', True)
@@ -133,6 +128,35 @@ def test_kernels_on_several_devices(kernel, monkeypatch):
   assert_equal(mine, results('whole', config))
 
 
+def test_attention_alone():
+  """Queries over four devices, one key head over two that share it; 13 and 3
+  tokens do not divide."""
+  config = model('one key head, cap', sliding_window=6)
+  keys = jax.random.split(jax.random.key(0), 3)
+  q = jax.random.normal(keys[0], (B, 1, 4, 13, 8))
+  k, v = (jax.random.normal(key, (B, 1, 16, 8)) for key in keys[1:])
+  ids = jnp.where(jnp.arange(16)[None] < jnp.array([[5], [11]]), 1, 2)
+
+  def total(q, k, v):
+    sight = attention.Sight(3, 6)
+    out = attention.attend_ids(q, k, v, ids[:, 3:], ids, sight, config)
+    return jnp.sum(jnp.sin(out)), out
+
+  graded = lambda *given: jax.jit(
+    jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
+  )(*given)
+  axes = MESHES['sequence']
+  mesh = jax.make_mesh(
+    tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes)
+  )
+  with jax.set_mesh(mesh):
+    mine = graded(q, k, v)
+  assert 'sequence' in str(mine[0][1].sharding.spec)
+  for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(graded(q, k, v))):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.long
 def test_no_device_has_all_queries():
   """Scores of a device are [rows, heads, T / 4, T], never T x T."""
   config = model('whole')

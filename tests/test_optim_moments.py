@@ -15,6 +15,8 @@ from jax.sharding import PartitionSpec as P
 from posttrain_jax.core import sharding, trees
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import loop
 from posttrain_jax.trainers import optim, optim_moments
 from posttrain_jax.trainers.optim_moments import Blocks, blocks, decode, encode
 
@@ -133,7 +135,13 @@ def optimizer_config(**changes):
   return types.SimpleNamespace(**{**fields, **changes})
 
 
-@pytest.mark.parametrize('name', ['adamw', 'lion', 'sgd'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'adamw',
+    *(pytest.param(x, marks=pytest.mark.long) for x in ('lion', 'sgd')),
+  ],
+)
 def test_fifty_updates_are_near_those_in_float32(name):
   """A regression of 64 x 64 weights, of which each input has a size of its own:
   second moments of a block lie four decades apart."""
@@ -264,3 +272,31 @@ def test_an_update_needs_no_other_device():
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8),
     many, one,
   )  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('moments', ['int8', 'bfloat16'])
+def test_two_steps_and_two_more_are_four(moments, tmp_path):
+  """Bit for bit; the moments lie with the host."""
+  items = [
+    ('eval.every', '0'), ('eval.samples', '0'), ('log.tensorboard', 'false'),
+    ('optimizer.moments', moments), ('offload.moments', 'true'),
+  ]  # fmt: skip
+  load = lambda steps: config_lib.load(
+    'configs/sft.py:smoke', [*items, ('num_steps', steps)]
+  )
+  _, straight, _ = loop.train(load('4'), tmp_path / 'straight')
+  loop.train(load('2'), tmp_path / 'halves')
+  _, resumed, _ = loop.train(load('4'), tmp_path / 'halves')
+  for tree in ('params', 'opt_state'):
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      getattr(straight, tree), getattr(resumed, tree),
+    )  # fmt: skip
+  kinds = {
+    (str(x.dtype), x.sharding.memory_kind)
+    for x in jax.tree.leaves(resumed.opt_state)
+    if x.ndim > 0
+  }
+  assert (moments, 'pinned_host') in kinds
+  assert {kind for _, kind in kinds} == {'pinned_host'}

@@ -27,6 +27,7 @@ from posttrain_jax.run import (
   host_tasks,
   inputs,
   model_folder,
+  offload,
   profile,
   roles,
   values,
@@ -127,6 +128,7 @@ def build(config: Any) -> Run:
       f'ref.path="{config.ref.path}", ref.refresh_every='
       f'{config.ref.refresh_every}: this method has no reference'
     )
+  offload.check(config, bool(held))
   models = roles.make_models(config, policy, held)
   task = host_tasks.make(config, tokenizer)
   if task is None and config.tokenizer == 'task':
@@ -157,9 +159,13 @@ def build(config: Any) -> Run:
     task=task,
     tokenizer=tokenizer,
     init=_make_init(config, adapter, optimizer, held),
-    step=guard.guarded(steps.step, config.on_nonfinite),
+    step=offload.wrapped(
+      guard.guarded(steps.step, config.on_nonfinite), config
+    ),
     evaluators=make_evaluators(config, policy, task, tokenizer, sizes),
-    on_file=inputs.make_file_evaluator(batches, steps.judge),
+    on_file=inputs.make_file_evaluator(
+      batches, offload.brought(steps.judge, config)
+    ),
     batches=batches,
     collect=steps.collect,
     learn=steps.learn,

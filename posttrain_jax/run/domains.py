@@ -108,6 +108,8 @@ KEYS = {
   'ref.path': TEXT,
   'ref.refresh_every': COUNT,
   'ref.mixup': SHARE,
+  'offload.ref': FLAG,
+  'offload.moments': FLAG,
   'mesh.data': AXIS,
   'mesh.fsdp': AXIS,
   'mesh.tensor': AXIS,

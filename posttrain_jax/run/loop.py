@@ -54,7 +54,7 @@ PINNED = (*config_lib.DECIDED, 'model.dtype')
 # Keys that may differ between a run and its continuation.
 FREE_KEYS = ('num_steps', 'steps_per_call', 'on_nonfinite', 'eval.',
              'data.eval_path', 'data.on_bad_row',
-             'checkpoint.', 'log.', 'mesh.')  # fmt: skip
+             'checkpoint.', 'log.', 'mesh.', 'offload.')  # fmt: skip
 
 
 def check_continues(config: Any, workdir: Path) -> None:

@@ -9,7 +9,7 @@ import jax
 from posttrain_jax.core import sharding, trees
 from posttrain_jax.core.types import PyTree, TrainState
 from posttrain_jax.models import adapted, transformer
-from posttrain_jax.run import base, checkpoint, roles
+from posttrain_jax.run import base, checkpoint, offload, roles
 from posttrain_jax.run.build import Run
 
 __all__ = ['abstract_state', 'first_state', 'initial_state', 'saved_state',
@@ -101,11 +101,13 @@ def abstract_state(run: Run) -> TrainState:
 
 
 def state_shardings(run: Run, mesh) -> TrainState:
-  """Sharding of every leaf of the state."""
+  """Sharding of every leaf of the state, and the memory it lies in."""
   # Other models may have more layers, so more paths; shapes decide the rest.
   specs: dict[str, Any] = {}
   for model in run.models.values():
     specs = trees.merged(specs, transformer.param_specs(model))
   if run.adapter is not None:
     specs = {**specs, **run.adapter.specs(run.model)}
-  return sharding.state_shardings(abstract_state(run), specs, mesh)
+  shapes = abstract_state(run)
+  place = sharding.state_shardings(shapes, specs, mesh)
+  return offload.placed(run.config, shapes, place)
