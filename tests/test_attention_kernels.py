@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import recipe_runs
 
 from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.attention import cudnn, kernels, splash
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.grouped import group_token_logps
+from posttrain_jax.run import auto, build, notes
 
 # Two key heads of two query heads each.
 BASE = ModelConfig(
@@ -251,3 +253,37 @@ def test_what_an_implementation_lacks():
   assert lacks('cudnn', **{**half, 'head_dim': 256}) == 'head_dim=256'
   with pytest.raises(ValueError, match='Did you mean "splash"'):
     dataclasses.replace(BASE, attention='splsh')
+
+
+def test_auto_takes_what_the_device_has_and_says_why():
+  of = lambda backend, **fields: auto.attention(
+    'auto', dataclasses.replace(BASE, **fields), backend
+  )
+  half = dict(dtype='bfloat16', head_dim=64)
+  assert of('cpu') == ('plain', 'a CPU, for which there is no kernel')
+  assert of('tpu') == ('splash', 'a TPU')
+  assert of('gpu', **half) == ('cudnn', 'a GPU')
+  name, why = of('gpu', **half, attention_cap=50.0)
+  assert name == 'plain'
+  assert why.startswith('cudnn has no attention_cap=50; all scores are in mem')
+  _, why = of('gpu', **half, attention_cap=50.0, attention_chunk=256)
+  assert why.endswith('scores of 256 queries at a time are in memory')
+  assert auto.attention('cudnn', BASE, 'cpu') == ('cudnn', '')
+
+
+def test_what_a_device_has_not_is_refused(monkeypatch):
+  run = build.build(recipe_runs.load('sft', 'sft'))
+  assert run.model.attention == 'plain'
+  assert (
+    'model.attention        plain: a CPU, for which there is no kernel'
+    in (notes.chosen(run))
+  )
+  assert not any('attention' in line for line in notes.notes(run))
+  asked = recipe_runs.load('sft', 'sft', ('model.attention', 'splash'))
+  wrong = 'model.attention=splash: here is a CPU; nearest valid: plain'
+  with pytest.raises(ValueError, match=wrong):
+    notes.notes(build.build(asked))
+  # A GPU, and a model in float32.
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  told = 'attention of policy is the plain form: cudnn has no dtype=float32'
+  assert any(line.startswith(told) for line in notes.notes(run))

@@ -49,7 +49,9 @@ POLICIES: dict[str, Callable | None] = {
 
 def word(value: bool | str) -> str:
   """The name of what runs before these names said by True or False."""
-  return {True: 'full', False: 'none'}.get(value, value)
+  if isinstance(value, bool):
+    return 'full' if value else 'none'
+  return value
 
 
 def mark(x: Array, name: str) -> Array:

@@ -170,12 +170,12 @@ def _half(x: Array, bits: Array) -> Array:
 class Stored(NamedTuple):
   """State of `stored`.
 
-  count   [] int32, updates made
+  done    [] int32, updates made
   kept    the inner state, its moments in fewer bits, of the parameters' shapes
   scales  {moment: {path of a parameter: scales of its blocks}}, of 8 bits
   """
 
-  count: Array
+  done: Array
   kept: Any
   scales: dict[str, dict[str, Array]]
 
@@ -209,7 +209,7 @@ def stored(
     key = jax.random.fold_in(jax.random.key(0), count)
     kept, scales = {}, {}
     for field, kind in _kinds(state).items():
-      of = {}
+      of: dict[str, Array] = {}
 
       def code(name, x, field=field, kind=kind, of=of):
         draw = jax.random.fold_in(key, zlib.crc32(f'{field}/{name}'.encode()))
@@ -231,7 +231,9 @@ def stored(
       def wide(name, x, kind=kind, of=of):
         if name not in of:
           return x.astype(jnp.float32)
-        return decode(x, of[name], layout(name, x), kind)
+        how = layout(name, x)
+        assert how is not None, name
+        return decode(x, of[name], how, kind)
 
       out[field] = trees.map_by_path(wide, getattr(state.kept, field))
     return state.kept._replace(**out)
@@ -243,7 +245,7 @@ def stored(
   def update(updates: PyTree, state: Stored, params: PyTree = None):
     wide = jax.tree.map(lambda g: g.astype(jnp.float32), updates)
     moved, after = inner.update(wide, plain(state), params)
-    return moved, coded(after, state.count + 1)
+    return moved, coded(after, state.done + 1)
 
   return optax.GradientTransformation(init, update)
 
@@ -257,4 +259,5 @@ def _coded(
   bits = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
   if how == 'bfloat16':
     return _half(x, bits), None
+  assert layout is not None
   return encode(x, layout, bits.astype(jnp.float32) / 65536, kind)

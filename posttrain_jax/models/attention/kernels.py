@@ -130,8 +130,8 @@ def _placed(name, q, k, v, q_ids, k_ids, sight, config):
   """Each device's own part of `attend_ids`."""
   made, parts = None, sharding.size('sequence')
   if name == 'splash':
-    sizes = q.shape[3], k.shape[2], *sight
-    made = splash.kernel(*sizes, config.attention_cap, parts)
+    sizes, cap = (q.shape[3], k.shape[2]), config.attention_cap
+    made = splash.kernel(*sizes, sight.offset, sight.window, cap, parts)
 
   def local(made, q, k, v, q_ids, k_ids):
     if name == 'splash':

@@ -47,12 +47,11 @@ def kernel(
 
 @functools.lru_cache(maxsize=64)
 def _kernel(queries, keys, offset, window, cap, shards, interpret):
+  mask: Any = splash_attention.CausalMask((queries, keys), offset=offset)
   if window:
     mask = splash_attention.LocalMask(
       (queries, keys), (window - 1, 0), offset=offset
     )
-  else:
-    mask = splash_attention.CausalMask((queries, keys), offset=offset)
   own, other = _block(queries // shards), _block(keys)
   blocks = splash_attention.BlockSizes(
     block_q=own, block_kv=other, block_kv_compute=other,
