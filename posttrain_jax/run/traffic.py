@@ -127,7 +127,8 @@ def of_update(
 
   Forward as `of_scoring`. Backward: the layers' weights once more; gradients to
   their shards, and over data; over tensor what reaches the input of the heads,
-  of the MLP and of the unembedding, and with `remat` the sum of the heads anew.
+  of the MLP and of the unembedding, and where `remat` keeps neither the output of
+  the heads nor the input of the MLP, the sum of the heads anew.
 
   passes  micro-batches, each of which gathers and scatters
   """
@@ -135,7 +136,7 @@ def of_update(
   stream, summed = _activations(mesh, model, rows, tokens)
   over = mesh.over(*sharding.SHARDS)
   trained = mesh.layers + mesh.unembedding + mesh.embedding
-  again = 3 if model.remat else 2
+  again = 3 if model.remat in ('full', 'save_attention') else 2
   # What is looked up is scattered where it is stored.
   sent = mesh.layers + (mesh.unembedding or mesh.embedding)
   shards = math.prod(mesh.sizes[axis] for axis in sharding.SHARDS)
