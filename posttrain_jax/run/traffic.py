@@ -127,8 +127,8 @@ def of_update(
 
   Forward as `of_scoring`. Backward: the layers' weights once more; gradients to
   their shards, and over data; over tensor what reaches the input of the heads,
-  of the MLP and of the unembedding, and where `remat` keeps neither the output of
-  the heads nor the input of the MLP, the sum of the heads anew.
+  of the MLP and of the unembedding, and the sum of the heads anew where `remat`
+  does not keep what is made of it.
 
   passes  micro-batches, each of which gathers and scatters
   """

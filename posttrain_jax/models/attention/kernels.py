@@ -110,7 +110,8 @@ def attend_ids(
   count, step = q.shape[3], parts
   before = 0
   if name == 'splash':
-    step, before = splash.LANES * parts, -sight.offset % splash.LANES
+    whole = splash.multiple(k.shape[2] // parts)
+    step, before = whole * parts, -sight.offset % whole
   elif name == 'cudnn':
     step = 2 * parts
   after = -count % step

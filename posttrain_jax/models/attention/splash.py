@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from posttrain_jax.core.types import Array
 from posttrain_jax.models import remat
 
-__all__ = ['LANES', 'kernel', 'over', 'specs_of']
+__all__ = ['kernel', 'multiple', 'over', 'specs_of']
 
 # Queries and keys come in multiples of this.
 LANES = 128
@@ -26,6 +26,12 @@ LANES = 128
 BLOCK = 512
 # Run by an interpreter, on any device: for tests, which set it.
 INTERPRET = False
+
+
+def multiple(length: int) -> int:
+  """What numbers of queries and keys have to be multiples of; of long rows the
+  largest block, as many small ones are slower than a little padding."""
+  return BLOCK if length >= 4 * BLOCK else LANES
 
 
 def _block(length: int) -> int:
