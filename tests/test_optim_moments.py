@@ -281,6 +281,7 @@ def test_two_steps_and_two_more_are_four(moments, tmp_path):
   items = [
     ('eval.every', '0'), ('eval.samples', '0'), ('log.tensorboard', 'false'),
     ('optimizer.moments', moments), ('offload.moments', 'true'),
+    ('model.preset', 'pico'),
   ]  # fmt: skip
   load = lambda steps: config_lib.load(
     'configs/sft.py:smoke', [*items, ('num_steps', steps)]
