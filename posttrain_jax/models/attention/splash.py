@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -64,9 +65,9 @@ def _kernel(queries, keys, offset, window, cap, shards, interpret):
     block_q_dkv=own, block_kv_dkv=other, block_kv_dkv_compute=other,
     block_q_dq=own, block_kv_dq=other,
   )  # fmt: skip
-  # What it makes are constants, wherever it is traced first.
+  # Constants of whatever program it is traced in first, and on no device.
   with jax.ensure_compile_time_eval():
-    return splash_attention.make_splash_mha(
+    made = splash_attention.make_splash_mha(
       splash_attention.MultiHeadMask([mask]),
       block_sizes=blocks,
       head_shards=1,
@@ -75,6 +76,7 @@ def _kernel(queries, keys, offset, window, cap, shards, interpret):
       residual_checkpoint_name=remat.ATTENTION,
       interpret=interpret,
     )
+    return jax.tree.map(np.asarray, made)
 
 
 def specs_of(made: Any, mesh: Any, axis: str | None) -> Any:
