@@ -7,6 +7,7 @@ query heads to a key head.
 """
 
 import functools
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -65,8 +66,8 @@ def _kernel(queries, keys, offset, window, cap, shards, interpret):
     block_q_dkv=own, block_kv_dkv=other, block_kv_dkv_compute=other,
     block_q_dq=own, block_kv_dq=other,
   )  # fmt: skip
-  # Constants of whatever program it is traced in first, and on no device.
-  with jax.ensure_compile_time_eval():
+
+  def make() -> Any:
     made = splash_attention.make_splash_mha(
       splash_attention.MultiHeadMask([mask]),
       block_sizes=blocks,
@@ -77,6 +78,11 @@ def _kernel(queries, keys, offset, window, cap, shards, interpret):
       interpret=interpret,
     )
     return jax.tree.map(np.asarray, made)
+
+  # Its tables are computed, and kept as constants: a thread of its own knows
+  # neither the program that asks for them nor that one's mesh.
+  with futures.ThreadPoolExecutor(1) as apart:
+    return apart.submit(make).result()
 
 
 def specs_of(made: Any, mesh: Any, axis: str | None) -> Any:
