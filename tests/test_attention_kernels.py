@@ -20,6 +20,7 @@ BASE = ModelConfig(
   vocab_size=32, num_layers=2, width=16, num_heads=4, num_kv_heads=2,
   head_dim=8, mlp_dim=24,
 )  # fmt: skip
+LONG = pytest.mark.long
 MODELS = {
   'plain': {},
   'window': dict(sliding_window=5),
@@ -92,8 +93,9 @@ def assert_same(name, config, length, offset=0, window=0, rows=2, atol=2e-5):
     np.testing.assert_allclose(mine, theirs, atol=atol)
 
 
-@pytest.mark.parametrize('chunk', [0, 3])
-@pytest.mark.parametrize('window, offset', [(0, 0), (4, 0), (0, 3), (4, 3)])
+@pytest.mark.parametrize(
+  'window, offset, chunk', [(0, 0, 0), (4, 0, 3), (0, 3, 3), (4, 3, 0)]
+)
 def test_by_structure_is_by_masks(window, offset, chunk):
   config = dataclasses.replace(
     BASE, attention_chunk=chunk, attention_cap=1.5, query_scale=3.0
@@ -101,7 +103,10 @@ def test_by_structure_is_by_masks(window, offset, chunk):
   assert_same('plain', config, 9, offset, window)
 
 
-@pytest.mark.parametrize('window, offset', [(0, 0), (4, 0), (0, 3), (4, 3)])
+@pytest.mark.parametrize(
+  'window, offset',
+  [(4, 0), *(pytest.param(*x, marks=LONG) for x in ((0, 0), (0, 3), (4, 3)))],
+)
 def test_cudnns_call_is_by_masks(window, offset, anywhere):
   """9 queries: an odd number, which it cannot take."""
   assert_same('cudnn', BASE, 9, offset, window)
