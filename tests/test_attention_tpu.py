@@ -79,16 +79,16 @@ def needed(made) -> float:
 
 @pytest.mark.parametrize('mesh', MESHES)
 def test_splash_has_no_scores_in_memory(mesh, devices):
-  """Two rows, or four on a quarter of the queries, of 8192 tokens on a device:
-  1 GiB of scores in float32 for four, or two, query heads of one row."""
+  """Two rows of four query heads, or four of eight on a quarter of the queries,
+  of 8192 tokens on a device: 2 MiB against 241, and 4 against 1101, in blocks
+  of 512 queries."""
   made = compiled(devices, MESHES[mesh], LENGTH, attention='splash')
   plain = compiled(
     devices, MESHES[mesh], LENGTH, attention='plain', attention_chunk=512
   )
-  print(f'{mesh}: splash {needed(made):.0f} MiB, plain {needed(plain):.0f} MiB')
   assert 'tpu_custom_call' in made.as_text()
   assert 'tpu_custom_call' not in plain.as_text()
-  assert needed(made) < 0.6 * needed(plain)
+  assert needed(made) < needed(plain) / 20
 
 
 @pytest.mark.parametrize(
