@@ -4,6 +4,7 @@ Every device has rows and heads of its own; over the axis `sequence` it has
 queries of its own, too, and all keys of their rows, which are gathered.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -107,14 +108,14 @@ def attend_ids(
   name = config.attention if q.shape[3] > SHORT else 'plain'
   shape, parts = q.shape, sharding.size('sequence')
   q, k, v = _heads(q, k, v)
-  count, step = q.shape[3], parts
-  before = 0
+  # Queries, and what is before them, come in multiples of these.
+  count, step, front = q.shape[3], parts, parts
   if name == 'splash':
-    whole = splash.multiple(k.shape[2] // parts)
-    step, before = whole * parts, -sight.offset % whole
+    front = splash.multiple(k.shape[2] // parts)
+    step = front * parts
   elif name == 'cudnn':
     step = 2 * parts
-  after = -count % step
+  before, after = -sight.offset % front, -count % step
   q, q_ids = _pad(q, 3, 0, after), _pad(q_ids, 1, 0, after, AFTER)
   k, v = (_pad(x, 2, before, after) for x in (k, v))
   k_ids = _pad(_pad(k_ids, 1, 0, after, AFTER), 1, before, 0, BEFORE)
@@ -135,6 +136,13 @@ def _placed(name, q, k, v, q_ids, k_ids, sight, config):
     made = splash.kernel(*sizes, sight.offset, sight.window, cap, parts)
 
   def local(made, q, k, v, q_ids, k_ids):
+    if parts > 1:
+      # Of all devices; gradients of keys are summed to where they lie.
+      all_of = functools.partial(
+        jax.lax.all_gather, axis_name='sequence', tiled=True
+      )
+      k, v = all_of(k, axis=2), all_of(v, axis=2)
+      k_ids = all_of(k_ids, axis=1)
     if name == 'splash':
       return splash.over(made, q, k, v, q_ids, k_ids)
     first = 0
@@ -149,14 +157,15 @@ def _placed(name, q, k, v, q_ids, k_ids, sight, config):
     return local(made, q, k, v, q_ids, k_ids)
   spec = lambda x, *names: sharding.spec_here(x.shape, *names)
   queries = spec(q, 'rows', 'heads', None, 'length')
-  keys, ids = spec(k, 'rows', 'heads'), spec(k_ids, 'rows')
+  keys = spec(k, 'rows', 'heads', 'length')
+  own, other = (spec(x, 'rows', 'length') for x in (q_ids, k_ids))
   mesh = jax.sharding.get_abstract_mesh()
   whole = P()
   if made is not None:
     whole = splash.specs_of(made, mesh, 'sequence' if parts > 1 else None)
   return jax.shard_map(
     local,
-    in_specs=(whole, queries, keys, keys, spec(q_ids, 'rows', 'length'), ids),
+    in_specs=(whole, queries, keys, keys, own, other),
     out_specs=queries,
     check_vma=False,
   )(made, q, k, v, q_ids, k_ids)
