@@ -5,6 +5,7 @@ queries of its own, too, and all keys of their rows, which are gathered.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -111,8 +112,8 @@ def attend_ids(
   # Queries, and what is before them, come in multiples of these.
   count, step, front = q.shape[3], parts, parts
   if name == 'splash':
-    front = splash.multiple(k.shape[2] // parts)
-    step = front * parts
+    whole = splash.multiple(k.shape[2] // parts)
+    step, front = whole * parts, math.lcm(whole, parts)
   elif name == 'cudnn':
     step = 2 * parts
   before, after = -sight.offset % front, -count % step
