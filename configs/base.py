@@ -92,6 +92,41 @@ def _machine(c: ml_collections.ConfigDict) -> None:
   c.preemption = ''
 
 
+def _model() -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  c.preset = 'nano'  # or 'depth-N'; not read when init_from is set
+  c.sliding_window = 0  # tokens seen, 0 = all; read where preset is
+  c.dtype = 'auto'  # of activations; 'bfloat16' of large ones, not on CPU
+  c.param_dtype = 'float32'
+  c.cache_dtype = ''  # while decoding: 'bfloat16', 'int8'; '' = dtype
+  # What is computed again backward, a name of models.remat: 'none', 'full' or
+  # between them, as 'dots_no_batch'. 'auto': 'full' of large models.
+  c.remat = auto()
+  c.scan_layers = auto()  # one compiled layer; 'auto': of deep models
+  c.scan_decode = auto()  # while decoding; 'auto': of deep ones on TPU
+  # While decoding on a mesh: 'gathered' over fsdp, once a rollout, or 'split'
+  # over fsdp and tensor; 'auto' gathers what is up to 4 GiB on a device.
+  c.decode_weights = 'auto'
+  c.logit_chunk = 0  # positions scored at a time; 0 = all
+  # Over whole rows: 'plain', or without scores in memory 'splash' (TPU) or
+  # 'cudnn' (GPU). 'auto': what there is for the device and the model.
+  c.attention = 'auto'
+  c.attention_chunk = 0  # queries at a time, for long rows; 0 = all
+  c.long_rope = False  # Phi-3's RoPE factors for rows beyond its context
+  return c
+
+
+def _mesh() -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  c.data = 1  # copies; one axis may be -1: all devices left
+  c.fsdp = 1  # shards of rows and parameters
+  c.tensor = 1  # shards of heads, MLP columns and the vocabulary
+  c.sequence = 1  # shards of the positions of a row, for long rows
+  c.expert = 1  # shards of experts, and of rows
+  c.slices = 1  # groups of devices with slow links between: data over them
+  return c
+
+
 def get_config() -> ml_collections.ConfigDict:
   """Shared keys with their defaults. Every one is read by something."""
   c = ml_collections.ConfigDict()
@@ -116,26 +151,7 @@ def get_config() -> ml_collections.ConfigDict:
   # [{'name': 'min_tokens', 'count': 3}].
   c.guides = ()
 
-  c.model = ml_collections.ConfigDict()
-  c.model.preset = 'nano'  # or 'depth-N'; not read when init_from is set
-  c.model.sliding_window = 0  # tokens seen, 0 = all; read where preset is
-  c.model.dtype = 'auto'  # of activations; 'bfloat16' of large ones, not on CPU
-  c.model.param_dtype = 'float32'
-  c.model.cache_dtype = ''  # while decoding: 'bfloat16', 'int8'; '' = dtype
-  # What is computed again backward, a name of models.remat: 'none', 'full' or
-  # between them, as 'dots_no_batch'. 'auto': 'full' of large models.
-  c.model.remat = auto()
-  c.model.scan_layers = auto()  # one compiled layer; 'auto': of deep models
-  c.model.scan_decode = auto()  # while decoding; 'auto': of deep ones on TPU
-  # While decoding on a mesh: 'gathered' over fsdp, once a rollout, or 'split'
-  # over fsdp and tensor; 'auto' gathers what is up to 4 GiB on a device.
-  c.model.decode_weights = 'auto'
-  c.model.logit_chunk = 0  # positions scored at a time; 0 = all
-  # Over whole rows: 'plain', or without scores in memory 'splash' (TPU) or
-  # 'cudnn' (GPU). 'auto': what there is for the device and the model.
-  c.model.attention = 'auto'
-  c.model.attention_chunk = 0  # queries at a time, for long rows; 0 = all
-  c.model.long_rope = False  # Phi-3's RoPE factors for rows beyond its context
+  c.model = _model()
 
   # Batch arithmetic: rows = prompts_per_step * group_size.
   c.prompts_per_step = 32  # different problems of one step
@@ -162,13 +178,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.offload.ref = False  # frozen models
   c.offload.moments = False  # what the optimizer remembers
 
-  c.mesh = ml_collections.ConfigDict()
-  c.mesh.data = 1  # copies; one axis may be -1: all devices left
-  c.mesh.fsdp = 1  # shards of rows and parameters
-  c.mesh.tensor = 1  # shards of heads, MLP columns and the vocabulary
-  c.mesh.sequence = 1  # shards of the positions of a row, for long rows
-  c.mesh.expert = 1  # shards of experts, and of rows
-  c.mesh.slices = 1  # groups of devices with slow links between: data over them
+  c.mesh = _mesh()
 
   # A limited data set of in-graph problems, each with one demonstration.
   c.problems = ml_collections.ConfigDict()

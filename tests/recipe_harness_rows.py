@@ -283,7 +283,7 @@ def _learn(c, data: Answers, batch):
   """
   seen = {}
 
-  def make_update(objective, optimizer, sizes):
+  def make_update(objective, optimizer, sizes, specs=None):
     gradient = update.make_gradient(objective, sizes.microbatch_rows)
 
     def change(state, batch, key):

@@ -61,7 +61,10 @@ def same_size(path):
 
 
 def longer(path):
-  write(path, [*rows(19), {'prompt': 'x', 'completion': 'another'}])
+  new = path.with_name('new.jsonl')
+  write(new, [*rows(19), {'prompt': 'x', 'completion': 'another'}])
+  with path.open('r+b') as file:  # never shorter, whoever reads meanwhile
+    file.write(new.read_bytes())
 
 
 CHANGES = {

@@ -11,7 +11,7 @@ from posttrain_jax.core import sharding, target
 ROOT = Path(__file__).parent.parent / 'posttrain_jax'
 # What is about this process: its log, its runs side by side, its arrays.
 OWN = ('core/target.py', 'log/', 'rollout/runs.py', 'sweep/', 'run/speed.py',
-       'run/runtime.py', 'run/checkpoint.py', 'doctor')  # fmt: skip
+       'run/runtime.py', 'run/checkpoint.py', 'run/doctor/')  # fmt: skip
 
 
 def test_nothing_else_asks_jax():

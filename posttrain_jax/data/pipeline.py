@@ -166,6 +166,15 @@ def _tokenizing(
   return tokenized
 
 
+def _kind(source: Source, kind: str | None, bad: BadRows | None) -> str:
+  """The kind that is asked for, or those that the records have."""
+  if kind is None:
+    return '+'.join(sorted(set(kinds_of(source, bad))))
+  if bad is None:
+    formats.check_columns(source[0].columns, kind, source[0].where)
+  return kind
+
+
 def make_iterator(
   source: Source,
   tokenizer: Tokenizer,
@@ -207,11 +216,7 @@ def make_iterator(
     ValueError: choices that do not go together; later, from `next`, a bad
       record, with its place.
   """
-  given = kind
-  if kind is None:
-    kind = '+'.join(sorted(set(kinds_of(source, bad))))
-  elif bad is None:
-    formats.check_columns(source[0].columns, kind, source[0].where)
+  given, kind = kind, _kind(source, kind, bad)
   weights = source.weights if isinstance(source, Joined) else ()
   identity = dict(
     num_records=len(source), kind=kind, batch_size=batch_size,
@@ -230,10 +235,7 @@ def make_iterator(
     num_threads=num_threads, prefetch_buffer_size=4 * num_threads
   )
   # An example that is left out is None, which the iterator passes over.
-  if share is not None:
-    ours = grain.MapDataset.source(share)
-  else:
-    ours = stream
+  ours = stream if share is None else grain.MapDataset.source(share)
   examples = ours.map(_tokenizing(source, tokenizer, identity, given, bad))
   dataset, filler = batched(
     examples.to_iter_dataset(read),

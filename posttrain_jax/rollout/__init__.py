@@ -108,11 +108,17 @@ def generate(
       done = together.decode(work)
   if there.moved:
     done = {name: x[:rows] for name, x in done.items()}
-  shape = (b, group_size, max_new_tokens)
+  return _in_groups(done, (b, group_size, max_new_tokens), work.guide.forces)
+
+
+def _in_groups(
+  done: dict[str, Array], shape: tuple[int, int, int], forces: bool
+) -> Rollout:
+  """Rows [B * G, C] as groups of `shape` [B, G, C]."""
   return Rollout(
     completion=done['completion'].reshape(shape),
     mask=done['mask'].reshape(shape),
     logps=done['logps'].reshape(shape),
     finished=done['finished'].reshape(shape[:2]),
-    given=done['given'].reshape(shape) if work.guide.forces else None,
+    given=done['given'].reshape(shape) if forces else None,
   )

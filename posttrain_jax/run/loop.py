@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from posttrain_jax import log
-from posttrain_jax.core import hosts, paths, sharding
+from posttrain_jax.core import hosts, paths, sharding, target
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.log import progress
 from posttrain_jax.run import (
@@ -126,10 +126,10 @@ def run_mesh(config: Any) -> jax.sharding.Mesh:
       have none in it.
   """
   mesh = sharding.make_mesh(config.mesh)
-  if mesh.size < jax.device_count() and hosts.several():
+  if mesh.size < target.device_count() and hosts.several():
     raise ValueError(
       f'mesh {sharding.shown_as(sharding.axis_sizes(config.mesh))} takes '
-      f'{mesh.size} of the {jax.device_count()} devices of '
+      f'{mesh.size} of the {target.device_count()} devices of '
       f'{jax.process_count()} processes: with several processes it has to take '
       'all; set one axis to -1'
     )

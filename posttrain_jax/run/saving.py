@@ -92,6 +92,7 @@ class Saver(checkpoint.Checkpointer):
     super().__init__(workdir, keep, best, parts)
     self._trains_parts = parts
     self._begun = 0
+    self._lacked = 0  # the step that found no room
 
   def needed(self, state: TrainState | None) -> int:
     """Bytes of a checkpoint: of the newest one, or of the arrays to be; 0 where
@@ -142,6 +143,9 @@ class Saver(checkpoint.Checkpointer):
     except Exception:
       if kind is None:  # else what ended the run says more
         raise
+    finally:
+      # Whoever wrote it may have gone on for a moment after it was taken away.
+      self._take_away(self._lacked)
 
   @contextlib.contextmanager
   def _telling(self, state: TrainState | None = None) -> Iterator[None]:
@@ -152,11 +156,16 @@ class Saver(checkpoint.Checkpointer):
         raise
       raise NoRoom(self._lacks(state)) from error
 
+  def _take_away(self, step: int) -> None:
+    """What was written of a step that found no room."""
+    if step:
+      for left in self._folder.glob(f'{step}.orbax-checkpoint-tmp*'):
+        shutil.rmtree(left, ignore_errors=True)
+
   def _lacks(self, state: TrainState | None) -> str:
     """The sentence; takes away what was written of the step."""
-    step = self._begun
-    for left in self._folder.glob(f'{step}.orbax-checkpoint-tmp*'):
-      shutil.rmtree(left, ignore_errors=True)
+    step = self._lacked = self._begun
+    self._take_away(step)
     steps = [s for s in stored.steps(self._workdir) if s != step]
     whole = f'step {steps[0]} is as it was' if steps else 'there is none before'
     count = self.needed(state)
