@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from posttrain_jax.core import keys
+from posttrain_jax.core import keys, paths
 from posttrain_jax.data.host_task import Answers, shown_prompt
 from posttrain_jax.data.prompts_task import PromptsTask
 from posttrain_jax.data.sources import Source
@@ -165,7 +165,7 @@ def write(
   out: str | Path, source: Source, said: dict[str, Said], subtitle: str
 ) -> Path:
   """Writes the page and the lines of answers; returns the page's path."""
-  folder = Path(out)
+  folder = paths.path(out)
   folder.mkdir(parents=True, exist_ok=True)
   page = Report('Answers side by side', subtitle)
   page.table(
@@ -203,7 +203,8 @@ def _check(flags: argparse.Namespace) -> None:
   twice = [name for name in names if names.count(name) > 1]
   if twice:
     raise ValueError(f'--models: "{twice[0]}" is there twice')
-  found = [name for name in (PAGE, LINES) if (Path(flags.out) / name).exists()]
+  out = paths.path(flags.out)
+  found = [name for name in (PAGE, LINES) if (out / name).exists()]
   if found:
     raise ValueError(f'{flags.out} has a {found[0]} already; name a new --out')
 

@@ -23,6 +23,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
+from posttrain_jax.core import hosts
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.evals import score
 from posttrain_jax.run import (
@@ -30,8 +33,11 @@ from posttrain_jax.run import (
   checkpoint,
   command,
   inference,
+  join,
+  loop,
   notes,
   on_data,
+  roles,
   runtime,
 )
 from posttrain_jax.run import config as config_lib
@@ -93,7 +99,6 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   if given['rewards']:
     inference.check_prompt(source[0])
     judge = inference.make_judge(given['rewards'], given['max_new_tokens'])
-  runtime.prepare()
   loaded = inference.load(flags.model, given['tokenizer'])
   scores: dict[str, float] = {}
   if answered:
@@ -134,23 +139,37 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   if not run.evaluators:
     raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
   notes.tell(notes.positions(run))
-  runtime.prepare()
-  _, step, params = checkpoint.read_params(path)
-  return {'step': step, **score.evaluate(run.evaluators, params, config.seed)}
+  if not hosts.several():
+    _, step, params = checkpoint.read_params(path)
+    scores = score.evaluate(run.evaluators, params, config.seed)
+    return {'step': step, **scores}
+  mesh = loop.run_mesh(config)
+  with jax.set_mesh(mesh):
+    where = roles.placing(run.model, mesh)
+    _, step, params = checkpoint.read_params(path, where=where)
+    scores = score.evaluate(run.evaluators, params, config.seed)
+  return {'step': step, **scores}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
+  with join.leaving():
+    return join.leave(_main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
   try:
     items, rest = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
     flags = command.read_flags(_parser(), rest)
+    runtime.prepare()
     scores = (_of_data if flags.data else _of_task)(flags, items)
   except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   # JSON has no number for what is undefined, as the spread of one prompt.
   shown = {k: None if x != x else x for k, x in scores.items()}
-  print(json.dumps(shown, indent=1))
+  if hosts.first():
+    print(json.dumps(shown, indent=1))
   return 0
 
 

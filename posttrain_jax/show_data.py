@@ -100,8 +100,6 @@ def _iterator(
     batch_size=rows,
     shuffle=False,
     num_epochs=1,
-    process_index=0,
-    process_count=1,
     **options,
   )
 

@@ -12,19 +12,25 @@ the run and leaves a record of itself, which
 takes again. Exit status: 0 finished, 1 a step was not finite (or was not again,
 in a replay), 2 something given cannot work or the machine gave out (disk,
 memory), 128 + n stopped by signal n.
+
+On several hosts the same command is started on each (posttrain_jax/run/join.py
+says how they find each other), with a workdir that all of them share.
 """
 
+import contextlib
+import io
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain_jax.core import trees
+from posttrain_jax.core import hosts, trees
 from posttrain_jax.models import transformer
 from posttrain_jax.models.adapted import WHOLE, trained
 from posttrain_jax.run import (
   build,
   failed,
+  join,
   model_folder,
   notes,
   rescue,
@@ -90,13 +96,21 @@ def record_of(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   argv = list(sys.argv[1:] if argv is None else argv)
+  with join.leaving():
+    return join.leave(_main(argv))
+
+
+def _main(argv: list[str]) -> int:
   try:
     if file := record_of(argv):
       record = failed.read(file)
       beside = record.together
       runtime.prepare(runs=beside.count if beside else 1)
       runtime.as_recorded(record.header.get('devices', {}))
-      return replay.main(record)
+      with contextlib.ExitStack() as stack:
+        if not hosts.first():  # all see the same
+          stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        return replay.main(record)
     config, flags = parse(argv, __doc__)
     if flags.dry_run:
       print(describe(config))
@@ -104,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime.prepare()
     _, _, scores = train(config, flags.workdir)
   except Interrupted as stopped:
-    print(f'{stopped}; the same command goes on from there')
+    if hosts.first():
+      print(f'{stopped}; the same command goes on from there')
     return 128 + stopped.number
   except KeyboardInterrupt:
     print('stopped at once', file=sys.stderr)
@@ -113,10 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = rescue.sentence(error)
     if not told:
       raise
-    print(f'error: {told}', file=sys.stderr)
-    return 1 if isinstance(error, FloatingPointError) else 2
+    alike = isinstance(error, FloatingPointError)  # all say the same
+    if hosts.first() or not alike:
+      print(f'error: {told}', file=sys.stderr)
+    return 1 if alike else 2
   shown = ', '.join(f'{k} {v:.3f}' for k, v in sorted(scores.items()))
-  print(f'finished: {shown}')
+  if hosts.first():
+    print(f'finished: {shown}')
   return 0
 
 

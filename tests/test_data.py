@@ -3,6 +3,7 @@
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -72,7 +73,7 @@ def test_jsonl_source_errors(tmp_path):
 
 
 def make(records, **options):
-  defaults = dict(batch_size=2, max_length=8, process_index=0, process_count=1)
+  defaults = dict(batch_size=2, max_length=8)
   source = pipeline.ListSource(records)
   return pipeline.make_iterator(source, BYTE, **{**defaults, **options})
 
@@ -171,19 +172,85 @@ def test_packing_uses_fewer_rows_and_keeps_all():
   assert all(batch['tokens'].shape == (2, 8) for batch in batches)
 
 
-@pytest.mark.parametrize('count', [2, 4])
-def test_global_batches_do_not_depend_on_processes(count):
-  options = dict(records=numbered(10), batch_size=4, num_epochs=1)
-  whole = [sorted(letters(b)) for b in make(**options)]
-  shares = [
-    list(make(**options, process_index=i, process_count=count))
-    for i in range(count)
-  ]
-  # The same number of batches on all, though 10 is no multiple of 4.
-  assert [len(share) for share in shares] == [3] * count
-  for step, expected in enumerate(whole):
-    together = ''.join(letters(share[step]) for share in shares)
-    assert sorted(together) == expected
+KINDS_OF_ROWS = {
+  **PIPELINES,
+  'pairs': dict(
+    records=[
+      {'prompt': chr(97 + i), 'chosen': 'y' * (1 + i % 3), 'rejected': 'n'}
+      for i in range(11)
+    ]
+  ),
+  'packed pairs': dict(
+    records=[
+      {'prompt': chr(97 + i), 'chosen': 'y' * (1 + i % 3), 'rejected': 'n'}
+      for i in range(11)
+    ],
+    packing=True,
+    packing_window=4,
+  ),
+  'prompts': dict(
+    records=[{'prompt': 'x' * i, 'answer': i} for i in range(1, 8)],
+    kind='prompt',
+  ),
+}
+
+
+def share(rows):
+  """What one of several processes holds: some rows of every batch."""
+  return lambda count: np.array([r for r in rows if r < count])
+
+
+def flat(batch):
+  return {'/'.join(map(str, k)): x
+          for k, x in jax.tree_util.tree_leaves_with_path(batch)
+          if isinstance(x, np.ndarray)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'name, num_epochs',
+  [*((name, 2) for name in KINDS_OF_ROWS), ('padded', None), ('packed', None)],
+)
+def test_a_share_is_rows_of_the_batch_and_positions_go_anywhere(
+  name, num_epochs
+):
+  options = dict(KINDS_OF_ROWS[name], num_epochs=num_epochs, batch_size=4)
+  # Of two processes; of one of four; of one whose rows lie apart.
+  shares = [[0, 1], [2, 3], [1], [0, 3]]
+  if 'pairs' in name:  # a pair is two rows
+    shares = [range(0, 4), range(4, 8), [1, 2, 3]]
+  whole = make(**options)
+  batches, states = [], [whole.get_state()]
+  for batch in whole:
+    batches.append(flat(batch))
+    states.append(whole.get_state())
+    if len(batches) == 6:
+      break
+  for rows in shares:
+    stop = len(rows) % len(states)  # a place that the whole one was saved at
+    own = make(**options, held=share(rows))
+    own.set_state(states[stop])
+    for expected, state in zip(batches[stop:], states[stop + 1 :]):
+      got = flat(next(own))
+      for key, x in expected.items():
+        np.testing.assert_array_equal(got[key], x[own.part.records])
+      assert json.loads(own.get_state()) == json.loads(state)
+    if len(batches) < 6:
+      assert next(own, None) is None
+
+
+def test_unpaired_rows_are_whole_on_every_process():
+  record = {'prompt': 'q', 'completion': 'a', 'label': True}
+  own = make([record, {**record, 'label': False}], held=share([0]))
+  assert own.part is None and next(own)['label'].shape == (2,)
+
+
+def test_positions_of_one_of_several_processes_are_refused():
+  state = json.loads(make(numbered(6)).get_state())
+  state['identity'] |= {'process_index': 0, 'process_count': 2}
+  with pytest.raises(ValueError, match='that of one of 2 processes'):
+    make(numbered(6)).set_state(json.dumps(state))
+  state['identity'] |= {'process_count': 1}
+  make(numbered(6)).set_state(json.dumps(state))
 
 
 def test_dropped_examples_are_passed_over():
@@ -202,14 +269,9 @@ def test_errors_reach_the_caller_with_their_place():
 @pytest.mark.parametrize(
   'options, message',
   [
-    (dict(process_count=3), 'not a positive multiple of the 3'),
-    (dict(process_index=1), 'process_index=1 is not in 0..0'),
+    (dict(batch_size=0), 'batch_size=0 must be at least 1'),
     (dict(overlong='cut'), 'unknown overlong "cut"'),
     (dict(kind='prompt'), 'no column "prompt"'),
-    (
-      dict(process_count=2, num_epochs=1, packing=True),
-      'leave num_epochs=None',
-    ),
   ],
 )
 def test_choices_that_do_not_go_together(options, message):

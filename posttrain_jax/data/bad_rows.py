@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 
 __all__ = ['FILE', 'RULES', 'BadData', 'BadRows', 'report']
@@ -154,7 +155,7 @@ class BadRows:
     if self.rule != 'quarantine':
       return
     with self._lock:
-      self._path = Path(workdir) / FILE
+      self._path = paths.path(workdir) / FILE
       if self._path.exists():
         text = self._path.read_text(encoding='utf-8', errors='replace')
         for line in text.splitlines():
@@ -174,8 +175,7 @@ class BadRows:
       lines.append(json.dumps(out, default=str) + '\n')
       row.pop('row', None)  # it is on disk
     if lines and self._path is not None:
-      with self._path.open('a', encoding='utf-8') as file:
-        file.write(''.join(lines))
+      paths.append(self._path, ''.join(lines))
 
 
 def _place(row: dict[str, Any]) -> tuple:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from posttrain_jax.data import content, packing
 
-__all__ = ['BatchIterator', 'batched']
+__all__ = ['BatchIterator', 'Part', 'Share', 'batched']
 
 # What the state of an older pipeline does not say, and meant.
 MEANT = {'weights': []}
@@ -74,11 +74,60 @@ def _stack(rows: list[dict], num_rows: int, pad_id: int) -> dict[str, Any]:
   return batch
 
 
+class Part(NamedTuple):
+  """Which records of a batch one process has.
+
+  records  their numbers, ascending
+  size     records of the batch, over all processes
+  """
+
+  records: np.ndarray
+  size: int
+
+
+class Share:
+  """The examples of one process, of a stream that all read in batches.
+
+  Batch k is examples k * size to (k + 1) * size - 1 of the stream, whatever the
+  number of processes; this is a source of those of its places that `places`
+  names.
+
+  Args:
+    stream: all examples; random access.
+    places: of a batch, ascending.
+    size: examples of a batch.
+  """
+
+  def __init__(self, stream: Any, places: np.ndarray, size: int):
+    self._stream, self._places, self._size = stream, places, size
+    full, rest = divmod(len(stream), size)
+    self._length = full * len(places) + int(np.sum(places < rest))
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, index: int) -> Any:
+    batch, place = divmod(int(index), len(self._places))
+    return self._stream[batch * self._size + int(self._places[place])]
+
+  def index(self, batches: int) -> int:
+    """Where this source stands after so many batches."""
+    return min(batches * len(self._places), self._length)
+
+  def stream_index(self, batches: int) -> int:
+    """Where the stream does."""
+    return min(batches * self._size, len(self._stream))
+
+
 class BatchIterator(Iterator):
   """Batches of one process, with a position that can be saved.
 
+  The position is that of the stream of all processes: each saves the same, and
+  it can be gone on from with any number of processes.
+
   num_examples  examples of one epoch, over all processes
   num_batches   batches in all; None: endless, or not known beforehand
+  part          of a batch that is given; None: all of it
   """
 
   def __init__(
@@ -92,12 +141,16 @@ class BatchIterator(Iterator):
     content: Callable[[], dict[str, str]] = dict,
     before: Callable[[], None] = lambda: None,
     on_change: str = 'error',
+    part: Part | None = None,
+    share: Share | None = None,
   ):
     """`content` as of a source; `before` is called before every batch;
-    `on_change` of `content.check`."""
+    `on_change` of `content.check`. `share` is what `dataset` reads; without one
+    it gives whole batches, of which `part` is taken."""
     self._dataset, self._identity, self._filler = dataset, identity, filler
     self._content, self._before = content, before
     self._on_change = on_change
+    self.part, self._share = part, share
     self._said: list[list] | None = None
     self._iterator = iter(dataset)
     self._count = 0
@@ -113,7 +166,14 @@ class BatchIterator(Iterator):
         raise
       batch = self._filler()
     self._count += 1
-    return batch
+    if self.part is None or self._share is not None:
+      return batch
+    return _taken(batch, self.part.records)
+
+  def _grain_state(self) -> Any:
+    if self._share is None:
+      return self._iterator.get_state()
+    return {'next_index': self._share.stream_index(self._count)}
 
   def _digests(self) -> list[list]:
     """What the files said when they were opened, as `content.record`."""
@@ -127,7 +187,7 @@ class BatchIterator(Iterator):
       'identity': self._identity,
       'content': self._digests(),
       'count': self._count,
-      'grain': self._iterator.get_state(),
+      'grain': self._grain_state(),
     }
     return json.dumps(state, sort_keys=True).encode()
 
@@ -141,6 +201,11 @@ class BatchIterator(Iterator):
     """
     state = json.loads(state)
     saved = MEANT | state['identity']
+    if saved.get('process_count', 1) != 1:
+      raise ValueError(
+        'the saved data position is of an older version, which kept that of '
+        f'one of {saved["process_count"]} processes; it cannot be gone on from'
+      )
     differs = [
       f'{key}: {saved.get(key)!r} -> {value!r}'
       for key, value in self._identity.items()
@@ -153,19 +218,31 @@ class BatchIterator(Iterator):
     content.check(state.get('content', []), self._digests(), self._on_change)
     # A fresh iterator: an exhausted one keeps a buffer over `set_state`.
     self._iterator = iter(self._dataset)
-    self._iterator.set_state(state['grain'])
     self._count = state['count']
+    position = state['grain']
+    if self._share is not None:
+      position = {'next_index': self._share.index(self._count)}
+    self._iterator.set_state(position)
+
+
+def _taken(batch: Any, records: np.ndarray) -> Any:
+  """Some records of a batch of `_collate`."""
+  if isinstance(batch, dict):
+    return {name: _taken(x, records) for name, x in batch.items()}
+  if isinstance(batch, list):
+    return [batch[i] for i in records]
+  return batch[records]
 
 
 def batched(
-  dataset: grain.IterDataset, identity: dict[str, Any], pad_id: int
+  dataset: grain.IterDataset, identity: dict[str, Any], pad_id: int, rows: int
 ) -> tuple[grain.IterDataset, Callable[[], dict[str, Any]]]:
   """(batches of a stream of examples, () -> a batch of padding).
 
   identity  what a pipeline is told by, with kind, packing and sizes
+  rows      of a batch
   """
   kind, length = identity['kind'], identity['max_length']
-  rows = identity['batch_size'] // identity['process_count']
 
   def collate(examples: list[dict]) -> dict[str, Any]:
     return _collate(examples, kind, rows, length, pad_id)

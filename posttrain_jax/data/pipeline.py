@@ -6,21 +6,23 @@
   batch = next(batches)
   state = batches.get_state()  # bytes; `set_state` continues exactly there
 
-The order is a function of the seed alone. Process i of n takes every n-th
-example of one global stream, so that a global batch of unpacked rows holds the
-same examples whatever the number of processes.
+The order is a function of the seed alone: batch k holds the same records in the
+same places, whatever the number of processes, each of which takes some places.
+Where a record's place follows from its number (one to a row, none left out) a
+process reads its own records only; with packing, or where records are left out,
+it reads all of them, as only then it knows which come where.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import grain
-import jax
+import numpy as np
 
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import formats
 from posttrain_jax.data.bad_rows import BadData, BadRows
-from posttrain_jax.data.batches import BatchIterator, batched
+from posttrain_jax.data.batches import BatchIterator, Part, Share, batched
 from posttrain_jax.data.mixing import Mixture, attempts
 from posttrain_jax.data.preflight import (
   Checked,
@@ -56,14 +58,24 @@ __all__ = [
 ]
 
 
-def _check_choices(
-  identity: dict[str, Any], kind: str, leaves_out: bool
-) -> None:
+def _part(
+  kind: str, size: int, held: Callable[[int], np.ndarray] | None
+) -> Part | None:
+  """The records of a batch whose rows a process holds; None: it takes all.
+
+  A pair is two rows. An unpaired answer also stands beside the prompt of
+  another record, so that all of a batch have to be there.
+  """
+  if held is None or kind == 'unpaired':
+    return None
+  if kind == 'preference':
+    return Part(np.unique(held(2 * size) // 2), size)
+  return Part(np.asarray(held(size)), size)
+
+
+def _check_choices(identity: dict[str, Any], kind: str) -> None:
   """Raises ValueError where sizes and choices do not go together."""
-  rows, count = identity['batch_size'], identity['process_count']
-  index = identity['process_index']
-  if index is None or not 0 <= index < count:
-    raise ValueError(f'process_index={index} is not in 0..{count - 1}')
+  rows = identity['batch_size']
   if identity['overlong'] not in formats.OVERLONG:
     raise ValueError(
       f'unknown overlong "{identity["overlong"]}".'
@@ -73,21 +85,12 @@ def _check_choices(
     raise ValueError(
       f'max_length={identity["max_length"]} must be at least 2 tokens'
     )
-  if rows < 1 or rows % count:
-    raise ValueError(
-      f'batch_size={rows} is not a positive multiple of the {count} processes'
-    )
+  if rows < 1:
+    raise ValueError(f'batch_size={rows} must be at least 1')
   if identity['packing'] and kind in ('unpaired', 'prompt'):
     raise ValueError(
       'packing=True is for kinds text, messages, completion and preference, '
       f'not "{kind}"'
-    )
-  endless = identity['num_epochs'] is None
-  uneven = identity['packing'] or identity['overlong'] == 'drop' or leaves_out
-  if count > 1 and uneven and not endless:
-    raise ValueError(
-      'packing, overlong="drop" or bad rows give each process another number '
-      'of batches: with several processes leave num_epochs=None'
     )
 
 
@@ -161,6 +164,15 @@ def _tokenizing(
   return tokenized
 
 
+def _kind(source: Source, kind: str | None, bad: BadRows | None) -> str:
+  """The kind of records that was given, looked at, or what they are."""
+  if kind is None:
+    return '+'.join(sorted(set(kinds_of(source, bad))))
+  if bad is None:
+    formats.check_columns(source[0].columns, kind, source[0].where)
+  return kind
+
+
 def make_iterator(
   source: Source,
   tokenizer: Tokenizer,
@@ -178,8 +190,7 @@ def make_iterator(
   before: Callable[[], None] = lambda: None,
   on_change: str = 'error',
   num_threads: int = 4,
-  process_index: int | None = None,
-  process_count: int | None = None,
+  held: Callable[[int], np.ndarray] | None = None,
 ) -> BatchIterator:
   """Batches of `batch_size` rows over all processes, `max_length` tokens each.
 
@@ -190,7 +201,8 @@ def make_iterator(
   bad             what is done with bad rows; None: the first one is raised
   before          called before every batch, as to stop by raising
   on_change       'error' or 'warn': of a position whose files have changed
-  process_*       both, or None: as jax says; a process gets its share of rows
+  held            (rows of a batch, two for a pair) -> numbers, ascending, of
+                  those that this process wants; None: all
 
   A batch holds numpy arrays [B, T], the fields of `types.Batch`; besides:
     unpaired    label [B] float32
@@ -202,42 +214,42 @@ def make_iterator(
     ValueError: choices that do not go together; later, from `next`, a bad
       record, with its place.
   """
-  given = kind
-  if kind is None:
-    kind = '+'.join(sorted(set(kinds_of(source, bad))))
-  elif bad is None:
-    formats.check_columns(source[0].columns, kind, source[0].where)
-  if process_count is None:
-    process_index, process_count = jax.process_index(), jax.process_count()
+  given, kind = kind, _kind(source, kind, bad)
   identity = dict(
     num_records=len(source), kind=kind, batch_size=batch_size,
     max_length=max_length, packing=packing, packing_window=packing_window,
     overlong=overlong, shuffle=shuffle, seed=seed, num_epochs=num_epochs,
-    process_index=process_index, process_count=process_count,
     vocab_size=tokenizer.vocab_size,
     weights=list(getattr(source, 'weights', ())),
   )  # fmt: skip
   leaves_out = bad is not None and bad.rule != 'error'
-  _check_choices(identity, kind, leaves_out)
+  _check_choices(identity, kind)
   stream = _stream(source, identity)
+  whole = not packing and overlong != 'drop' and not leaves_out
+  part = _part(kind, batch_size, held)
+  share = None
+  if part is not None and whole:
+    share = Share(stream, part.records, batch_size)
   read = grain.ReadOptions(
     num_threads=num_threads, prefetch_buffer_size=4 * num_threads
   )
   # An example that is left out is None, which the iterator passes over.
-  examples = stream[process_index::process_count].map(
-    _tokenizing(source, tokenizer, identity, given, bad)
-  )
-  dataset, filler = batched(
-    examples.to_iter_dataset(read), identity, tokenizer.pad_id
-  )
-  known = not (packing or overlong == 'drop' or leaves_out) and num_epochs
+  ours = stream if share is None else grain.MapDataset.source(share)
+  examples = ours.map(_tokenizing(source, tokenizer, identity, given, bad))
+  examples = examples.to_iter_dataset(read)
+  rows = batch_size if share is None else len(part.records)
+  dataset, filler = batched(examples, identity, tokenizer.pad_id, rows)
+  finite = whole and num_epochs
+  num_batches = -(-len(stream) // batch_size) if finite else None
   return BatchIterator(
     dataset,
     identity,
     num_examples=len(source),
-    num_batches=-(-len(stream) // batch_size) if known else None,
+    num_batches=num_batches,
     filler=filler,
     content=source.content if isinstance(source, Stored) else dict,
     before=before,
     on_change=on_change,
+    part=part,
+    share=share,
   )

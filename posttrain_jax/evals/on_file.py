@@ -30,18 +30,20 @@ class FileEvaluator:
     self,
     judge: Callable[[TrainState, Batch, Array], dict[str, Array]],
     batches: Callable[[], Iterable[dict[str, Any]]],
-    to_device: Callable[[dict[str, Any]], Batch],
+    to_device: Callable[[dict[str, Any], Any], Batch],
   ):
     """`judge` of `trainers.step.make_judge`; `batches()` are all records once,
-    and `to_device(batch)` makes rows of one."""
+    and `to_device(batch, its part)` makes rows of one."""
     self._judge = jax.jit(judge)
     self._batches, self._to_device = batches, to_device
 
   def __call__(self, state: TrainState) -> dict[str, float]:
     totals: dict[str, float] = {}
     first = 0
-    for raw in self._batches():
-      batch = self._to_device(raw)
+    batches = self._batches()
+    part = getattr(batches, 'part', None)  # of them, on this process
+    for raw in batches:
+      batch = self._to_device(raw, part)
       found = self._judge(state, batch, np.uint32(first))
       first += batch.tokens.shape[0]
       for name, value in jax.device_get(found).items():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax import rollout
+from posttrain_jax.core import hosts, sharding
 from posttrain_jax.core.types import Array, Judged, PyTree, Rollout
 from posttrain_jax.data.host_task import (
   Answers,
@@ -21,7 +23,8 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import beam, decoders, select
 from posttrain_jax.rollout.guide import Guide
 
-__all__ = ['HostEvaluator', 'answers_of', 'judged', 'named']
+__all__ = ['HostEvaluator', 'answers_of', 'judged', 'judged_by_all', 'named',
+           'texts_of']  # fmt: skip
 
 
 def _rows(samples: Rollout) -> list[tuple[np.ndarray, bool]]:
@@ -63,6 +66,76 @@ def judged(
   answers = answers_of(samples, tokenizer)
   verdict = task.judged(indices, answers, heldout, given)
   return verdict, [text for group in answers.texts for text in group]
+
+
+def judged_by_all(
+  task: HostTask,
+  tokenizer: Tokenizer,
+  indices: np.ndarray,
+  numbers: np.ndarray,
+  samples: Rollout,
+  heldout: bool,
+  given: Mapping[str, np.ndarray] | None = None,
+) -> tuple[Judged, list[str]]:
+  """What the completions of all problems earn, of which this process judges
+  some; and the texts of these. Every process has to call it.
+
+  indices  [B] of all problems
+  numbers  which of them are this process's (`hosts.own`)
+  samples  [len(numbers), G, C] of these; `given` alike
+
+  Raises:
+    hosts.Elsewhere: another process could not judge its own; and what this one
+      raises, it raises once the others know.
+  """
+  count, error, found, texts = len(indices), None, None, []
+  if not hosts.several():
+    return judged(task, tokenizer, indices, samples, heldout, given)
+  if len(numbers):
+    try:
+      found, texts = judged(
+        task, tokenizer, indices[numbers], samples, heldout, given
+      )
+    except Exception as caught:
+      error = caught
+  # One without problems of its own learns from the others what is judged.
+  said = hosts.said(
+    json.dumps({
+      'error': '' if error is None else str(error) or type(error).__name__,
+      'labels': None if found is None else list(found.scores),
+      'size': 0 if found is None else int(found.rewards.shape[1]),
+    })
+  )  # fmt: skip
+  told = [json.loads(text) for text in said]
+  if error is not None:
+    raise error
+  for process, one in enumerate(told):
+    if one['error']:
+      raise hosts.Elsewhere(f'process {process}: {one["error"]}')
+  labels = next(one['labels'] for one in told if one['labels'] is not None)
+  size = max(one['size'] for one in told)
+  tables = np.zeros((0, 3 + len(labels), size), np.float32)
+  if found is not None:
+    scores = [found.scores[label] for label in labels]
+    tables = np.stack(
+      [found.rewards, found.correct, found.unscored, *scores], axis=1
+    ).astype(np.float32)
+  tables = hosts.merged(tables, numbers, count)
+  rewards, correct, unscored, *scores = np.moveaxis(tables, 1, 0)
+  return Judged(rewards, correct, unscored, dict(zip(labels, scores))), texts
+
+
+def texts_of(texts: list[str], numbers: np.ndarray, count: int) -> list[str]:
+  """The texts of all `count` problems, each in its place; of `judged_by_all`.
+  Every process has to call it."""
+  if not hosts.several() or not count:
+    return texts
+  size = len(texts) // max(len(numbers), 1)
+  own = {int(n): texts[i * size :][:size] for i, n in enumerate(numbers)}
+  found: dict[int, list[str]] = {}
+  for said in hosts.said(json.dumps(own)):
+    found |= {int(n): group for n, group in json.loads(said).items()}
+  return [text for n in range(count) for text in found[n]]
 
 
 def named(prompts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -111,6 +184,9 @@ class HostEvaluator:
   @functools.cached_property
   def _generate(self) -> Callable[..., Rollout]:
     def generate(params, prompts, prompt_mask, prompt_ids, key, size):
+      prompts, prompt_mask, prompt_ids = sharding.rows(
+        (prompts, prompt_mask, prompt_ids)
+      )
       return rollout.generate(
         params,
         self.model,
@@ -131,6 +207,7 @@ class HostEvaluator:
   @functools.cached_property
   def _search(self) -> Callable[..., Rollout]:
     def search(params, prompts, prompt_mask):
+      prompts, prompt_mask = sharding.rows((prompts, prompt_mask))
       found, ranks = beam.search(
         params,
         self.model,
@@ -162,20 +239,32 @@ class HostEvaluator:
       key=jax.random.fold_in(key, 1),
       size=size,
     )
-    samples = jax.device_get(samples)
-    samples = jax.tree.map(lambda x: x[:count], samples)
-    return samples, *judged(
-      self.task, self.tokenizer, indices[:count], samples, True
+    samples = jax.tree.map(lambda x: x[:count], hosts.whole(samples))
+    return samples, *self._judged(indices[:count], samples)
+
+  def _judged(
+    self, indices: np.ndarray, samples: Rollout
+  ) -> tuple[Judged, list[str]]:
+    """The verdicts and texts of all; the processes of a run share the work."""
+    count = len(indices)
+    mine = np.arange(jax.process_index(), count, jax.process_count())
+    verdict, texts = judged_by_all(
+      self.task,
+      self.tokenizer,
+      indices,
+      mine,
+      jax.tree.map(lambda x: x[mine], samples),
+      True,
     )
+    return verdict, texts_of(texts, mine, count)
 
   def _beam(self, params: PyTree, start: int) -> np.ndarray:
     """[B] 1.0 where the best beam of a problem of one batch is right."""
     indices, count = self._indices(start)
     prompts = self.task.batch(indices, heldout=True)
     found = self._search(params, prompts['prompt'], prompts['prompt_mask'])
-    found = jax.tree.map(lambda x: x[:count], jax.device_get(found))
-    verdict, _ = judged(self.task, self.tokenizer, indices[:count], found, True)
-    return verdict.correct[:, 0]
+    found = jax.tree.map(lambda x: x[:count], hosts.whole(found))
+    return self._judged(indices[:count], found)[0].correct[:, 0]
 
   def __call__(self, params: PyTree, key: Array) -> dict[str, float]:
     starts = range(0, self.num_problems, self.batch)

@@ -4,9 +4,11 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
+
+from posttrain_jax.core import paths
 
 FILE_NAME = 'metrics.jsonl'
 
@@ -28,7 +30,7 @@ def read(path: str | os.PathLike) -> tuple[dict, list[dict]]:
     FileNotFoundError: no such file.
     ValueError: a line that is not valid, with file and line number.
   """
-  path = Path(path)
+  path = paths.path(path)
   path = path / FILE_NAME if path.is_dir() else path
   if not path.is_file():
     raise FileNotFoundError(f'no metrics file at {path}')
@@ -72,7 +74,7 @@ def _records(path: Path) -> list[dict]:
   return records
 
 
-def open_to_append(path: Path, header: dict, resume_step: int | None) -> TextIO:
+def open_to_append(path: Path, header: dict, resume_step: int | None) -> Any:
   """Opens the file to append to, after dropping what will be done again."""
   header = json.loads(line(header))
   records = []
@@ -88,11 +90,9 @@ def open_to_append(path: Path, header: dict, resume_step: int | None) -> TextIO:
   if not old or _lasting(old[-1]) != _lasting(header):
     records.append({'header': header})
   # Whole or not at all: a kill here must not lose the old rows.
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(
-    ''.join(line(record) for record in records), encoding='utf-8'
-  )
-  temporary.replace(path)
+  paths.write(path, ''.join(line(record) for record in records))
+  if isinstance(path, paths.Remote):
+    return paths.Grown(path)
   return path.open('a', encoding='utf-8')
 
 

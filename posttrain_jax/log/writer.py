@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.log import files
 from posttrain_jax.log.board import Board
@@ -57,7 +58,7 @@ class Writer:
     self._closed = False
     if not self._active:
       return
-    workdir = Path(workdir)
+    workdir = paths.path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     self._wandb = _open_wandb(wandb_project, workdir, header)
     self._file = files.open_to_append(
@@ -189,6 +190,7 @@ class Writer:
   def _work(self) -> None:
     while (item := self._queue.get()) is not None:
       if isinstance(item, threading.Event):
+        self._sync()
         item.set()
       elif self._error is None:
         try:
@@ -196,6 +198,14 @@ class Writer:
         except BaseException as error:
           # After a gap the file would look complete: write nothing more.
           self._error = error
+
+  def _sync(self) -> None:
+    """What was written is in the file, also where that is in a bucket."""
+    if isinstance(self._file, paths.Grown) and self._error is None:
+      try:
+        self._file.sync()
+      except Exception as error:
+        self._error = error
 
   def _write_item(self, step, num_rows, now, metrics, split) -> None:
     columns = {name: np.asarray(value) for name, value in metrics.items()}
@@ -246,7 +256,7 @@ def _open_wandb(project: str, workdir: Path, header: dict):
   return wandb.init(
     project=project,
     name=workdir.name,
-    dir=str(workdir),
+    dir=None if paths.is_remote(workdir) else str(workdir),
     config=files.strict(header),
     id=id_file.read_text().strip(),
     resume='allow',

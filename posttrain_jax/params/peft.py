@@ -26,7 +26,7 @@ import safetensors
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from posttrain_jax.core import trees
+from posttrain_jax.core import hosts, trees
 from posttrain_jax.core.names import nearest
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.models import adapted, hf, transformer
@@ -340,7 +340,7 @@ def load(
     config, params = hf.load(base, param_dtype=param_dtype)
     adapter, parts = read(path, config)
   else:
-    put = lambda name, x: jax.device_put(x, where(name, x.shape))
+    put = lambda name, x: hosts.placed(x, where(name, x.shape))
     config, params = hf.load(base, param_dtype=param_dtype, place=put)
     adapter, parts = read(path, config)
     parts = trees.map_by_path(put, parts)

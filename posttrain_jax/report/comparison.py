@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from posttrain_jax import log
+from posttrain_jax.core import paths
 from posttrain_jax.diagnostics import difference_interval
 from posttrain_jax.log.progress import clock, short
 from posttrain_jax.report import plots
@@ -40,7 +41,7 @@ def read_curves(workdir: str | os.PathLike, arms: list[str]) -> Curves:
   """
   panels: Curves = {name: {} for name in _PANELS}
   for arm in arms:
-    path = Path(workdir) / arm / 'metrics.jsonl'
+    path = paths.path(workdir) / arm / 'metrics.jsonl'
     if not path.is_file():
       continue
     _, rows = log.read(path)
@@ -89,7 +90,7 @@ def write_comparison(
   Raises:
     ValueError: the summary lacks a key; the message names it.
   """
-  workdir = Path(workdir)
+  workdir = paths.path(workdir)
   arms = _checked(summary, workdir / 'summary.json')
   if curves is None:
     curves = read_curves(workdir, list(arms))
@@ -130,7 +131,7 @@ def regenerate(workdir: str | os.PathLike) -> Path:
     FileNotFoundError: no summary.json.
     ValueError: it is not JSON, or lacks a key.
   """
-  path = Path(workdir) / 'summary.json'
+  path = paths.path(workdir) / 'summary.json'
   if not path.is_file():
     raise FileNotFoundError(
       f'no {path}: a comparison writes it when all its arms are done'

@@ -17,6 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from posttrain_jax.core import paths
 from posttrain_jax.log.progress import short
 from posttrain_jax.report import plots
 
@@ -193,7 +194,7 @@ class Report:
 
   def write(self, path: str | os.PathLike) -> Path:
     """Writes the page, and its pictures as plots/<name>.png beside it."""
-    path = Path(path)
+    path = paths.path(path)
     plots_dir = path.parent / 'plots'
     plots_dir.mkdir(parents=True, exist_ok=True)
     for name, image in self._images.items():

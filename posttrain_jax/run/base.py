@@ -22,11 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.experimental import multihost_utils
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from posttrain_jax.core import keys
+from posttrain_jax.core import hosts, keys, paths
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import adapted
 from posttrain_jax.models.config import ModelConfig
@@ -106,13 +105,7 @@ def _flat(params: PyTree) -> dict[str, np.ndarray]:
   """{path: array} of a base; what trains whole is no part of it."""
   params = {k: x for k, x in params.items() if k not in adapted.WHOLE}
   flat = traverse_util.flatten_dict(params, sep='/')
-  return {path: _on_host(x) for path, x in flat.items()}
-
-
-def _on_host(x: Any) -> np.ndarray:
-  if isinstance(x, jax.Array) and not x.is_fully_addressable:
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
-  return np.asarray(x)
+  return {path: hosts.whole(flat[path]) for path in sorted(flat)}
 
 
 def _digest(x: np.ndarray) -> str:
@@ -134,15 +127,17 @@ def keep(workdir: Path, source: str, params: PyTree) -> dict[str, Any]:
 
   source  where the base can be read again; '': it is written here
   """
-  if not source and jax.process_index() == 0:
+  flat = {} if source else _flat(params)  # of all processes, or none
+
+  def write() -> None:
     place = workdir / FILE
     place.parent.mkdir(parents=True, exist_ok=True)
-    made = place.with_name(f'.{place.name}')
-    safetensors.save_file(
-      {path: np.ascontiguousarray(x) for path, x in _flat(params).items()},
-      made,
-    )
-    made.replace(place)
+    with paths.written(place) as made:
+      safetensors.save_file(
+        {path: np.ascontiguousarray(x) for path, x in flat.items()}, made
+      )
+
+  hosts.together(lambda: write() if flat and hosts.first() else None)
   return {'source': source, 'arrays': arrays(params)}
 
 
@@ -186,8 +181,11 @@ def load(
   source = entry['source']
   try:
     if not source:
-      flat = safetensors.load_file(workdir / FILE)
-      place = lambda path, x: jax.device_put(x, where and where(path, x.shape))
+      with paths.fetched(workdir / FILE) as file:
+        flat = safetensors.load_file(file)
+      place = lambda path, x: (
+        hosts.placed(x, where(path, x.shape)) if where else jax.device_put(x)
+      )
       flat = {path: place(path, x) for path, x in flat.items()}
       params = traverse_util.unflatten_dict(flat, sep='/')
     else:

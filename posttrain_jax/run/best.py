@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 
 __all__ = ['FILE', 'NAME', 'Best', 'Keeper', 'check', 'lower_is_better', 'read']
@@ -40,7 +41,7 @@ def read(workdir: str | Path) -> Best | None:
   Raises:
     ValueError: it is no such file.
   """
-  file = Path(workdir) / FILE
+  file = paths.path(workdir) / FILE
   if not file.exists():
     return None
   try:
@@ -76,7 +77,7 @@ class Keeper:
   """
 
   def __init__(self, workdir: str | Path, metric: str, keep: int):
-    self._file = Path(workdir) / FILE
+    self._file = paths.path(workdir) / FILE
     self._metric, self._keep = metric, keep
     self._best = read(workdir) if metric else None
     if self._best and self._best.metric != metric:
@@ -113,9 +114,7 @@ class Keeper:
     """Names the best step on disk; call it when that step is there."""
     if self._best is not None:
       content = json.dumps(self._best._asdict(), indent=1) + '\n'
-      fresh = self._file.with_suffix('.tmp')
-      fresh.write_text(content)
-      fresh.replace(self._file)
+      paths.write(self._file, content)
 
   def should_preserve(
     self, checkpoints: Sequence[Any], *, context: Any

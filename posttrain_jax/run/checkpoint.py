@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from posttrain_jax.core import trees
+from posttrain_jax.core import hosts, paths, trees
 from posttrain_jax.core.types import PyTree, TrainState
 from posttrain_jax.models import adapted, hf
 from posttrain_jax.params import make_adapter
@@ -86,7 +87,7 @@ class Checkpointer:
   def __init__(
     self, workdir: str | Path, keep: int, best: str = '', parts: bool = False
   ):
-    self._workdir = Path(workdir)
+    self._workdir = paths.path(workdir)
     self.keeper = Keeper(workdir, best, keep)
     self._folder = self._workdir.absolute() / FOLDER
     self._saving = -1
@@ -94,7 +95,7 @@ class Checkpointer:
     if steps(workdir):
       self._set_aside(stored.newest(self._workdir)[2])
     self._manager = ocp.CheckpointManager(
-      self._folder,
+      paths.plain(self._folder),
       options=ocp.CheckpointManagerOptions(
         preservation_policy=self.keeper,
         create=True,
@@ -143,7 +144,7 @@ class Checkpointer:
     )
     if best:
       self._manager.wait_until_finished()
-      if jax.process_index() == 0:
+      if hosts.first():
         self.keeper.write()
 
   def restore(
@@ -173,12 +174,12 @@ class Checkpointer:
 
   def _set_aside(self, steps: list[int]) -> None:
     """Moves steps to `damaged/`: this run will write their numbers again."""
-    if jax.process_index() == 0:
+    if hosts.first():
       for step in steps:
         place = free(self._workdir / DAMAGED / str(step))
         (self._folder / str(step)).rename(place)
         tell(f'moved to {place}')
-    if steps and jax.process_count() > 1:
+    if steps and hosts.several():
       multihost_utils.sync_global_devices('checkpoint:damaged')
 
   def _unfinished(self) -> Path | None:
@@ -202,7 +203,7 @@ class Checkpointer:
 def _digesting_barrier(unfinished: Callable[[], Path | None]):
   """A barrier at which each of several processes first digests what it wrote;
   None, Orbax's own, where there is one process."""
-  if jax.process_count() == 1:
+  if not hosts.several():
     return None
   from orbax.checkpoint import multihost
 
@@ -271,7 +272,7 @@ def _reader(workdir: Path) -> ocp.CheckpointManager:
     'data': ocp.JsonCheckpointHandler(),
   }
   return ocp.CheckpointManager(
-    workdir.absolute() / FOLDER, item_handlers=handlers
+    paths.plain(workdir.absolute() / FOLDER), item_handlers=handlers
   )
 
 
@@ -285,7 +286,7 @@ def read_state(
   Raises:
     ValueError: there is no such step, or it cannot be used.
   """
-  workdir, _ = run_folder(Path(workdir) / FOLDER / str(step))
+  workdir, _ = run_folder(paths.path(workdir) / FOLDER / str(step))
   with _reader(workdir) as manager:
     use = lambda step: _restored(manager, abstract, step)
     return stored.exactly(workdir, step, use)[0]
@@ -301,7 +302,7 @@ def read_params(
 
   abstract  how the parameters are laid out; None: as `where` says
   where     (path of a parameter, shape) -> its sharding; None: all on the first
-            device
+            device (of several processes, on all)
 
   Those of a run with adapters have them still, on its base.
 
@@ -326,9 +327,7 @@ def _params(
   where: Callable[[str, tuple[int, ...]], Any] | None,
 ) -> PyTree:
   if abstract is None:
-    # Wherever it was saved, it is read onto this host's first device.
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    place = where or (lambda name, shape: device)
+    place = where or _anywhere()
     saved = manager.item_metadata(step)['params']
     abstract = trees.map_by_path(
       lambda name, leaf: jax.ShapeDtypeStruct(
@@ -338,6 +337,18 @@ def _params(
     )
   args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
   return manager.restore(step, args=args).params
+
+
+def _anywhere() -> Callable[[str, tuple[int, ...]], Any]:
+  """Wherever it was saved, it is read onto this host's first device; with
+  several hosts, all of it onto every device of each."""
+  place: jax.sharding.Sharding
+  if hosts.several():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ('all',))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  else:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return lambda name, shape: place
 
 
 def _whole(workdir: Path, saved: PyTree, where: Any) -> PyTree:
@@ -357,9 +368,9 @@ def _whole(workdir: Path, saved: PyTree, where: Any) -> PyTree:
 
 
 def _read_base(path: str, dtype: str, where: Any) -> PyTree:
-  if not any(Path(path).glob('*.safetensors*')):
+  if not any(paths.path(path).glob('*.safetensors*')):
     return read_params(path, where=where)[2]
-  place = where and (lambda name, x: jax.device_put(x, where(name, x.shape)))
+  place = where and (lambda name, x: hosts.placed(x, where(name, x.shape)))
   return hf.load(path, param_dtype=dtype, place=place)[1]
 
 

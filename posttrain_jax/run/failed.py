@@ -13,18 +13,16 @@ step again.
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from posttrain_jax import log
-from posttrain_jax.core import sharding
+from posttrain_jax.core import hosts, paths, sharding
 from posttrain_jax.core.keys import run_key
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.run import base, build, checkpoint, inputs, model_folder
@@ -173,24 +171,11 @@ def save(
   path = folder / f'step-{error.step}.json'
   before = error.step - 1
   try:
-    if jax.process_index() == 0:
-      folder.mkdir(exist_ok=True)
-      if checkpoint.load_config(folder) is None:
-        save_config(folder, config, run)
-      old = folder / checkpoint.FOLDER / str(before)
-      shutil.rmtree(old, ignore_errors=True)
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices('failed')
+    hosts.together(lambda: _make_room(folder, before, config, run))
     with checkpoint.Checkpointer(folder, keep=0) as saver:
       saver.save(before, state)
       saver.wait()
-    if given:
-      safetensors.save_file(
-        {name: np.ascontiguousarray(x) for name, x in given.items()},
-        _arrays(path),
-      )
-    if jax.process_index() == 0:
-      _write(path, config, error, together)
+    hosts.together(lambda: _write(path, config, error, given, together))
   except Exception as caught:  # the sentence comes first
     message = f'{error}; no record of it could be written: {caught}'
   else:
@@ -200,6 +185,17 @@ def save(
   made = NonFinite(error.step, error.row, error.what, 'stop')
   made.args = (message,)
   return made
+
+
+def _make_room(folder: Path, before: int, config: Any, run: build.Run) -> None:
+  """The folder of records, without what it has of the same step."""
+  if not hosts.first():
+    return
+  folder.mkdir(parents=True, exist_ok=True)
+  if checkpoint.load_config(folder) is None:
+    save_config(folder, config, run)
+  old = folder / checkpoint.FOLDER / str(before)
+  paths.remove_tree(old)
 
 
 def newest(workdir: Path) -> tuple[int, Path] | None:
@@ -213,15 +209,24 @@ def newest(workdir: Path) -> tuple[int, Path] | None:
 
 
 def _arrays(path: Path) -> Path:
-  """Where what the step was given is; of each process its own rows."""
-  if jax.process_count() == 1:
-    return path.with_suffix('.safetensors')
-  return path.with_suffix(f'.process_{jax.process_index()}.safetensors')
+  """Where what the step was given is, all of it."""
+  return path.with_suffix('.safetensors')
 
 
 def _write(
-  path: Path, config: Any, error: NonFinite, together: Together | None
+  path: Path,
+  config: Any,
+  error: NonFinite,
+  given: dict[str, np.ndarray],
+  together: Together | None,
 ) -> None:
+  """Writes the record and its arrays, on one process."""
+  if not hosts.first():
+    return
+  if given:
+    arrays = {name: np.ascontiguousarray(x) for name, x in given.items()}
+    with paths.written(_arrays(path)) as file:
+      safetensors.save_file(arrays, file)
   key = jax.random.fold_in(run_key(config.seed), error.step - 1)
   record = {
     'step': error.step,
@@ -236,9 +241,12 @@ def _write(
   # Numbers that are not finite as text, but for those of the config.
   record = {**log.strict(record), 'config': config.to_dict()}
   text = json.dumps(record, indent=1, default=list)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(text + '\n')
-  temporary.replace(path)
+  paths.write(path, text + '\n')
+
+
+def _load(arrays: Path) -> dict[str, np.ndarray]:
+  with paths.fetched(arrays) as file:
+    return safetensors.load_file(file)
 
 
 def read(path: str | Path) -> Record:
@@ -247,7 +255,7 @@ def read(path: str | Path) -> Record:
   Raises:
     ValueError: no such file, or it is no record.
   """
-  path = Path(path)
+  path = paths.path(path)
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:
@@ -263,7 +271,7 @@ def read(path: str | Path) -> Record:
       config=found['config'],
       step=int(found['step']),
       metrics={k: float(v) for k, v in found['metrics'].items()},
-      given=safetensors.load_file(arrays) if arrays.exists() else {},
+      given=_load(arrays) if arrays.exists() else {},
       together=together and Together(**together),
       mesh=dict(found.get('mesh', {})),
     )

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from posttrain_jax import trainers
-from posttrain_jax.core import sharding
+from posttrain_jax.core import hosts, sharding
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import content, heldout, pipeline, tokenizers
 from posttrain_jax.data.bad_rows import BadRows
@@ -22,6 +21,7 @@ from posttrain_jax.run.opening import open_path, open_records
 
 __all__ = [
   'Feed',
+  'held',
   'num_steps',
   'open_feed',
   'show',
@@ -183,6 +183,15 @@ def _shared(source: Source, held: Source) -> list[str]:
   ]
 
 
+def held(config: Any) -> Callable[[int], np.ndarray] | None:
+  """(rows of a batch) -> those of this process's devices; None: there is no
+  other process, and it has all."""
+  if not hosts.several():
+    return None
+  mesh = sharding.make_mesh(config.mesh)
+  return lambda count: hosts.held(count, mesh)
+
+
 @dataclasses.dataclass
 class Feed:
   """The records of a run; called, batches of them from the start.
@@ -211,6 +220,7 @@ class Feed:
       self.tokenizer,
       batch_size=size,
       seed=self.config.seed,
+      held=held(self.config),
       **_choices(self.config),
       **options,
     )
@@ -258,7 +268,7 @@ class Feed:
     """Ends the look in the thread, and shows what was left out."""
     if self.watch is not None:
       self.watch.stop()
-    if self.bad is not None and jax.process_index() == 0:
+    if self.bad is not None and hosts.first():
       self.rows.tell()
 
 
@@ -281,7 +291,7 @@ def _watch(config: Any, tokenizer: Any, looked: _Looked) -> Watch:
 
 def show(lines: Iterable[str]) -> None:
   """Prints lines on stderr, on one process."""
-  if jax.process_index() == 0:
+  if hosts.first():
     for line in lines:
       print(f'WARNING data: {line}', file=sys.stderr)
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
+
+from posttrain_jax.core import hosts
 
 __all__ = ['Given', 'tree']
 
@@ -25,9 +26,9 @@ class Given:
       del self._steps[old]
 
   def get(self, step: int) -> dict[str, np.ndarray]:
-    """The tree of a step, {'a/b': array}."""
+    """The tree of a step, {'a/b': array}; all processes have to ask for it."""
     flat = traverse_util.flatten_dict(self._steps.get(step, {}), sep='/')
-    return {name: np.asarray(jax.device_get(x)) for name, x in flat.items()}
+    return {name: hosts.whole(flat[name]) for name in sorted(flat)}
 
 
 def tree(given: dict[str, np.ndarray]) -> dict[str, Any]:

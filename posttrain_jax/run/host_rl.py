@@ -2,13 +2,14 @@
 
 import base64
 import io
+import json
 import time
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from posttrain_jax.core import sharding
+from posttrain_jax.core import hosts, sharding
 from posttrain_jax.core.keys import run_key
 from posttrain_jax.core.types import Array, Example, Rollout, TrainState
 from posttrain_jax.data.host_task import HostTask
@@ -39,11 +40,21 @@ def _fields(samples: Any) -> dict[str, Any]:
 def _packed(drawn: _Drawn) -> dict[str, Any]:
   """Answers as JSON can hold them, bit for bit."""
   file = io.BytesIO()
-  np.savez_compressed(file, **_fields(jax.device_get(drawn.samples)))
+  np.savez_compressed(file, **hosts.whole(_fields(drawn.samples)))
   return {
     'number': drawn.number,
     'policy': drawn.policy,
     'samples': base64.b64encode(file.getvalue()).decode(),
+  }
+
+
+def _added(counts: dict[str, float], seconds: float) -> dict[str, float]:
+  """Sums of what each process has counted, and the longest of their times."""
+  told = [json.loads(x) for x in hosts.said(json.dumps([counts, seconds]))]
+  names = {name: None for theirs, _ in told for name in theirs}
+  return {
+    'time/verify': max(theirs for _, theirs in told),
+    **{n: float(sum(theirs.get(n, 0) for theirs, _ in told)) for n in names},
   }
 
 
@@ -59,6 +70,9 @@ class HostRL:
            ratios are exact. Only the first step of a run draws its own. Answers
            that are drawn and not learnt from yet belong to the position: a run
            that goes on is the same run, whenever it was saved
+
+  Of several processes each judges the answers on its own devices, in workers of
+  its own; all learn what all of them earn.
   """
 
   def __init__(
@@ -70,11 +84,6 @@ class HostRL:
     prompts_per_step: int,
     overlap: bool = False,
   ):
-    if jax.process_count() > 1:
-      raise ValueError(
-        'answers that Python judges (tasks "text:NAME", prompts of a file) run '
-        f'on one process, not {jax.process_count()}'
-      )
     self._task, self._tokenizer = task, tokenizer
     self._seed, self._size = seed, prompts_per_step
     self._overlap, self._pending = overlap, None
@@ -83,7 +92,7 @@ class HostRL:
       prompts, prompt_mask, prompt_ids = sharding.rows(
         (prompts, prompt_mask, prompt_ids)
       )
-      return sharding.rows(
+      return hosts.by_rows(
         step.generate(params, prompts, prompt_mask, prompt_ids, key)
       )
 
@@ -93,7 +102,9 @@ class HostRL:
       examples = Example(
         prompts['prompt'], prompts['prompt_mask'], prompts['prompt_id'], {}
       )
-      return step.scores(state, sharding.rows(examples), sharding.rows(samples))
+      return hosts.by_rows(
+        step.scores(state, sharding.rows(examples), sharding.rows(samples))
+      )
 
     self._scores = None if step.scores is None else jax.jit(scores)
 
@@ -134,34 +145,47 @@ class HostRL:
       given = self._scores(state, drawn.prompts, drawn.samples)
     if self._overlap:
       ahead = self._draw(state, first_step + 1, first_step)
-    given = jax.device_get(given)
-    samples = jax.device_get(drawn.samples)
+    numbers = self._own(len(drawn.prompts['prompt']))
+    given = hosts.own_of(given, numbers)
+    samples = hosts.own_of(drawn.samples, numbers)
     began = time.monotonic()
-    verdict, _ = on_host.judged(
-      self._task, self._tokenizer, self._indices(first_step), samples, False,
-      given,
+    verdict, _ = on_host.judged_by_all(
+      self._task, self._tokenizer, self._indices(first_step), numbers, samples,
+      False, given,
     )  # fmt: skip
     seconds = time.monotonic() - began
     lived = {
       'prompt': drawn.prompts['prompt'],
       'prompt_mask': drawn.prompts['prompt_mask'],
       # Those that were saved come from the host: with overlap, all of them do.
-      'samples': _fields(samples if self._overlap else drawn.samples),
+      'samples': _fields(
+        hosts.whole(drawn.samples) if self._overlap else drawn.samples
+      ),
       'rewards': verdict.rewards,
     }
     self._given.put(first_step, lived)
     state, metrics = self._take(state, first_step, lived)
     self._pending = ahead  # a step that breaks off leaves its answers here
-    said = {'time/verify': seconds}
+    said = _added(self._counted(counts), seconds)
     if self._overlap:
       said['rollout/staleness'] = float(first_step - drawn.policy)
     if verdict.scores:
       said |= mixing.metrics(verdict.scores, verdict.unscored)
-    for name, now in self._task.all_counts().items():
-      key = name if name.startswith('rewards/') else f'host/{name}'
-      said[key] = float(now - counts[name])
     metrics |= {name: np.array([float(x)]) for name, x in said.items()}
     return state, metrics, 1
+
+  def _own(self, count: int) -> np.ndarray:
+    """Which of a step's problems this process judges."""
+    mesh = jax.sharding.get_mesh()
+    return np.arange(count) if mesh.empty else hosts.own(count, mesh)
+
+  def _counted(self, before: dict[str, int]) -> dict[str, float]:
+    """What has been counted since then, under the names of metrics."""
+    named = lambda k: k if k.startswith('rewards/') else f'host/{k}'
+    return {
+      named(name): float(now - before[name])
+      for name, now in self._task.all_counts().items()
+    }
 
   def _take(self, state: TrainState, first_step: int, given: dict[str, Any]):
     lived = Experience(
@@ -181,6 +205,9 @@ class HostRL:
 
   def again(self, state: TrainState, first_step: int, given: dict):
     return self._take(state, first_step, tree(given))
+
+  def failing(self) -> bool:
+    return False  # what fails, fails in `advance`, on all processes
 
   def position(self) -> dict:
     """Answers that no step has learnt from yet; what the files say."""

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from posttrain_jax import trainers
-from posttrain_jax.core import sharding
+from posttrain_jax.core import hosts
 from posttrain_jax.core.types import Batch
 from posttrain_jax.data import pipeline, tokenizers
 from posttrain_jax.data.bad_rows import BadRows
+from posttrain_jax.data.batches import Part
 from posttrain_jax.data.preflight import first_kinds
 from posttrain_jax.data.records import KINDS
 from posttrain_jax.data.rows import Record, Source, leaves, walk
@@ -210,6 +211,7 @@ def make_batches(
     # A task's problems come in an order that is random already.
     shuffle=False,
     seed=config.seed,
+    held=feed.held(config),
   )
 
 
@@ -224,17 +226,18 @@ def make_file_evaluator(batches: Any, judge: Any) -> FileEvaluator | None:
   return FileEvaluator(judge, batches.evaluation, on_device)
 
 
-def on_device(raw: dict[str, Any]) -> Batch:
-  """A batch of `data.pipeline`, split over the mesh's rows if there is one."""
-  return jax.tree.map(_to_device, to_batch(raw))
+def on_device(raw: dict[str, Any], part: Part | None = None) -> Batch:
+  """A batch of `data.pipeline`, split over the mesh's rows if there is one.
 
-
-def _to_device(x: np.ndarray) -> jax.Array:
+  part  of the batch that `raw` is, where every process has its own
+  """
   mesh = jax.sharding.get_mesh()
+  batch = to_batch(raw)
   if mesh.empty:
-    return jnp.asarray(x)
-  spec = sharding.fit(sharding.ROWS, x.shape, mesh)
-  place = jax.sharding.NamedSharding(mesh, spec)
-  if jax.process_count() > 1:
-    return jax.make_array_from_process_local_data(place, x)
-  return jax.device_put(x, place)
+    return jax.tree.map(jnp.asarray, batch)
+  if part is None:
+    return jax.tree.map(lambda x: hosts.place_rows(x, mesh), batch)
+  rows, count = part.records, part.size
+  if 'chosen' in raw:  # a pair is two rows
+    rows, count = np.stack([2 * rows, 2 * rows + 1], 1).ravel(), 2 * count
+  return jax.tree.map(lambda x: hosts.place_rows(x, mesh, rows, count), batch)

@@ -16,9 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
+from posttrain_jax.core import hosts, paths
 
 __all__ = ['FILE', 'Lease', 'Lost']
 
@@ -26,6 +24,8 @@ FILE = 'lease.json'
 # Seconds between heartbeats, and after how many a heartbeat is old.
 BEAT = 3.0
 OLD = 30.0
+# Seconds after which a network file system shows what another machine wrote.
+SEEN = 60
 # A clock of another machine may be wrong: what looks old is watched this long.
 WATCH = 2.5 * BEAT
 
@@ -132,7 +132,7 @@ class Lease:
   """
 
   def __init__(self, workdir: str | Path):
-    self._workdir = Path(workdir)
+    self._workdir = paths.path(workdir)
     self._path = self._workdir / FILE
     self._token = secrets.token_hex(8)
     # Between a heartbeat and the end: an ended lease must not come back.
@@ -140,23 +140,41 @@ class Lease:
     self._held = False
 
   def __enter__(self) -> 'Lease':
-    error = None
-    if jax.process_index() == 0:
-      try:
-        self._take()
-      except OSError as caught:
-        error = ValueError(
-          f'{self._workdir} cannot be written: {caught.strerror or caught}'
-        )
-      except ValueError as caught:
-        error = caught
-    if jax.process_count() > 1:
-      held = multihost_utils.broadcast_one_to_all(np.array(error is None))
-      if not held and error is None:
-        error = ValueError(f'{self._workdir}: process 0 could not lease it')
-    if error is not None:
-      raise error from None
+    hosts.together(self._enter, f'{self._workdir}')
+    if hosts.several():
+      self._check_shared()
     return self
+
+  def _enter(self) -> None:
+    if not hosts.first():
+      return
+    try:
+      self._take()
+    except OSError as caught:
+      raise ValueError(
+        f'{self._workdir} cannot be written: {caught.strerror or caught}'
+      ) from None
+
+  def _check_shared(self) -> None:
+    """Raises where a process does not see what process 0 has written."""
+    token = hosts.said(self._token)[0]
+
+    def look() -> None:
+      for _ in range(SEEN):
+        if (_read(self._path) or {}).get('token') == token:
+          return
+        time.sleep(1.0)
+      raise ValueError(
+        f'{self._workdir} on {socket.gethostname()} is not the folder that '
+        'process 0 writes: give all processes one that they share (NFS, '
+        'Filestore, or gs://)'
+      )
+
+    try:
+      hosts.together(look)
+    except BaseException:
+      self.__exit__()
+      raise
 
   def __exit__(self, *exception) -> None:
     with _guard:
@@ -168,7 +186,11 @@ class Lease:
       self._held = False
 
   def check(self) -> None:
-    """Raises `Lost` if another process has the folder; before every save."""
+    """Raises `Lost` if another run has the folder; before every save, on all
+    processes of this one."""
+    hosts.together(self._check)
+
+  def _check(self) -> None:
     if not self._held:  # another process of this run does
       return
     holder = _read(self._path)
@@ -184,13 +206,11 @@ class Lease:
 
   def beat(self) -> None:
     """Says that the holder is alive, if the lease is still its own."""
-    temporary = self._path.with_name(f'{FILE}.{self._token}')
     # The loop finds out at its next save; a full disk heals by itself.
     with self._lock, contextlib.suppress(OSError):
       holder = _read(self._path)
       if self._held and (holder or {}).get('token') == self._token:
-        temporary.write_text(self._record())
-        temporary.replace(self._path)
+        paths.write(self._path, self._record())
 
   def _record(self) -> str:
     return json.dumps(
@@ -208,9 +228,7 @@ class Lease:
 
   def _create(self) -> None:
     """Makes the file, in one operation; FileExistsError if it is there."""
-    handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    with os.fdopen(handle, 'w') as file:
-      file.write(self._record())
+    paths.create(self._path, self._record())
 
   def _take(self) -> None:
     if self._workdir.exists() and not self._workdir.is_dir():

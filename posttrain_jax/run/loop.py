@@ -2,21 +2,19 @@
 
 import contextlib
 import dataclasses
-import json
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
 
 from posttrain_jax import log
-from posttrain_jax.core import sharding
+from posttrain_jax.core import hosts, paths, sharding
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.log import progress
-from posttrain_jax.models import transformer
 from posttrain_jax.run import (
-  auto,
   base,
   build,
   checkpoint,
@@ -29,7 +27,7 @@ from posttrain_jax.run import (
   served_rl,
 )
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run.auto import AUTO
+from posttrain_jax.run.continuing import check_continues, pinned
 from posttrain_jax.run.feed import Feed
 from posttrain_jax.run.judging import evaluated, judged
 from posttrain_jax.run.lease import Lease
@@ -53,73 +51,6 @@ SHOWN = (
   'completions/mean_length',
   'entropy',
 )
-# Keys that may be 'auto', and stay in a run what they were when it began.
-PINNED = (*config_lib.DECIDED, 'model.dtype')
-# Keys that may differ between a run and its continuation.
-FREE_KEYS = ('num_steps', 'steps_per_call', 'on_nonfinite', 'eval.',
-             'data.eval_path', 'data.on_bad_row', 'data.on_change',
-             'checkpoint.', 'log.', 'mesh.', 'watchdog', 'preemption',
-             'sampler.url', 'sampler.model', 'sampler.timeout', 'sampler.tries',
-             'sampler.requests', 'sampler.reload')  # fmt: skip
-
-
-def check_continues(config: Any, workdir: Path) -> None:
-  """Raises ValueError if `workdir` holds a run of another config, or one whose
-  config is not there."""
-  saved = checkpoint.load_config(workdir)
-  if saved is None:
-    if checkpoint.steps(workdir):
-      raise ValueError(
-        f'{workdir} has checkpoints, and no {checkpoint.CONFIG} that says of '
-        'what; put it back, or use another --workdir'
-      )
-    return
-  config = model_folder.settled(config)
-  old = model_folder.settled(config_lib.completed(saved['config'])).to_dict()
-  old = config_lib.flatten(json.loads(json.dumps(old)))
-  new = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
-  # How a step is cut up may be left to 'auto' on one side: it changes rounding.
-  decided = {key for key in PINNED if AUTO in (old.get(key), new.get(key))}
-  _resolve_rates(workdir, old, new)
-  changed = [
-    f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
-    for key in sorted((old.keys() | new.keys()) - decided)
-    if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS)
-  ]
-  if changed:
-    raise ValueError(
-      f'{workdir} holds a run of another config; use another --workdir, or '
-      'undo: ' + '; '.join(changed)
-    )
-
-
-def _resolve_rates(workdir: Path, *configs: dict[str, Any]) -> None:
-  """Puts the learning rate that 'auto' is for the model of a run's folder in
-  its place, in flat configs."""
-  key = config_lib.RATE
-  if len({str(config.get(key)) for config in configs}) == 1:
-    return
-  size = transformer.param_count(roles.saved_model(workdir)[0])
-  for config in configs:
-    beside = config.get('adapter.name', 'none')
-    config[key], _ = auto.learning_rate(
-      config[key], config['paradigm'], size, beside
-    )
-
-
-def pinned(config: Any, workdir: Path) -> Any:
-  """The config with what 'auto' was when the run of `workdir` began.
-
-  A longer run, or another mesh, might choose otherwise: in the same run a step
-  is cut up the same way to its end, so that it goes on bit for bit.
-  """
-  saved = checkpoint.load_config(workdir) or {}
-  began = dict(saved.get('sizes', {}))
-  if 'resolved_model' in saved:
-    began |= {f'model.{k}': x for k, x in saved['resolved_model'].items()}
-  asked = config_lib.flatten(config.to_dict())
-  values = {k: began[k] for k in PINNED if asked.get(k) == AUTO and k in began}
-  return config_lib.with_values(config, values) if values else config
 
 
 def next_stop(step: int, config: Any, profiler: Profiler | None = None) -> int:
@@ -186,6 +117,24 @@ class _Recorder:
     self.bar.update(self.handle, step, self.shown)
 
 
+def run_mesh(config: Any) -> jax.sharding.Mesh:
+  """The mesh of a run.
+
+  Raises:
+    ValueError: it does not fit the devices; of several processes one would
+      have none in it.
+  """
+  mesh = sharding.make_mesh(config.mesh)
+  if mesh.size < jax.device_count() and hosts.several():
+    raise ValueError(
+      f'mesh {sharding.shown_as(sharding.axis_sizes(config.mesh))} takes '
+      f'{mesh.size} of the {jax.device_count()} devices of '
+      f'{jax.process_count()} processes: with several processes it has to take '
+      'all; set one axis to -1'
+    )
+  return mesh
+
+
 def make_driver(run: build.Run, config: Any, workdir: Path = Path()):
   """The driver of a run: in-graph steps, steps on data or on a host task."""
   if isinstance(run.step, drivers.HostStep):
@@ -226,6 +175,7 @@ class _Loop:
   lease: Lease
   recorder: _Recorder
   stop: Stop
+  agreement: hosts.Agreement
   profiler: Profiler
   watchdog: Watchdog
   last: tuple[TrainState, int] = dataclasses.field(init=False)
@@ -234,7 +184,7 @@ class _Loop:
     self, state: TrainState, step: int, fresh: bool
   ) -> tuple[TrainState, dict[str, float]]:
     """(the state after the last step, the last evaluation)."""
-    config, recorder, stop = self.config, self.recorder, self.stop
+    config, recorder = self.config, self.recorder
     scores: dict[str, float] = {}
     self.last = state, step
     if fresh and config.eval.every > 0 and judged(self.run):
@@ -249,7 +199,12 @@ class _Loop:
       self.last = state, step
       self.watchdog.at(step, 'devices')
       last = step == config.num_steps
-      stopping = bool(stop.number)  # once: a signal may come at any line
+      # Once: a signal may come at any line, and to any process.
+      stopping, failing = self.agreement.tell(
+        [self.stop.number, int(self.driver.failing())]
+      )
+      if failing:
+        self.driver.tell_failing()
       try:
         recorder.push(step - done + 1, metrics, done)
         if last or stopping or self._is_due(step):
@@ -266,7 +221,7 @@ class _Loop:
         recorder.mark = time.monotonic()
       if stopping and not last:
         self.saver.wait()
-        raise Interrupted(stop.number, step)
+        raise Interrupted(stopping, step)
     self.profiler.at(step)
     self.saver.wait()
     return state, scores
@@ -331,14 +286,14 @@ def train(
     failed.NonFinite: a step was not finite, and nothing of it is saved; or,
       where such steps are skipped, there were too many in a row.
   """
-  workdir = Path(workdir)
+  workdir = paths.path(workdir)
   config = model_folder.settled(config)
   run = build.build(pinned(config, workdir))
   if config.num_steps != run.config.num_steps:  # as many as its epochs have
     config = config_lib.with_values(config, {'num_steps': run.config.num_steps})
   roles.check(config)
   notes.tell(notes.notes(run))
-  mesh = sharding.make_mesh(config.mesh)
+  mesh = run_mesh(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))
     lease = stack.enter_context(Lease(workdir))
@@ -353,12 +308,13 @@ def train(
     stack.enter_context(Notices(config.preemption, stop))
     driver = make_driver(run, config, workdir)
     if isinstance(run.batches, Feed):
-      run.batches.keep_in(workdir)
+      if hosts.first():
+        run.batches.keep_in(workdir)
       stack.callback(run.batches.close)
     state = _start(run, mesh, config, workdir, saver, driver)
     step, fresh = int(state.step), saver.latest is None
     if step >= config.num_steps:
-      print(f'{workdir}: finished at step {step}; nothing left to do')
+      _say(f'{workdir}: finished at step {step}; nothing left to do')
       scores = evaluated(run, state, config.seed)
       return run, state, scores
     writer = stack.enter_context(
@@ -371,7 +327,8 @@ def train(
       )
     )
     if bar is None:
-      bar = stack.enter_context(progress.Progress())
+      shown = None if hosts.first() else stack.enter_context(_nowhere())
+      bar = stack.enter_context(progress.Progress(shown))
     watch = failed.Watch(config.on_nonfinite, config.num_steps)
     task = bar.task(name, config.num_steps)
     speed = Speed.of(run, mesh.size)
@@ -380,13 +337,23 @@ def train(
     stack.enter_context(profiler)
     watchdog = stack.enter_context(Watchdog.of(config.watchdog, workdir))
     advance = _Loop(
-      run, config, workdir, driver, saver, lease, recorder, stop, profiler,
-      watchdog,
+      run, config, workdir, driver, saver, lease, recorder, stop,
+      hosts.Agreement(2, mesh), profiler, watchdog,
     )  # fmt: skip
     state, scores = rescue.guarded(advance, state, step, fresh)
   if watch.skipped:
-    print(f'{workdir}: {watch.skipped} steps were not finite, and skipped')
+    _say(f'{workdir}: {watch.skipped} steps were not finite, and skipped')
   return run, state, scores
+
+
+def _say(text: str) -> None:
+  if hosts.first():
+    print(text)
+
+
+def _nowhere() -> TextIO:
+  """Where processes but the first show their progress."""
+  return open(os.devnull, 'w', encoding='utf-8')
 
 
 def is_due(every: int, step: int) -> bool:

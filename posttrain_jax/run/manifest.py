@@ -12,12 +12,13 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from posttrain_jax.core import paths
 
 __all__ = ['FILE', 'digest', 'digests', 'faults', 'lasting', 'read',
            'write', 'write_own']  # fmt: skip
@@ -25,6 +26,7 @@ __all__ = ['FILE', 'digest', 'digests', 'faults', 'lasting', 'read',
 FILE = 'manifest.json'
 VERSION = 1
 THREADS = 4
+BLOCK = 2**20
 # What Orbax writes after the manifest: its sign of success, and times.
 TIMES = '_CHECKPOINT_METADATA'
 _ASIDE = re.compile(rf'manifest\..*|lease\.json.*|commit_success\.txt|{TIMES}')
@@ -33,8 +35,11 @@ _OWN = re.compile(r'ocdbt\.process_(\d+)')
 
 def digest(path: Path) -> str:
   """SHA-256 of a file, in hexadecimal."""
+  found = hashlib.sha256()
   with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+    while block := file.read(BLOCK):
+      found.update(block)
+  return found.hexdigest()
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, list]:
@@ -51,12 +56,11 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, list]:
 def _names(folder: Path) -> list[str]:
   """Files under a folder, but those of this room."""
   found = []
-  for parent, _, files in os.walk(folder):
-    where = Path(parent).relative_to(folder)
-    if where.parts:
-      found += [(where / name).as_posix() for name in files]
-    else:
-      found += [name for name in files if not _ASIDE.fullmatch(name)]
+  for file in folder.rglob('*'):
+    where = file.relative_to(folder)
+    aside = len(where.parts) == 1 and _ASIDE.fullmatch(where.name)
+    if not aside and not file.is_dir():
+      found.append('/'.join(where.parts))
   return sorted(found)
 
 
@@ -66,9 +70,7 @@ def _sum(content: dict[str, Any]) -> str:
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(content, indent=1) + '\n')
-  temporary.replace(path)
+  paths.write(path, json.dumps(content, indent=1) + '\n')
 
 
 def write_own(folder: Path, process: int) -> None:

@@ -117,9 +117,10 @@ def stored_dtype(path: str) -> str:
   """
   if not path:
     return ''
-  folder = peft.base_of(path) if peft.is_folder(path) else Path(path)
+  adapter = peft.is_folder(path)
+  folder = peft.base_of(path) if adapter else Path(path)
   if not _is_model(folder):
-    return _saved(str(folder)).get('init_dtype', '')
+    return _saved(str(folder) if adapter else path).get('init_dtype', '')
   content = read_json(folder / 'config.json')
   content = {**content, **(content.get('text_config') or {})}
   found = content.get('dtype') or content.get('torch_dtype') or ''

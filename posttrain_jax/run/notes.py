@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import sharding
+from posttrain_jax.core import hosts, sharding
 from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -59,8 +59,9 @@ def chosen(run: Any) -> list[str]:
 
 
 def tell(lines: Iterable[str]) -> None:
-  """Prints lines, such as `notes`, to stderr: equal ones once."""
-  for line in dict.fromkeys(lines):
+  """Prints lines, such as `notes`, to stderr, on one process: equal ones
+  once."""
+  for line in dict.fromkeys(lines) if hosts.first() else ():
     print(f'note: {line}', file=sys.stderr)
 
 

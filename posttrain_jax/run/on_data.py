@@ -93,8 +93,6 @@ def likelihood(
     overlong='truncate',
     shuffle=False,
     num_epochs=1,
-    process_index=0,
-    process_count=1,
   )
   evaluator = FileEvaluator(judge, batches, inputs.on_device)
   scores = evaluator(TrainState(jnp.int32(0), loaded.params, ()))

@@ -1,9 +1,12 @@
 """A trace of some steps of a run, for TensorBoard's profiler or Perfetto."""
 
 import re
+import tempfile
 from pathlib import Path
 
 import jax
+
+from posttrain_jax.core import paths
 
 __all__ = ['FOLDER', 'Profiler', 'window']
 
@@ -38,7 +41,7 @@ class Profiler:
 
   def __init__(self, steps: str, workdir: str | Path):
     self._window = window(steps)
-    self._folder = Path(workdir) / FOLDER
+    self._folder = paths.path(workdir) / FOLDER
     self._on = False
 
   def __enter__(self) -> 'Profiler':
@@ -62,12 +65,20 @@ class Profiler:
     first, last = self._window
     if self._on and step >= last:
       self._stop()
-      print(f'profile of steps {first + 1}..{last}: {self._folder}')
+      if jax.process_index() == 0:
+        print(f'profile of steps {first + 1}..{last}: {self._folder}')
     elif not self._on and first <= step < last:
-      jax.profiler.start_trace(str(self._folder))
+      self._local = tempfile.TemporaryDirectory()
+      remote = paths.is_remote(self._folder)
+      place = self._local.name if remote else str(self._folder)
+      jax.profiler.start_trace(place)
       self._on = True
 
   def _stop(self) -> None:
     if self._on:
       self._on = False
       jax.profiler.stop_trace()
+      with self._local as local:  # of what goes to a bucket
+        for file in filter(Path.is_file, Path(local).rglob('*')):
+          place = self._folder / file.relative_to(local).as_posix()
+          place.write_bytes(file.read_bytes())

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import jax
 
+from posttrain_jax.core import hosts
+from posttrain_jax.run import join
+
 __all__ = [
   'as_recorded',
   'devices_for',
@@ -29,10 +32,20 @@ def prepare(runs: int = 1) -> None:
   """What every command that trains or evaluates sets before its first array.
 
   runs  how many it will train side by side
+
+  Raises:
+    ValueError: of several processes this one cannot join the others
+      (`join.join`), or `runs` are more than one.
   """
   use_compilation_cache()
   keep_freed_memory()
+  join.join()
   if runs > 1:
+    if jax.distributed.is_initialized() and hosts.several():
+      raise ValueError(
+        f'{runs} runs side by side are trained by one process, and there are '
+        f'{jax.process_count()}: start one alone, or one sweep on each host'
+      )
     divide_cpu(runs)
 
 
@@ -77,7 +90,7 @@ def as_recorded(devices: dict) -> None:
   devices  of the record's header; the user's own choice stays
   """
   flags = os.environ.get('XLA_FLAGS', '')
-  if devices.get('platform') != 'cpu' or devices.get('processes', 1) > 1:
+  if devices.get('platform') != 'cpu' or jax.distributed.is_initialized():
     return
   if jax.config.jax_num_cpu_devices > 0 or FORCED in flags:
     return

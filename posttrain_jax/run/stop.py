@@ -1,4 +1,8 @@
-"""How a run is asked to stop: by Ctrl-C or SIGTERM, with its state saved."""
+"""How a run is asked to stop: by Ctrl-C or SIGTERM, with its state saved.
+
+Of several processes any one may get the signal: `hosts.Agreement` tells the
+others, and all of them save the same step.
+"""
 
 import contextlib
 import signal
@@ -39,5 +43,5 @@ class Stop:
   def _handle(self, number, frame) -> None:
     if self.number:  # a second one does not wait
       raise KeyboardInterrupt
-    self.number = number
+    self.ask(number)
     print('\nsaving, then stopping (again to stop at once)', flush=True)

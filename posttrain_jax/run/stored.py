@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
+from posttrain_jax.core import hosts, paths
 from posttrain_jax.run import best, manifest
 
 __all__ = ['CONFIG', 'FOLDER', 'config_digest', 'exactly', 'find',
@@ -27,6 +26,7 @@ __all__ = ['CONFIG', 'FOLDER', 'config_digest', 'exactly', 'find',
 
 FOLDER = 'checkpoints'
 CONFIG = 'config.json'
+COMMITTED = 'commit_success.txt'  # in a bucket, where nothing is renamed
 ITEMS = ('params', 'rest', 'data')
 _STEP = re.compile(r'0|[1-9][0-9]*')
 # {(folder, its files' sizes and times): what was found}, of this process
@@ -46,13 +46,13 @@ class _Found:
 
 
 def tell(text: str) -> None:
-  if jax.process_index() == 0:
+  if hosts.first():
     print(text, file=sys.stderr, flush=True)
 
 
 def steps(workdir: str | Path) -> list[int]:
   """Steps that a run's folder names, whole or not; the newest first."""
-  folder = Path(workdir) / FOLDER
+  folder = paths.path(workdir) / FOLDER
   try:
     names = [child.name for child in folder.iterdir()]
   except OSError:
@@ -79,7 +79,7 @@ def run_folder(path: str | Path) -> tuple[Path, int | None]:
   Raises:
     ValueError: there is no checkpoint; says what is there instead.
   """
-  path = Path(path)
+  path = paths.path(path)
   found = best.read(path.parent) if path.name == best.NAME else None
   if found is not None:
     workdir, step = path.parent, found.step
@@ -132,11 +132,11 @@ def _examine(workdir: Path, step: int) -> _Found:
 
 def _agreed(found: _Found) -> _Found:
   """One verdict of all processes, each of which has seen its share."""
-  if jax.process_count() == 1:
+  if not hosts.several():
     return found
-  bad = multihost_utils.process_allgather(np.array(bool(found.fault)))
-  if not found.fault and bad.any():
-    return _Found(f'process {int(bad.argmax())} found it damaged')
+  for process, fault in enumerate(hosts.said(found.fault)):
+    if fault:
+      return _Found(fault if not process else f'process {process}: {fault}')
   return found
 
 
@@ -146,6 +146,8 @@ def _looked_at(workdir: Path, step: int) -> _Found:
     return _Found('it is no folder')
   if not any(folder.iterdir()):
     return _Found('it is empty')
+  if paths.is_remote(folder) and not (folder / COMMITTED).exists():
+    return _Found('its save was not finished')
   try:
     content = manifest.read(folder)
   except ValueError as error:
@@ -214,6 +216,12 @@ def exactly(
     ) from error
 
 
+def _seen(workdir: Path) -> list[int]:
+  """`steps`, as process 0 sees them: a network file system may show others
+  something older."""
+  return json.loads(hosts.said(json.dumps(steps(workdir)))[0])
+
+
 def newest(
   workdir: Path, use: Callable[[int], Any] | None = None
 ) -> tuple[int, Any, list[int]]:
@@ -224,7 +232,7 @@ def newest(
     ValueError: none can; says what is wrong with each.
   """
   bad: list[tuple[int, str]] = []
-  for step in steps(workdir):
+  for step in _seen(workdir):
     try:
       made = exactly(workdir, step, use)
     except ValueError as error:
@@ -258,15 +266,13 @@ def find(path: str | Path) -> tuple[Path, int]:
 def save_config(workdir: str | Path, config: dict[str, Any]) -> None:
   """Writes the resolved config beside the checkpoints, and a random name of
   the run, by which its checkpoints are known."""
-  if jax.process_index() > 0:
+  if not hosts.first():
     return
-  Path(workdir).mkdir(parents=True, exist_ok=True)
+  workdir = paths.path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
   config = {**config, 'run_id': secrets.token_hex(8)}
   text = json.dumps(config, indent=1, default=list)
-  path = Path(workdir) / CONFIG
-  temporary = path.with_name(CONFIG + '.tmp')
-  temporary.write_text(text + '\n')
-  temporary.replace(path)
+  paths.write(workdir / CONFIG, text + '\n')
 
 
 def load_config(workdir: str | Path) -> dict[str, Any] | None:
@@ -275,7 +281,7 @@ def load_config(workdir: str | Path) -> dict[str, Any] | None:
   Raises:
     ValueError: the file is not what `save_config` writes.
   """
-  path = Path(workdir) / CONFIG
+  path = paths.path(workdir) / CONFIG
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:

@@ -1,0 +1,228 @@
+"""Paths of files that may lie in a bucket: 'gs://bucket/runs/x'.
+
+`path` gives a `pathlib.Path` for what lies on a disk, and for a URL a path that
+does the same things over `etils.epath` (which needs gcsfs for gs://, s3fs for
+s3://). What only works on a disk goes through a folder of this machine:
+`written` and `fetched`. A bucket has no folders, no appending and no renaming
+of many files at once; an object is there as a whole or not at all.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from etils import epath
+from etils.epath.gpath import PosixGPath
+
+__all__ = ['AnyPath', 'Grown', 'Remote', 'append', 'create', 'fetched',
+           'is_remote', 'path', 'plain', 'remove_tree', 'write',
+           'written']  # fmt: skip
+
+_URL = re.compile(r'[a-z][a-z0-9+]*://')
+
+
+class _Stat(NamedTuple):
+  """The part of `os.stat_result` that an object in a bucket has."""
+
+  st_size: int
+  st_mtime: float
+  st_mtime_ns: int
+  st_ctime_ns: int
+
+
+class Remote(PosixGPath):
+  """A path in a bucket, with what else `pathlib.Path` has and is used here."""
+
+  def stat(self) -> Any:
+    found = super().stat()
+    nanoseconds = int(found.mtime * 1e9)
+    return _Stat(found.length or 0, found.mtime, nanoseconds, nanoseconds)
+
+  def absolute(self) -> 'Remote':
+    return self
+
+  def iterdir(self) -> Iterator['Remote']:
+    try:
+      for child in super().iterdir():
+        if child.name != self.name or child.parent != self.parent:
+          yield child
+    except FileNotFoundError:
+      if not self.is_dir():
+        raise
+
+  def rglob(self, pattern: str) -> Iterator['Remote']:
+    for child in self.iterdir():
+      if child.match(pattern):
+        yield child
+      if child.is_dir():
+        yield from child.rglob(pattern)
+
+  def glob(self, pattern: str) -> Iterator['Remote']:
+    if not self.is_dir():
+      return
+    if '/' in pattern:
+      first, _, rest = pattern.partition('/')
+      for child in self.glob(first):
+        yield from child.glob(rest)
+      return
+    yield from (child for child in self.iterdir() if child.match(pattern))
+
+  def rename(self, target: Any) -> 'Remote':
+    """Moves a file, or what is under a folder, one object after the other."""
+    backend: Any = self._backend
+    if not hasattr(backend, 'fs'):
+      return super().rename(target)
+    backend.fs(str(self)).mv(str(self), str(target), recursive=self.is_dir())
+    return type(self)(target)
+
+  def replace(self, target: Any) -> 'Remote':
+    target = type(self)(target)
+    target.write_bytes(self.read_bytes())
+    self.unlink()
+    return target
+
+  def read_text(self, encoding: str = 'utf-8', errors: str = 'strict') -> str:
+    return self.read_bytes().decode(encoding, errors)
+
+  def write_text(self, data: str, encoding: str = 'utf-8', **_: Any) -> int:
+    return self.write_bytes(data.encode(encoding))
+
+
+AnyPath = pathlib.Path | Remote
+
+
+def is_remote(place: str | os.PathLike) -> bool:
+  """Whether a path is a URL."""
+  return bool(_URL.match(os.fspath(place)))
+
+
+def path(place: str | os.PathLike) -> Any:
+  """A `pathlib.Path`, or a `Remote` of a URL.
+
+  Raises:
+    ValueError: a URL of a kind that is not known, with those that are.
+  """
+  text = os.fspath(place)
+  if not is_remote(text):
+    return pathlib.Path(place)
+  scheme = text.partition('://')[0]
+  if scheme not in ('gs', 's3'):
+    raise ValueError(f'{text}: "{scheme}://" is not known; valid: gs://, s3://')
+  return Remote(text)
+
+
+def plain(place: AnyPath) -> Any:
+  """The path as other libraries take it."""
+  return epath.Path(str(place)) if is_remote(place) else place
+
+
+def write(place: AnyPath, data: str | bytes) -> None:
+  """Writes a file whole or not at all."""
+  data = data.encode() if isinstance(data, str) else data
+  if isinstance(place, Remote):
+    place.write_bytes(data)
+    return
+  temporary = place.with_name(place.name + '.tmp')
+  temporary.write_bytes(data)
+  temporary.replace(place)
+
+
+def append(place: AnyPath, text: str) -> None:
+  """Adds to the end of a file, which is made where it is not there."""
+  if isinstance(place, Remote):  # an object is written anew
+    old = place.read_bytes() if place.exists() else b''
+    place.write_bytes(old + text.encode())
+    return
+  with place.open('a', encoding='utf-8') as file:
+    file.write(text)
+
+
+def create(place: AnyPath, text: str) -> None:
+  """Makes a file, in one operation.
+
+  Raises:
+    FileExistsError: it is there.
+  """
+  if not isinstance(place, Remote):
+    handle = os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    with os.fdopen(handle, 'w') as file:
+      file.write(text)
+    return
+  backend: Any = place._backend
+  if not hasattr(backend, 'fs'):  # no such operation: the time between is short
+    if place.exists():
+      raise FileExistsError(str(place))
+    place.write_text(text)
+    return
+  backend.fs(str(place)).pipe_file(str(place), text.encode(), mode='create')
+
+
+def remove_tree(place: AnyPath) -> None:
+  """Removes a folder with all that is in it, if it is there."""
+  with contextlib.suppress(OSError):
+    epath.Path(str(place)).rmtree(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written(place: AnyPath) -> Iterator[pathlib.Path]:
+  """A path of this machine to write a file to, which then is at `place`."""
+  if not isinstance(place, Remote):
+    made = place.with_name(f'.{place.name}')
+    yield made
+    made.replace(place)
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    made = pathlib.Path(folder) / place.name
+    yield made
+    place.write_bytes(made.read_bytes())
+
+
+@contextlib.contextmanager
+def fetched(place: AnyPath) -> Iterator[pathlib.Path]:
+  """A path of this machine with what stands in a file."""
+  if not isinstance(place, Remote):
+    yield place
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    copy = pathlib.Path(folder) / place.name
+    copy.write_bytes(place.read_bytes())
+    yield copy
+
+
+class Grown:
+  """A text file in a bucket that lines are added to.
+
+  They go to a file of this machine, and to the bucket with `sync`, or with a
+  `flush` after EVERY seconds.
+  """
+
+  EVERY = 30.0
+
+  def __init__(self, place: Remote):
+    self._place = place
+    self._file = tempfile.NamedTemporaryFile('w+b')  # noqa: SIM115
+    if place.exists():
+      self._file.write(place.read_bytes())
+    self._sent = time.monotonic()
+
+  def write(self, text: str) -> None:
+    self._file.write(text.encode())
+
+  def flush(self) -> None:
+    if time.monotonic() - self._sent > self.EVERY:
+      self.sync()
+
+  def sync(self) -> None:
+    self._file.flush()
+    self._place.write_bytes(pathlib.Path(self._file.name).read_bytes())
+    self._sent = time.monotonic()
+
+  def close(self) -> None:
+    if not self._file.closed:
+      self.sync()
+      self._file.close()
