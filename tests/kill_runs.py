@@ -42,7 +42,6 @@ KINDS = {
   'dpo': ('preference.py:recipe=dpo,data=jsonl,smoke', BYTES),
   'distill': ('distill.py:recipe=gkd,smoke', {'others.teacher': 'teacher'}),
   'grpo': ('rl.py:recipe=grpo,smoke', {'steps_per_call': 2}),
-  'ppo': ('rl.py:recipe=ppo,smoke', {}),
   'luffy': ('rl.py:recipe=luffy,smoke', {'group_size': 3}),
   'host': ('rl.py:data=jsonl,smoke', {
     'tokenizer': 'byte', 'reward_pool.workers': 1, 'max_new_tokens': 8,
