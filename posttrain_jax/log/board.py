@@ -9,7 +9,8 @@ import contextlib
 import os
 import sys
 import time
-from pathlib import Path
+
+from posttrain_jax.core import paths
 
 __all__ = ['Board']
 
@@ -34,7 +35,7 @@ class Board:
     from tensorboardX.summary import scalar
 
     self._event, self._scalar = Event, scalar
-    self._folder = Path(workdir) / FOLDER
+    self._folder = paths.path(workdir) / FOLDER
     self._flushed = time.monotonic()
     self._folder.mkdir(parents=True, exist_ok=True)
     self._writer = EventsWriter(str(self._folder / 'events'))

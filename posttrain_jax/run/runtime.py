@@ -90,7 +90,7 @@ def as_recorded(devices: dict) -> None:
   devices  of the record's header; the user's own choice stays
   """
   flags = os.environ.get('XLA_FLAGS', '')
-  if devices.get('platform') != 'cpu' or devices.get('processes', 1) > 1:
+  if devices.get('platform') != 'cpu' or jax.distributed.is_initialized():
     return
   if jax.config.jax_num_cpu_devices > 0 or FORCED in flags:
     return

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.stops import several
 from posttrain_jax.core.types import PyTree, Rollout, TrainState
 from posttrain_jax.data.tokenizers import ends
@@ -349,6 +350,11 @@ def driver(run: Run, config: Any, workdir: Path) -> HostRL:
   )
   if not config.sampler.url:
     return HostRL(*given)
+  if paths.is_remote(workdir):
+    raise ValueError(
+      f'sampler.url: weights are written under --workdir={workdir}, which has '
+      'to be a folder on a disk that the server sees'
+    )
   sampler = Sampler(
     config, run.model, run.tokenizer, sizes.max_new_tokens, workdir
   )

@@ -307,6 +307,6 @@ class Watchdog:
         out.write(f'{time.strftime("%F %T")} {place.told()}\n')
         out.flush()
         faulthandler.dump_traceback(out, all_threads=True)
-    except (OSError, ValueError, AttributeError) as error:
+    except Exception as error:  # a bucket has no file to append to
       return f'; its stacks could not be written: {error}'
     return f'; stacks in {file}'

@@ -71,12 +71,6 @@ def _check_place(record: failed.Record, config: Any) -> None:
   """Raises ValueError where the step would be cut up in another way: its sums
   would be rounded in another order, and nothing could be told from them."""
   then = record.header.get('devices', {})
-  count = then.get('processes', 1)
-  if count != jax.process_count():
-    raise ValueError(
-      f'{record.path} is of a run of {count} processes, and here are '
-      f'{jax.process_count()}: start as many, each with --replay'
-    )
   if not record.mesh:
     return
   needed = math.prod(record.mesh.values())
