@@ -159,8 +159,8 @@ def test_a_step_is_the_same_step(recipe, items):
       'a multiple of the 8 rows of a problem',
     ),
     (
-      [('token_buckets', '2'), ('mesh.data', '16')],
-      'cannot be split into streams of 16 devices of the mesh data=16 x fsdp=1',
+      [('token_buckets', '2'), ('mesh.data', '3')],
+      'cannot be split into streams of 3 devices of the mesh data=3 x fsdp=1',
     ),
   ],
 )
