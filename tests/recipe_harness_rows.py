@@ -25,7 +25,7 @@ from posttrain_jax import collect, rollout
 from posttrain_jax.collect import groups, single
 from posttrain_jax.core.types import Example, Rollout, TokenSignals, TrainState
 from posttrain_jax.models import transformer
-from posttrain_jax.run import build, config, roles
+from posttrain_jax.run import build, config, model_folder, roles
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import update
 
@@ -160,6 +160,10 @@ def _generate(vocab: int):
   return generate
 
 
+# 'a_table' is no folder that could have one.
+_NO_TOKENIZER = model_folder, 'check_tokens', lambda *given: None
+
+
 @contextlib.contextmanager
 def _replaced(*changes):
   """Attributes (object, name, value) for the time of a block."""
@@ -250,6 +254,7 @@ def _rows(c, vocab: int):
     (single, 'chances', chances),
     (groups, 'chances', chances),
     (transformer, 'token_logps', _IN_ORDER),
+    _NO_TOKENIZER,
   ]
   with _replaced(*exchanged):
     run = build.build(c)
@@ -297,6 +302,7 @@ def _learn(c, data: Answers, batch):
     (roles, 'make_models', _same_shape),
     (update, 'make_update', make_update),
     (transformer, 'token_logps', _BY_NUMBER),
+    _NO_TOKENIZER,
   ]
   with _replaced(*exchanged):
     run = build.build(c)

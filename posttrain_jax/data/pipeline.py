@@ -237,12 +237,9 @@ def make_iterator(
   # An example that is left out is None, which the iterator passes over.
   ours = stream if share is None else grain.MapDataset.source(share)
   examples = ours.map(_tokenizing(source, tokenizer, identity, given, bad))
-  dataset, filler = batched(
-    examples.to_iter_dataset(read),
-    identity,
-    tokenizer.pad_id,
-    batch_size if share is None else len(part.records),
-  )
+  examples = examples.to_iter_dataset(read)
+  rows = batch_size if share is None else len(part.records)
+  dataset, filler = batched(examples, identity, tokenizer.pad_id, rows)
   return BatchIterator(
     dataset,
     identity,
