@@ -1,10 +1,9 @@
 """A recipe's own objective on fixed answers, its model being a table.
 
 `build` wires the run as ever: source of rows, frozen models' opinions, loss,
-weights, reduction, coefficients. Three things are exchanged: problems, answers
-and verdicts are those of `recipe_answers_rows`; a model's scores are looked up
-in a table of logits; and an update takes the gradient and leaves the state as
-it is. Everything is in float64.
+weights, reduction, coefficients. Exchanged are: problems, answers and verdicts
+(`recipe_answers_rows`); a model's scores, looked up in a table of logits; an
+update, which leaves the state as it is. Everything is in float64.
 """
 
 import contextlib
@@ -160,7 +159,6 @@ def _generate(vocab: int):
   return generate
 
 
-# 'a_table' is no folder that could have one.
 _NO_TOKENIZER = model_folder, 'check_tokens', lambda *given: None
 
 
