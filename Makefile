@@ -11,6 +11,9 @@ PY = $(VENV)/bin/python
 QUICKSTART_FLAGS ?=
 # Two workers; a file stays on one, so that its programs compile once (groups:
 # tests/conftest.py).
+# 'dev,tpu' compiles for TPUs in tests too; outside of them libtpu prints warnings
+# on machines without one, unless JAX_PLATFORMS=cpu.
+EXTRAS ?= dev
 PYTEST_FLAGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Every folder of experiments/ with a run.py is a study, but the one to copy.
@@ -21,10 +24,11 @@ STUDIES = $(KNOWN)
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "posttrain_jax needs Python 3.11+, this is %s" % sys.version.split()[0]'
+	@if [ -L $(VENV) ]; then echo "$(VENV) is a link: installing would empty what it leads to" >&2; exit 2; fi
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet -r requirements.txt
-	$(PY) -m pip install --quiet -e '.[dev]'
+	$(PY) -m pip install --quiet -e '.[$(EXTRAS)]'
 	@touch $@
 
 quickstart: $(STAMP)

@@ -32,18 +32,6 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params import peft
 from posttrain_jax.run import base, checkpoint, roles
 
-TOKENIZER_FILES = (
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'tokenizer.model',
-  'spiece.model',
-  'vocab.json',
-  'vocab.txt',
-  'merges.txt',
-  templates.FILE,
-)
 GENERATION = 'generation_config.json'
 BASE = 'base'  # folder of an adapter's base that lies nowhere else
 
@@ -52,7 +40,7 @@ def _copy_tokenizer(name: str, out: Path) -> list[str]:
   """Copies a tokenizer (a folder, or its .json file); names what it copied."""
   path = Path(hub.folder(name))
   folder = path if path.is_dir() else path.parent
-  files = {file: folder / file for file in TOKENIZER_FILES}
+  files = {file: folder / file for file in hub.TOKENIZER}
   if not path.is_dir():
     files['tokenizer.json'] = path
   for extra in sorted((folder / templates.FOLDER).glob('*.jinja')):

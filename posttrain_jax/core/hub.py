@@ -21,18 +21,13 @@ from typing import Any, NamedTuple
 
 from posttrain_jax.core import hub_files
 
-__all__ = ['Name', 'data_files', 'folder', 'parse', 'pinned']
+__all__ = ['TOKENIZER', 'Name', 'data_files', 'folder', 'parse', 'pinned']
 
 COMMIT = re.compile('[0-9a-f]{40}')
 _PART = r'[A-Za-z0-9](?:[\w.-]*\w)?'
 _NAME = re.compile(f'({_PART}/{_PART})(?::([^@]+))?(?:@([\\w./-]+))?')
-# What is in a model folder beside its weights; by name, as repositories hold
-# the files of other libraries in folders of their own.
-SMALL = (
-  'config.json',
-  'generation_config.json',
-  'adapter_config.json',
-  'model.safetensors.index.json',
+# What a tokenizer may consist of, its chat template among it.
+TOKENIZER = (
   'tokenizer.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
@@ -43,6 +38,15 @@ SMALL = (
   'vocab.txt',
   'merges.txt',
   'chat_template.jinja',
+)
+# What is in a model folder beside its weights; by name, as repositories hold
+# the files of other libraries in folders of their own.
+SMALL = (
+  'config.json',
+  'generation_config.json',
+  'adapter_config.json',
+  'model.safetensors.index.json',
+  *TOKENIZER,
   'additional_chat_templates/*.jinja',
 )
 INDEX, WEIGHTS = 'model.safetensors.index.json', 'model.safetensors'
