@@ -54,6 +54,9 @@ def pytest_collection_modifyitems(items):
     group = long_variants.group(name, item.name)
     if group != 'quick':
       item.add_marker(getattr(pytest.mark, group))
+    long = item.get_closest_marker('long') is not None
+    if long and long_variants.halved(name, item.name):
+      item.add_marker(pytest.mark.slow)
   rank = lambda item: (
     LONG.index(item.module.__name__)
     if item.module.__name__ in LONG
