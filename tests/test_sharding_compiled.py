@@ -51,7 +51,7 @@ COMMON = dict(
 )
 TRAINERS = {
   'sft': ('configs/sft.py:smoke', {}),
-  'dpo': ('configs/preference.py:recipe=dpo,smoke', {}),
+  'dpo': ('configs/preference.py:recipe=dpo,smoke', dict(group_size=2)),
   'distill': ('configs/distill.py:recipe=forward_kl,smoke', {}),
   'grpo': ('configs/rl.py:recipe=grpo,smoke', dict(group_size=4)),
   'ppo': ('configs/rl.py:recipe=ppo,smoke', dict(group_size=4)),
@@ -156,12 +156,32 @@ def shown(found: list[hlo.Collective]) -> str:
   )
 
 
+# What these programs still send beyond their layout, and how much.
+BEYOND = {
+  ('dpo', 'fsdp-tensor'): 'the table is gathered over tensor where tokens are '
+                          'looked up, and so is its gradient (1 MiB)',
+  ('grpo', 'fsdp'): 'gradients of prompts and completions are scattered apart: '
+                    '1.45 times the formula',
+  ('grpo', 'fsdp-tensor'): 'the gradient of the table is scattered over tensor '
+                           'once, by itself (1 MiB)',
+  ('ppo', 'fsdp-tensor'): 'the gradient of the table is scattered over tensor '
+                          'once, by itself (1 MiB)',
+  ('distill', 'fsdp-tensor'): 'logits of a chunk are gathered over tensor, '
+                              'where teacher and student are compared',
+}  # fmt: skip
+
+
+def marks(trainer: str, mesh: str) -> list:
+  suite = 'long' if (trainer, mesh) == ('sft', 'fsdp-tensor') else 'slow'
+  found = [getattr(pytest.mark, suite)]
+  if (trainer, mesh) in BEYOND:
+    why = BEYOND[trainer, mesh]
+    found.append(pytest.mark.xfail(reason=why, strict=True))
+  return found
+
+
 CASES = [
-  pytest.param(
-    trainer, mesh,
-    marks=pytest.mark.long if (trainer, mesh) in LONG else pytest.mark.slow,
-  )
-  for LONG in [{('sft', 'fsdp-tensor')}]
+  pytest.param(trainer, mesh, marks=marks(trainer, mesh))
   for mesh in ('fsdp', 'fsdp-tensor')
   for trainer in TRAINERS
 ]  # fmt: skip
