@@ -10,9 +10,7 @@ import numpy as np
 from posttrain_jax.core.types import Array
 from posttrain_jax.tasks import split
 
-__all__ = ['FEW', 'counts', 'of_probe']
-
-FEW = 100  # fewer different test problems than this say little
+__all__ = ['counts', 'of_probe']
 
 
 def counts(

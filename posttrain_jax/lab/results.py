@@ -168,9 +168,9 @@ def results(
       an arm; arms that tune a key with unequal numbers of tries.
   """
   header = log.make_header({})
-  if mode == 'full':
-    tuning.check_equal({key: {'tuned': x.tuned} for key, x in arms.items()})
   made = {key: _arm(study, arm) for key, arm in arms.items()}
+  if mode == 'full':
+    tuning.check_equal(made)
   claims = study.claims
   if mode != 'full':
     claims = [x for x in claims if {x.arm, x.against} <= arms.keys()]

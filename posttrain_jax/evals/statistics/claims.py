@@ -273,12 +273,14 @@ def _p_values(entry: Entry, comparison: Comparison) -> tuple[float, float]:
     return 1.0, 1.0
   d, kept = _differences(entry)
   margin = entry.claim.margin
+  # Drawn once: every bound is held against the same means.
+  means = None if kept is None else tests_of_means.hierarchical_means(kept)
 
   def above(sign: float, bound: float) -> float:
     p = tests_of_means.one_sided(sign * d, bound)
-    if kept is None:
+    if means is None:
       return p
-    return max(p, tests_of_means.resampled(sign * kept, bound))
+    return max(p, tests_of_means.share_at_most(sign * means, bound))
 
   if entry.claim.direction == 'equal':
     inside = max(above(1.0, -margin), above(-1.0, -margin))

@@ -20,6 +20,7 @@ __all__ = [
   'hierarchical_means',
   'one_sided',
   'resampled',
+  'share_at_most',
   'smallest_shown',
   't_interval',
 ]
@@ -108,9 +109,13 @@ def resampled(
   d: np.ndarray, bound: float, resamples: int = 10_000, seed: int = 0
 ) -> float:
   """p-value of 'the mean is at most `bound`' by `hierarchical_means`."""
-  means = hierarchical_means(d, resamples, seed)
+  return share_at_most(hierarchical_means(d, resamples, seed), bound)
+
+
+def share_at_most(means: np.ndarray, bound: float) -> float:
+  """The share of resampled means, and of the one observed, up to `bound`."""
   slack = 1e-9 * max(1.0, abs(bound))
-  return float((np.sum(means <= bound + slack) + 1) / (resamples + 1))
+  return float((np.sum(means <= bound + slack) + 1) / (means.size + 1))
 
 
 def smallest_shown(
