@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -340,3 +341,11 @@ def test_problems_are_counted_by_identity():
       first, second = text.strip('=').split('+')
       seen.add(tuple(sorted((first, second))))
   assert len(seen) == apart['test']
+
+
+def test_folders_that_cannot_be_judged_are_named(capsys):
+  root = pathlib.Path(__file__).parent.parent / 'experiments'
+  assert again.main([str(root / 'forgeting')]) == 2
+  assert 'Did you mean "forgetting"' in capsys.readouterr().err
+  assert again.main([str(root / 'template')]) == 2
+  assert 'results.json: the study writes it' in capsys.readouterr().err

@@ -64,9 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   for folder in parser.parse_args(argv).folders:
     folder = folder.resolve()
     try:
-      text = (folder / results.FILE).read_text(encoding='utf-8')
-      old = json.loads(text)
-      new = again(old, design(folder).STUDY)
+      study, file = design(folder).STUDY, folder / results.FILE
+      if not file.exists():
+        raise ValueError(f'no {file}: the study writes it when it is done')
+      old = json.loads(file.read_text(encoding='utf-8'))
+      new = again(old, study)
     except (ValueError, OSError) as error:
       print(f'error: {error}', file=sys.stderr)
       return 2
