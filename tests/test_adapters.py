@@ -276,8 +276,8 @@ def test_targets_by_the_names_of_modules():
 # ---- Dropout.
 
 
-def dropping(rate=0.5):
-  kind = adapters.lora(rank=2, alpha=4.0, dropout=rate)
+def dropping(rate=0.5, make=adapters.lora):
+  kind = make(rank=2, alpha=4.0, dropout=rate)
   return moved(kind.attach(BASE, jax.random.key(1)))
 
 
@@ -306,8 +306,25 @@ def test_dropout_by_hand():
   assert len(keeps) == 8
 
 
-def test_only_an_update_drops():
-  params = dropping()
+def test_dropout_of_dora_by_hand():
+  """The base sees every input; lengths and low-rank part what is kept."""
+  params = dropout.dropped(dropping(make=adapters.dora), jax.random.key(3))
+  node = jax.tree.map(lambda x: jnp.asarray(x)[0], params['layers']['up'])
+  x = jnp.asarray(RNG.normal(size=(4, 6, 8)), jnp.float32)
+  key = jax.random.wrap_key_data(node.keep)
+  kept = np.asarray(jax.random.bernoulli(key, 0.5, x.shape))
+  shown = np.where(kept, np.asarray(x) / 0.5, 0.0)
+  base, delta = np.asarray(node.base), np.asarray(node.a) @ np.asarray(node.b)
+  delta = delta * float(node.scale)
+  gain = np.asarray(node.magnitude) / np.linalg.norm(base + delta, axis=0)
+  expected = x @ base + (gain - 1) * (shown @ base) + gain * (shown @ delta)
+  np.testing.assert_allclose(node.product(x, 1), expected, atol=1e-4)
+  assert np.abs(gain - 1).max() > 0.01
+
+
+@pytest.mark.parametrize('make', [adapters.lora, adapters.dora])
+def test_only_an_update_drops(make):
+  params = dropping(make=make)
   assert dropout.drops(params) and not dropout.drops(dropping(0.0))
   apply = lambda params: transformer.apply(params, MODEL, TOKENS)[0]
   plain = apply(params)

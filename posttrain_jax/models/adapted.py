@@ -220,17 +220,25 @@ class Adapted(Weight):
   def product(self, x: Array, axes: int) -> Array:
     if axes != self.axes:
       raise ValueError(f'a product over {axes} axes, not {self.axes}')
-    if isinstance(self.base, Quantized):
-      out = self.base.product(x, axes)
-    else:
-      out = dense_product(x, self.base, axes)
-    low = dense_product(self._dropped(x), self.a, axes)
-    out = out + dense_product(low, self.b) * self.scale.astype(x.dtype)
+    base = self._on_base(x)
+    shown = self._dropped(x)
+    low = dense_product(shown, self.a, axes)
+    beside = dense_product(low, self.b) * self.scale.astype(x.dtype)
     if self.magnitude is None:
-      return out
+      return base + beside
     norm = self.column_norm() if self.norm is None else self.norm
     gain = (self.magnitude / jax.lax.stop_gradient(norm)).astype(x.dtype)
-    return out * gain.reshape((1,) * (out.ndim - gain.ndim) + gain.shape)
+    gain = gain.reshape((1,) * (base.ndim - gain.ndim) + gain.shape)
+    if self.keep is None:
+      return (base + beside) * gain
+    # The base stands on all inputs, what is trained beside it on those kept:
+    # x W + (m / |..| - 1) x' W + m / |..| scale (x' A) B, as PEFT has it.
+    return base + (gain - 1) * self._on_base(shown) + gain * beside
+
+  def _on_base(self, x: Array) -> Array:
+    if isinstance(self.base, Quantized):
+      return self.base.product(x, self.axes)
+    return dense_product(x, self.base, self.axes)
 
   def _dropped(self, x: Array) -> Array:
     if self.keep is None:

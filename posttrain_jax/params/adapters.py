@@ -14,8 +14,8 @@ Every function here is called the same way, and makes an `Adapter`:
   base     how the matrices with an adapter are stored: '' as they are, 'int8',
            or 'nf4' (Dettmers et al., 2023, QLoRA,
            https://arxiv.org/abs/2305.14314)
-  dropout  share of the inputs of A that an update does not see, of `lora` and
-           `rslora`; sampling and evaluation see all
+  dropout  share of the inputs that what is trained does not see in an update;
+           sampling and evaluation see all
 
 What is frozen is held once: it is also the reference of a method that has one.
 """
@@ -100,12 +100,15 @@ def dora(
   targets: Sequence[str] = EVERY,
   b_rate: float = 1.0,
   base: str = '',
+  dropout: float = 0.0,
 ) -> 'Adapter':
   """LoRA of the directions of W's columns, and their lengths beside it.
 
   Reference: Liu et al. (2024), DoRA, https://arxiv.org/abs/2402.09353
   """
-  return Adapter(rank, alpha / rank, tuple(targets), b_rate, base, True)
+  return Adapter(
+    rank, alpha / rank, tuple(targets), b_rate, base, True, dropout
+  )
 
 
 def _matrix(path: str, shape: tuple[int, ...]) -> tuple[int, int] | None:

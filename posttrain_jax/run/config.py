@@ -217,7 +217,7 @@ def _moved(config: ConfigDict) -> None:
     entry = {'name': 'model', 'weight': 1.0, 'role': role}
     del config['reward']
     config.rewards = (entry,) if role else ()
-  if config.get('adapter', {}).get('name') in ('lora', 'rslora'):
+  if config.get('adapter', {}).get('name') in ('lora', 'rslora', 'dora'):
     config.adapter.dropout = config.adapter.get('dropout', 0.0)
   _named_remat(config)
 
