@@ -49,14 +49,14 @@ State = dict[str, Array]
 class Stats(NamedTuple):
   """What a step found out about each part, [K] each.
 
-  count      problems drawn from it
+  drawn      problems drawn from it
   reward     mean reward of the answers to them; this and the rest 0 where none
              was drawn
   advantage  mean size of their advantages, over answers
   solved     share of right answers
   """
 
-  count: Array
+  drawn: Array
   reward: Array
   advantage: Array
   solved: Array
@@ -117,15 +117,15 @@ def _followed(
   def update(state, stats, step, num_steps):
     del step, num_steps
     seen = getattr(stats, name)
-    drawn = (stats.count > 0) & jnp.isfinite(seen)
-    moved = rate * jnp.where(drawn, seen, 0.0) + (1.0 - rate) * state['mean']
-    return {'mean': jnp.where(drawn, moved, state['mean'])}
+    usable = (stats.drawn > 0) & jnp.isfinite(seen)
+    moved = rate * jnp.where(usable, seen, 0.0) + (1.0 - rate) * state['mean']
+    return {'mean': jnp.where(usable, moved, state['mean'])}
 
   return Curriculum(
     init=init,
     weights=lambda state: _usable(weigh(state['mean'])),
     update=update,
-    reads=('count', name),
+    reads=('drawn', name),
   )
 
 
@@ -285,15 +285,15 @@ def informative(*, drop: str = 'all_wrong', tries: int = 1) -> Curriculum:
 
   def update(state, stats, step, num_steps):
     del step, num_steps
-    drawn = (stats.count > 0) & jnp.isfinite(stats.solved)
-    count = jnp.where(drawn, stats.count, 0.0)
-    right = jnp.where(drawn, stats.count * stats.solved, 0.0)
+    usable = (stats.drawn > 0) & jnp.isfinite(stats.solved)
+    drawn = jnp.where(usable, stats.drawn, 0.0)
+    right = jnp.where(usable, stats.drawn * stats.solved, 0.0)
     return {
-      'drawn': state['drawn'] + count,
+      'drawn': state['drawn'] + drawn,
       'solved': state['solved'] + right,
     }
 
-  return Curriculum(init, weights, update, reads=('count', 'solved'))
+  return Curriculum(init, weights, update, reads=('drawn', 'solved'))
 
 
 DROPS = ('all_wrong', 'zero_variance')

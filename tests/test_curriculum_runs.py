@@ -72,14 +72,14 @@ def test_problems_of_a_mixture_are_drawn_by_the_weights():
   )
   task = run_tasks.make_task(config.task)
   draw = jax.jit(curriculum.make_draw(config, task, 24))
-  # The third is best, and the mixture never draws it.
-  state = at(config, mean=[0.1, 0.5, 0.9])
+  # The third task is never drawn: it is no part.
+  state = at(config, mean=[0.1, 0.5])
   examples, part = draw(state, jax.random.key(0))
   assert set(np.asarray(part)) == {1}
   assert np.array_equal(examples.answer['task'], part)
   assert np.array_equal(examples.prompt_id, np.arange(24))
   # Without a choice both come.
-  _, part = draw(at(config, mean=[0.5, 0.5, 0.5]), jax.random.key(0))
+  _, part = draw(at(config, mean=[0.5, 0.5]), jax.random.key(0))
   assert set(np.asarray(part)) == {0, 1}
 
 
@@ -113,6 +113,8 @@ def test_what_a_step_tells_a_curriculum():
   advantages = sizes[:, None] * mask
   batch = Batch(*[mask] * 4, advantages=advantages)
   config = load(('curriculum.name', 'bandit'))
+  # Of three tasks the second is left out.
+  config.task.parts.sums.weight, config.task.parts.never.weight = 0.0, 3.0
   found = {}
 
   def keep(state, stats, step, num_steps):
@@ -123,16 +125,16 @@ def test_what_a_step_tells_a_curriculum():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(curriculum, '_bound', lambda config: made)
     follow = curriculum.make_follow(config)
-  _, metrics = follow({'mean': jnp.zeros(3)}, lived, batch, 2)
-  np.testing.assert_allclose(found['count'], [2, 0, 1])
-  np.testing.assert_allclose(found['reward'], [0.375, 0, 1])
-  np.testing.assert_allclose(found['advantage'], [(1.5 + 0.375) / 2, 0, 0])
-  np.testing.assert_allclose(found['solved'], [0.25, 0, 1])
+  _, metrics = follow({'mean': jnp.zeros(2)}, lived, batch, 2)
+  np.testing.assert_allclose(found['drawn'], [2, 1])
+  np.testing.assert_allclose(found['reward'], [0.375, 1])
+  np.testing.assert_allclose(found['advantage'], [(1.5 + 0.375) / 2, 0])
+  np.testing.assert_allclose(found['solved'], [0.25, 1])
   assert (found['step'], found['num_steps']) == (2, config.num_steps)
   shown = {k: round(float(x), 5) for k, x in metrics.items()}
   assert shown == {
-    'curriculum/ones': 0.5, 'curriculum/sums': 0.5, 'curriculum/never': 0.0,
-    'curriculum/entropy': 0.69315, 'curriculum/left': 0.66667,
+    'curriculum/ones': 0.25, 'curriculum/never': 0.75,
+    'curriculum/entropy': 0.56234, 'curriculum/left': 1.0,
   }  # fmt: skip
 
 
@@ -159,8 +161,7 @@ def test_weights_are_resumed_to_the_bit(tmp_path):
   assert int(resumed.step) == 4
   jax.tree.map(np.testing.assert_array_equal, straight, resumed)
   mean = np.asarray(resumed.control['curriculum']['mean'])
-  assert mean.shape == (3,) and mean[2] == 1.0  # it was never drawn
-  assert np.all(mean[:2] < 1.0)
+  assert mean.shape == (2,) and np.all(mean < 1.0)
 
 
 @pytest.mark.long

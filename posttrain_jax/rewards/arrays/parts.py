@@ -236,9 +236,12 @@ def adversary(
   del facts
   logit = parts[of]
   xp = namespace(logit)
-  zero = xp.zeros_like(logit)
-  return {
-    'logit': lambda: logit,
-    'log_d': lambda: -xp.logaddexp(zero, -logit),
-    'minus_log_1md': lambda: xp.logaddexp(zero, logit),
-  }[kind](), {}
+  silent = xp.isnan(logit)
+  known = xp.where(silent, 0.0, logit)
+  zero = xp.zeros_like(known)
+  earned = {
+    'logit': lambda: known,
+    'log_d': lambda: -xp.logaddexp(zero, -known),
+    'minus_log_1md': lambda: xp.logaddexp(zero, known),
+  }[kind]()
+  return xp.where(silent, xp.nan, earned), {}

@@ -1,9 +1,9 @@
 """Problems that are drawn by weights which move as a run goes on.
 
-The parts of a `config.curriculum` are the tasks of a mixture, or with
-`problems.count` the problems of that limited set. Its state stands in
-`TrainState.control['curriculum']`, so it is saved, resumed, and mapped over
-seeds with the run.
+The parts of a `config.curriculum` are the tasks of a mixture (but for those of
+weight 0), or with `problems.count` the problems of that limited set. Its state
+stands in `TrainState.control['curriculum']`, so it is saved, resumed, and
+mapped over seeds with the run.
 """
 
 import dataclasses
@@ -29,26 +29,33 @@ KEY = 'curriculum'
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-  """What a config's curriculum weighs.
+  """What a config's curriculum weighs: K parts.
 
-  own    [K] their weights without it
-  names  of the tasks of a mixture; () for problems
+  count  K
+  names  of the tasks of a mixture that it draws at all; () for problems
+  own    [K] their weights without a curriculum
+  place  [K] theirs among all `total` tasks of the mixture
   """
 
-  own: tuple[float, ...] | None
   count: int
-  names: tuple[str, ...]
+  names: tuple[str, ...] = ()
+  own: tuple[float, ...] = ()
+  place: tuple[int, ...] = ()
+  total: int = 0
 
-  def weights(self, moving: Array) -> Array:
-    """[K] what is drawn by, from the curriculum's weights.
-
-    Where those are positive only on parts that the mixture leaves out, the
-    mixture's own hold.
-    """
-    if self.own is None:
+  def spread(self, moving: Array) -> Array:
+    """What is drawn by, from a curriculum's weights [K]: [total], or [K] of
+    problems."""
+    if not self.names:
       return moving
-    own = jnp.asarray(self.own, jnp.float32)
-    return jnp.where(jnp.any(own * moving > 0), own * moving, own)
+    blank = jnp.zeros(self.total, jnp.float32)
+    return blank.at[jnp.array(self.place)].set(self.chances(moving))
+
+  def chances(self, moving: Array) -> Array:
+    """[K] how likely each part is."""
+    if self.names:
+      moving = moving * jnp.array(self.own, jnp.float32)
+    return moving / jnp.sum(moving)
 
 
 def used(config: Any) -> bool:
@@ -63,10 +70,18 @@ def _mixed(config: Any) -> bool:
 def _parts(config: Any) -> _Parts:
   count = config.problems.count
   if isinstance(count, jax.core.Tracer) or count:
-    return _Parts(None, int(count), ())
-  parts = dict(config.task.parts)
-  weights = tuple(float(part['weight']) for part in parts.values())
-  return _Parts(weights, len(parts), tuple(parts))
+    return _Parts(int(count))
+  weights = {
+    name: float(part['weight']) for name, part in config.task.parts.items()
+  }
+  drawn = [name for name, weight in weights.items() if weight > 0]
+  return _Parts(
+    count=len(drawn),
+    names=tuple(drawn),
+    own=tuple(weights[name] for name in drawn),
+    place=tuple(list(weights).index(name) for name in drawn),
+    total=len(weights),
+  )
 
 
 def check(config: Any) -> None:
@@ -128,7 +143,7 @@ def make_draw(
   curriculum, parts = _bound(config), _parts(config)
 
   def draw(state: TrainState, key: Array):
-    weights = parts.weights(curriculum.weights(state.control[KEY]))
+    weights = parts.spread(curriculum.weights(state.control[KEY]))
     if parts.names:
       examples = split.sample_batch(
         dataclasses.replace(task, weights=weights), key, size,
@@ -165,15 +180,16 @@ def right(components: dict[str, Array]) -> Array:
   return (found > guests.RIGHT).astype(jnp.float32)
 
 
-def _stats(lived: Experience, batch: Batch, count: int) -> curricula.Stats:
+def _stats(lived: Experience, batch: Batch, place: Array) -> curricula.Stats:
   """What a step found out about each part.
 
   batch  the group's own rows, with advantages
+  place  [K] the numbers of the parts, as `Experience.part` has them
   """
   of_row = masked.mean(jnp.abs(batch.need('advantages')), batch.mask, axis=1)
   part, found = lived.part, lived.right
   assert part is not None and found is not None
-  part = part[:, None] == jnp.arange(count)  # [B, K]
+  part = part[:, None] == place  # [B, K]
   drawn = jnp.sum(part, axis=0).astype(jnp.float32)
 
   def mean(values: Array) -> Array:
@@ -183,7 +199,7 @@ def _stats(lived: Experience, batch: Batch, count: int) -> curricula.Stats:
     return total / jnp.maximum(drawn, 1.0)
 
   return curricula.Stats(
-    count=drawn,
+    drawn=drawn,
     reward=mean(lived.rewards),
     advantage=mean(of_row.reshape(lived.rewards.shape)),
     solved=mean(found),
@@ -204,9 +220,10 @@ def make_follow(
     return None
   curriculum, parts = _bound(config), _parts(config)
 
+  place = jnp.array(parts.place) if parts.names else jnp.arange(parts.count)
+
   def follow(state, lived: Experience, batch: Batch, step: Array):
-    weights = parts.weights(curriculum.weights(state))
-    chances = weights / jnp.sum(weights)
+    chances = parts.chances(curriculum.weights(state))
     logs = jnp.log(jnp.where(chances > 0, chances, 1.0))
     metrics = {
       'curriculum/entropy': -jnp.sum(chances * logs),
@@ -214,7 +231,7 @@ def make_follow(
     }
     for index, name in enumerate(parts.names):
       metrics[f'curriculum/{name}'] = chances[index]
-    stats = _stats(lived, batch, parts.count)
+    stats = _stats(lived, batch, place)
     return curriculum.update(state, stats, step, config.num_steps), metrics
 
   return follow
