@@ -19,9 +19,9 @@ from posttrain_jax.trainers.rl import curriculum
 from posttrain_jax.trainers.rl.experience import Experience
 
 PARTS = dict(
-  ones=dict(task='addition', num_digits=1),
-  sums=dict(task='modular', operations='+'),
-  never=dict(task='modular', modulus=7, weight=0.0),
+  a=dict(task='addition', num_digits=1),
+  b=dict(task='modular', operations='+'),
+  c=dict(task='modular', modulus=7, weight=0.0),
 )
 SMALL = [
   ('eval.every', '0'), ('eval.samples', '0'), ('eval.num_problems', '0'),
@@ -114,7 +114,7 @@ def test_what_a_step_tells_a_curriculum():
   batch = Batch(*[mask] * 4, advantages=advantages)
   config = load(('curriculum.name', 'bandit'))
   # Of three tasks the second is left out.
-  config.task.parts.sums.weight, config.task.parts.never.weight = 0.0, 3.0
+  config.task.parts.b.weight, config.task.parts.c.weight = 0.0, 3.0
   found = {}
 
   def keep(state, stats, step, num_steps):
@@ -133,7 +133,7 @@ def test_what_a_step_tells_a_curriculum():
   assert (found['step'], found['num_steps']) == (2, config.num_steps)
   shown = {k: round(float(x), 5) for k, x in metrics.items()}
   assert shown == {
-    'curriculum/ones': 0.25, 'curriculum/never': 0.75,
+    'curriculum/a': 0.25, 'curriculum/c': 0.75,
     'curriculum/entropy': 0.56234, 'curriculum/left': 1.0,
   }  # fmt: skip
 

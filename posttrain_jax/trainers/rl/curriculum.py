@@ -71,9 +71,9 @@ def _parts(config: Any) -> _Parts:
   count = config.problems.count
   if isinstance(count, jax.core.Tracer) or count:
     return _Parts(int(count))
-  weights = {
-    name: float(part['weight']) for name, part in config.task.parts.items()
-  }
+  # In the order of names, as `run.tasks` has the tasks too.
+  parts = dict(config.task.parts)
+  weights = {name: float(part['weight']) for name, part in parts.items()}
   drawn = [name for name, weight in weights.items() if weight > 0]
   return _Parts(
     count=len(drawn),
