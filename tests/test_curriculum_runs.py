@@ -167,7 +167,7 @@ def test_weights_are_resumed_to_the_bit(tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize('name, mixed, items', [
   ('bandit', True, []),
-  ('informative', False, [('problems.count', '6'), ('task.num_digits', '1')]),
+  ('informative', False, [('problems.count', '40'), ('task.num_digits', '1')]),
 ])  # fmt: skip
 def test_seeds_side_by_side_have_their_own_weights(name, mixed, items):
   config = load(('curriculum.name', name), *items, mixed=mixed)
