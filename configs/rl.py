@@ -142,6 +142,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   c.prefix = ml_collections.ConfigDict(rows.PREFIX)  # begin as demonstrations
 
+  # What weighs the tasks of a mixture as the run goes on, or the problems of
+  # problems.count: of posttrain_jax/curricula.py.
+  c.curriculum = none()
+
   # What sets a coefficient (or explore's temperature) as the run goes on
   for what in ('kl', 'entropy', 'sft', 'explore'):
     c[f'{what}_controller'] = none()

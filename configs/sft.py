@@ -6,10 +6,10 @@ r"""Supervised fine-tuning on demonstrations, own answers or a file.
   python -m posttrain_jax.train --config configs/sft.py:data=jsonl,recipe=dft \
       --config.data.path=examples.jsonl --config.tokenizer=byte --workdir runs/j
 
-Arguments: recipe (a row of recipes.SFT), task (an in-graph task, 'mixture', or
-'text:NAME' for a reasoning-gym task), data ('task', 'jsonl': files of any kind,
-or 'tfds'), model (a name of configs.models, with published hyperparameters),
-smoke.
+Arguments: recipe (a row of recipes.SFT), task (an in-graph task, 'mixture',
+'countdown_levels', or 'text:NAME' for a reasoning-gym task), data ('task',
+'jsonl': files of any kind, or 'tfds'), model (a name of configs.models, with
+published hyperparameters), smoke.
 
 The rows are an oracle's demonstrations, or what `config.collect` makes: own
 answers that the verifier accepts, a teacher's, ...
@@ -30,21 +30,34 @@ MIXTURE = dict(
   sorting=dict(),
   list_functions=dict(),
 )
+# One task at several levels; the last is for evaluation, and never drawn.
+LEVELS = dict(
+  numbers_3=dict(task='countdown', num_numbers=3),
+  numbers_4=dict(task='countdown', num_numbers=4),
+  numbers_5=dict(task='countdown', num_numbers=5),
+  numbers_6=dict(task='countdown', num_numbers=6, weight=0.0),
+)
+MIXTURES = dict(mixture=MIXTURE, countdown_levels=LEVELS)
 
 
 def mixture(parts: dict) -> ml_collections.ConfigDict:
-  """Config entry of a task mixture, equal weights."""
-  entries = {
-    name: {**tasks.defaults(name, **knobs), 'weight': 1.0}
-    for name, knobs in parts.items()
-  }
+  """Config entry of a task mixture: {name: knobs}, equal weights.
+
+  Of the knobs `task` is the task's name, where it is not the part's own, and
+  `weight` its weight.
+  """
+  entries = {}
+  for name, knobs in parts.items():
+    knobs = dict(knobs)
+    task, weight = knobs.pop('task', name), knobs.pop('weight', 1.0)
+    entries[name] = {**tasks.defaults(task, **knobs), 'weight': weight}
   return ml_collections.ConfigDict({'name': 'mixture', 'parts': entries})
 
 
 def task_entry(name: str) -> ml_collections.ConfigDict:
-  """Config entry of a task, or of the default mixture."""
-  if name == 'mixture':
-    return mixture(MIXTURE)
+  """Config entry of a task, or of one of the MIXTURES."""
+  if name in MIXTURES:
+    return mixture(MIXTURES[name])
   return ml_collections.ConfigDict(config_lib.task_entry(name))
 
 

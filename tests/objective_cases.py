@@ -153,7 +153,7 @@ def public_names(room: str) -> list[str]:
 
 
 def rooms() -> list[str]:
-  """Every module of `posttrain_jax.losses` with an `__all__`, and two more."""
+  """Modules of `posttrain_jax.losses` with an `__all__`, and three more."""
   found = [
     f'losses.{info.name}'
     for info in pkgutil.iter_modules(posttrain_jax.losses.__path__)
@@ -161,7 +161,9 @@ def rooms() -> list[str]:
   has_names = lambda room: hasattr(
     importlib.import_module(f'posttrain_jax.{room}'), '__all__'
   )
-  return [*filter(has_names, found), 'advantages', 'token_weights']
+  return [
+    *filter(has_names, found), 'advantages', 'token_weights', 'rewards.arrays'
+  ]  # fmt: skip
 
 
 def uncovered() -> list[str]:

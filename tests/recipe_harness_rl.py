@@ -23,10 +23,11 @@ nothing counts. Forms live in tests/recipe_forms_rl_*.py:
 What runs: the recipe's config, `build` with its checks, the trainer's `learn`
 (old log-probabilities, reference, penalties, advantages, rows beside, extras)
 and the update's own gradient of the objective. What does not: sampling,
-verifying, the optimizer. Of the model, the layers below the last are replaced
-by a table: the trained parameters are the states [N, C + 1, V + 1] before each
-token of each answer (and after the last one). The unembedding copies the first
-V numbers of a state, so they are the logits; the value head copies the last.
+verifying, the optimizer. `config.rewards` makes its sum of the verdicts that
+are written down. Of the model, the layers below the last are replaced by a
+table: the trained parameters are the states [N, C + 1, V + 1] before each token
+of each answer (and after the last one). The unembedding copies the first V
+numbers of a state, so they are the logits; the value head copies the last.
 """
 
 import contextlib
@@ -61,6 +62,7 @@ from posttrain_jax import controllers
 from posttrain_jax.core.types import Rollout, TrainState
 from posttrain_jax.losses import contrastive
 from posttrain_jax.models import heads, scoring, transformer
+from posttrain_jax.rewards import answers, entries, mixing
 from posttrain_jax.run import build, config
 from posttrain_jax.trainers import update
 from posttrain_jax.trainers.rl import checks, guests, objective, prefixes
@@ -104,10 +106,13 @@ class Real:
 
 
 class _Wide:
-  """jax.numpy whose float32 is float64: what is rounded there stays exact."""
+  """A module whose float32 is float64: what is rounded there stays exact."""
+
+  def __init__(self, module=jnp):
+    self._module = module
 
   def __getattr__(self, name: str):
-    return getattr(jnp, 'float64' if name == 'float32' else name)
+    return getattr(self._module, 'float64' if name == 'float32' else name)
 
 
 WIDENED = (contrastive, controllers, heads, scoring)
@@ -160,6 +165,7 @@ def _replaced():
     put(heads, 'hidden_states', hidden_states)
     for module in WIDENED:
       put(module, 'jnp', _Wide())
+    put(mixing, 'np', _Wide(np))
     yield
 
 
@@ -226,6 +232,18 @@ def _learner(c):
   return jax.jit(step)
 
 
+def _rewards(c, data: Data, samples: Rollout):
+  """[B, G] of the groups' answers: the verifier's, or what `config.rewards`
+  makes of it; those of models are taken as the verifier's are."""
+  verified = jnp.asarray(data.rewards['own'])
+  listed = entries.read(c.rewards)
+  if not listed or any(entry.kind == entries.MODEL for entry in listed):
+    return verified
+  mix = answers.make_mix(listed, {}, c.num_steps)
+  state = TrainState(jnp.int32(data.step), {}, {})
+  return mix(state, None, samples, {'reward': verified})['reward']
+
+
 def _experience(c, data: Data) -> Experience:
   """What a step has lived through, as far as the recipe asks for it."""
   needed = {
@@ -241,11 +259,12 @@ def _experience(c, data: Data) -> Experience:
   if c.token_rewards.name != 'none':
     given['token_rewards'] = jnp.asarray(data.token_rewards)
   tokens, mask = prompt_rows()
+  samples = _rollout(data, 'own')
   return Experience(
     prompts=jnp.asarray(tokens),
     prompt_mask=jnp.asarray(mask),
-    samples=_rollout(data, 'own'),
-    rewards=jnp.asarray(data.rewards['own']),
+    samples=samples,
+    rewards=_rewards(c, data, samples),
     guests={
       kind: (_rollout(data, kind), jnp.asarray(data.rewards[kind]))
       for kind, there in needed.items()

@@ -34,6 +34,7 @@ PLACES = {
   'advantage': 'rl',
   'collect': 'sft',
   'contrastive': 'rl',
+  'curriculum': 'rl',
   'decoder': 'rl',
   'entropy_controller': 'rl',
   'explore_controller': 'rl',

@@ -76,6 +76,7 @@ def test_a_config_uses_the_code_of_its_row(papers, rows):
       config = config_lib.load(spec, items)
       leaves = config_lib.flatten(config.to_dict()).values()
       used |= {leaf for leaf in leaves if isinstance(leaf, str)}
+      used |= {entry['name'] for entry in config.get('rewards', ())}
     leaves = {name.rpartition('.')[2] for name in row.code}
     assert leaves & used, f'{row.id}: {leaves} are in none of {row.config}'
 

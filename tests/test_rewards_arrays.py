@@ -11,10 +11,12 @@ import pytest
 from test_domains import outside
 
 from posttrain_jax.core.resolve import hparams_of
-from posttrain_jax.core.types import Rollout
+from posttrain_jax.core.types import Rollout, TrainState
 from posttrain_jax.rewards import answers, arrays, entries, mixing, texts
+from posttrain_jax.rewards.judge import Judge
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import domains, values
+from posttrain_jax.trainers.rl import reward_checks
 
 NAN = math.nan
 
@@ -39,6 +41,67 @@ def test_lengths_by_hand(name, keys, lengths, expected):
   found, metrics = getattr(arrays, name)({}, facts(lengths), **keys)
   np.testing.assert_allclose(np.asarray(found), [expected], atol=1e-6)
   assert metrics == {}
+
+
+PARTS = {
+  'right': [1.0, 0.0, 0.0, NAN],
+  'abstained': [0.0, 1.0, 0.0, 0.0],
+  'format': [1.0, 1.0, 0.0, 1.0],
+  'score': [0.4, 0.6, 0.8, 0.95],
+}
+
+
+@pytest.mark.parametrize('name, keys, done, expected', [
+  ('ternary', {'of': 'right'}, 0, [1, 0, -1, NAN]),
+  ('ternary', {'of': 'right', 'abstains': -1.0}, 0, [1, -1, -1, NAN]),
+  ('ternary', {'of': 'right', 'right': 2.0, 'wrong': -3.0}, 0, [2, 0, -3, NAN]),
+  ('tiered', {'of': ['right', 'format'], 'values': [1.0, 0.1]}, 0,
+   [1, 0.1, 0, NAN]),
+  # What is no better tier need not apply.
+  ('tiered', {'of': ['format', 'right'], 'values': [1.0, 0.5],
+              'otherwise': -1.0}, 0, [1, 1, -1, 1]),
+  ('gated', {'of': 'score'}, 0, [0.4, 0.6, 0, 0.95]),
+  ('gated', {'of': 'score', 'by': 'right', 'otherwise': -1.0}, 0,
+   [0.4, -1, -1, NAN]),
+  ('gated', {'of': 'right', 'by': 'score', 'threshold': 0.7}, 0,
+   [0, 0, 0, NAN]),
+  ('weighted', {'of': ['right', 'format'], 'weights': [2.0, 0.5]}, 0.7,
+   [2.5, 0.5, 0, 0.5]),
+  # From 2 to 3 and from 2 to 1, in half of the run.
+  ('weighted', {'of': ['right', 'format'], 'weights': [2.0, 2.0],
+                'last': [3.0, 1.0], 'by': 0.5}, 0.25, [4, 1.5, 0, 1.5]),
+  ('weighted', {'of': ['right', 'format'], 'weights': [2.0, 2.0],
+                'last': [3.0, 1.0], 'by': 0.5}, 0.9, [4, 1, 0, 1]),
+  ('weighted', {'of': ['right'], 'weights': [2.0]}, 0, [2, 0, 0, NAN]),
+  ('staged', {'of': 'score'}, 0.49, [0, 0.6, 1, 1]),
+  ('staged', {'of': 'score'}, 0.5, [0, 0, 0.8, 1]),
+  ('staged', {'of': 'score', 'low': 0.7, 'high': 0.7, 'turn': 0.9}, 0,
+   [0, 0, 1, 1]),
+  ('cosine_tolerance', {'of': 'score', 'low': 0.4, 'high': 0.8}, 0,
+   [1, 0.5, 0, 0]),
+  ('adversary', {'of': 'score'}, 0, PARTS['score']),
+  ('adversary', {'of': 'right', 'kind': 'log_d'}, 0,
+   [-math.log1p(math.exp(-1)), -math.log(2), -math.log(2), NAN]),
+  ('adversary', {'of': 'right', 'kind': 'minus_log_1md'}, 0,
+   [math.log1p(math.e), math.log(2), math.log(2), NAN]),
+])  # fmt: skip
+def test_parts_by_hand(name, keys, done, expected):
+  parts = {k: np.array([x], np.float32) for k, x in PARTS.items()}
+  known = facts([5, 5, 5, 5])._replace(done=done)
+  found, metrics = getattr(arrays, name)(parts, known, **keys)
+  np.testing.assert_allclose(np.asarray(found), [expected], atol=1e-6)
+  assert metrics == {}
+
+
+def test_relative_length_by_hand():
+  """Kimi's: half a point for the shortest, minus half for the longest; a wrong
+  answer gains nothing by it, and nothing is earned where all are as long."""
+  parts = {'right': np.array([[1, 1, 1, 0, 0], [1, 0, 1, 0, NAN]], np.float32)}
+  lengths = np.array([[10, 20, 30, 10, 30], [7, 7, 7, 7, 7]], np.float32)
+  known = arrays.Facts(lengths, np.ones_like(lengths), 40)
+  found, _ = arrays.relative_length(parts, known, of='right')
+  expected = [[0.5, 0.0, -0.5, 0.0, -0.5], [0, 0, 0, 0, NAN]]
+  np.testing.assert_allclose(np.asarray(found), expected, atol=1e-6)
 
 
 def test_cosine_by_hand():
@@ -135,6 +198,20 @@ def test_labels_and_verdicts():
   ([{'name': 'length', 'label': 'unscored'}], 'is the name of another metric'),
   ([{'name': 'length', 'low': 5, 'high': 4}], 'low=5 is above high=4'),
   ([{'name': 'length', 'verdict': 1}], 'verdict=1 is not'),
+  ([{'name': 'verifier'}, {'name': 'ternary'}],
+   'rewards[1]: "ternary" reads "abstained", which has to stand before it'),
+  ([{'name': 'verifier'}, {'name': 'tiered'}], 'needs entries to read, "of"'),
+  ([{'name': 'verifier'}, {'name': 'tiered', 'of': ['verifier']}],
+   'values has 0 numbers for the 1 entries of "of"'),
+  ([{'name': 'verifier'}, {'name': 'weighted', 'of': ['verifer'],
+                           'weights': [1.0]}], 'Did you mean "verifier"'),
+  ([{'name': 'verifier'}, {'name': 'weighted', 'of': ['verifier'],
+                           'weights': [1.0], 'last': [1.0, 2.0]}],
+   'last has 2 numbers for the 1 entries of "of"'),
+  ([{'name': 'verifier'}, {'name': 'staged', 'low': 0.8}],
+   'low=0.8 is above high=0.75'),
+  ([{'name': 'verifier', 'label': 'error'},
+    {'name': 'cosine_tolerance', 'low': 0.2}], 'low=0.2 is not below high=0.2'),
   ([{'name': 'length'}, {'name': 'length'}], 'there is a "length" before it'),
   ([{'name': 'length', 'weight': 0}], 'all weights are 0'),
   ([{'name': 'cosine_length'}], 'reads a verdict, which has to stand before'),
@@ -153,14 +230,26 @@ def test_the_command_line_takes_json():
   values.check(config)
 
 
+# Hyperparameters that have to be given.
+NEEDED = {
+  'regex': {'pattern': 'x'},
+  'tiered': {'of': ['v'], 'values': [1.0]},
+  'weighted': {'of': ['v'], 'weights': [1.0]},
+}
+
+
 @pytest.mark.parametrize('name', entries.names())
 def test_every_reward(name):
   """Every hyperparameter has a domain, and what is outside is refused."""
   config = config_lib.load('configs/rl.py')
-  known = entries.hparams(name)
-  if name == 'regex':
-    known['pattern'] = 'x'
+  known = entries.hparams(name) | NEEDED.get(name, {})
   before = [{'name': 'verifier', 'label': 'v'}] if name != 'verifier' else []
+  named = [known[key] for key in arrays.READS.get(name, ())]
+  before += [
+    {'name': 'verifier', 'label': label, 'weight': 0}
+    for label in named
+    if isinstance(label, str) and label
+  ]
   config.rewards = (*before, {'name': name, **known})
   values.check(config)
   for knob in known:
@@ -193,6 +282,36 @@ def test_the_page_has_every_reward():
     assert row[0].startswith(f'| `{name}` * |') == starred
     shown = row[0].split('|')[3].replace(' ', '').split(',')
     assert shown == list(entries.hparams(name))
+
+
+@pytest.mark.parametrize('last, told', [
+  ({'name': 'staged'}, r'\[1\]: "staged" with turn=0.5 .* or take turn=0'),
+  ({'name': 'weighted', 'of': ['verifier'], 'weights': [1.0], 'last': [2.0]},
+   r'"weighted" with last=\[2.0\] .* or take last=\[\]'),
+])  # fmt: skip
+def test_what_changes_with_the_run_is_not_judged_in_python(last, told):
+  listed = read({'name': 'verifier', 'weight': 0}, last)
+  assert [entry.timed for entry in listed] == [False, True]
+  with pytest.raises(ValueError, match=told):
+    Judge(listed)
+  config = config_lib.load('configs/rl.py:task=text:chain_sum')
+  config.rewards = ({'name': 'verifier', 'weight': 0}, last)
+  with pytest.raises(ValueError, match=told):
+    reward_checks.check(config)
+  config = config_lib.load('configs/rl.py')
+  config.rewards = ({'name': 'verifier', 'weight': 0}, last)
+  reward_checks.check(config)
+
+
+@pytest.mark.parametrize('recipe, key', [
+  ('luffy', 'demos_per_prompt'), ('aepo', 'explore.per_prompt'),
+  ('prefix_rft', 'prefix.per_prompt'), ('remax', 'advantage.name="remax"'),
+])  # fmt: skip
+def test_groups_are_not_compared_with_what_is_judged_apart(recipe, key):
+  config = config_lib.load(f'configs/rl.py:recipe={recipe}')
+  config.rewards = ({'name': 'verifier'}, {'name': 'relative_length'})
+  with pytest.raises(ValueError, match=f'"relative_length" compares .* {key}'):
+    reward_checks.check(config)
 
 
 def test_lengths_that_no_answer_has():
@@ -231,3 +350,17 @@ def test_a_verifier_and_a_length_in_graph():
     'verifier': [[1.0, 0.0]], 'format': [[1.0, 1.0]],
     'soft_overlong': [[-0.5, -1.0]],
   }  # fmt: skip
+
+
+def test_what_changes_in_graph_follows_the_steps_of_the_run():
+  listed = read(
+    {'name': 'verifier', 'weight': 0},
+    {'name': 'weighted', 'of': ['verifier'], 'weights': [1.0], 'last': [3.0]},
+  )
+  mask = jnp.ones((1, 2, 3))
+  samples = Rollout(mask, mask, mask, jnp.ones((1, 2)))
+  mix = jax.jit(answers.make_mix(listed, {}, num_steps=4))
+  for step, worth in ((0, 1.0), (2, 2.0), (4, 3.0), (9, 3.0)):
+    state = TrainState(jnp.int32(step), {}, {})
+    found = mix(state, None, samples, {'reward': jnp.array([[1.0, 0.0]])})
+    assert found['reward'].tolist() == [[worth, 0.0]]

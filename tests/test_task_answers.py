@@ -166,3 +166,58 @@ def test_facts_splits_share_one_table():
   values = {value.removesuffix('<eos>') for value in everything.values()}
   assert len(entities) == 4 and len(relations) == 2
   assert not entities & relations and not (entities | relations) & values
+
+
+def test_facts_may_be_abstained_from():
+  knobs = dict(num_entities=4, num_relations=2, split='all')
+  silent = tasks.make('facts', **knobs, abstain=0.25)
+  plain = tasks.make('facts', **knobs)
+  keys = jax.random.split(jax.random.key(0), 128)
+
+  def look(key):
+    example = silent.sample(key)
+    said, known = silent.solve(example, key), plain.solve(example, key)
+    nothing = vocab.fit(vocab.literal('>?'), said.tokens.shape[0])
+    judge = lambda text: silent.verify(example, text.tokens, text.mask)
+    return said.tokens, known.tokens, [judge(x) for x in (said, known, nothing)]
+
+  said, known, verdicts = quick_jit(jax.vmap(look))(keys)
+  own, right, nothing = ({k: np.asarray(x) for k, x in v.items()}
+                         for v in verdicts)  # fmt: skip
+  texts = [vocab.decode(row).replace('<pad>', '') for row in said]
+  quiet = np.array([text == '?<eos>' for text in texts])
+  # A quarter of 128, within four standard deviations.
+  assert 12 <= quiet.sum() <= 52
+  assert all(
+    text == vocab.decode(row).replace('<pad>', '')
+    for text, row, silent_ in zip(texts, known, quiet) if not silent_
+  )  # fmt: skip
+  np.testing.assert_array_equal(own['abstained'], quiet)
+  np.testing.assert_array_equal(own['reward'], ~quiet)
+  assert right['reward'].all() and not right['abstained'].any()
+  assert nothing['abstained'].all() and not nothing['reward'].any()
+  example = plain.sample(keys[0])
+  blank = jnp.zeros(4, jnp.int32)
+  assert set(plain.verify(example, blank, jnp.ones(4))) == {'reward'}
+
+
+def test_countdowns_chains_may_be_verbose():
+  knobs = dict(chain_of_thought=True, num_numbers=2)
+  verbose = tasks.make('countdown', **knobs, filler=3)
+  plain = tasks.make('countdown', **knobs)
+  assert verbose.completion_length == plain.completion_length + 3
+
+  def look(key):
+    example = plain.sample(key)
+    said, short = verbose.solve(example, key), plain.solve(example, key)
+    verdict = verbose.verify(example, said.tokens, said.mask)
+    return said.tokens, short.tokens, verdict
+
+  keys = jax.random.split(jax.random.key(0), 48)
+  said, short, verdict = quick_jit(jax.vmap(look))(keys)
+  text_of = lambda row: vocab.decode(row).replace('<pad>', '')
+  said, short = ([*map(text_of, x)] for x in (said, short))
+  assert np.asarray(verdict['reward']).all()
+  assert [text.replace('_', '') for text in said] == short
+  counts = [len(text) - len(text.lstrip('_')) for text in said]
+  assert set(counts) == {0, 1, 2, 3}

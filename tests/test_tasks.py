@@ -258,6 +258,8 @@ def test_eager(name):
     ('facts', {'split': 'held'}, 'Did you mean "heldout"'),
     ('facts', {'split': 'heldout', 'heldout_fraction': 0.0}, 'is empty'),
     ('facts', {'num_entities': 2**15}, 'pairs, more than'),
+    ('countdown', {'filler': 3}, 'which chain_of_thought=false leaves out'),
+    ('facts', {'abstain': 1.0}, 'abstain=1.0 is not in 0..1, 1 left out'),
     ('entity_tracking', {'num_boxes': 1}, 'num_boxes=1 is not in 2..9'),
     ('sorting', {'lenght': 3}, 'no knob "lenght".*Did you mean "length"'),
     ('sortin', {}, 'unknown task "sortin".*Did you mean "sorting"'),

@@ -264,6 +264,20 @@ RL = {
     others=dict(reward=''),
     rewards=(dict(name='model', weight=1.0, role='reward'),),
   ),
+  # GRPO that shortens what SFT has made right: by length alone, and beside the
+  # other answers of the group. The paper adds 1 for the format, which tasks
+  # have as another part of their verdict.
+  'length_shaped': _row(
+    'https://arxiv.org/abs/2507.08267', 'ppo_clip', _NORMALIZED, 'token_mean',
+    kl=_kl('kl_k3', 0.04),
+    rewards=(
+      dict(name='verifier', weight=0.0),
+      dict(
+        name='cosine_length', right_long=0.1, wrong_long=-0.1, exceeded=-0.1
+      ),
+      dict(name='relative_length'),
+    ),
+  ),
   'adaptive_entropy': _row(
     'https://arxiv.org/abs/2505.22312', 'ppo_clip', _NORMALIZED, 'token_mean',
     entropy_controller=part(controllers, 'adaptive_entropy'),

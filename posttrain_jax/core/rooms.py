@@ -36,10 +36,12 @@ ROOMS = {
   'losses.reduce': Room(('reduce',)),
   'advantages': Room(('advantage', 'expert_advantage')),
   'token_weights': Room(('weights', 'sft_weights', 'negative')),
+  'rewards.arrays': Room(),
   'rewards.tokens': Room(('token_rewards',), pure=False),
   'collect': Room(('collect',), pure=False),
   'rollout.decoders': Room(('decoder',)),
   'controllers': Room(('*_controller',)),
+  'curricula': Room(('curriculum',)),
 }
 PURE = tuple(name for name, room in ROOMS.items() if room.pure)
 

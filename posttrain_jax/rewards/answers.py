@@ -71,17 +71,19 @@ def make_scores(
 
 
 def make_mix(
-  entries: Sequence[Entry], models: dict[str, ModelConfig]
+  entries: Sequence[Entry], models: dict[str, ModelConfig], num_steps: int = 0
 ) -> Callable[..., dict[str, Array]] | None:
   """(state, examples, samples, parts) -> components [B, G]: 'reward', their
   weighted sum; each entry by its label; and what else the verifier found, its
   own reward as 'verified'. None where the verifier alone is the reward.
 
-  parts  {name: [B, G]} of the task's verifier
+  parts      {name: [B, G]} of the task's verifier
+  num_steps  of the run, for rewards that change with it
   """
   if not entries:
     return None
   scores = make_scores(entries, models)
+  timed = any(entry.timed for entry in entries)
 
   def mix(
     state: TrainState,
@@ -96,6 +98,9 @@ def make_mix(
     facts = arrays.Facts(
       samples.mask.sum(axis=-1), samples.finished, samples.mask.shape[-1]
     )
+    if timed:
+      done = jnp.minimum(state.step / max(num_steps, 1), 1.0)
+      facts = facts._replace(done=done)
     mixed = mixing.completed(entries, found, facts)
     rewards, _ = mixing.total(entries, mixed)
     others = {k: x for k, x in parts.items() if k != 'reward'}

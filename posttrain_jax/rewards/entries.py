@@ -28,6 +28,7 @@ __all__ = [
   'Entry',
   'MODEL',
   'VERIFIER',
+  'check_untimed',
   'hparams',
   'model',
   'names',
@@ -40,6 +41,16 @@ MODEL, VERIFIER = 'model', 'verifier'
 OWN = ('name', 'weight', 'label', 'verdict')
 # Metrics under 'rewards/' that are no entry's.
 TAKEN = ('reward', 'unscored', 'verified')
+# Hyperparameters of one function of which the first is not above the second.
+ORDERED = {
+  'staged': (('low', 'high'), ('last_low', 'last_high')),
+}
+# Numbers that stand beside the entries of `of`, and whether they may be left
+# out.
+LISTS = {
+  'tiered': {'values': False},
+  'weighted': {'weights': False, 'last': True},
+}
 _PATH = re.compile(
   r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*'
 )
@@ -82,6 +93,12 @@ class Entry:
   verdict: bool
   kind: str
   params: dict[str, Any]
+
+  @property
+  def timed(self) -> bool:
+    """Whether it changes as a run goes on."""
+    switch = arrays.TIMED.get(self.name) if self.kind == 'array' else None
+    return switch is not None and bool(self.params[switch])
 
 
 def names() -> list[str]:
@@ -179,6 +196,31 @@ def _check_params(name: str, params: dict[str, Any], where: str) -> None:
     )
   if name == 'tag_format' and not params['tags']:
     raise ValueError(f'{where}: reward "tag_format" needs "tags"')
+  if name == 'cosine_tolerance' and not params['low'] < params['high']:
+    raise ValueError(
+      f'{where}: low={params["low"]} is not below high={params["high"]}'
+    )
+  for low, high in ORDERED.get(name, ()):
+    if not params[low] <= params[high]:
+      raise ValueError(
+        f'{where}: {low}={params[low]} is above {high}={params[high]}'
+      )
+  _check_lists(name, params, where)
+
+
+def _check_lists(name: str, params: dict[str, Any], where: str) -> None:
+  """Lists that go together are equally long."""
+  if name not in LISTS:
+    return
+  size = len(params['of'])
+  if not size:
+    raise ValueError(f'{where}: reward "{name}" needs entries to read, "of"')
+  for key, may_be_empty in LISTS[name].items():
+    given = len(params[key])
+    if given != size and (given or not may_be_empty):
+      raise ValueError(
+        f'{where}: {key} has {given} numbers for the {size} entries of "of"'
+      )
 
 
 def _label(name: str, kind: str, params: dict[str, Any]) -> str:
@@ -204,22 +246,27 @@ def verdict_of(entries: Sequence[Entry]) -> Entry | None:
 
 
 def _linked(entries: list[Entry]) -> tuple[Entry, ...]:
-  """Entries that read others know which: one that stands before them."""
+  """Entries that read others know which: ones that stand before them."""
   out: list[Entry] = []
   for index, entry in enumerate(entries):
-    key = arrays.READS.get(entry.name)
-    if entry.kind == 'array' and key:
-      before = [e.label for e in out]
-      first = next((e.label for e in out if e.verdict), '')
-      named = entry.params[key] or first
-      if named not in before:
-        told = f'"{named}"' if named else 'a verdict'
-        raise ValueError(
-          f'rewards[{index}]: "{entry.name}" reads {told}, which has to stand '
-          f'before it (weight 0: to be read only).{nearest(named, before)}'
-        )
-      entry = dataclasses.replace(entry, params={**entry.params, key: named})
-    out.append(entry)
+    before = [e.label for e in out]
+    first = next((e.label for e in out if e.verdict), '')
+    params = dict(entry.params)
+    reads = arrays.READS.get(entry.name, ()) if entry.kind == 'array' else ()
+    for key in reads:
+      given = params[key]
+      single = isinstance(given, str)
+      labels = [label or first for label in ([given] if single else given)]
+      for label in labels:
+        if label not in before:
+          told = f'"{label}"' if label else 'a verdict'
+          raise ValueError(
+            f'rewards[{index}]: "{entry.name}" reads {told}, which has to '
+            'stand before it (weight 0: to be read only).'
+            + nearest(label, before)
+          )
+      params[key] = labels[0] if single else tuple(labels)
+    out.append(dataclasses.replace(entry, params=params))
   return tuple(out)
 
 
@@ -246,6 +293,20 @@ def read(listed: Any) -> tuple[Entry, ...]:
   if entries and not any(entry.weight for entry in entries):
     raise ValueError('rewards: all weights are 0, and nothing is learnt')
   return _linked(entries)
+
+
+def check_untimed(entries: Sequence[Entry]) -> None:
+  """Raises ValueError for a reward that changes as a run goes on, of answers
+  that are judged outside of a compiled step."""
+  for index, entry in enumerate(entries):
+    if entry.timed:
+      key = arrays.TIMED[entry.name]
+      raise ValueError(
+        f'rewards[{index}]: "{entry.name}" with {key}={entry.params[key]} '
+        'changes as a run goes on, which answers judged in Python do not say; '
+        f'it is for in-graph tasks, or take {key}='
+        + ('0' if isinstance(entry.params[key], float) else '[]')
+      )
 
 
 def roles(listed: Any) -> tuple[str, ...]:

@@ -13,7 +13,13 @@ from posttrain_jax.core.names import nearest
 from posttrain_jax.core.pool import Pool
 from posttrain_jax.core.types import Judged
 from posttrain_jax.rewards import arrays, mixing, texts
-from posttrain_jax.rewards.entries import MODEL, VERIFIER, Entry, verdict_of
+from posttrain_jax.rewards.entries import (
+  MODEL,
+  VERIFIER,
+  Entry,
+  check_untimed,
+  verdict_of,
+)
 from posttrain_jax.rewards.server import ALWAYS, FACTS, Spec
 
 __all__ = ['Judge']
@@ -50,6 +56,7 @@ class Judge:
   ):
     self.scorers = dict(scorers or {})
     self.entries = tuple(entries)
+    check_untimed(self.entries)
     self.limit = limit
     self.verdict = verdict_of(self.entries)
     self._called = [e for e in self.entries if e.kind in ('text', 'own')]

@@ -54,6 +54,7 @@ NAMED = ('data', 'optimizer')
 OPTIONAL = (
   'adapter',
   'contrastive',
+  'curriculum',
   'entropy_controller',
   'expert_advantage',
   'expert_loss',

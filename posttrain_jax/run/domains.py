@@ -40,7 +40,12 @@ from posttrain_jax.models import remat
 from posttrain_jax.models.config import ATTENTIONS, DECODE_WEIGHTS
 from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import inputs, notices, reward_domains
+from posttrain_jax.run import (
+  curriculum_domains,
+  inputs,
+  notices,
+  reward_domains,
+)
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.device_domains import DEVICES
 from posttrain_jax.run.optim_domains import OPTIMIZER
@@ -248,6 +253,7 @@ PARTS = {
   'controllers/valley': NOT_NEGATIVE,
   'controllers/value': FINITE,
   'controllers/warmup': SHARE,
+  **curriculum_domains.PARTS,
   'decoders/min_p.p': SHARE,
   'decoders/temperature': TEMPERATURE,
   'decoders/top_p.p': SOME,

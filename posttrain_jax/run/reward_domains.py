@@ -2,11 +2,13 @@
 answers (`run.domains`)."""
 
 from posttrain_jax.core.domain import Flag, Listed, Number, Text, Whole, Word
+from posttrain_jax.rewards.arrays import parts
 from posttrain_jax.rewards.texts import sandbox
 
 __all__ = ['PARTS', 'SAMPLER']
 
 COUNT, FINITE, FLAG, TEXT = Whole(0), Number(), Flag(), Text()
+SHARE = Number(0, 1)
 
 SAMPLER = {
   'sampler.url': TEXT,
@@ -21,6 +23,10 @@ SAMPLER = {
 }
 
 PARTS = {
+  'rewards/abstained': TEXT,
+  'rewards/abstains': FINITE,
+  'rewards/adversary.kind': Word(parts.ADVERSARIES),
+  'rewards/by': TEXT,
   'rewards/cache': COUNT,
   'rewards/choices': TEXT,
   'rewards/column': TEXT,
@@ -50,8 +56,25 @@ PARTS = {
   'rewards/tags': Listed(TEXT),
   'rewards/tolerance': Number(0),
   'rewards/verdict': FLAG,
+  'rewards/cosine_tolerance.high': Number(0, above=True),
+  'rewards/cosine_tolerance.low': Number(0),
+  'rewards/otherwise': FINITE,
+  'rewards/right': FINITE,
+  'rewards/staged.high': FINITE,
+  'rewards/staged.last_high': FINITE,
+  'rewards/staged.last_low': FINITE,
+  'rewards/staged.low': FINITE,
+  'rewards/staged.turn': SHARE,
+  'rewards/threshold': FINITE,
+  'rewards/tiered.of': Listed(TEXT),
+  'rewards/tiered.values': Listed(FINITE),
   'rewards/weight': FINITE,  # a negative one takes away
+  'rewards/weighted.by': Number(0, 1, above=True),
+  'rewards/weighted.last': Listed(FINITE),
+  'rewards/weighted.of': Listed(TEXT),
+  'rewards/weighted.weights': Listed(FINITE),
   'rewards/whole': FLAG,
+  'rewards/wrong': FINITE,
   'rewards/wrong_long': FINITE,
   'rewards/wrong_short': FINITE,
 }

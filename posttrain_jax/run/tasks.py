@@ -24,7 +24,7 @@ def make_task(entry: Any) -> Any:
   name = entry.pop('name')
   if name != 'mixture':
     return tasks.make(name, **entry)
-  parts, weights = [], []
+  parts, weights = [], []  # in the order of names: configs sort their keys
   for part in dict(entry['parts']).values():
     part = dict(part)
     weights.append(float(part.pop('weight')))

@@ -64,6 +64,15 @@ def two_numbers(key: Array, num_digits: int, sign: str) -> Example:
   return example(prompt, {'terms': terms}, 2 * num_digits + 2)
 
 
+def pick(key: Array, weights: Array) -> Array:
+  """[] int32: an index drawn by `weights` [N], at least one of them positive;
+  they may be traced. One of weight 0 is never drawn."""
+  ends = jnp.cumsum(weights)
+  point = jax.random.uniform(key) * ends[-1]
+  last = jnp.max(jnp.where(weights > 0, jnp.arange(weights.shape[0]), 0))
+  return jnp.minimum(jnp.sum(ends <= point), last).astype(jnp.int32)
+
+
 def check(condition: bool, message: str) -> None:
   """Raises ValueError(message) unless `condition`; for difficulty knobs."""
   if not condition:

@@ -13,6 +13,8 @@ from posttrain_jax.tasks import base, vocab
 from posttrain_jax.tasks.parts import expressions
 from posttrain_jax.tasks.vocab import Text
 
+MAX_FILLER = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -24,6 +26,8 @@ class Task:
   operators        the operators that make the target, of '+-*/'
   chain_of_thought the oracle writes its steps, then '>' and the expression
   sorted_prompt    numbers are shown in ascending order
+  filler           the oracle begins its steps with 0 to this many '_', drawn
+                   evenly: verbose chains, which a reward of lengths can shorten
 
   A problem is made by playing it: two of the remaining numbers are joined
   until one is left. Only whole, positive, bounded results are drawn, so every
@@ -36,6 +40,7 @@ class Task:
   operators: str = '+-*/'
   chain_of_thought: bool = False
   sorted_prompt: bool = False
+  filler: int = 0
 
   def __post_init__(self):
     base.check(
@@ -55,6 +60,15 @@ class Task:
     base.check(
       self.operators != '' and set(self.operators) <= set('+-*/'),
       f'countdown: operators="{self.operators}" is no subset of "+-*/"',
+    )
+    base.check(
+      0 <= self.filler <= MAX_FILLER,
+      f'countdown: filler={self.filler} is not in 0..{MAX_FILLER}',
+    )
+    base.check(
+      self.chain_of_thought or not self.filler,
+      f'countdown: filler={self.filler} is of the steps, which '
+      'chain_of_thought=false leaves out',
     )
 
   @property
@@ -80,7 +94,7 @@ class Task:
     # The longest step: two results and their joint result, 'a+b=c,'.
     step = 3 * self._target_digits + 3
     thought = (self.num_numbers - 1) * step if self.chain_of_thought else 0
-    return thought + self._expression_length + 1
+    return thought + self.filler + self._expression_length + 1
 
   def sample(self, key: Array) -> Example:
     number_key, play_key, order_key = jax.random.split(key, 3)
@@ -170,7 +184,7 @@ class Task:
     }
 
   def solve(self, example: Example, key: Array) -> Text:
-    del key  # the way the problem was made is the solution
+    # The way the problem was made is the solution.
     n, size = self.num_numbers, self._expression_length
     numbers = example.answer['numbers']
     texts = [vocab.number(numbers[i], self._digits) for i in range(n)]
@@ -184,8 +198,17 @@ class Task:
       lines.append(vocab.join(line, vocab.literal(end)))
     answer = jax.tree.map(lambda x: x[0], slots[1])
     if self.chain_of_thought:
+      if self.filler:
+        lines.insert(0, self._fill(key))
       answer = vocab.join(*lines, answer)
     return base.finish(answer, self.completion_length)
+
+  def _fill(self, key: Array) -> Text:
+    """A random number of characters that say nothing."""
+    count = jax.random.randint(key, (), 0, self.filler + 1)
+    shown = jnp.arange(self.filler) < count
+    tokens = jnp.where(shown, vocab.token('_'), 0).astype(jnp.int32)
+    return Text(tokens, count.astype(jnp.int32))
 
   def _merge(self, slots, step: Array):
     """Plays one step: the slots after it, and the line 'a+b=c'.

@@ -28,6 +28,8 @@ class Task:
   table_seed        the table: each pair's value, and which pairs are held out
   split             'train', 'heldout' or 'all': the pairs that are asked
   heldout_fraction  share of all pairs that are held out, rounded to a pair
+  abstain           share of demonstrations that say '?' in place of the value:
+                    above 0 that is an answer, wrong and 'abstained'
   """
 
   num_entities: int = 64
@@ -36,6 +38,7 @@ class Task:
   table_seed: int = 0
   split: str = 'train'
   heldout_fraction: float = 0.2
+  abstain: float = 0.0
 
   def __post_init__(self):
     for knob, low in (
@@ -64,6 +67,10 @@ class Task:
     base.check(
       0.0 <= self.heldout_fraction <= 1.0,
       f'facts: heldout_fraction={self.heldout_fraction} is not in 0..1',
+    )
+    base.check(
+      0.0 <= self.abstain < 1.0,
+      f'facts: abstain={self.abstain} is not in 0..1, 1 left out',
     )
     first, last = self._bounds
     base.check(
@@ -140,8 +147,17 @@ class Task:
   def verify(
     self, example: Example, completion: Array, mask: Array
   ) -> dict[str, Array]:
-    return base.exact_match(self._answer(example), completion, mask, '>')
+    """Right or not; 'abstained', with `abstain` above 0."""
+    verdict = base.exact_match(self._answer(example), completion, mask, '>')
+    if self.abstain:
+      said = base.exact_match(vocab.literal('?'), completion, mask, '>')
+      verdict['abstained'] = said['reward']
+    return verdict
 
   def solve(self, example: Example, key: Array) -> Text:
-    del key  # one solution only
-    return base.finish(self._answer(example), self.completion_length)
+    answer = base.finish(self._answer(example), self.completion_length)
+    if not self.abstain:
+      return answer  # one solution only
+    silent = jax.random.uniform(key) < self.abstain
+    nothing = base.finish(vocab.literal('?'), self.completion_length)
+    return jax.tree.map(lambda x, y: jnp.where(silent, x, y), nothing, answer)

@@ -18,7 +18,8 @@ class Mixture:
 
   tasks    the tasks, none of them in turns; two of one kind with different
            knobs are two tasks
-  weights  one per task, not negative; only their proportions matter
+  weights  one per task, not negative; only their proportions matter. An array
+           [tasks] may be traced, and is not checked
 
   `Example.answer` is {'task': index, '<index>_<name>': that task's answer},
   with zeros in the answers of the tasks that were not drawn. Under `vmap` every
@@ -26,7 +27,7 @@ class Mixture:
   """
 
   tasks: tuple[Any, ...]
-  weights: tuple[float, ...]
+  weights: tuple[float, ...] | Array
 
   def __post_init__(self):
     base.check(len(self.tasks) > 0, 'mixture: tasks is empty')
@@ -40,6 +41,8 @@ class Mixture:
       len(self.weights) == len(self.tasks),
       f'mixture: {len(self.weights)} weights for {len(self.tasks)} tasks',
     )
+    if isinstance(self.weights, jax.Array):
+      return
     fine = all(math.isfinite(w) and w >= 0 for w in self.weights)
     base.check(
       fine and sum(self.weights) > 0,
@@ -61,13 +64,19 @@ class Mixture:
   def completion_length(self) -> int:
     return max(task.completion_length for task in self.tasks)
 
-  def sample(self, key: Array) -> Example:
-    task_key, problem_key = jax.random.split(key)
+  def _index(self, key: Array) -> Array:
+    """Which task a problem is of."""
+    if isinstance(self.weights, jax.Array):
+      return base.pick(key, self.weights)
     # Task i is drawn where the point falls into its part of the weights.
     ends = jnp.cumsum(jnp.array(self.weights, jnp.float32))
-    point = jax.random.uniform(task_key) * ends[-1]
+    point = jax.random.uniform(key) * ends[-1]
     last = max(i for i, weight in enumerate(self.weights) if weight > 0)
-    index = jnp.minimum(jnp.sum(ends <= point), last)
+    return jnp.minimum(jnp.sum(ends <= point), last)
+
+  def sample(self, key: Array) -> Example:
+    task_key, problem_key = jax.random.split(key)
+    index = self._index(task_key)
     shapes = [jax.eval_shape(task.sample, key).answer for task in self.tasks]
 
     def branch(i):

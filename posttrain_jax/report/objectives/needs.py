@@ -218,7 +218,9 @@ def needs_of(room: str, function: Callable, module: Any) -> tuple[str, ...]:
     needs.add('whole vocabulary')
   if room == 'collect':
     needs = _collects(function)
-  if room == 'controllers':
+  if room == 'rewards.arrays':
+    needs = {'rollouts', *(['rewards'] if 'parts' in read else [])}
+  if room in ('controllers', 'curricula'):
     needs = {'metrics'} if function().reads else set()
   if room == 'rollout.decoders':
     needs = set()

@@ -10,22 +10,21 @@ scoring.py     what models say of rollouts before the update
 advantages.py  from rewards to what each token is told
 guests.py      rows beside a group's own answers: which kinds there are
 guest_rows.py  how those rows are drawn, and where they go
+curriculum.py  problems that are drawn by weights which move
 prefixes.py    answers that go on from the beginning of a demonstration
 """
 
 from typing import Any
 
 from posttrain_jax.rewards import entries
-from posttrain_jax.trainers.rl import guests
+from posttrain_jax.trainers.rl import curriculum, guests
 from posttrain_jax.trainers.rl.checks import (
   check,
   check_sizes,
   needs_greedy,
   needs_reference,
 )
-from posttrain_jax.trainers.rl.objective import (
-  make_controllers as controllers,
-)
+from posttrain_jax.trainers.rl.objective import make_controllers
 from posttrain_jax.trainers.rl.objective import (
   needs_value_head as value_head,
 )
@@ -52,6 +51,11 @@ __all__ = [
 ]
 
 LABEL = 'RL'
+
+
+def controllers(config: Any) -> dict[str, Any]:
+  """{what: what has its `init`} of all that moves beside the parameters."""
+  return {**make_controllers(config), **curriculum.states(config)}
 
 
 def records(config: Any) -> tuple[str, ...]:

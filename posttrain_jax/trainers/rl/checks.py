@@ -25,7 +25,13 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.rollout import environments, guides
 from posttrain_jax.rollout.guide import Chain, Guide, chain
-from posttrain_jax.trainers.rl import guests, objective, prefixes, reward_checks
+from posttrain_jax.trainers.rl import (
+  curriculum,
+  guests,
+  objective,
+  prefixes,
+  reward_checks,
+)
 from posttrain_jax.trainers.rl.terms import (
   has_critic,
   loss_room,
@@ -115,6 +121,7 @@ def check(config: Any) -> None:
   _check_flow(config)
   _check_groups(config)
   reward_checks.check(config)
+  curriculum.check(config)
   reason = _needs_graph(config)
   if reason and reward_checks.is_hosted(config):
     what = 'prompts of a file' if from_file(config) else (

@@ -22,6 +22,8 @@ class Experience:
                   losses that ask for them
   token_rewards   [B, G, C] beside the verifier's, of `config.token_rewards`
   guide_state     [B, ...] states of the guide, where it has an environment
+  part            [B] int32 the part of the curriculum that a problem is of
+  right           [B, G] 1.0 where the verifier says so, with a curriculum
   """
 
   prompts: Array
@@ -33,6 +35,8 @@ class Experience:
   prefix_rewards: Array | None = None
   token_rewards: Array | None = None
   guide_state: PyTree | None = None
+  part: Array | None = None
+  right: Array | None = None
 
   def expert_rewards(self) -> Array:
     """[B, D] of demonstrations; one that was left out has the group's mean.

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import token_weights
+from posttrain_jax import advantages, token_weights
 from posttrain_jax.core import hub
 from posttrain_jax.core.resolve import arrays_of, lookup, nearest
 from posttrain_jax.data.text_task import is_text
@@ -69,7 +69,10 @@ def check(config: Any) -> None:
         'data=jsonl, task=text:NAME, or "verifier", "model", '
         + ', '.join(f'"{name}"' for name in arrays.__all__)
       )
+  if hosted:
+    entries.check_untimed(rewards)
   _check_verdicts(config, rewards)
+  _check_grouped(config, rewards)
   _check_overlap(config)
   _check_sampler(config)
 
@@ -96,6 +99,29 @@ def _check_verdicts(config: Any, rewards: Sequence[entries.Entry]) -> None:
       raise ValueError(
         f'rewards {names}: {key} asks which answers are right, and their sum '
         'does not say; leave one of them out'
+      )
+
+
+def _check_grouped(config: Any, rewards: Sequence[entries.Entry]) -> None:
+  """Raises ValueError where answers that are judged apart from the group would
+  be compared with others than it."""
+  names = [e.label for e in rewards if e.name in arrays.GROUPED and e.weight]
+  if not names:
+    return
+  greedy = lookup(advantages, config.advantage.name)
+  for key, apart in (
+    ('demos_per_prompt', guests.with_experts(config)),
+    ('explore.per_prompt', guests.exploring(config)),
+    ('prefix.per_prompt', config.prefix.per_prompt),
+    (
+      f'advantage.name="{config.advantage.name}"',
+      'greedy_rewards' in arrays_of(greedy),
+    ),
+  ):
+    if apart:
+      raise ValueError(
+        f'rewards "{names[0]}" compares the answers of a group, and those of '
+        f'{key} are judged apart from it; leave one of them out'
       )
 
 

@@ -32,7 +32,13 @@ from posttrain_jax.rewards import answers
 from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide, context, spread
 from posttrain_jax.trainers.objective import bind
-from posttrain_jax.trainers.rl import advantages, guest_rows, guests, objective
+from posttrain_jax.trainers.rl import (
+  advantages,
+  curriculum,
+  guest_rows,
+  guests,
+  objective,
+)
 from posttrain_jax.trainers.rl.experience import Experience
 from posttrain_jax.trainers.rl.scoring import make_score_rows
 from posttrain_jax.trainers.shared import Shared
@@ -122,6 +128,7 @@ def make_learn(
   with_guests = guest_rows.make_join(config, models['policy'], shared)
   moving = objective.make_controllers(config)
   judges_experts = config.expert_loss.name != 'none'
+  follow = curriculum.make_follow(config)
 
   def learn(state: TrainState, lived: Experience, key: Array):
     batch = sharding.rows(_replayed(_own_rows(lived), guide, lived))
@@ -138,6 +145,7 @@ def make_learn(
       lived.token_rewards,
       **_asked(lived),
     )
+    compared = batch
     batch = add_extras(state, batch, lived)
     batch, seen = with_guests(state, batch, lived, theirs)
     before = state
@@ -153,6 +161,11 @@ def make_learn(
       control[what], _ = controller.update(
         before.control[what], metrics, state.step, config.num_steps
       )
+    if follow is not None:
+      control[curriculum.KEY], chances = follow(
+        before.control[curriculum.KEY], lived, compared, state.step
+      )
+      metrics |= chances
     return refresh(state.replace(control=control)), metrics
 
   return learn
@@ -308,6 +321,7 @@ def make_step(
   start_guide: Callable[[Example], PyTree] | None = None,
   mix: Callable[..., dict[str, Array]] | None = None,
   verifies: bool = True,
+  draw: Callable[..., tuple[Example, Array]] | None = None,
 ) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
   """The whole step for an in-graph task: `step(state, key)`.
 
@@ -323,18 +337,21 @@ def make_step(
   mix                 (state, examples, samples, components) -> components, the
                       weighted sum of several rewards as 'reward'
   verifies            whether the verifier's word trains, or is only logged
+  draw                of a curriculum, in place of `sample_examples`
   """
   stopped = _over_group(answers.stopped_everywhere(verify))
   judge = _make_judge(verify, mix)
   ask = _make_ask(start_guide)
   draw_beside = _make_draw_beside(sources or {}, ask, judge)
+  problems = curriculum.make_problems(sample_examples, draw)
 
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
-    examples = sharding.rows(sample_examples(example_key))
+    examples, given = problems(state, example_key)
     samples = ask(generate, state, examples, sample_key)
     components = judge(state, examples, samples)
-    given = {}
+    if 'part' in given:
+      given['right'] = curriculum.right(components)
     drawn = [samples]
     if start_guide is not None:
       given['guide_state'] = start_guide(examples)

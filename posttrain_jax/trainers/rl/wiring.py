@@ -20,6 +20,7 @@ from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split
 from posttrain_jax.trainers.rl import (
   checks,
+  curriculum,
   guest_rows,
   objective,
   prefixes,
@@ -122,8 +123,9 @@ def make_step(setup: Setup) -> Steps:
 
   kinds: dict[str, Any] = {
     'start_guide': checks.make_start(task, guide),
-    'mix': answers.make_mix(rewards, models),
+    'mix': answers.make_mix(rewards, models, config.num_steps),
     'verifies': not rewards or any(e.kind == entries.VERIFIER for e in rewards),
+    'draw': curriculum.make_draw(config, task, sizes.prompts_per_step),
     'sources': guest_rows.make_sources(
       config, task, make_rollout, sizes.max_new_tokens, tokenizer.pad_id
     ),

@@ -1,52 +1,9 @@
-"""Rewards of answers from arrays: of verdicts and lengths, in-graph or not.
-
-  rewards, metrics = reward(parts, facts, **hparams)
-
-  parts    {name: [B, G]} what was found of each answer so far: the parts of a
-           task's verifier, and the entries of `config.rewards` before this one;
-           nan where one does not apply
-  facts    `Facts` of the answers
-  rewards  [B, G]; nan: it does not apply
-  metrics  {name: scalar}
-
-Nothing here reads text; rewards that do stand in `texts`. `as_texts` gives
-one of these TRL's signature.
-"""
-
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any, NamedTuple
-
-import jax.numpy as jnp
-import numpy as np
+"""Rewards of lengths, alone or beside a verdict."""
 
 from posttrain_jax.core.types import Array
+from posttrain_jax.rewards.arrays.common import Facts, Rewards, namespace
 
-__all__ = ['cosine_length', 'length', 'soft_overlong']
-
-# Functions that compare with another entry: the hyperparameter that names it.
-READS = {'cosine_length': 'of'}
-
-
-class Facts(NamedTuple):
-  """What is known of answers.
-
-  lengths   [B, G] tokens, with the stop token
-  finished  [B, G] 1.0 where a stop token ended it
-  limit     tokens that an answer may have
-  """
-
-  lengths: Array
-  finished: Array
-  limit: int
-
-
-Rewards = tuple[Array, dict[str, Array]]
-
-
-def namespace(array: Any) -> ModuleType:
-  """`numpy` for its own arrays, which need no compiling; else `jax.numpy`."""
-  return np if isinstance(array, np.ndarray) else jnp
+__all__ = ['cosine_length', 'length', 'relative_length', 'soft_overlong']
 
 
 def length(
@@ -134,36 +91,29 @@ def cosine_length(
   return xp.where(xp.isnan(verdict), xp.nan, scaled), {}
 
 
-def as_texts(
-  function: Callable[..., Rewards], **hparams: Any
-) -> Callable[..., list[float | None]]:
-  """A reward of this room with TRL's signature.
+def relative_length(
+  parts: dict[str, Array], facts: Facts, *, of: str = ''
+) -> Rewards:
+  """Shorter than the other answers to the problem, where it is right.
 
-  What it reads of `parts` are columns of that name; None there: it does not
-  apply. Beside the completions' ids it takes `max_completion_length`, and
-  `finished`, a list of bools (absent: all are).
+  share = 1/2 - (length - shortest) / (longest - shortest)
+  reward = share if right else min(0, share)
+
+  The shortest and the longest are of the group, right or wrong; 0 where all
+  answers are equally long. A wrong answer gains nothing by being short.
+
+  Args:
+    of: the entry that says what is right (above 0.5); '': the first verdict.
+
+  References: Kimi Team (2025), https://arxiv.org/abs/2501.12599, section 2.3.3;
+  Yoshihara et al. (2025), https://arxiv.org/abs/2507.08267, whose code takes
+  the shortest and the longest of the whole batch
   """
-
-  def reward(
-    prompts: list,
-    completions: list,
-    completion_ids: list,
-    max_completion_length: int,
-    finished: list | None = None,
-    **columns: Any,
-  ) -> list[float | None]:
-    del prompts, completions
-    row = lambda values: np.array([values], np.float32)
-    lengths = row([len(ids) for ids in completion_ids])
-    ended = np.ones_like(lengths) if finished is None else row(finished)
-    facts = Facts(lengths, ended, max_completion_length)
-    named = hparams.get('of')
-    parts = {}
-    if named is not None:
-      parts[named] = row([
-        np.nan if x is None else float(x) for x in columns[named]
-      ])  # fmt: skip
-    values, _ = function(parts, facts, **hparams)
-    return [None if np.isnan(x) else float(x) for x in np.asarray(values)[0]]
-
-  return reward
+  verdict = parts[of]
+  xp = namespace(verdict)
+  shortest = xp.min(facts.lengths, axis=-1, keepdims=True)
+  span = xp.max(facts.lengths, axis=-1, keepdims=True) - shortest
+  share = 0.5 - (facts.lengths - shortest) / xp.where(span > 0, span, 1.0)
+  earned = xp.where(verdict > 0.5, share, xp.minimum(share, 0.0))
+  earned = xp.where(span > 0, earned, 0.0)
+  return xp.where(xp.isnan(verdict), xp.nan, earned), {}
