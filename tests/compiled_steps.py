@@ -135,8 +135,9 @@ def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
     count = math.prod(one.shape)
     if one.bytes <= 2**15 or one.dtype in ('u32', 's32', 'pred'):
       return True  # counts, norms, tokens
-    if one.kind == 'collective-permute':  # a step of a window: one shard
-      return count * shards in weights
+    if one.kind == 'collective-permute':
+      # A step of a window: one shard; or of a ring: a device's keys.
+      return count * shards in weights or count * sizes['sequence'] <= keys
     if one.kind in ('all-gather', 'reduce-scatter'):
       of_keys = len(one.group) == sizes['sequence'] and count <= keys
       return of_keys or (len(one.group) <= shards and count in weights)

@@ -50,3 +50,18 @@ def test_a_step_sends_what_its_layout_names(trainer, mesh, monkeypatch):
     f'{case} sends more than it did: {sent}, was {bound}. Where that is meant: '
     f'python tests/compiled_steps.py --write {case}'
   )
+
+
+@pytest.mark.slow
+def test_a_ring_gathers_no_keys():
+  run, text = steps.compiled('sft', 'fsdp-sequence', model__attention='ring')
+  found = hlo.collectives(text)
+  strange = steps.unexplained(run, found)
+  assert not strange, steps.shown(strange)
+  # Two devices of axis sequence have keys of one row.
+  pairs = [x for x in found if len(x.group) == 2 and len(x.shape) == 4]
+  assert not [x for x in pairs if x.kind in ('all-gather', 'reduce-scatter')]
+  # Gradients go once round, which is one device more than they are scattered
+  # over: two in place of one here, and hardly more in a larger ring.
+  sent = sum(hlo.bytes_by_kind(found).values())
+  assert sent < 1.2 * steps.expected(run, 'sft').total

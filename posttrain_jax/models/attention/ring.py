@@ -217,18 +217,21 @@ def _attend_back(ring: Ring, kept, gradient):
   def step(carry, number):
     of_q, held, changes = carry
     more, *own = turn(number, held)
-    changes = jax.tree.map(jnp.add, changes, tuple(own))
+    changes = added(changes, own)
     return (of_q + more, *_passed((held, changes), ring)), None
 
-  nothing = jnp.zeros(k.shape, wide), jnp.zeros(v.shape, wide)
+  # What travels is in the dtype of keys.
+  added = lambda sums, own: tuple(
+    (a + b).astype(a.dtype) for a, b in zip(sums, own)
+  )
+  nothing = jnp.zeros_like(k), jnp.zeros_like(v)
   start = jnp.zeros(q.shape, wide), (k, v, k_ids), nothing
   (of_q, held, changes), _ = jax.lax.scan(
     step, start, jnp.arange(ring.parts - 1)
   )
   more, *own = turn(ring.parts - 1, held)
-  changes = _passed(jax.tree.map(jnp.add, changes, tuple(own)), ring)
+  of_k, of_v = _passed(added(changes, own), ring)
   of_q = ((of_q + more) * scale).astype(q.dtype)
-  of_k, of_v = (x.astype(y.dtype) for x, y in zip(changes, (k, v)))
   return of_q, of_k, of_v, None, None
 
 
