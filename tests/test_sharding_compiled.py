@@ -11,6 +11,8 @@ from posttrain_jax.run import hlo
 
 pytest.importorskip('libtpu')
 
+COMMAND = 'python tests/compiled_steps.py --write'
+
 CASES = [
   pytest.param(
     trainer,
@@ -45,10 +47,12 @@ def test_a_step_sends_what_its_layout_names(trainer, mesh, monkeypatch):
       f'{steps.version()}: they are not compared'
     )
   case = f'{trainer}:{mesh}'
+  if case not in known['bytes']:
+    pytest.skip(f'no bytes are recorded: {COMMAND} {case}')
   bound = known['bytes'][case]
   assert total <= 1.01 * sum(bound.values()), (
     f'{case} sends more than it did: {sent}, was {bound}. Where that is meant: '
-    f'python tests/compiled_steps.py --write {case}'
+    f'{COMMAND} {case}'
   )
 
 
