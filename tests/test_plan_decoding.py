@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +36,15 @@ MESHES = (
   dict(data=2, fsdp=2, tensor=2),
   dict(fsdp=2, tensor=2, expert=2),
 )
-ids = lambda mesh: '-'.join(f'{axis}{n}' for axis, n in mesh.items())
 
 
-@pytest.mark.parametrize('how', ['gathered', 'split'])
-@pytest.mark.parametrize('mesh', MESHES, ids=ids)
-@pytest.mark.parametrize('model', MODELS)
+def cases():
+  for case in itertools.product(MODELS, MESHES, ('gathered', 'split')):
+    quick = case[0] == 'tied' and case[1] == MESHES[1]
+    yield pytest.param(*case, marks=[] if quick else [pytest.mark.long])
+
+
+@pytest.mark.parametrize('model, mesh, how', cases())
 def test_weights_are_what_a_device_is_given(model, mesh, how):
   config = dataclasses.replace(MODELS[model], decode_weights=how)
   over = sharding.make_mesh(mesh)

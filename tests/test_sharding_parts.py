@@ -20,11 +20,18 @@ MESHES = (
   dict(fsdp=2, tensor=2, sequence=2),
   dict(fsdp=8),
 )
-ids = lambda mesh: '-'.join(f'{axis}{n}' for axis, n in mesh.items())
 
 
-@pytest.mark.parametrize('width', [16, 3], ids=['split', 'whole'])
-@pytest.mark.parametrize('mesh', MESHES, ids=ids)
+@pytest.mark.parametrize(
+  'mesh, width',
+  [
+    pytest.param(
+      mesh, width, marks=[pytest.mark.long] * (number > 0 or width != 16)
+    )
+    for number, mesh in enumerate(MESHES)
+    for width in (16, 3)  # which devices divide, or do not
+  ],
+)
 def test_a_table_in_parts_is_read_and_learned_as_a_whole_one(mesh, width):
   config = make_config('depth-2', dtype='bfloat16')
   size, rows, length = 32, 8, 64  # more tokens than the table has
@@ -67,7 +74,7 @@ def test_a_table_in_parts_is_read_and_learned_as_a_whole_one(mesh, width):
 
 
 @pytest.mark.parametrize(
-  'mesh', [dict(data=2, fsdp=4), dict(fsdp=2, tensor=2, sequence=2)], ids=ids
+  'mesh', [dict(data=2, fsdp=4), dict(fsdp=2, tensor=2, sequence=2)]
 )
 def test_prompts_and_completions_are_one_batch_where_they_lie(mesh):
   over = sharding.make_mesh(mesh)
