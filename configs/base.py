@@ -109,7 +109,8 @@ def _model() -> ml_collections.ConfigDict:
   c.decode_weights = 'auto'
   c.logit_chunk = 0  # positions scored at a time; 0 = all
   # Over whole rows: 'plain', or without scores in memory 'splash' (TPU) or
-  # 'cudnn' (GPU). 'auto': what there is for the device and the model.
+  # 'cudnn' (GPU). 'auto': what there is for the device and the model. 'ring':
+  # devices of axis sequence pass keys on, in place of gathering them.
   c.attention = 'auto'
   c.attention_chunk = 0  # queries at a time, for long rows; 0 = all
   c.long_rope = False  # Phi-3's RoPE factors for rows beyond its context

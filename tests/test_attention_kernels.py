@@ -288,6 +288,10 @@ def test_what_a_device_has_not_is_refused(monkeypatch):
   wrong = 'model.attention=splash: here is a CPU; nearest valid: plain'
   with pytest.raises(ValueError, match=wrong):
     notes.notes(build.build(asked))
+  asked = recipe_runs.load('sft', 'sft', ('model.attention', 'ring'))
+  wrong = 'attention=ring: mesh.sequence=1, a ring of one device; nearest'
+  with pytest.raises(ValueError, match=wrong):
+    notes.notes(build.build(asked))
   # A GPU, and a model in float32.
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   told = 'attention of policy is the plain form: cudnn has no dtype=float32'

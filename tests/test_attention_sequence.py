@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -103,15 +104,17 @@ LONG = ('whole', 'windows in some layers, blocks', 'rows too')
 
 
 def cases():
-  for case in itertools.product(FORMS, MODELS, MESHES):
-    suite = 'long' if case == LONG else 'slow'
-    yield pytest.param(*case, marks=[getattr(pytest.mark, suite)])
+  for how in ('plain', 'ring'):
+    for case in itertools.product(FORMS, MODELS, MESHES):
+      suite = 'long' if case == LONG else 'slow'
+      yield pytest.param(how, *case, marks=[getattr(pytest.mark, suite)])
 
 
-@pytest.mark.parametrize('form, name, mesh', cases())
-def test_positions_on_several_devices(form, name, mesh):
+@pytest.mark.parametrize('how, form, name, mesh', cases())
+def test_positions_on_several_devices(how, form, name, mesh):
   config = model(name)
-  assert_equal(results(form, config, mesh), results(form, config))
+  own = dataclasses.replace(config, attention=how)
+  assert_equal(results(form, own, mesh), results(form, config))
 
 
 @pytest.mark.slow
@@ -128,10 +131,13 @@ def test_kernels_on_several_devices(kernel, monkeypatch):
   assert_equal(mine, results('whole', config))
 
 
-def test_attention_alone():
+@pytest.mark.parametrize('how, chunk', [('plain', 0), ('ring', 0), ('ring', 3)])
+def test_attention_alone(how, chunk):
   """Queries over four devices, one key head over two that share it; 13 and 3
   tokens do not divide."""
-  config = model('one key head, cap', sliding_window=6)
+  config = model(
+    'one key head, cap', sliding_window=6, attention=how, attention_chunk=chunk
+  )
   keys = jax.random.split(jax.random.key(0), 3)
   q = jax.random.normal(keys[0], (B, 1, 4, 13, 8))
   k, v = (jax.random.normal(key, (B, 1, 16, 8)) for key in keys[1:])
@@ -153,9 +159,13 @@ def test_attention_alone():
     split = graded()
     mine = split(q, k, v)
     text = split.lower(q, k, v).as_text()
-  # Keys and values are gathered, and their gradients summed to where they lie.
-  assert text.count('stablehlo.reduce_scatter') == 2
-  assert text.count('stablehlo.all_gather') >= 3
+  if how == 'ring':  # no device has all keys, nor adds up their gradients
+    assert 'stablehlo.collective_permute' in text
+    assert not re.search('stablehlo.(all_gather|reduce_scatter)', text)
+  else:
+    # Keys and values are gathered, gradients summed to where these lie.
+    assert text.count('stablehlo.reduce_scatter') == 2
+    assert text.count('stablehlo.all_gather') >= 3
   for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(graded()(q, k, v))):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 

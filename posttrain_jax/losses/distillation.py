@@ -21,7 +21,7 @@ which is not multiplied back. For the sampled-token estimates of a KL see
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, vocabulary
 from posttrain_jax.core.types import Array
 from posttrain_jax.losses import numerics
 
@@ -152,7 +152,7 @@ def _top_k(support, student, teacher, mask, k, beta, tail) -> TokenLoss:
   """Divergence over the k largest entries of `support`."""
   if not 1 <= k <= support.shape[-1]:
     raise ValueError(f'k must be in 1..{support.shape[-1]}, got {k}')
-  _, index = jax.lax.top_k(jax.lax.stop_gradient(support), k)
+  _, index = vocabulary.top_k(jax.lax.stop_gradient(support), k)
   mass = jnp.exp(jnp.take_along_axis(teacher, index, axis=-1)).sum(-1)
   loss = _jsd(
     _restrict(student, index, tail), _restrict(teacher, index, tail), beta

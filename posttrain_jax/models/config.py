@@ -15,7 +15,7 @@ from posttrain_jax.models import remat
 ROPE_KINDS = ('llama3', 'linear', 'dynamic', 'yarn', 'longrope')
 NORMS = ('rms', 'rms_plus_one', 'layer')
 NORM_PLACES = ('before', 'after', 'both')
-ATTENTIONS = ('plain', 'splash', 'cudnn')
+ATTENTIONS = ('plain', 'splash', 'cudnn', 'ring')
 ACTIVATIONS = ('silu', 'gelu_tanh', 'gelu')
 POSITIONS = ('rope', 'learned')
 DECODE_WEIGHTS = ('auto', 'gathered', 'split')
@@ -97,7 +97,8 @@ class ModelConfig:
   decode_weights: str = 'auto'
   logit_chunk: int = 0  # tokens per logits chunk in token_logps; 0 = all
   attention_chunk: int = 0  # queries at a time over whole rows; 0 = all
-  attention: str = 'plain'  # over whole rows; 'splash' (TPU), 'cudnn' (GPU)
+  # Over whole rows; 'splash' (TPU), 'cudnn' (GPU), 'ring' (axis sequence).
+  attention: str = 'plain'
 
   # What other families than Llama, Qwen2 and Qwen3 change.
   norm: str = 'rms'  # 'rms_plus_one': by 1 + weight (Gemma); 'layer': LayerNorm

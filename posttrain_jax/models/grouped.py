@@ -70,6 +70,47 @@ class _Rectangles:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Joined:
+  """Both rectangles as one batch [n, M / n, ...], for n groups of devices with
+  rows of their own, s devices in each with positions of their own.
+
+  Nothing moves: a device has its part of the prompts, then its part of the
+  completions. A weight then meets one batch, and its gradient is sent once, not
+  once for each rectangle.
+  """
+
+  shapes: tuple[tuple[int, ...], tuple[int, ...]]
+  n: int
+  s: int
+
+  def gather(self, prompts: Array, completions: Array) -> list[Array]:
+    parts = [self._apart(prompts), self._apart(completions)]
+    made = jnp.concatenate(parts, axis=2)
+    made = made.reshape(self.n, -1, *made.shape[3:])
+    return [sharding.constrain_first(made, 'rows', 'length')]
+
+  def spread(self, parts: list[Array]) -> tuple[Array, Array]:
+    whole = parts[0].reshape(self.n, self.s, -1, *parts[0].shape[2:])
+    (b, p), (r, c) = self.shapes
+    first = b * p // (self.n * self.s)
+    prompts = self._together(whole[:, :, :first], b, p)
+    return prompts, self._together(whole[:, :, first:], r, c)
+
+  def _apart(self, x: Array) -> Array:
+    """[rows, T, ...] as [n, s, rows / n * T / s, ...]."""
+    rows, length = x.shape[:2]
+    rest = x.shape[2:]
+    x = x.reshape(self.n, rows // self.n, self.s, length // self.s, *rest)
+    return jnp.moveaxis(x, 2, 1).reshape(self.n, self.s, -1, *rest)
+
+  def _together(self, x: Array, rows: int, length: int) -> Array:
+    rest = x.shape[3:]
+    x = x.reshape(self.n, self.s, rows // self.n, length // self.s, *rest)
+    x = jnp.moveaxis(x, 1, 2).reshape(rows, length, *rest)
+    return sharding.constrain_first(x, 'rows', 'length')
+
+
+@dataclasses.dataclass(frozen=True)
 class _Stream:
   """One batch of one row that holds the real tokens of both rectangles.
 
@@ -112,13 +153,13 @@ class _Streams:
     own = lambda x: x.reshape(count, -1, *x.shape[1:])
     each = jax.vmap(lambda one, p, c: one.gather(p, c)[0][0])
     made = each(self.one, own(prompts), own(completions))
-    return [sharding.constrain(made, 'rows')]
+    return [sharding.constrain_first(made, 'rows')]
 
   def spread(self, parts: list[Array]) -> tuple[Array, Array]:
     each = jax.vmap(lambda one, x: one.spread([x[None]]))
     found = each(self.one, parts[0])
     prompts, completions = (
-      sharding.constrain(x.reshape(*shape, *x.shape[3:]), 'rows')
+      sharding.constrain_first(x.reshape(*shape, *x.shape[3:]), 'rows')
       for x, shape in zip(found, self.shapes)
     )
     return prompts, completions
@@ -129,11 +170,26 @@ jax.tree_util.register_dataclass(
 )
 
 
+_Layout = _Rectangles | _Joined | _Stream | _Streams
+
+
 def parts_of(prompts: int, rows: int) -> int:
   """How many streams there are of so many prompts and completions: one for each
   group of devices that has rows of its own; one where those do not divide."""
   parts = sharding.size(*sharding.LOGICAL['rows'])
   return 1 if prompts % parts or rows % parts else parts
+
+
+def _joined(
+  prompts: tuple[int, ...], completions: tuple[int, ...]
+) -> _Joined | None:
+  """`_Joined` of these shapes, where devices have parts of both."""
+  n = sharding.size(*sharding.LOGICAL['rows'])
+  s = sharding.size(*sharding.LOGICAL['length'])
+  every = (prompts, completions)
+  if n * s == 1 or any(rows % n or length % s for rows, length in every):
+    return None
+  return _Joined(every, n, s)
 
 
 def _streams(
@@ -280,7 +336,13 @@ def group_token_logps(
   """
   group = completions.shape[0] // prompts.shape[0]
   lengths = jnp.sum(prompt_real != 0, axis=1)
-  layout = _Rectangles() if size is None else _streams(prompt_real, real, size)
+  # Layers read `layout`, what is scored is in `scoring`.
+  scoring: _Layout = _Rectangles()
+  layout: _Layout = scoring
+  if size is None:
+    layout = _joined(prompts.shape, completions.shape) or scoring
+  else:
+    layout = scoring = _streams(prompt_real, real, size)
   rank = lambda x: jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape)
   after = jnp.repeat(lengths, group)[:, None] + rank(completions)
   positions = layout.gather(rank(prompts), after)
@@ -302,12 +364,12 @@ def group_token_logps(
   found = score_tokens(
     params,
     config,
-    layout.gather(jnp.zeros_like(of_prompt), previous)[-1],
-    ids[-1],
-    layout.gather(nothing, scored)[-1],
+    scoring.gather(jnp.zeros_like(of_prompt), previous)[-1],
+    ids[-1] if layout is scoring else completions,
+    scoring.gather(nothing, scored)[-1],
     temperature,
     jax.tree.map(
-      lambda x: layout.gather(
+      lambda x: scoring.gather(
         jnp.zeros((*prompts.shape, *x.shape[2:]), x.dtype), x
       )[-1],
       context,
@@ -317,4 +379,4 @@ def group_token_logps(
   )
   if size is None:
     return found
-  return jax.tree.map(lambda x: layout.spread([x])[1], found)
+  return jax.tree.map(lambda x: scoring.spread([x])[1], found)

@@ -11,12 +11,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
-from posttrain_jax.core import sharding
-from posttrain_jax.core.sharding import SHARDS, constrain
+from posttrain_jax.core.sharding import constrain
 from posttrain_jax.core.types import Array, PyTree
-from posttrain_jax.models import experts, remat
+from posttrain_jax.models import experts, lookup, remat
 from posttrain_jax.models.adapted import Weight, dense_product
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.rope import Tables, rope
@@ -88,26 +86,12 @@ def leave(layer: PyTree, branch: str, out: Array, config: ModelConfig) -> Array:
   return norm(layer, f'{branch}_post_norm', out, config)
 
 
-def _looked_up(table: Array, tokens: Array, config: ModelConfig) -> Array:
-  """[B, T, D] rows of a table [V, D].
-
-  Where its width is split, each device looks up its columns for all rows: what
-  travels is then the rows, not the table, and there and back alike.
-  """
-  table = sharding.held(table, P('tensor', SHARDS))
-  x = table[tokens].astype(config.dtype)
-  if tokens.shape[1] > 1 and sharding.divides(x.shape[-1], 'width'):
-    x = sharding.constrain(x, 'copies', None, 'width')
-    if sharding.size('sequence') > 1:  # from columns to rows, then positions
-      x = sharding.constrain(x, 'rows', None, 'length')
-  return sharding.constrain(x, *STREAM)
-
-
 def embed(
   params: PyTree, config: ModelConfig, tokens: Array, positions: Array
 ) -> Array:
   """The residual stream [B, T, D] before the first layer."""
-  x = _looked_up(params['embed']['tokens'], tokens, config)
+  x = lookup.looked_up(params['embed']['tokens'], tokens, config)
+  x = constrain(x, *STREAM)
   if config.scale_embedding:
     # Rounded to the activations' type, as in training.
     x = x * jnp.asarray(math.sqrt(config.width), x.dtype)

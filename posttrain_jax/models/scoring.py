@@ -105,11 +105,22 @@ def _scored(
   if not 0 < chunk < previous.shape[1] // sharding.size('sequence'):
     return score(kernel, *items)
   own = sharding.copies(kernel, _spec(config))
-  one = lambda kernel, items: _in_chunks(
-    functools.partial(score, kernel), chunk, items
-  )
   over = tuple(a for a in sharding.LOGICAL['parts'] if sharding.size(a) > 1)
-  each = jax.vmap(one, spmd_axis_name=over)
+
+  def one(kernel, items):
+    part = functools.partial(score, kernel[0])
+    mine = jax.tree.map(lambda x: x[0], items)
+    return jax.tree.map(lambda x: x[None], _in_chunks(part, chunk, mine))
+
+  # Each by itself: told only where arrays lie, compilers send what the loop
+  # adds up in every turn.
+  each = jax.shard_map(
+    one,
+    in_specs=(P(over), P(over)),
+    out_specs=P(over),
+    axis_names=set(over),
+    check_vma=False,
+  )
   out = each(own, jax.tree.map(sharding.apart, items))
   return jax.tree.map(sharding.together, out)
 

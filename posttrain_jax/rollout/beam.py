@@ -11,13 +11,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import stops
+from posttrain_jax.core import stops, vocabulary
 from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, PyTree, Rollout
 from posttrain_jax.models import transformer
 from posttrain_jax.models.cache import by_rows
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import layout, vocabulary
+from posttrain_jax.rollout import layout
 from posttrain_jax.rollout.guide import Guide, start_rows
 from posttrain_jax.rollout.work import prefill
 

@@ -23,8 +23,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core import vocabulary
 from posttrain_jax.core.types import Array
-from posttrain_jax.rollout import vocabulary
 
 __all__ = ['greedy', 'min_p', 'sample', 'top_k', 'top_p', 'typical']
 TRUNCATING = ('greedy', 'min_p', 'top_k', 'top_p', 'typical')

@@ -25,7 +25,7 @@ from posttrain_jax.models.config import ModelConfig
 
 __all__ = [
   'GATHERED_BYTES', 'Rows', 'cache', 'decode_weights', 'decoding',
-  'gathered_bytes', 'rows', 'rows_of', 'weights',
+  'gathered_bytes', 'held_bytes', 'rows', 'rows_of', 'weights',
 ]  # fmt: skip
 
 # Of weights that a device has beside its share while decoding, at most: a
@@ -97,6 +97,21 @@ def gathered_bytes(config: ModelConfig, sizes: Mapping[str, int]) -> int:
     ]
     total += math.prod(param.shape) // math.prod(parts)
   return total * jnp.dtype(config.dtype).itemsize
+
+
+def held_bytes(config: ModelConfig) -> int:
+  """Bytes of the weights that a device of the mesh here has while decoding, as
+  `weights` places them."""
+  total = 0
+  with sharding.laid_out(**_axes(config)), sharding.at_hand():
+    for path, param in transformer.param_table(config).items():
+      name = 'weights' if path.startswith('layers/') else 'vocab'
+      with sharding.laid_out(weights=sharding.over(name)):
+        spec = sharding.lies(param.spec, param.shape)
+      parts = sharding.size(*(a for x in spec for a in sharding.names_of(x)))
+      wide = config.dtype if param.std else config.param_dtype
+      total += math.prod(param.shape) // parts * jnp.dtype(wide).itemsize
+  return total
 
 
 def _axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:

@@ -61,7 +61,7 @@ class Collective:
   source   the operation it was made for, as JAX names it
   serves   the kind that it is a step of, where a product and what is sent for
            it go hand in hand ('windowed'); else `kind`
-  channel  its number; clones of one that goes on beside other work share it
+  chain    of what goes on beside other work, a loop too: its clones share it
   """
 
   kind: str
@@ -73,7 +73,7 @@ class Collective:
   guessed: bool = False
   source: str = ''
   serves: str = ''
-  channel: int = 0
+  chain: str = ''
 
   @property
   def sent(self) -> float:
@@ -210,6 +210,20 @@ def _of_mesh(mesh: str, axes: str) -> tuple[int, ...]:
   return tuple(int(x) for x in np.sort(group.reshape(-1)))
 
 
+def _unchained(found: list[Collective]) -> list[Collective]:
+  """Without the clones of a chain: its start, a part in each turn of a loop
+  that it goes on beside, and its end are one, sent as often as it starts.
+
+  Channels do not tell: all that a `shard_map` sends may be on one.
+  """
+  seen: dict[tuple, Collective] = {}
+  for place, one in enumerate(found):
+    key = (one.chain or place, one.kind)
+    if key not in seen or one.times < seen[key].times:
+      seen[key] = one
+  return list(seen.values())
+
+
 def _constants(ops: list[_Op]) -> dict[str, int]:
   return {
     op.name: int(op.operands)
@@ -280,11 +294,7 @@ class _Program:
         found += self._chosen(op)
       elif not code.endswith(('-done', '-update')):
         found += self._called(op)
-    # What goes on beside other work is a chain of clones of one.
-    seen: dict[tuple, Collective] = {}
-    for place, one in enumerate(found):
-      seen.setdefault((one.channel or -place - 1, one.kind, one.times), one)
-    return list(seen.values())
+    return _unchained(found)
 
   def _called(self, op: _Op) -> list[Collective]:
     out = []
@@ -352,7 +362,7 @@ class _Program:
       typed = [self._joined(op, x, len(group)) for x in typed]
     dtype, shape = max(typed, key=lambda x: _bytes(*x))
     source = re.search(r'op_name="([^"]*)"', op.rest)
-    channel = re.search(r'channel_id=(\d+)', op.rest)
+    chain = re.search(r'chain_id="([^"]*)"', op.rest)
     return Collective(
       kind=kind,
       dtype=dtype,
@@ -361,7 +371,7 @@ class _Program:
       group=group,
       times=1,
       source=source[1] if source else '',
-      channel=int(channel[1]) if channel else 0,
+      chain=chain[1] if chain else '',
     )
 
   def _joined(self, op: _Op, array: tuple, parts: int) -> tuple:

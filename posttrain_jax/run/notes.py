@@ -125,7 +125,7 @@ def _attention(run: Any) -> list[str]:
     ValueError: an implementation that the device, or the model, has not.
   """
   backend, told = target.backend(), []
-  asked = run.config.model.attention
+  asked, mesh = run.config.model.attention, run.config.mesh
   for role, model in sorted(run.models.items()):
     name = model.attention
     if name == 'plain':
@@ -134,7 +134,10 @@ def _attention(run: Any) -> list[str]:
         told.append(f'attention of {role} is the plain form: {why}')
       continue
     missing = attention.lacks(name, model)
-    if auto.KERNELS.get(backend) != name:
+    if name == 'ring':  # of any device
+      if sharding.axis_sizes(mesh)['sequence'] == 1:
+        missing = 'mesh.sequence=1, a ring of one device'
+    elif auto.KERNELS.get(backend) != name:
       missing = f'here is a {backend.upper()}'
     if missing:
       raise ValueError(

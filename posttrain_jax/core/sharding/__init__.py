@@ -14,6 +14,7 @@ from posttrain_jax.core.sharding.inside import (
   at_hand,
   comes_apart,
   constrain,
+  constrain_first,
   copies,
   divides,
   gathered,
@@ -51,8 +52,8 @@ from posttrain_jax.core.sharding.specs import (
 __all__ = [
   'AXES', 'EXPERT_SHARDS', 'FIRST', 'GATHERED', 'LOGICAL', 'ROWS', 'SHARDS',
   'apart', 'as_declared', 'at_hand', 'axis_sizes', 'by_path', 'comes_apart',
-  'constrain', 'copies', 'divides', 'fit', 'gathered', 'held',
-  'keep_all_but_gathered', 'laid_out', 'lies', 'make_mesh', 'names_of', 'over',
-  'placed', 'row_parts', 'rows', 'shown_as', 'size', 'split',
+  'constrain', 'constrain_first', 'copies', 'divides', 'fit', 'gathered',
+  'held', 'keep_all_but_gathered', 'laid_out', 'lies', 'make_mesh', 'names_of',
+  'over', 'placed', 'row_parts', 'rows', 'shown_as', 'size', 'split',
   'state_shardings', 'together', 'unsplit',
 ]  # fmt: skip

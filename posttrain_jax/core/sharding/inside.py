@@ -109,6 +109,16 @@ def constrain(x: Array, *names: str | tuple[str, ...] | None) -> Array:
   return jax.lax.with_sharding_constraint(x, placed(x.shape, *names))
 
 
+def constrain_first(x: Array, *names: str | tuple[str, ...] | None) -> Array:
+  """`constrain` of the first dimensions alone: those beyond stay as they are,
+  of heads or of a vocabulary in parts."""
+  if not split():
+    return x
+  rest = (P.UNCONSTRAINED,) * (x.ndim - len(names))
+  spec = P(*placed(x.shape[: len(names)], *names), *rest)
+  return jax.lax.with_sharding_constraint(x, spec)
+
+
 def placed(shape: tuple[int, ...], *names: str | tuple[str, ...] | None) -> P:
   """The spec that `constrain` gives an array of that shape."""
   spec = P(*(over(*names_of(name)) if name else None for name in names))
@@ -154,12 +164,15 @@ def apart(x: Array) -> Array:
 
 
 def together(x: Array) -> Array:
-  """[B, T, ...] of what `apart` gave, [parts, B / n, T / s, ...]."""
+  """[B, T, ...] of what `apart` gave, [parts, B / n, T / s, ...].
+
+  Further dimensions stay as they are: of logits, a vocabulary in parts.
+  """
   n, s = size(*LOGICAL['rows']), size(*LOGICAL['length'])
   b, t = x.shape[1:3]
   x = jnp.moveaxis(x.reshape(n, s, b, t, *x.shape[3:]), 1, 2)
   x = x.reshape(n * b, s * t, *x.shape[4:])
-  return constrain(x, 'rows', 'length')
+  return constrain_first(x, 'rows', 'length')
 
 
 def comes_apart(x: Array) -> bool:

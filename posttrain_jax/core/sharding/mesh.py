@@ -33,6 +33,7 @@ LOGICAL: dict[str, tuple[str, ...]] = {
   # Rows are not split where the width is.
   'copies': ('data',),
   'width': ('fsdp', 'expert', 'sequence'),
+  'row_width': ('fsdp', 'expert'),  # and rows
 }
 ROWS = P(LOGICAL['rows'])
 # What the width of a weight is split over: all devices that would have it

@@ -1,7 +1,8 @@
 """Attention by structure: what is seen follows from ids and places alone.
 
 Every device has rows and heads of its own; over the axis `sequence` it has
-queries of its own, too, and all keys of their rows, which are gathered.
+queries of its own, too, and all keys of their rows, which are gathered; or, as
+a `ring`, meets them one device's after the other's.
 """
 
 import functools
@@ -15,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array
 from posttrain_jax.models import remat
-from posttrain_jax.models.attention import cudnn, plain, splash
+from posttrain_jax.models.attention import cudnn, plain, ring, splash
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = ['SHORT', 'Sight', 'attend_ids', 'lacks']
@@ -106,8 +107,10 @@ def attend_ids(
   Returns [B, N, R, T, K], by `config.attention`. What tokens find that have no
   place in a loss (id 0) is not the same in all of them.
   """
-  name = config.attention if q.shape[3] > SHORT else 'plain'
   shape, parts = q.shape, sharding.size('sequence')
+  name = config.attention
+  if parts == 1 if name == 'ring' else q.shape[3] <= SHORT:
+    name = 'plain'
   q, k, v = _heads(q, k, v)
   # Queries, and what is before them, come in multiples of these.
   count, step, front = q.shape[3], parts, parts
@@ -121,10 +124,10 @@ def attend_ids(
   k, v = (_pad(x, 2, before, after) for x in (k, v))
   k_ids = _pad(_pad(k_ids, 1, 0, after, AFTER), 1, before, 0, BEFORE)
   sight = sight._replace(offset=sight.offset + before)
-  if name != 'plain':
+  if name in ('splash', 'cudnn'):
     q = q * (config.query_scale or q.shape[-1]) ** -0.5
   out = _placed(name, q, k, v, q_ids, k_ids, sight, config)
-  if name != 'splash':  # which names what it keeps itself
+  if name not in ('splash', 'ring'):  # which name what they keep themselves
     out = remat.mark(out, remat.ATTENTION)
   return out[..., :count, :].reshape(shape)
 
@@ -137,6 +140,12 @@ def _placed(name, q, k, v, q_ids, k_ids, sight, config):
     made = splash.kernel(*sizes, sight.offset, sight.window, cap, parts)
 
   def local(made, q, k, v, q_ids, k_ids):
+    if name == 'ring':
+      fixed = ring.Ring(
+        'sequence', parts, sight.offset, sight.window, config.attention_chunk,
+        plain.scores_of(config),
+      )  # fmt: skip
+      return ring.over(q, k, v, q_ids, k_ids, fixed)
     if parts > 1:
       # Of all devices; gradients of keys are summed to where they lie.
       all_of = functools.partial(

@@ -11,11 +11,7 @@ of a utilisation.
 """
 
 import dataclasses
-from typing import Any
 
-import jax.numpy as jnp
-
-from posttrain_jax.models import transformer
 from posttrain_jax.run.plan.chips import Chip
 
 __all__ = ['EFFICIENCY', 'Time', 'of_program', 'total']
@@ -39,15 +35,14 @@ class Time:
   serial: float
 
 
-def read_per_token(run: Any, cache: int, tensor: int) -> float:
-  """Bytes of memory that a chip reads for one token of a rollout: the weights,
-  in the type that is computed in, split over `tensor`; and half of a cache,
-  which fills as it goes. Of experts all are read: many rows meet them.
+def read_per_token(weights: int, cache: int) -> float:
+  """Bytes of memory that a chip reads for one token of a rollout: the weights
+  that it has; and half of a cache, which fills as it goes. Of experts all are
+  read: many rows meet them.
 
-  cache  bytes of keys and values of a chip, full
+  weights  bytes that a chip has while decoding (`memory.decode_weights`)
+  cache    bytes of keys and values of a chip, full
   """
-  wide = jnp.dtype(run.model.dtype).itemsize
-  weights = transformer.param_count(run.model) * wide / tensor
   return weights + cache / 2
 
 

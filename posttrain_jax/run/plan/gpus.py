@@ -7,6 +7,7 @@ Memory is that of shapes and of `memory.arithmetic`; what is sent, of
 from typing import Any
 
 from posttrain_jax.core.types import TrainState
+from posttrain_jax.rollout import layout
 from posttrain_jax.run import traffic
 from posttrain_jax.run.build import Run
 from posttrain_jax.run.plan import memory
@@ -44,15 +45,20 @@ def sized(
 def moved(run: Run, mesh: Any, machine: Machine, name: str) -> Moved:
   """What a program sends over NVLink, by `run.traffic`.
 
-  A rollout gathers its weights once; scores of reward models are taken to send
-  what one pass over the rows does.
+  Of a rollout every answer is taken to be as long as it may; scores of reward
+  models are taken to send what one pass over the rows does.
   """
   sizes, places = run.sizes, dict(mesh.shape)
   read = lambda role: traffic.of_scoring(
     run.models.get(role, run.model), places, sizes.rows, sizes.row_tokens
   )
   if name == 'rollout':
-    sent = traffic.Traffic(gather=read('policy').gather)
+    prompts = sizes.prompts_per_step
+    how = layout.decode_weights(run.model, places)
+    sent = traffic.of_scoring(run.model, places, prompts, sizes.prompt_length)
+    sent += traffic.of_decoding(
+      run.model, places, sizes.rows, sizes.max_new_tokens, how == 'split'
+    )
   elif name == 'scores':
     sent = read('policy')
   else:

@@ -195,7 +195,7 @@ def _times(
     read = 0.0
     if part.name == 'rollout':
       per_token = estimate.read_per_token(
-        run, memory.kv_cache(run, mesh), dict(mesh.shape).get('tensor', 1)
+        memory.decode_weights(run, mesh), memory.kv_cache(run, mesh)
       )
       turns = max(turns_of(run), float(run.sizes.max_new_tokens))
       read = per_token * turns

@@ -6,6 +6,7 @@ compiled the program; of that, gradients and the key/value cache are told apart
 by their shapes. Without a compiler all of it is arithmetic.
 """
 
+import contextlib
 import math
 from typing import Any
 
@@ -16,6 +17,7 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.models import adapted, cache, transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.rollout import layout
 from posttrain_jax.run.build import Run
 from posttrain_jax.run.plan.programs import Compiled, local_bytes
 from posttrain_jax.run.state import shaped_state
@@ -24,6 +26,7 @@ __all__ = [
   'activations',
   'arithmetic',
   'components',
+  'decode_weights',
   'gradients',
   'held',
   'kv_cache',
@@ -69,34 +72,51 @@ def rollout_rows(run: Run) -> int:
   return min(run.sizes.slots or every, every)
 
 
+def _decoding(run: Run, mesh: Any) -> contextlib.ExitStack:
+  """Inside, what is asked of `sharding` is the layout of a decode loop."""
+  stack = contextlib.ExitStack()
+  stack.enter_context(jax.sharding.use_abstract_mesh(mesh.abstract_mesh))
+  stack.enter_context(layout.decoding(run.model))
+  return stack
+
+
+def decode_weights(run: Run, mesh: Any) -> int:
+  """Bytes of the weights of a chip while it decodes: gathered over fsdp, or
+  split over all chips of a `data` part (`rollout.layout`)."""
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    return layout.held_bytes(run.model)
+
+
 def kv_cache(run: Run, mesh: Any) -> int:
   """Bytes of the keys and values of a rollout: the prompts', read by all of
   their answers, and the answers'.
 
-  Rows are split over data and fsdp, heads over tensor, where these divide.
+  Rows and heads are split as `rollout.layout` splits them; prompts and rows are
+  as many as it makes of them.
   """
   rows, sizes = rollout_rows(run), run.sizes
   if not rows:
     return 0
-  make = lambda rows, slots: jax.eval_shape(
-    lambda: cache.init_cache(run.model, rows, slots)
-  )
-  split = sharding.row_parts(mesh.shape)
-  heads = dict(mesh.shape).get('tensor', 1)
+  with _decoding(run, mesh):
+    split = sharding.size(*sharding.over('cache_rows'))
+    heads = sharding.size(*sharding.over('cache_heads'))
+    group = run.config.group_size
+    made = layout.rows_of(sizes.prompts_per_step, group, run.model)
 
   def local(leaf: Any) -> int:
     size = math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
-    if len(leaf.shape) > 1:
-      size //= split if leaf.shape[0] % split == 0 else 1
-      size //= heads if leaf.shape[1] % heads == 0 else 1
+    if len(leaf.shape) > 1 and leaf.shape[1] % heads == 0:
+      size //= heads
     return size
 
-  both = (
-    make(sizes.prompts_per_step, sizes.prompt_length),
-    make(rows, sizes.max_new_tokens),
+  def each(rows: int, slots: int) -> int:
+    of_one = lambda: cache.init_cache(run.model, -(-rows // split), slots)
+    one = jax.eval_shape(of_one)
+    return sum(map(local, jax.tree.leaves((one.keys, one.values))))
+
+  return each(len(made.prompts), sizes.prompt_length) + each(
+    min(rows, len(made.rows)), sizes.max_new_tokens
   )
-  keys = [(made.keys, made.values) for made in both]
-  return sum(local(leaf) for leaf in jax.tree.leaves(keys))
 
 
 def activations(run: Run, mesh: Any) -> int:
@@ -128,12 +148,11 @@ def activations(run: Run, mesh: Any) -> int:
 def decoding(run: Run, mesh: Any) -> int:
   """Bytes that a rollout takes beside its parameters and the cache, by
   arithmetic: logits of a token in float32 and what a sampler makes of them, and
-  the weights in the type that is computed in, split over tensor alone."""
-  model, places = run.model, dict(mesh.shape)
-  tensor = places.get('tensor', 1)
-  rows = rollout_rows(run) / sharding.row_parts(places)
-  weights = transformer.param_count(model) * jnp.dtype(model.dtype).itemsize
-  return int(12 * rows * model.vocab_size / tensor + weights / tensor)
+  the weights as they are decoded with."""
+  with _decoding(run, mesh):
+    rows = rollout_rows(run) / sharding.size(*sharding.over('rows'))
+    vocab = run.model.vocab_size / sharding.size(*sharding.over('vocab'))
+  return int(12 * rows * vocab) + decode_weights(run, mesh)
 
 
 def arithmetic(run: Run, mesh: Any, name: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array
@@ -52,26 +52,37 @@ def to_order(scores: Array) -> Array:
   return sharding.constrain(scores, *names)
 
 
+def _names(scores: Array) -> list[str | None]:
+  """Of the dimensions before the last: rows, and positions of a row."""
+  names = ['rows', 'length', *(None,) * scores.ndim]
+  return names[: scores.ndim - 1]
+
+
 def _best(scores: Array, k: int) -> tuple[Array, Array]:
-  """The k largest of each part [..., parts * k], and their tokens.
+  """The k largest of scores [..., V], and their tokens, V in parts: [..., k].
 
   Each device looks into what it has: compilers would gather all of it first.
   """
   size = scores.shape[-1]
   own = size // parts(size)
-  names = ['rows', *(None,) * (scores.ndim - 2), 'vocab']
-  spec = sharding.placed(scores.shape, *names)
-  last = spec[-1]
-  axes = (last,) if isinstance(last, str) else last
+  spec = sharding.placed(scores.shape, *_names(scores), 'vocab')
+  axes = sharding.names_of(spec[-1])
 
   def one(part):
     best, where = jax.lax.top_k(part, min(k, own))
     first = own * jax.lax.axis_index(axes)
-    return best, where + first.astype(where.dtype)
+    found = best, where + first.astype(where.dtype)
+    # Parts stand in the order of their tokens, so equal ones do, too.
+    best, where = (
+      jax.lax.all_gather(x, axes, axis=x.ndim - 1, tiled=True) for x in found
+    )
+    best, place = jax.lax.top_k(best, k)
+    return best, jnp.take_along_axis(where, place, axis=-1)
 
-  taken = {str(axis) for part in spec if part for axis in np.atleast_1d(part)}
+  whole = P(*spec[:-1], None)
+  taken = {axis for part in spec for axis in sharding.names_of(part)}
   return jax.shard_map(
-    one, in_specs=spec, out_specs=(spec, spec), axis_names=taken,
+    one, in_specs=spec, out_specs=(whole, whole), axis_names=taken,
     check_vma=False,
   )(scores)  # fmt: skip
 
@@ -81,15 +92,12 @@ def top_k(scores: Array, k: int) -> tuple[Array, Array]:
   the largest first, equal ones in the order of their tokens."""
   if parts(scores.shape[-1]) == 1:
     return jax.lax.top_k(scores, k)
-  best, where = _best(scores, k)
-  # Parts stand in the order of their tokens, so equal ones do, too.
-  best, place = jax.lax.top_k(sharding.constrain(best, 'rows'), k)
-  return best, jnp.take_along_axis(where, place, axis=-1)
+  return _best(scores, k)
 
 
 def kth_largest(scores: Array, k: int) -> Array:
   """The k-th largest of scores [..., V], [..., 1]."""
   if parts(scores.shape[-1]) > 1:
-    scores = sharding.constrain(_best(scores, k)[0], 'rows')
+    return _best(scores, k)[0][..., k - 1][..., None]
   ranked = -jnp.sort(-scores, axis=-1)
   return ranked[..., k - 1][..., None]

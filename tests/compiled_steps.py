@@ -1,0 +1,224 @@
+"""Train steps compiled for TPUs that are not there, and what they send.
+
+  python tests/compiled_steps.py --write [TRAINER:MESH ...]
+
+writes what the compiled steps send, of these cases or of all, into
+tests/goldens/sent.json, to which `test_sharding_compiled.py` holds them.
+"""
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from posttrain_jax import rollout
+from posttrain_jax.core import sharding
+from posttrain_jax.models import transformer
+from posttrain_jax.run import build, hlo, traffic
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.state import abstract_state, state_shardings
+
+SENT = Path(__file__).parent / 'goldens' / 'sent.json'
+VOCAB, WIDTH, MLP = 4096, 512, 1280
+MODEL = {
+  'architectures': ['Qwen3ForCausalLM'],
+  'model_type': 'qwen3',
+  'vocab_size': VOCAB,
+  'hidden_size': WIDTH,
+  'intermediate_size': MLP,
+  'num_hidden_layers': 3,
+  'num_attention_heads': 8,
+  'num_key_value_heads': 4,
+  'head_dim': 64,
+  'max_position_embeddings': 4096,
+  'tie_word_embeddings': True,
+  'hidden_act': 'silu',
+  'rms_norm_eps': 1e-6,
+  'rope_theta': 10000.0,
+  'eos_token_id': 1,
+}
+COMMON = dict(
+  prompts_per_step=16,
+  group_size=1,
+  microbatch_rows=0,
+  model__dtype='bfloat16',
+  model__param_dtype='bfloat16',
+  model__scan_layers=True,
+  model__remat=True,
+  model__logit_chunk=64,
+)
+TRAINERS = {
+  'sft': ('configs/sft.py:smoke', {}),
+  'dpo': ('configs/preference.py:recipe=dpo,smoke', dict(group_size=2)),
+  'distill': ('configs/distill.py:recipe=forward_kl,smoke', {}),
+  'grpo': ('configs/rl.py:recipe=grpo,smoke', dict(group_size=4)),
+  'ppo': ('configs/rl.py:recipe=ppo,smoke', dict(group_size=4)),
+}
+MESHES = {
+  'fsdp': dict(fsdp=8),
+  'fsdp-tensor': dict(fsdp=4, tensor=2),
+  'fsdp-sequence': dict(fsdp=4, sequence=2),
+}
+
+
+@functools.cache
+def devices():
+  """Of v5e:2x4, by libtpu."""
+  for key, value in (
+    ('TPU_SKIP_MDS_QUERY', '1'),
+    ('TPU_ACCELERATOR_TYPE', 'v5litepod-8'),
+    ('TPU_WORKER_HOSTNAMES', 'localhost'),
+    # Several test processes at once: none of them has a TPU.
+    ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1'),
+  ):
+    os.environ.setdefault(key, value)
+  from jax.experimental import topologies
+
+  return topologies.get_topology_desc('v5e:2x4', 'tpu').devices
+
+
+@functools.cache
+def folder() -> str:
+  """With the shape of the model."""
+  path = Path(tempfile.mkdtemp())
+  (path / 'config.json').write_text(json.dumps(MODEL))
+  return str(path)
+
+
+def compiled(trainer: str, mesh: str, tokens: int = 120, **more):
+  """(run, text of its step's program) for the topology."""
+  spec, items = TRAINERS[trainer]
+  items = (
+    COMMON | {'init_from': folder(), 'max_new_tokens': tokens} | items | more
+  )
+  if trainer == 'distill':
+    items['others__teacher'] = folder()
+  items |= {f'mesh__{axis}': size for axis, size in MESHES[mesh].items()}
+  pairs = [(key.replace('__', '.'), str(x)) for key, x in items.items()]
+  run = build.build(config_lib.load(spec, pairs))
+  over = sharding.make_mesh(run.config.mesh, devices())
+  like = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+  first = jax.tree.map(like, abstract_state(run), state_shardings(run, over))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = like(key, NamedSharding(over, P()))
+  with jax.set_mesh(over):
+    step = jax.jit(run.step, donate_argnums=0)
+    return run, step.lower(first, key).compile().as_text()
+
+
+def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
+  """Collectives of more than small arrays that the layout does not name."""
+  sizes = sharding.axis_sizes(run.config.mesh)
+  shards = math.prod(sizes[axis] for axis in sharding.SHARDS)
+  weights = set()
+  for param in transformer.param_table(run.model).values():
+    whole = list(param.shape)
+    for axis, names in enumerate(param.spec):
+      if names == 'tensor' and whole[axis] % sizes['tensor'] == 0:
+        whole[axis] //= sizes['tensor']
+    if shards > 1 and any('fsdp' in sharding.names_of(x) for x in param.spec):
+      weights |= {math.prod(whole), math.prod(whole[1:])}
+  stream = read(run) * WIDTH // sharding.row_parts(sizes) // sizes['sequence']
+  heads = run.model.num_kv_heads * run.model.head_dim // sizes['tensor']
+  keys = seen(run) * heads // sharding.row_parts(sizes)
+
+  def named(one: hlo.Collective) -> bool:
+    count = math.prod(one.shape)
+    if one.bytes <= 2**15 or one.dtype in ('u32', 's32', 'pred'):
+      return True  # counts, norms, tokens
+    if one.kind == 'collective-permute':
+      # A step of a window: one shard; or of a ring: a device's keys.
+      return count * shards in weights or count * sizes['sequence'] <= keys
+    if one.kind in ('all-gather', 'reduce-scatter'):
+      of_keys = len(one.group) == sizes['sequence'] and count <= keys
+      return of_keys or (len(one.group) <= shards and count in weights)
+    if one.kind == 'all-reduce':
+      # What heads, columns, or parts of V add up; and gradients that XLA finds
+      # too small to scatter.
+      of_tensor = len(one.group) == sizes['tensor'] and count <= stream
+      return of_tensor or (count in weights and one.bytes <= 2**21)
+    # Embedded tokens between columns and rows; what each device's rows add to
+    # the gradient of the table.
+    return one.kind == 'all-to-all' and (count <= stream or count in weights)
+
+  return [one for one in found if not named(one)]
+
+
+def read(run) -> int:
+  """Columns that a model reads in one pass over the rows of a step."""
+  sizes = run.sizes
+  if not run.config.get('share_prompts', False):
+    return sizes.rows * sizes.row_tokens
+  prompts = sizes.prompts_per_step * sizes.prompt_length
+  return prompts + sizes.rows * sizes.max_new_tokens
+
+
+def seen(run) -> int:
+  """Columns that queries see: completions see copies of their prompt."""
+  sizes = run.sizes
+  if not run.config.get('share_prompts', False):
+    return read(run)
+  return read(run) + sizes.rows * sizes.prompt_length
+
+
+def shown(found: list[hlo.Collective]) -> str:
+  return '\n'.join(
+    f'{x.kind} {x.dtype}{list(x.shape)} of {len(x.group)} x{x.times} {x.source}'
+    for x in found
+  )
+
+
+def expected(run, trainer: str) -> traffic.Traffic:
+  """What the step sends by the formula."""
+  sizes = sharding.axis_sizes(run.config.mesh)
+  arguments = run.model, sizes, 1, read(run)
+  made = traffic.of_update(*arguments, keys=seen(run))
+  for _ in range(len(run.models) - 1 + (trainer == 'ppo')):
+    made += traffic.of_scoring(*arguments, keys=seen(run))
+  return made
+
+
+def version() -> str:
+  """Of the compiler, on which the figures depend."""
+  return importlib.metadata.version('libtpu')
+
+
+def recorded() -> dict:
+  """{'libtpu': version, 'bytes': {case: {kind: bytes of a chip and step}}}."""
+  return json.loads(SENT.read_text())
+
+
+def main(argv: list[str]) -> int:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--write', action='store_true', required=True)
+  every = [f'{trainer}:{mesh}' for mesh in MESHES for trainer in TRAINERS]
+  parser.add_argument('cases', nargs='*', choices=[*every, []])
+  asked = parser.parse_args(argv).cases or every
+  from sharding_cases import fixed
+
+  rollout.generate = fixed
+  for case in asked:
+    run, text = compiled(*case.split(':'))
+    sent = hlo.bytes_by_kind(hlo.collectives(text))
+    old = recorded() if SENT.exists() else {}
+    known = old['bytes'] if old.get('libtpu') == version() else {}
+    known[case] = {kind: int(size) for kind, size in sent.items()}
+    new = {'libtpu': version(), 'bytes': dict(sorted(known.items()))}
+    SENT.write_text(json.dumps(new, indent=1) + '\n')
+    formula = expected(run, case.split(':')[0]).total
+    print(f'{case}: {sum(sent.values()) / formula:.3f} of the formula')
+  return 0
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  sys.exit(main(sys.argv[1:]))
