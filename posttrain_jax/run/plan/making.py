@@ -22,6 +22,7 @@ from posttrain_jax.run.plan import (
   trying,
 )
 from posttrain_jax.run.plan.lowering import (
+  Before,
   built,
   compile_all,
   mesh_of,
@@ -106,12 +107,20 @@ def alone(parts: tuple[Compiled, ...]) -> dict[str, float]:
   return out
 
 
-def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
+def make(
+  config: Any,
+  machine: Machine,
+  *,
+  tries: int = 6,
+  known: dict[str, Any] | None = None,
+) -> Plan:
   """The plan of a config on a machine.
 
   config  as `train` takes it
   tries   programs of other settings that may be compiled, where this one does
           not fit
+  known   {machine: programs} of plans before this one, which adds its own: the
+          same program is compiled once
 
   Raises:
     ValueError: a config that cannot work, as `train` says it; or a mesh that
@@ -119,6 +128,7 @@ def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
     ImportError: libtpu is needed and not installed.
   """
   began = time.monotonic()
+  known = {} if known is None else known
   with target.aimed(topology.targets(machine)), built(config) as run:
     told = list(notes.notes(run))
     mesh = mesh_of(run.config, machine)
@@ -127,10 +137,10 @@ def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
         f'the mesh has {mesh.size} of the {machine.count} devices of '
         f'"{machine.name}"; --config.mesh.fsdp=-1 takes what is left'
       )
-    state, parts = compile_all(run, mesh, machine)
+    state, parts = compile_all(run, mesh, machine, Before(known))
     plan = _filled(run, mesh, machine, state, parts, tuple(told))
     if plan.over and tries:
-      fits, tried = trying.other_settings(plan, tries)
+      fits, tried = trying.other_settings(plan, tries, known)
       plan = dataclasses.replace(plan, fits=tuple(fits), tried=tuple(tried))
   return dataclasses.replace(plan, seconds=time.monotonic() - began)
 

@@ -6,6 +6,7 @@ compiles for devices that are elsewhere.
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -23,7 +24,14 @@ from posttrain_jax.run.build import Run
 from posttrain_jax.run.plan.chips import GIB
 from posttrain_jax.run.plan.flops import Counted, count
 
-__all__ = ['Compiled', 'Exhausted', 'compiled', 'local_bytes', 'traced']
+__all__ = [
+  'Compiled',
+  'Exhausted',
+  'brief',
+  'compiled',
+  'local_bytes',
+  'traced',
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,22 +130,46 @@ def traced(run: Run, state: TrainState) -> dict[str, Any]:
   return parts
 
 
-def compiled(name: str, program: Any, state: TrainState, turns: float):
+Known = dict[tuple, 'Compiled']  # what one machine's were, by their texts
+
+
+def compiled(
+  name: str,
+  program: Any,
+  state: TrainState,
+  turns: float,
+  known: Known | None = None,
+) -> 'Compiled':
   """A `Compiled` of a traced program.
 
   state  that the run holds, whether the program reads it or not
   turns  tokens that a slot decodes, where loops do not say (`flops.count`)
+  known  programs that were compiled before: one of them is not compiled again,
+         as a rollout where other settings change the update alone. This one is
+         put there too
 
   Raises:
     jax.errors.JaxRuntimeError: XLA refuses it for another reason than memory.
   """
+  lowered = program.lower()
+  digest = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+  key = name, local_bytes(state), turns, digest
+  known = {} if known is None else known
+  if key not in known:
+    known[key] = _compiled(name, program, lowered, state, turns)
+  return known[key]
+
+
+def _compiled(
+  name: str, program: Any, lowered: Any, state: TrainState, turns: float
+) -> 'Compiled':
   flops = count(program.jaxpr, turns)
   held = local_bytes(state)
   # A rollout is given the parameters alone; what others do not read is there.
   apart = held - local_bytes(state.params) if name == 'rollout' else 0
   try:
     with _uncached():
-      done = program.lower().compile()
+      done = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     found = exhausted(str(error))
     if found is None:
@@ -212,14 +244,14 @@ def exhausted(message: str) -> Exhausted | None:
     if shape:
       told += f' {shape[1]}'
     if where:
-      told += f' {_brief(where[1])}'
+      told += f' {brief(where[1])}'
     largest.append(told)
   return Exhausted(
     _bytes(*found.groups()[:2]), _bytes(*found.groups()[2:]), tuple(largest[:3])
   )
 
 
-def _brief(name: str) -> str:
+def brief(name: str) -> str:
   """The last words of an operation's name, which say what it is."""
   words = [x for x in name.split('/') if not x.startswith(('jit', 'pjit'))]
   return '/'.join(words[-4:])

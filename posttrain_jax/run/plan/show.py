@@ -1,16 +1,23 @@
 """A plan in words, and as JSON."""
 
+import importlib.metadata
 import json
 from typing import Any
 
 import jax
 
 from posttrain_jax.core import sharding
-from posttrain_jax.run.plan import estimate, making
+from posttrain_jax.run import hlo
+from posttrain_jax.run.plan import estimate, gpus, making, programs
 from posttrain_jax.run.plan.chips import GIB
 from posttrain_jax.run.plan.making import Plan
 
 __all__ = ['as_json', 'in_words']
+
+# Of what a layout asks for: where more is sent, it is told what.
+MUCH = 1.2
+# Collectives that are told.
+LARGEST = 6
 
 NO_MFU = (
   'no utilisation is claimed: nothing here was timed on the chip, and seconds '
@@ -34,8 +41,39 @@ def _sum(moved: Any) -> dict[str, float]:
   return out
 
 
+def _part(plan: Plan, name: str) -> programs.Compiled:
+  return next(part for part in plan.parts if part.name == name)
+
+
+def _asked(plan: Plan, name: str) -> dict[str, float] | None:
+  """{kind: bytes} that the layout asks a chip to send, by `run.traffic`; None
+  of a rollout, for which there is no formula."""
+  if name == 'rollout':
+    return None
+  return gpus.moved(plan.run, plan.mesh, plan.machine, name).sent
+
+
+def _largest(part: Any, most: int = LARGEST) -> list[dict[str, Any]]:
+  """The collectives that send most: where bytes go. Loops whose turns are not
+  known are taken once."""
+  found = hlo.collectives(part.text) if part.text else []
+  found.sort(key=lambda one: -one.total)
+  return [
+    {
+      'kind': one.serves or one.kind,
+      'array': f'{one.dtype}{list(one.shape)}',
+      'devices': len(one.group),
+      'times': one.times,
+      'guessed': one.guessed,
+      'bytes': one.total,
+      'source': programs.brief(one.source),
+    }
+    for one in found[:most]
+  ]
+
+
 def _program(plan: Plan, name: str) -> dict[str, Any]:
-  part = next(part for part in plan.parts if part.name == name)
+  part = _part(plan, name)
   time = plan.times[name]
   out = {
     'hbm_bytes': {**plan.hbm[name], 'total': part.total},
@@ -57,6 +95,8 @@ def _program(plan: Plan, name: str) -> dict[str, Any]:
       'even': part.flops.once / plan.mesh.size,
     },
     'collective_bytes': plan.moved[name].sent,
+    'formula_bytes': _asked(plan, name),
+    'largest_collectives': _largest(part),
     'seconds': {
       'compute': time.compute,
       'memory': time.memory,
@@ -65,6 +105,13 @@ def _program(plan: Plan, name: str) -> dict[str, Any]:
       'nothing_overlapped': time.serial,
     },
   }
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -116,6 +163,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     'notes': list(plan.notes),
     'compile_seconds': round(plan.seconds, 1),
     'jax': jax.__version__,
+    'libtpu': _version('libtpu') if compiled else None,
   }
 
 
@@ -171,6 +219,19 @@ def _links(plan: Plan) -> list[str]:
     lines.append(f'sent by a chip in "{name}"')
     for kind, size in moved.sent.items():
       lines.append(f'  {kind:22} {_size(size):>12}')
+    asked, total = _asked(plan, name), sum(moved.sent.values())
+    if asked and plan.machine.chip.backend == 'tpu':
+      size = sum(asked.values())
+      lines.append(
+        f'  {"its layout asks for":22} {_size(size):>12}'
+        f'   (sent: {total / size:.2f} of it)'
+      )
+      if total > MUCH * size:
+        lines += [
+          f'  most of it: {_size(one["bytes"])} {one["kind"]} {one["array"]} '
+          f'x{one["times"]} {one["source"]}'
+          for one in _largest(_part(plan, name), 3)
+        ]
     lines.append(f'  {"the links need":22} {moved.seconds:10.3g} s')
   return lines
 
