@@ -10,7 +10,8 @@ memory of a chip, FLOPs, what goes over the links, an estimate of a step's time,
 and, where it does not fit, settings that do.
 
 TPUs need libtpu (pip install 'posttrain_jax[tpu]'), and no TPU. GPUs
-(--topology h100x8) are planned by arithmetic alone. --json prints one object on
+(--topology h100x8) are planned by arithmetic alone, and TPUs with --arithmetic,
+in seconds where compiling takes minutes. --json prints one object on
 the last line. Exit status: 0 it fits, 1 it does not, 2 something given cannot
 work.
 """
@@ -26,7 +27,10 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
 
-FLAGS = ('--config', '--config.KEY=VALUE', '--topology', '--tries', '--json')
+FLAGS = (
+  '--config', '--config.KEY=VALUE', '--topology', '--tries', '--arithmetic',
+  '--json',
+)  # fmt: skip
 
 
 def read(
@@ -54,6 +58,9 @@ def read(
     help='other settings to compile where this one does not fit',
   )
   parser.add_argument(
+    '--arithmetic', action='store_true', help='compile nothing'
+  )
+  parser.add_argument(
     '--json', action='store_true', help='one object on the last line'
   )
   flags, unknown = parser.parse_known_args(rest)
@@ -74,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     items, flags = read(list(sys.argv[1:] if argv is None else argv))
     machine = topology.parse(flags.topology)
     config = config_lib.load(flags.config, items)
-    plan = making.make(config, machine, tries=flags.tries)
+    plan = making.make(
+      config, machine, tries=flags.tries, compiles=not flags.arithmetic
+    )
   except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2

@@ -51,7 +51,8 @@ def test_committed_results_are_the_rows_of_the_page():
   assert len(empty) == len(cells.CELLS) - len(files)
   for path in files:
     found = json.loads(path.read_text())
-    assert found['plan']['fits'] or found['plan']['tried'], path.name
+    if found['plan']['method'] == 'compiled':
+      assert found['plan']['fits'] or found['plan']['tried'], path.name
     assert not found['commit'].endswith('+'), path.name
     assert found['plan']['mfu'] is None, path.name
     for part in found['plan']['programs'].values():
@@ -61,7 +62,8 @@ def test_committed_results_are_the_rows_of_the_page():
 
 def result_of(cell, **values):
   plan = {
-    'fits': True, 'over_bytes': 0, 'topology': cell.topology, 'fitting': [],
+    'fits': True, 'method': 'compiled', 'over_bytes': 0,
+    'topology': cell.topology, 'fitting': [],
     'hbm_bytes': {'parameters': 2**30, 'total': 19 * 2**30},
     'flops': {'recomputed': 0.1}, 'step_seconds': 2.0,
     'collective_seconds': 1.0,
@@ -99,6 +101,14 @@ def test_what_does_not_fit_is_shown_with_what_does():
   told = '`microbatch_rows=4` or `mesh.fsdp=32, mesh.data=1`'
   assert f'3.0 GiB over; {told}' in line and '| 25% |' in line
   assert '| save_branches, slots 16 |' in line
+
+
+def test_what_was_not_compiled_says_so():
+  line = table.row(result_of(cells.CELLS[0], method='arithmetic'))
+  assert 'should fit, by arithmetic; not compiled' in line
+  over = {'fits': False, 'over_bytes': 2**31, 'method': 'arithmetic'}
+  line = table.row(result_of(cells.CELLS[0], **over))
+  assert '2.0 GiB over, by arithmetic; not compiled' in line
 
 
 def test_a_cell_without_a_result_says_so():

@@ -1,8 +1,8 @@
-"""One cell, planned in a process of its own.
+"""Cells, planned in a process of their own.
 
-  python -m experiments.plan.cell NAME [--tries N]
+  python -m experiments.plan.cell NAME ... [--tries N] [--arithmetic]
 
-Prints the cell's result as JSON on the last line.
+Prints the result of each as a line of JSON. --arithmetic compiles nothing.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import jax
 from experiments.plan import choose
 from experiments.plan.cells import CELLS, Cell
 from posttrain_jax.core import target
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
 from posttrain_jax.run.plan.lowering import built
@@ -80,7 +81,7 @@ def attempts(
     values = {**rollouts[0], **choice.values}
     last = turn == ATTEMPTS - 1
     plan = making.make(
-      config_of(cell, folder, values), machine, tries=0, known=known
+      config_of(cell, folder, values), machine, tries=0, known=known, early=True
     )
     made.append({
       'values': values, 'estimate': choice.estimate,
@@ -98,17 +99,40 @@ def attempts(
     if last or {**rollouts[0], **choice.values} == before:
       break
   found = making.make(
-    config_of(cell, folder, values), machine, tries=tries, known=known
+    config_of(cell, folder, values),
+    machine,
+    tries=tries,
+    known=known,
+    early=True,
   )
   return found, values, made
 
 
-def result(cell: Cell, tries: int) -> dict[str, Any]:
+def by_arithmetic(
+  cell: Cell, folder: Path
+) -> tuple[making.Plan, dict[str, Any], list[dict[str, Any]]]:
+  """As `attempts`, and nothing is compiled: of all that a step may keep, the
+  cheapest to compute of those that should fit."""
+  machine = topology.parse(cell.topology)
+  aim = target.aimed(topology.targets(machine))
+  with aim, built(config_of(cell, folder, {})) as run:
+    updates = choose.choices(run)
+    rollouts = choose.rollouts(run, machine.chip.hbm)
+  choice = (choose.following(updates, machine.chip.hbm) or updates[-1:])[0]
+  values = {**rollouts[0], **choice.values}
+  config = config_of(cell, folder, values)
+  return making.make(config, machine, compiles=False), values, []
+
+
+def result(cell: Cell, tries: int, arithmetic: bool) -> dict[str, Any]:
   """What is written of a cell."""
+  began = _seconds()
   with tempfile.TemporaryDirectory() as folder:
     write_records(Path(folder))
-    plan, values, made = attempts(cell, Path(folder), tries)
-  used = resource.getrusage(resource.RUSAGE_SELF)
+    plan, values, made = (
+      by_arithmetic(cell, Path(folder)) if arithmetic
+      else attempts(cell, Path(folder), tries)
+    )  # fmt: skip
   return {
     'cell': cell.name,
     'method': cell.method,
@@ -116,23 +140,35 @@ def result(cell: Cell, tries: int) -> dict[str, Any]:
     'config': cell.config,
     'values': {**cell.values, **values},
     'plans': made,
-    'cpu_seconds': round(used.ru_utime + used.ru_stime, 1),
-    'peak_bytes': used.ru_maxrss * 1024,
+    'cpu_seconds': round(_seconds() - began, 1),
     'plan': show.as_json(plan),
   }
 
 
+def _seconds() -> float:
+  """CPU seconds of this process and of those that it waited for."""
+  total = 0.0
+  for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+    used = resource.getrusage(who)
+    total += used.ru_utime + used.ru_stime
+  return total
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('name')
+  parser.add_argument('names', nargs='+')
   parser.add_argument('--tries', type=int, default=4)
+  parser.add_argument('--arithmetic', action='store_true')
   flags = parser.parse_args(argv)
   jax.config.update('jax_platforms', 'cpu')
-  found = [cell for cell in CELLS if cell.name == flags.name]
-  if not found:
-    print(f'error: no cell "{flags.name}"', file=sys.stderr)
-    return 2
-  print(json.dumps(result(found[0], flags.tries)))
+  known = {cell.name: cell for cell in CELLS}
+  for name in flags.names:
+    if name not in known:
+      print(f'error: no cell "{name}".{nearest(name, known)}', file=sys.stderr)
+      return 2
+  for name in flags.names:
+    found = result(known[name], flags.tries, flags.arithmetic)
+    print(json.dumps(found), flush=True)
   return 0
 
 

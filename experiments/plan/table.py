@@ -1,11 +1,14 @@
 r"""Plans of known models on known slices, a file each, and their table.
 
 python -m experiments.plan.table [--only TEXT ...] [--tries N] [--again]
+python -m experiments.plan.table --arithmetic [--only TEXT ...]
 python -m experiments.plan.table --write
 
-The first form plans every cell that has no file in results/, those first whose
-names have the first TEXT (compiling takes minutes for each; it may be stopped,
-and goes on where it was); the second writes the README's table from the files.
+The first form compiles every cell that has no compiled result in results/,
+those first whose names have the first TEXT (minutes for each; it may be
+stopped, and goes on where it was). The second plans those that have no result
+at all by arithmetic, in seconds. The last writes the README's table from the
+files.
 """
 
 import argparse
@@ -13,7 +16,8 @@ import datetime
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +44,35 @@ def commit() -> str:
   )
 
 
-def plan(cell: Cell, tries: int) -> dict[str, Any]:
-  """What the planner says of a cell.
+def plan(
+  planned: Sequence[Cell], tries: int, arithmetic: bool = False
+) -> Iterator[dict[str, Any]]:
+  """What the planner says of some cells, as it says it.
 
   Raises:
-    RuntimeError: it says nothing; with its last words.
+    RuntimeError: it says nothing more; with its last words.
   """
-  words = [sys.executable, '-m', 'experiments.plan.cell', cell.name]
-  words += ['--tries', str(tries)]
-  before = commit()
-  done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-  if done.returncode:
-    last = (done.stderr.strip() or 'no word').splitlines()[-1]
-    raise RuntimeError(f'{cell.name}: status {done.returncode}: {last}')
-  return {
-    **json.loads(done.stdout.splitlines()[-1]),
-    'date': datetime.date.today().isoformat(),
-    'commit': before,
-  }
+  words = [sys.executable, '-m', 'experiments.plan.cell', '--tries', str(tries)]
+  words += ['--arithmetic'] * arithmetic + [cell.name for cell in planned]
+  now = {'date': datetime.date.today().isoformat(), 'commit': commit()}
+  with tempfile.TemporaryFile('w+') as told:
+    with subprocess.Popen(
+      words, cwd=ROOT, stdout=subprocess.PIPE, stderr=told, text=True
+    ) as process:
+      assert process.stdout is not None
+      for line in process.stdout:
+        yield {**json.loads(line), **now}
+    told.seek(0)
+    if process.returncode:
+      last = (told.read().strip() or 'no word').splitlines()[-1]
+      raise RuntimeError(f'status {process.returncode}: {last}')
 
 
 def sent(found: dict[str, Any]) -> float | None:
   """Bytes of an update's collectives over those of the formula; None where
-  XLA refused a program."""
+  XLA refused a program, or was not asked."""
+  if found['method'] != 'compiled':
+    return None
   parts = [x for name, x in found['programs'].items() if name != 'rollout']
   if any('refused' in part for part in parts):
     return None
@@ -79,6 +89,14 @@ def _fitting(found: dict[str, Any]) -> str:
   if not each:
     return 'nothing tried fits'
   return ' or '.join(f'`{text}`' for text in each)
+
+
+def _verdict(found: dict[str, Any]) -> str:
+  over = f'{found["over_bytes"] / GIB:.1f} GiB over'
+  if found['method'] != 'compiled':
+    told = 'should fit' if found['fits'] else over
+    return f'{told}, by arithmetic; not compiled'
+  return 'fits' if found['fits'] else f'{over}; {_fitting(found)}'
 
 
 def _settings(result: dict[str, Any]) -> str:
@@ -98,10 +116,7 @@ def row(result: dict[str, Any]) -> str:
     size for key, size in hbm.items()
     if key in ('reference', 'teacher', 'critic')
   )  # fmt: skip
-  fits = (
-    'fits' if found['fits']
-    else f'{found["over_bytes"] / GIB:.1f} GiB over; {_fitting(found)}'
-  )  # fmt: skip
+  fits = _verdict(found)
   shown = [part('parameters'), part('moments'), frozen, part('gradients'),
            part('kv_cache'), part('activations'), hbm['total']]  # fmt: skip
   seconds, share = found['step_seconds'], sent(found)
@@ -203,7 +218,11 @@ def page(folder: Path = RESULTS) -> str:
   """The table, and below it what is not as asked."""
   found = [x for x in read(folder).values() if x is not None]
   lines = [line for result in found for line in beyond(result)]
-  done = f'{len(found)} of {len(CELLS)} cells are computed.'
+  compiled = sum(x['plan']['method'] == 'compiled' for x in found)
+  done = (
+    f'Of {len(CELLS)} cells {compiled} are compiled, {len(found) - compiled} '
+    f'planned by arithmetic alone, {len(CELLS) - len(found)} not computed.'
+  )
   told = '\n'.join(lines) or '- nothing'
   return f'{done}\n\n{table(folder)}\n\nNot as asked:\n\n{told}'
 
@@ -222,8 +241,23 @@ def _order(only: Sequence[str]) -> list[Cell]:
   return sorted(named, key=place)
 
 
+def _wanted(flags: argparse.Namespace) -> list[Cell]:
+  """Cells without a result of the kind that is asked for."""
+  known = read()
+
+  def lacks(cell: Cell) -> bool:
+    found = known[cell.name]
+    if found is None or flags.again:
+      return True
+    return not flags.arithmetic and found['plan']['method'] != 'compiled'
+
+  return [cell for cell in _order(flags.only) if lacks(cell)]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument(
     '--only',
     nargs='+',
@@ -232,23 +266,26 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--tries', type=int, default=4)
   parser.add_argument('--again', action='store_true', help='known cells too')
+  parser.add_argument('--arithmetic', action='store_true', help='in seconds')
   parser.add_argument('--write', action='store_true', help='the table alone')
   flags = parser.parse_args(argv)
   RESULTS.mkdir(exist_ok=True)
   failed = 0
-  for cell in [] if flags.write else _order(flags.only):
-    path = RESULTS / f'{cell.name}.json'
-    if path.exists() and not flags.again:
-      continue
-    print(cell.name, flush=True)
+  wanted = [] if flags.write else _wanted(flags)
+  # Compiling has a process for each cell, whose memory it gives back.
+  size = max(len(wanted), 1) if flags.arithmetic else 1
+  for first in range(0, len(wanted), size):
+    some = wanted[first : first + size]
+    print(some[0].name, flush=True)
     try:
-      found = plan(cell, flags.tries)
+      for found in plan(some, flags.tries, flags.arithmetic):
+        path = RESULTS / f'{found["cell"]}.json'
+        path.write_text(json.dumps(found, indent=1) + '\n')
+        print(f'  {found["cell"]}: {_verdict(found["plan"])}', flush=True)
+        write_page()
     except RuntimeError as error:
       print(f'  {error}', file=sys.stderr, flush=True)
       failed += 1
-      continue
-    path.write_text(json.dumps(found, indent=1) + '\n')
-    write_page()
   write_page()
   return 1 if failed else 0
 

@@ -118,7 +118,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
   """The plan as one object; bytes are of a chip, FLOPs of all of them."""
   fullest, machine = plan.fullest, plan.machine
   time = estimate.total(list(plan.times.values()))
-  compiled = machine.chip.backend == 'tpu'
+  compiled = plan.compiled
   complete = compiled and not any(part.exhausted for part in plan.parts)
   seconds = time.seconds if complete or not compiled else None
   return {
@@ -163,7 +163,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     'notes': list(plan.notes),
     'compile_seconds': round(plan.seconds, 1),
     'jax': jax.__version__,
-    'libtpu': _version('libtpu') if compiled else None,
+    'libtpu': _version('libtpu') if machine.chip.backend == 'tpu' else None,
   }
 
 
@@ -220,7 +220,7 @@ def _links(plan: Plan) -> list[str]:
     for kind, size in moved.sent.items():
       lines.append(f'  {kind:22} {_size(size):>12}')
     asked, total = _asked(plan, name), sum(moved.sent.values())
-    if asked and plan.machine.chip.backend == 'tpu':
+    if asked and plan.compiled:
       size = sum(asked.values())
       lines.append(
         f'  {"its layout asks for":22} {_size(size):>12}'
@@ -258,8 +258,8 @@ def _time(plan: Plan) -> list[str]:
 def in_words(plan: Plan) -> str:
   """What the command prints."""
   machine, sizes = plan.machine, making.describe(plan.run)
-  how = 'compiled with XLA' if machine.chip.backend == 'tpu' else (
-    'by arithmetic alone: nothing is compiled for GPUs here'
+  how = 'compiled with XLA' if plan.compiled else (
+    'by arithmetic alone: nothing was compiled'
   )  # fmt: skip
   lines = [
     f'{machine.name}: {machine.count} devices, mesh '

@@ -1,6 +1,7 @@
 """Other settings of a plan that does not fit: tried on its machine, and on
 larger slices of the same chip."""
 
+import dataclasses
 from typing import Any
 
 from posttrain_jax.core import sharding, target
@@ -67,17 +68,19 @@ def _larger(plan: Any) -> list[Machine]:
 
 
 def other_settings(
-  plan: Any, tries: int, known: dict[str, Any]
+  plan: Any, tries: int, before: Before
 ) -> tuple[list[search.Try], list[search.Try]]:
   """(what fits, all that was tried), of at most `tries` compilations.
 
-  known  programs that were compiled already (`lowering.Before`)
+  before  what was compiled already, and how
 
   Where nothing fits on the machine, the smallest slice that does, with its
   further devices along fsdp.
   """
   config, hope = plan.run.config, _Arithmetic(plan)
-  before = Before(known, plan.fullest.name, plan.limit)
+  before = dataclasses.replace(
+    before, first=plan.fullest.name, limit=plan.limit
+  )
   fit, tried = search.search(
     plan.run,
     lambda other: _judged(other, plan.machine, plan.limit, before),
