@@ -46,22 +46,18 @@ COMMON = {
 HERE = 'cpu'  # in place of a topology
 
 
-class Traced(NamedTuple):
-  """A step, traced; `program.lower().compile()` is what remains.
-
-  over  its mesh
-  """
+class Made(NamedTuple):
+  """A run, and the mesh that it is for."""
 
   run: build.Run
   over: Any
-  program: Any
 
 
 @contextlib.contextmanager
-def traced(
+def made(
   method: str, where: str, shape: dict[str, Any], values: dict[str, Any]
-) -> Iterator[Traced]:
-  """The step of a method of `STEPS`, for a topology or `HERE`.
+) -> Iterator[Made]:
+  """The run of a method of `STEPS`, for a topology or `HERE`.
 
   shape   of `SHAPE`, what is other
   values  {key: value} of its config
@@ -78,5 +74,9 @@ def traced(
     run = stack.enter_context(lowering.built(config_lib.load(spec, items)))
     over = lowering.sharding.make_mesh(run.config.mesh)
     stack.enter_context(lowering.under(over))
-    found = programs.traced(run, shaped_state(run, over))
-    yield Traced(run, over, found['step'])
+    yield Made(run, over)
+
+
+def traced(run: build.Run, over: Any) -> Any:
+  """The run's step, traced: `lower().compile()` is what remains."""
+  return programs.traced(run, shaped_state(run, over))['step']
