@@ -64,7 +64,7 @@ def result_of(cell, **values):
   plan = {
     'fits': True, 'method': 'compiled', 'over_bytes': 0,
     'topology': cell.topology, 'fitting': [],
-    'hbm_bytes': {'parameters': 2**30, 'total': 19 * 2**30},
+    'hbm_bytes': {'parameters': 2**30, 'total': 19 * 2**30, 'limit': 2**35},
     'flops': {'recomputed': 0.1}, 'step_seconds': 2.0,
     'collective_seconds': 1.0,
     'sizes': {'weights': 'bfloat16', 'moments': 'bfloat16',

@@ -80,6 +80,9 @@ def _grpo(chips: int, new: int) -> tuple[str, dict[str, Any]]:
     'group_size': GROUP,
     'prompts_per_step': prompts,
     'microbatch_rows': max(chips, GROUP),
+    # A micro-batch has fewer prompts than there are chips: read once for its
+    # group, a prompt would lie on all of them.
+    'share_prompts': False,
     'model.param_dtype': 'float32',
   }
 

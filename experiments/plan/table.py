@@ -96,7 +96,10 @@ def _verdict(found: dict[str, Any]) -> str:
   if found['method'] != 'compiled':
     told = 'should fit' if found['fits'] else over
     return f'{told}, by arithmetic; not compiled'
-  return 'fits' if found['fits'] else f'{over}; {_fitting(found)}'
+  if not found['fits']:
+    return f'{over}; {_fitting(found)}'
+  left = found['hbm_bytes']['limit'] - found['hbm_bytes']['total']
+  return f'fits, {left / GIB:.1f} GiB left'
 
 
 def _settings(result: dict[str, Any]) -> str:

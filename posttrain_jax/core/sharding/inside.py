@@ -263,15 +263,12 @@ def copies(weight: Array, spec: P) -> Array:
   Where a loop reads it, each device adds up the gradient of its own copy; the
   parts are then added where they are stored.
   """
+  stored = fit(spec, weight.shape, _here())
+  used = (None if 'fsdp' in names_of(axes) else axes for axes in stored)
   count = size(*LOGICAL['parts'])
   own = jnp.broadcast_to(weight[None], (count, *weight.shape))
-  return _each_its_own(own, fit(spec, weight.shape, _here()))
-
-
-def _each_its_own(x: Array, stored: P) -> Array:
-  used = (None if 'fsdp' in names_of(axes) else axes for axes in stored)
   axes = tuple(axis for axis in LOGICAL['parts'] if axis in _here())
-  return jax.lax.with_sharding_constraint(x, P(axes, *used))
+  return jax.lax.with_sharding_constraint(own, P(axes, *used))
 
 
 def _copies_forward(weight, spec):
@@ -282,8 +279,6 @@ def _copies_back(spec, _, gradient):
   stored = fit(spec, gradient.shape[1:], _here())
   if not any('fsdp' in names_of(axes) for axes in stored):
     return (jnp.sum(gradient, axis=0),)
-  # So the loop adds it up: else what follows moves each turn's part.
-  gradient = _each_its_own(gradient, stored)
   each = gradient.reshape(size('data'), -1, *gradient.shape[1:])
   # A column of all parts to each device: a reduce-scatter, with a sum in full.
   each = jax.lax.with_sharding_constraint(each, P('data', None, *stored))

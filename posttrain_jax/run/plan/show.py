@@ -45,11 +45,8 @@ def _part(plan: Plan, name: str) -> programs.Compiled:
   return next(part for part in plan.parts if part.name == name)
 
 
-def _asked(plan: Plan, name: str) -> dict[str, float] | None:
-  """{kind: bytes} that the layout asks a chip to send, by `run.traffic`; None
-  of a rollout, for which there is no formula."""
-  if name == 'rollout':
-    return None
+def _asked(plan: Plan, name: str) -> dict[str, float]:
+  """{kind: bytes} that the layout asks a chip to send, by `run.traffic`."""
   return gpus.moved(plan.run, plan.mesh, plan.machine, name).sent
 
 
