@@ -10,7 +10,9 @@ memory of a chip, FLOPs, what goes over the links, an estimate of a step's time,
 and, where it does not fit, settings that do.
 
 TPUs need libtpu (pip install 'posttrain_jax[tpu]'), and no TPU. GPUs
-(--topology h100x8) are planned by arithmetic alone. --json prints one object on
+(--topology h100x8) are planned by arithmetic alone, and TPUs with --arithmetic,
+in seconds. --early compiles up to where memory and collectives are settled: a
+tenth of the time, all but the size of the code. --json prints one object on
 the last line. Exit status: 0 it fits, 1 it does not, 2 something given cannot
 work.
 """
@@ -26,7 +28,10 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
 
-FLAGS = ('--config', '--config.KEY=VALUE', '--topology', '--tries', '--json')
+FLAGS = (
+  '--config', '--config.KEY=VALUE', '--topology', '--tries', '--early',
+  '--arithmetic', '--json',
+)  # fmt: skip
 
 
 def read(
@@ -54,6 +59,12 @@ def read(
     help='other settings to compile where this one does not fit',
   )
   parser.add_argument(
+    '--early', action='store_true', help='leave machine code out'
+  )
+  parser.add_argument(
+    '--arithmetic', action='store_true', help='compile nothing'
+  )
+  parser.add_argument(
     '--json', action='store_true', help='one object on the last line'
   )
   flags, unknown = parser.parse_known_args(rest)
@@ -74,7 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     items, flags = read(list(sys.argv[1:] if argv is None else argv))
     machine = topology.parse(flags.topology)
     config = config_lib.load(flags.config, items)
-    plan = making.make(config, machine, tries=flags.tries)
+    plan = making.make(
+      config,
+      machine,
+      tries=flags.tries,
+      compiles=not flags.arithmetic,
+      early=flags.early,
+    )
   except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2

@@ -6,7 +6,7 @@ import pytest
 from posttrain_jax.run import hlo
 
 # The pieces of what XLA prints for TPUs: layouts with brackets, a scan's loop,
-# a fused reduce-scatter, pairs of start and done, a conditional.
+# a kernel of several lines, a fused reduce-scatter, pairs of start and done, a conditional.
 TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=8
 
 %add (a.1: bf16[], b.1: bf16[]) -> bf16[] {
@@ -25,6 +25,9 @@ TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=8
 %body (t: (s32[], bf16[128,64])) -> (s32[], bf16[128,64]) {
   %t = (s32[]{:T(128)}, bf16[128,64]{1,0:T(8,128)(2,1)}) parameter(0)
   %shard = bf16[128,64]{1,0:T(8,128)(2,1)} get-tuple-element(%t), index=1
+  %kernel = bf16[128,64]{1,0} custom-call(%shard), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\"block_q\": 512}"
+}}, metadata={op_name="jit(step)/while/body/attention" stack_frame_id=0}
   %ag = (bf16[128,64]{1,0}, bf16[1024,64]{1,0:T(8,128)(2,1)}) all-gather-start(%shard), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, use_global_device_ids=true, metadata={op_name="jit(step)/while/body/gather" stack_frame_id=0}
   %ag.done = bf16[1024,64]{1,0} all-gather-done(%ag)
   %fused = bf16[128,64]{1,0} fusion(%ag.done), kind=kCustom, calls=%all-reduce-scatter.3
@@ -63,6 +66,7 @@ ENTRY %main (x: (s32[], bf16[128,64]), y: f32[16], which: s32[]) -> f32[16] {
 
 @pytest.mark.parametrize('trips', ['{}', '{"known_trip_count":{"n":"28"}}'])
 def test_collectives_by_hand(trips):
+  # The body goes on after a kernel, whose instruction has lines of its own.
   found = hlo.collectives(TEXT.replace('{TRIPS}', trips))
   gather, scatter, swap, reduce, permute = found
   assert (gather.kind, gather.dtype, gather.shape) == (

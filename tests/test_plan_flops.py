@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 from posttrain_jax.run.plan import flops
 from posttrain_jax.trainers import guard
@@ -88,8 +89,27 @@ def test_a_gradient_is_two_more_products_and_recomputation_a_third(again):
     inner = lambda a: jnp.tanh(jnp.tanh(a @ b) @ b)
     return jnp.sum((jax.checkpoint(inner) if again else inner)(a))
 
-  found = counted(jax.grad(loss, argnums=(0, 1)), A, B)
+  # With the loss: alone, what is computed again is all of the forward pass.
+  found = counted(jax.value_and_grad(loss, argnums=(0, 1)), A, B)
   assert found.total == (6 + 2 * again) * ONE
+
+
+@pytest.mark.parametrize('kept', [False, True])
+def test_what_nothing_reads_is_not_counted(kept):
+  """The policy keeps what the call finds: its product stays in the backward
+  pass, in a call without results."""
+  policies = jax.checkpoint_policies
+  policy = policies.save_only_these_names('found')
+  if not kept:
+    policy = policies.nothing_saveable
+  product = jax.jit(lambda a, b: checkpoint_name(a @ b, 'found'))
+
+  def loss(a, b):
+    inner = jax.checkpoint(lambda a: jnp.tanh(product(a, b)), policy=policy)
+    return jnp.sum(jnp.sin(inner(a)))
+
+  found = counted(jax.value_and_grad(loss), A, B)
+  assert found.total == (2 if kept else 3) * ONE
 
 
 def test_shards_are_counted_together():

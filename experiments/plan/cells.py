@@ -1,8 +1,9 @@
 """The cells of the table: methods x models x slices, and their settings.
 
 Every setting is an override of a config that anyone can give. Rows are one a
-chip at least; the first setting of a cell is as plain as can be, and where it
-does not fit, the planner says what does.
+chip at least. What a layer keeps and how many answers are decoded at a time is
+chosen by `choose`; where nothing that it knows fits, the planner says what
+does.
 """
 
 import dataclasses
@@ -40,7 +41,6 @@ _COMMON = {
   'tokenizer': 'byte',
   'model.dtype': 'bfloat16',
   'model.logit_chunk': 512,
-  'model.attention_chunk': 512,
   'eval.num_problems': 0,
 }
 
@@ -80,6 +80,9 @@ def _grpo(chips: int, new: int) -> tuple[str, dict[str, Any]]:
     'group_size': GROUP,
     'prompts_per_step': prompts,
     'microbatch_rows': max(chips, GROUP),
+    # A micro-batch has fewer prompts than there are chips: read once for its
+    # group, a prompt would lie on all of them.
+    'share_prompts': False,
     'model.param_dtype': 'float32',
   }
 

@@ -1,11 +1,14 @@
 r"""Plans of known models on known slices, a file each, and their table.
 
-python -m experiments.plan.table [--only TEXT] [--tries N] [--again]
+python -m experiments.plan.table [--only TEXT ...] [--tries N] [--again]
+python -m experiments.plan.table --arithmetic [--only TEXT ...]
 python -m experiments.plan.table --write
 
-The first form plans every cell that has no file in results/ (compiling takes
-minutes for each; it may be stopped, and goes on where it was); the second
-writes the README's table from the files.
+The first form compiles every cell that has no compiled result in results/,
+those first whose names have the first TEXT (minutes for each; it may be
+stopped, and goes on where it was). The second plans those that have no result
+at all by arithmetic, in seconds. The last writes the README's table from the
+files.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,68 +28,56 @@ ROOT = HERE.parents[1]
 RESULTS = HERE / 'results'
 GIB = 2**30
 BEGIN, END = '<!-- table -->', '<!-- /table -->'
-
-# Records that make the programs' shapes; what they say does not matter.
-RECORDS = {
-  'rows.jsonl': {'prompt': 'One?', 'completion': 'One.'},
-  'pairs.jsonl': {'prompt': 'One?', 'chosen': 'One.', 'rejected': 'Two.'},
-  'prompts.jsonl': {'prompt': 'x' * 1000, 'answer': 'x'},
-}
-
-
-def write_records(folder: Path) -> None:
-  """The files that cells name."""
-  for name, record in RECORDS.items():
-    # Each with a number of its own: equal prompts would be one.
-    rows = [
-      {**record, 'prompt': f'{number} {record["prompt"]}'}
-      for number in range(1024)
-    ]
-    (folder / name).write_text('\n'.join(map(json.dumps, rows)))
-
-
-def command(cell: Cell, folder: Path, tries: int) -> list[str]:
-  """The command of a cell."""
-  values = dict(cell.values)
-  values['data.path'] = folder / values['data.path']
-  return [
-    sys.executable, '-m', 'posttrain_jax.plan', '--config', cell.config,
-    *(f'--config.{key}={value}' for key, value in values.items()),
-    '--topology', cell.topology, '--tries', str(tries), '--json',
-  ]  # fmt: skip
+# What was asked: bytes over those of the formula, and what is computed twice.
+SENT, TWICE = 1.2, 0.15
 
 
 def commit() -> str:
-  done = subprocess.run(
-    ['git', 'rev-parse', '--short', 'HEAD'],
-    cwd=ROOT, capture_output=True, text=True,
-  )  # fmt: skip
-  return done.stdout.strip() or 'unknown'
+  """The commit of this tree; '+' where its code has changed since."""
+  git = lambda *words: subprocess.run(
+    ['git', *words], cwd=ROOT, capture_output=True, text=True
+  ).stdout.strip()
+  code = ('posttrain_jax', 'configs', 'experiments/plan/*.py')
+  changed = git('status', '--porcelain', '--', *code)
+  return (git('rev-parse', '--short', 'HEAD') or 'unknown') + '+' * bool(
+    changed
+  )
 
 
-def plan(cell: Cell, tries: int) -> dict[str, Any]:
-  """What the planner says of a cell.
+def plan(
+  planned: Sequence[Cell], tries: int, arithmetic: bool = False
+) -> Iterator[dict[str, Any]]:
+  """What the planner says of some cells, as it says it.
 
   Raises:
-    RuntimeError: it says nothing; with its last words.
+    RuntimeError: it says nothing more; with its last words.
   """
-  with tempfile.TemporaryDirectory() as folder:
-    write_records(Path(folder))
-    words = command(cell, Path(folder), tries)
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-  if done.returncode not in (0, 1):
-    last = (done.stderr.strip() or 'no word').splitlines()[-1]
-    raise RuntimeError(f'{cell.name}: {last}')
-  return {
-    'cell': cell.name,
-    'method': cell.method,
-    'model': cell.model,
-    'config': cell.config,
-    'values': cell.values,
-    'date': datetime.date.today().isoformat(),
-    'commit': commit(),
-    'plan': json.loads(done.stdout.splitlines()[-1]),
-  }
+  words = [sys.executable, '-m', 'experiments.plan.cell', '--tries', str(tries)]
+  words += ['--arithmetic'] * arithmetic + [cell.name for cell in planned]
+  now = {'date': datetime.date.today().isoformat(), 'commit': commit()}
+  with tempfile.TemporaryFile('w+') as told:
+    with subprocess.Popen(
+      words, cwd=ROOT, stdout=subprocess.PIPE, stderr=told, text=True
+    ) as process:
+      assert process.stdout is not None
+      for line in process.stdout:
+        yield {**json.loads(line), **now}
+    told.seek(0)
+    if process.returncode:
+      last = (told.read().strip() or 'no word').splitlines()[-1]
+      raise RuntimeError(f'status {process.returncode}: {last}')
+
+
+def sent(found: dict[str, Any]) -> float | None:
+  """Bytes of an update's collectives over those of the formula; None where
+  XLA refused a program, or was not asked."""
+  if found['method'] != 'compiled':
+    return None
+  parts = [x for name, x in found['programs'].items() if name != 'rollout']
+  if any('refused' in part for part in parts):
+    return None
+  total = lambda key: sum(sum(part[key].values()) for part in parts)
+  return total('collective_bytes') / total('formula_bytes')
 
 
 def _fitting(found: dict[str, Any]) -> str:
@@ -100,6 +91,26 @@ def _fitting(found: dict[str, Any]) -> str:
   return ' or '.join(f'`{text}`' for text in each)
 
 
+def _verdict(found: dict[str, Any]) -> str:
+  over = f'{found["over_bytes"] / GIB:.1f} GiB over'
+  if found['method'] != 'compiled':
+    told = 'should fit' if found['fits'] else over
+    return f'{told}, by arithmetic; not compiled'
+  if not found['fits']:
+    return f'{over}; {_fitting(found)}'
+  left = found['hbm_bytes']['limit'] - found['hbm_bytes']['total']
+  return f'fits, {left / GIB:.1f} GiB left'
+
+
+def _settings(result: dict[str, Any]) -> str:
+  """What a cell chose."""
+  values = result['values']
+  told = [str(values['model.remat'])]
+  if values.get('slots'):
+    told.append(f'slots {values["slots"]}')
+  return ', '.join(told)
+
+
 def row(result: dict[str, Any]) -> str:
   """A line of the table."""
   found, said = result['plan'], result['plan']['sizes']
@@ -108,72 +119,177 @@ def row(result: dict[str, Any]) -> str:
     size for key, size in hbm.items()
     if key in ('reference', 'teacher', 'critic')
   )  # fmt: skip
-  fits = (
-    'fits' if found['fits']
-    else f'{found["over_bytes"] / GIB:.1f} GiB over; {_fitting(found)}'
-  )  # fmt: skip
+  fits = _verdict(found)
   shown = [part('parameters'), part('moments'), frozen, part('gradients'),
            part('kv_cache'), part('activations'), hbm['total']]  # fmt: skip
-  seconds = found['step_seconds']
+  seconds, share = found['step_seconds'], sent(found)
   return '| ' + ' | '.join([
     result['method'], result['model'], found['topology'],
     f'{said["weights"]}, {said["moments"]}, {said["computation"]}',
     f'{said["rows"]} x {said["row_tokens"]:,}, {said["microbatch_rows"]}',
+    _settings(result),
     *(f'{size / GIB:.2f}' for size in shown),
     f'{found["flops"]["recomputed"]:.0%}',
+    '' if share is None else f'{share:.2f}',
     '' if seconds is None else f'{found["collective_seconds"]:.2f}',
     '' if seconds is None else f'{seconds:.2f}',
-    fits, result['commit'],
+    fits, f'{result["cpu_seconds"]:.0f}', result['commit'],
   ]) + ' |'  # fmt: skip
 
 
 HEAD = [
   'method', 'model', 'slice', 'weights, moments, computation',
-  'rows x tokens, micro-batch', 'parameters', 'moments', 'frozen', 'gradients',
-  'cache', 'the rest', 'all', 'twice', 'links, s', 'step, s', 'verdict',
-  'commit',
+  'rows x tokens, micro-batch', 'keeps', 'parameters', 'moments', 'frozen',
+  'gradients', 'cache', 'the rest', 'all', 'twice', 'sent', 'links, s',
+  'step, s', 'verdict', 'CPU, s', 'commit',
 ]  # fmt: skip
 
 
+def missing(cell: Cell) -> str:
+  """The line of a cell that has no result."""
+  empty = [''] * (len(HEAD) - 6)
+  told = [
+    cell.method,
+    cell.model,
+    cell.topology,
+    *empty,
+    'not computed',
+    '',
+    '',
+  ]
+  return '| ' + ' | '.join(told) + ' |'
+
+
+def read(folder: Path = RESULTS) -> dict[str, dict[str, Any] | None]:
+  """{cell: result, or None} in the order of the cells."""
+  paths = {cell.name: folder / f'{cell.name}.json' for cell in CELLS}
+  return {
+    name: json.loads(path.read_text()) if path.exists() else None
+    for name, path in paths.items()
+  }
+
+
 def table(folder: Path = RESULTS) -> str:
-  """All results, in the order of the cells."""
+  """All cells; those without a result say so."""
   lines = ['| ' + ' | '.join(HEAD) + ' |', '|' + ' --- |' * len(HEAD)]
+  found = read(folder)
   for cell in CELLS:
-    path = folder / f'{cell.name}.json'
-    if path.exists():
-      lines.append(row(json.loads(path.read_text())))
+    result = found[cell.name]
+    lines.append(missing(cell) if result is None else row(result))
   return '\n'.join(lines)
 
 
-def write_table() -> None:
-  page = HERE / 'README.md'
-  before, rest = page.read_text().split(BEGIN)
+def _name(result: dict[str, Any]) -> str:
+  found = result['plan']
+  return f'{result["method"]}, {result["model"]}, {found["topology"]}'
+
+
+def beyond(result: dict[str, Any]) -> list[str]:
+  """What of a cell is not as asked, and why: lines of a list."""
+  found, lines = result['plan'], []
+  share = sent(found)
+  if share is not None and share > SENT:
+    every = [
+      one
+      for name, part in found['programs'].items()
+      if name != 'rollout'
+      for one in part['largest_collectives']
+    ]
+    every.sort(key=lambda one: -one['bytes'])
+    told = '; '.join(
+      f'{one["bytes"] / GIB:.2f} GiB {one["kind"]} `{one["array"]}` '
+      f'x{one["times"]} of `{one["source"] or "no name"}`'
+      for one in every[:3]
+    )
+    lines.append(f'- {_name(result)}: sends {share:.2f} of the formula: {told}')
+  twice = found['flops']['recomputed']
+  if twice > TWICE:
+    level = result['values']['model.remat']
+    tried = [
+      f'`{one["values"]["model.remat"]}` asks for {one["total"] / GIB:.1f} GiB'
+      for one in result['plans']
+      if not one['fits']
+    ]
+    why = '; '.join(tried) or 'by arithmetic what keeps more does not fit'
+    lines.append(
+      f'- {_name(result)}: computes {twice:.0%} twice under `{level}`: {why}'
+    )
+  return lines
+
+
+def page(folder: Path = RESULTS) -> str:
+  """The table, and below it what is not as asked."""
+  found = [x for x in read(folder).values() if x is not None]
+  lines = [line for result in found for line in beyond(result)]
+  compiled = sum(x['plan']['method'] == 'compiled' for x in found)
+  done = (
+    f'Of {len(CELLS)} cells {compiled} are compiled, {len(found) - compiled} '
+    f'planned by arithmetic alone, {len(CELLS) - len(found)} not computed.'
+  )
+  told = '\n'.join(lines) or '- nothing'
+  return f'{done}\n\n{table(folder)}\n\nNot as asked:\n\n{told}'
+
+
+def write_page() -> None:
+  readme = HERE / 'README.md'
+  before, rest = readme.read_text().split(BEGIN)
   after = rest.split(END)[1]
-  page.write_text(f'{before}{BEGIN}\n\n{table()}\n\n{END}{after}')
+  readme.write_text(f'{before}{BEGIN}\n\n{page()}\n\n{END}{after}')
+
+
+def _order(only: Sequence[str]) -> list[Cell]:
+  """The cells that have one of the words, by the first that they have."""
+  place = lambda cell: [word in cell.name for word in only].index(True)
+  named = [cell for cell in CELLS if any(word in cell.name for word in only)]
+  return sorted(named, key=place)
+
+
+def _wanted(flags: argparse.Namespace) -> list[Cell]:
+  """Cells without a result of the kind that is asked for."""
+  known = read()
+
+  def lacks(cell: Cell) -> bool:
+    found = known[cell.name]
+    if found is None or flags.again:
+      return True
+    return not flags.arithmetic and found['plan']['method'] != 'compiled'
+
+  return [cell for cell in _order(flags.only) if lacks(cell)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--only', default='', help='cells whose name has this')
-  parser.add_argument('--tries', type=int, default=6)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    '--only',
+    nargs='+',
+    default=[''],
+    help='cells whose names have one of these',
+  )
+  parser.add_argument('--tries', type=int, default=4)
   parser.add_argument('--again', action='store_true', help='known cells too')
+  parser.add_argument('--arithmetic', action='store_true', help='in seconds')
   parser.add_argument('--write', action='store_true', help='the table alone')
   flags = parser.parse_args(argv)
   RESULTS.mkdir(exist_ok=True)
   failed = 0
-  for cell in [] if flags.write else CELLS:
-    path = RESULTS / f'{cell.name}.json'
-    if flags.only not in cell.name or (path.exists() and not flags.again):
-      continue
-    print(cell.name, flush=True)
+  wanted = [] if flags.write else _wanted(flags)
+  # Compiling has a process for each cell, whose memory it gives back.
+  size = max(len(wanted), 1) if flags.arithmetic else 1
+  for first in range(0, len(wanted), size):
+    some = wanted[first : first + size]
+    print(some[0].name, flush=True)
     try:
-      found = plan(cell, flags.tries)
+      for found in plan(some, flags.tries, flags.arithmetic):
+        path = RESULTS / f'{found["cell"]}.json'
+        path.write_text(json.dumps(found, indent=1) + '\n')
+        print(f'  {found["cell"]}: {_verdict(found["plan"])}', flush=True)
+        write_page()
     except RuntimeError as error:
-      print(f'  {error}', file=sys.stderr)
+      print(f'  {error}', file=sys.stderr, flush=True)
       failed += 1
-      continue
-    path.write_text(json.dumps(found, indent=1) + '\n')
-  write_table()
+  write_page()
   return 1 if failed else 0
 
 

@@ -26,6 +26,8 @@ KINDS = (
 BITS = {'pred': 8, 'bf16': 16, 'token': 0, 'opaque': 0}
 
 _HEAD = re.compile(r'^(ENTRY )?%?([\w.\-]+)(?: \(.*\))?(?: -> .*)? \{$')
+# Not '}}, metadata=...': a kernel's instruction goes on over several lines.
+_TAIL = re.compile(r'^\}(, execution_thread=.*)?$')
 _LINE = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$')
 _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,<=]*)\]')
 _NAME = re.compile(r'%([\w.\-]+)')
@@ -185,7 +187,7 @@ def _blocks(text: str) -> Iterator[tuple[str, bool, list[_Op]]]:
       head = _HEAD.match(line)
       if head:
         name, entry, ops = head[2], bool(head[1]), []
-    elif line.startswith('}'):
+    elif _TAIL.match(line):
       yield name, entry, ops
       name = ''
     else:

@@ -145,9 +145,22 @@ def _largest(branches: Any, turns: float) -> Counted:
 _SAME = ('convert_element_type', 'copy', 'copy_p', 'squeeze', 'reshape')
 
 
+def _live(jaxpr: Any) -> list[Any]:
+  """The equations that something reads. A policy of `jax.checkpoint` leaves
+  others behind, as a kernel whose results were all kept, inside a call of its
+  own: no compiler runs them."""
+  read = {var for var in jaxpr.outvars if not isinstance(var, core.Literal)}
+  found = []
+  for eqn in reversed(jaxpr.eqns):
+    if eqn.effects or any(var in read for var in eqn.outvars):
+      found.append(eqn)
+      read |= {var for var in eqn.invars if not isinstance(var, core.Literal)}
+  return found[::-1]
+
+
 def _count(jaxpr: Any, turns: float, known: Known) -> Counted:
   out = Counted()
-  for eqn in jaxpr.eqns:
+  for eqn in _live(jaxpr):
     name, params = eqn.primitive.name, eqn.params
     if name in _SAME and not eqn.outvars[0].aval.shape:
       value = _known(eqn.invars[0], known)

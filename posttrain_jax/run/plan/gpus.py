@@ -1,7 +1,8 @@
-"""GPUs, by arithmetic alone: nothing here compiles for them.
+"""By arithmetic alone: GPUs, for which nothing here compiles, and TPUs where
+nothing is to be compiled.
 
 Memory is that of shapes and of `memory.arithmetic`; what is sent, of
-`run.traffic`; FLOPs are counted as for TPUs.
+`run.traffic`; FLOPs are counted as in programs that are compiled.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from posttrain_jax.core.types import TrainState
 from posttrain_jax.rollout import layout
 from posttrain_jax.run import traffic
 from posttrain_jax.run.build import Run
-from posttrain_jax.run.plan import memory
+from posttrain_jax.run.plan import links, memory
 from posttrain_jax.run.plan.flops import count
 from posttrain_jax.run.plan.links import Moved
 from posttrain_jax.run.plan.programs import Compiled
@@ -43,7 +44,8 @@ def sized(
 
 
 def moved(run: Run, mesh: Any, machine: Machine, name: str) -> Moved:
-  """What a program sends over NVLink, by `run.traffic`.
+  """What a program sends, by `run.traffic`: over NVLink, or over the links of a
+  TPU slice as a ring over all of it.
 
   Of a rollout every answer is taken to be as long as it may; scores of reward
   models are taken to send what one pass over the rows does.
@@ -77,4 +79,7 @@ def moved(run: Run, mesh: Any, machine: Machine, name: str) -> Moved:
     'all-to-all': sent.swap,
   }
   moved = {kind: size for kind, size in kinds.items() if size}
-  return Moved(moved, sent.total / machine.chip.ici)
+  speed = machine.chip.ici
+  if machine.chip.backend == 'tpu':
+    speed = links.bandwidth(machine, list(mesh.devices.flat))
+  return Moved(moved, sent.total / speed)

@@ -22,6 +22,7 @@ from posttrain_jax.run.plan import (
   trying,
 )
 from posttrain_jax.run.plan.lowering import (
+  Before,
   built,
   compile_all,
   mesh_of,
@@ -93,9 +94,18 @@ class Plan:
     return min(found, default=self.machine.chip.hbm)
 
   @property
+  def compiled(self) -> bool:
+    """Whether XLA compiled its programs; else all is arithmetic."""
+    return _compiled(self.parts)
+
+  @property
   def flops(self) -> float:
     """FLOPs of a step, of all chips."""
     return sum(alone(self.parts).values())
+
+
+def _compiled(parts: tuple[Compiled, ...]) -> bool:
+  return any(part.text or part.exhausted is not None for part in parts)
 
 
 def alone(parts: tuple[Compiled, ...]) -> dict[str, float]:
@@ -106,12 +116,25 @@ def alone(parts: tuple[Compiled, ...]) -> dict[str, float]:
   return out
 
 
-def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
+def make(
+  config: Any,
+  machine: Machine,
+  *,
+  tries: int = 6,
+  known: dict[str, Any] | None = None,
+  compiles: bool = True,
+  early: bool = False,
+) -> Plan:
   """The plan of a config on a machine.
 
   config  as `train` takes it
   tries   programs of other settings that may be compiled, where this one does
           not fit
+  known   {machine: programs} of plans before this one, which adds its own: the
+          same program is compiled once
+  compiles  False: everything by arithmetic, in seconds; FLOPs are exact, what
+          comes and goes in memory is not
+  early   compiles up to what a plan reads (`lowering.Before`)
 
   Raises:
     ValueError: a config that cannot work, as `train` says it; or a mesh that
@@ -119,6 +142,7 @@ def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
     ImportError: libtpu is needed and not installed.
   """
   began = time.monotonic()
+  known = {} if known is None else known
   with target.aimed(topology.targets(machine)), built(config) as run:
     told = list(notes.notes(run))
     mesh = mesh_of(run.config, machine)
@@ -127,10 +151,11 @@ def make(config: Any, machine: Machine, *, tries: int = 6) -> Plan:
         f'the mesh has {mesh.size} of the {machine.count} devices of '
         f'"{machine.name}"; --config.mesh.fsdp=-1 takes what is left'
       )
-    state, parts = compile_all(run, mesh, machine)
+    before = Before(known, compiles=compiles, early=early)
+    state, parts = compile_all(run, mesh, machine, before)
     plan = _filled(run, mesh, machine, state, parts, tuple(told))
-    if plan.over and tries:
-      fits, tried = trying.other_settings(plan, tries)
+    if plan.over and tries and compiles:
+      fits, tried = trying.other_settings(plan, tries, before)
       plan = dataclasses.replace(plan, fits=tuple(fits), tried=tuple(tried))
   return dataclasses.replace(plan, seconds=time.monotonic() - began)
 
@@ -166,7 +191,7 @@ def _moved(
   run: build.Run, mesh: Any, machine: Machine, parts: tuple[Compiled, ...]
 ) -> dict[str, links.Moved]:
   """{program: what it sends}; a step's rollout is counted on its own."""
-  if machine.chip.backend == 'gpu':
+  if not _compiled(parts):
     return {
       part.name: gpus.moved(run, mesh, machine, part.name) for part in parts
     }

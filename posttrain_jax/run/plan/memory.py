@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import TrainState
-from posttrain_jax.models import adapted, cache, transformer
+from posttrain_jax.models import adapted, cache, remat, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import layout
 from posttrain_jax.run.build import Run
@@ -103,11 +103,12 @@ def kv_cache(run: Run, mesh: Any) -> int:
     group = run.config.group_size
     made = layout.rows_of(sizes.prompts_per_step, group, run.model)
 
+  # Layers of a kind may be one array: rows come second, then heads.
+  place = 2 if run.model.scan_decode else 1
+
   def local(leaf: Any) -> int:
     size = math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
-    if len(leaf.shape) > 1 and leaf.shape[1] % heads == 0:
-      size //= heads
-    return size
+    return size // heads if leaf.shape[place] % heads == 0 else size
 
   def each(rows: int, slots: int) -> int:
     of_one = lambda: cache.init_cache(run.model, -(-rows // split), slots)
@@ -122,9 +123,11 @@ def kv_cache(run: Run, mesh: Any) -> int:
 def activations(run: Run, mesh: Any) -> int:
   """Bytes that an update takes beside gradients, by arithmetic.
 
-  What every layer keeps of a micro-batch, what one layer makes of it, logits in
-  float32 with their gradient, and the weights of a layer, whole and in the type
-  that is computed in. The compiler may do with less, or with a half more.
+  What every layer keeps of a micro-batch (`models.remat`), what one layer makes
+  of it, logits in float32 with their gradient, the weights of a layer, whole
+  and in the type that is computed in, and, where rows are split, the whole
+  unembedding with a gradient of its own. The compiler may do with less, or with
+  a half more.
   """
   model, sizes = run.model, run.sizes
   places = dict(mesh.shape)
@@ -135,14 +138,33 @@ def activations(run: Run, mesh: Any) -> int:
   wide = jnp.dtype(model.dtype).itemsize
   inside = _layer_numbers(model) / tensor + 4 * model.width
   scores = _score_numbers(model, sizes.row_tokens) / tensor
-  kept = model.num_layers * model.width
-  if model.remat in (False, 'none'):
-    kept = model.num_layers * (inside + scores)
+  kept = model.num_layers * _kept_numbers(model, sizes.row_tokens, tensor)
   chunk = min(model.logit_chunk or sizes.row_tokens, sizes.row_tokens)
   logits = 8.0 * tokens / sizes.row_tokens * chunk * model.vocab_size / tensor
-  one = transformer.param_count(model) / max(model.num_layers, 1) / tensor
+  table = model.vocab_size * model.width
+  one = transformer.param_count(model) - table
+  one /= max(model.num_layers, 1) * tensor
   layer = tokens * (inside + 2 * scores)
-  return int(wide * (tokens * kept + layer + 2 * one) + logits)
+  whole = 2 * one + (2 * table / tensor if split > 1 else 0)
+  return int(wide * (tokens * kept + layer + whole) + logits)
+
+
+def _kept_numbers(model: ModelConfig, length: int, tensor: int) -> float:
+  """Numbers that a layer keeps of a token, by `models.remat`."""
+  name, width = remat.word(model.remat), model.width
+  found = model.num_heads * model.head_dim / tensor
+  scores = _score_numbers(model, length) / tensor
+  products = _layer_numbers(model) / tensor + 2 * width
+  return {
+    # What is no product is kept too: norms, activations, rotated heads.
+    'none': 1.5 * products + 4 * width + scores,
+    'dots': products + scores,
+    'dots_no_batch': products,
+    'save_all_but_mlp': 2 * width + _head_numbers(model) / tensor,
+    'save_branches': 2 * width + found,
+    'save_attention': width + found,
+    'full': width,
+  }[name]
 
 
 def decoding(run: Run, mesh: Any) -> int:
@@ -171,17 +193,24 @@ def arithmetic(run: Run, mesh: Any, name: str) -> int:
   return total + (max(learns, samples) if name == 'step' else learns)
 
 
+def _head_numbers(model: ModelConfig) -> float:
+  """Queries, keys, values, and what attention found, of a token."""
+  return (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+
+
 def _layer_numbers(model: ModelConfig) -> float:
   """Numbers that the products of one layer make of a token."""
-  heads = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim
   inner = model.mlp_dim
   if model.num_experts:
     inner = model.experts_per_token * model.expert_dim
-  return heads + (3 if model.gated else 2) * inner
+  return _head_numbers(model) + (3 if model.gated else 2) * inner
 
 
 def _score_numbers(model: ModelConfig, length: int) -> float:
-  """Attention scores that are held at a time, a token of a row."""
+  """Attention scores that are held at a time, a token of a row; a kernel holds
+  none."""
+  if model.attention != 'plain':
+    return 0.0
   chunk = model.attention_chunk or length
   return model.num_heads * min(chunk, length)
 

@@ -6,9 +6,10 @@ compiles for devices that are elsewhere.
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,7 +24,15 @@ from posttrain_jax.run.build import Run
 from posttrain_jax.run.plan.chips import GIB
 from posttrain_jax.run.plan.flops import Counted, count
 
-__all__ = ['Compiled', 'Exhausted', 'compiled', 'local_bytes', 'traced']
+__all__ = [
+  'Compiled',
+  'Exhausted',
+  'brief',
+  'compiled',
+  'local_bytes',
+  'traced',
+  'uncached',
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,47 +131,114 @@ def traced(run: Run, state: TrainState) -> dict[str, Any]:
   return parts
 
 
-def compiled(name: str, program: Any, state: TrainState, turns: float):
+Known = dict[tuple, 'Compiled']  # what one machine's were, by their texts
+
+
+def compiled(
+  name: str,
+  program: Any,
+  state: TrainState,
+  turns: float,
+  known: Known | None = None,
+  early: Callable[[], Any] | None = None,
+) -> 'Compiled':
   """A `Compiled` of a traced program.
 
   state  that the run holds, whether the program reads it or not
   turns  tokens that a slot decodes, where loops do not say (`flops.count`)
+  known  programs that were compiled before: one of them is not compiled again,
+         as a rollout where other settings change the update alone. This one is
+         put there too
+  early  compiles it in another process up to what a plan reads
+         (`early.compiled`); None: here, and to its end
 
   Raises:
     jax.errors.JaxRuntimeError: XLA refuses it for another reason than memory.
   """
-  flops = count(program.jaxpr, turns)
-  held = local_bytes(state)
-  # A rollout is given the parameters alone; what others do not read is there.
-  apart = held - local_bytes(state.params) if name == 'rollout' else 0
+  lowered = program.lower()
+  digest = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+  key = name, local_bytes(state), turns, digest
+  known = {} if known is None else known
+  if key not in known:
+    flops = count(program.jaxpr, turns)
+    make = _compiled if early is None else _settled
+    known[key] = make(name, flops, state, lowered if early is None else early())
+  return known[key]
+
+
+def _refused(
+  name: str, flops: Counted, state: TrainState, error: str
+) -> 'Compiled | None':
+  """A program that XLA refused for its memory; None: it was for something
+  else."""
+  found = exhausted(error)
+  if found is None:
+    return None
+  apart = local_bytes(state) if found.apart else _beside(name, state)
+  return Compiled(name, flops, resident=apart, exhausted=found)
+
+
+def _beside(name: str, state: TrainState) -> int:
+  """Bytes of the state that a program is not given: a rollout is given the
+  parameters alone. 0: not known by its name."""
+  if name != 'rollout':
+    return 0
+  return local_bytes(state) - local_bytes(state.params)
+
+
+def _compiled(
+  name: str, flops: Counted, state: TrainState, lowered: Any
+) -> 'Compiled':
   try:
-    with _uncached():
-      done = program.lower().compile()
+    with uncached():
+      done = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    found = exhausted(str(error))
-    if found is None:
+    refused = _refused(name, flops, state, str(error))
+    if refused is None:
       raise
-    if found.apart:
-      apart = held
-    return Compiled(name, flops, resident=apart, exhausted=found)
+    return refused
   memory = done.memory_analysis()
+  given = memory.argument_size_in_bytes
   cost = done.cost_analysis() or {}
   return Compiled(
     name,
     flops,
     text=done.as_text(),
-    arguments=memory.argument_size_in_bytes,
+    arguments=given,
     outputs=memory.output_size_in_bytes,
     aliased=memory.alias_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
-    resident=apart or max(held - memory.argument_size_in_bytes, 0),
+    resident=_beside(name, state) or max(local_bytes(state) - given, 0),
     cost=float(cost.get('flops', 0.0)),
   )
 
 
+def _settled(
+  name: str, flops: Counted, state: TrainState, found: Any
+) -> 'Compiled':
+  """Of what `early.compiled` gives."""
+  if isinstance(found, dict):
+    refused = _refused(name, flops, state, found['error'])
+    if refused is None:
+      raise RuntimeError(f'XLA refuses "{name}": {found["error"]}')
+    return refused
+  text, sizes = found
+  given = sizes.arguments
+  return Compiled(
+    name,
+    flops,
+    text=text,
+    arguments=given,
+    outputs=sizes.outputs,
+    aliased=sizes.aliased,
+    temporaries=sizes.temporaries,
+    resident=_beside(name, state) or max(local_bytes(state) - given, 0),
+  )
+
+
 @contextlib.contextmanager
-def _uncached() -> Iterator[None]:
+def uncached() -> Iterator[None]:
   """Programs of absent chips are not kept: jax writes them into its compilation
   cache, and cannot read them from there."""
   was = jax.config.jax_enable_compilation_cache
@@ -212,14 +288,14 @@ def exhausted(message: str) -> Exhausted | None:
     if shape:
       told += f' {shape[1]}'
     if where:
-      told += f' {_brief(where[1])}'
+      told += f' {brief(where[1])}'
     largest.append(told)
   return Exhausted(
     _bytes(*found.groups()[:2]), _bytes(*found.groups()[2:]), tuple(largest[:3])
   )
 
 
-def _brief(name: str) -> str:
+def brief(name: str) -> str:
   """The last words of an operation's name, which say what it is."""
   words = [x for x in name.split('/') if not x.startswith(('jit', 'pjit'))]
   return '/'.join(words[-4:])

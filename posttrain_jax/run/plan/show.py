@@ -1,16 +1,23 @@
 """A plan in words, and as JSON."""
 
+import importlib.metadata
 import json
 from typing import Any
 
 import jax
 
 from posttrain_jax.core import sharding
-from posttrain_jax.run.plan import estimate, making
+from posttrain_jax.run import hlo
+from posttrain_jax.run.plan import estimate, gpus, making, programs
 from posttrain_jax.run.plan.chips import GIB
 from posttrain_jax.run.plan.making import Plan
 
 __all__ = ['as_json', 'in_words']
+
+# Of what a layout asks for: where more is sent, it is told what.
+MUCH = 1.2
+# Collectives that are told.
+LARGEST = 6
 
 NO_MFU = (
   'no utilisation is claimed: nothing here was timed on the chip, and seconds '
@@ -34,8 +41,36 @@ def _sum(moved: Any) -> dict[str, float]:
   return out
 
 
+def _part(plan: Plan, name: str) -> programs.Compiled:
+  return next(part for part in plan.parts if part.name == name)
+
+
+def _asked(plan: Plan, name: str) -> dict[str, float]:
+  """{kind: bytes} that the layout asks a chip to send, by `run.traffic`."""
+  return gpus.moved(plan.run, plan.mesh, plan.machine, name).sent
+
+
+def _largest(part: Any, most: int = LARGEST) -> list[dict[str, Any]]:
+  """The collectives that send most: where bytes go. Loops whose turns are not
+  known are taken once."""
+  found = hlo.collectives(part.text) if part.text else []
+  found.sort(key=lambda one: -one.total)
+  return [
+    {
+      'kind': one.serves or one.kind,
+      'array': f'{one.dtype}{list(one.shape)}',
+      'devices': len(one.group),
+      'times': one.times,
+      'guessed': one.guessed,
+      'bytes': one.total,
+      'source': programs.brief(one.source),
+    }
+    for one in found[:most]
+  ]
+
+
 def _program(plan: Plan, name: str) -> dict[str, Any]:
-  part = next(part for part in plan.parts if part.name == name)
+  part = _part(plan, name)
   time = plan.times[name]
   out = {
     'hbm_bytes': {**plan.hbm[name], 'total': part.total},
@@ -57,6 +92,8 @@ def _program(plan: Plan, name: str) -> dict[str, Any]:
       'even': part.flops.once / plan.mesh.size,
     },
     'collective_bytes': plan.moved[name].sent,
+    'formula_bytes': _asked(plan, name),
+    'largest_collectives': _largest(part),
     'seconds': {
       'compute': time.compute,
       'memory': time.memory,
@@ -67,11 +104,18 @@ def _program(plan: Plan, name: str) -> dict[str, Any]:
   }
 
 
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
 def as_json(plan: Plan) -> dict[str, Any]:
   """The plan as one object; bytes are of a chip, FLOPs of all of them."""
   fullest, machine = plan.fullest, plan.machine
   time = estimate.total(list(plan.times.values()))
-  compiled = machine.chip.backend == 'tpu'
+  compiled = plan.compiled
   complete = compiled and not any(part.exhausted for part in plan.parts)
   seconds = time.seconds if complete or not compiled else None
   return {
@@ -116,6 +160,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     'notes': list(plan.notes),
     'compile_seconds': round(plan.seconds, 1),
     'jax': jax.__version__,
+    'libtpu': _version('libtpu') if machine.chip.backend == 'tpu' else None,
   }
 
 
@@ -171,6 +216,19 @@ def _links(plan: Plan) -> list[str]:
     lines.append(f'sent by a chip in "{name}"')
     for kind, size in moved.sent.items():
       lines.append(f'  {kind:22} {_size(size):>12}')
+    asked, total = _asked(plan, name), sum(moved.sent.values())
+    if asked and plan.compiled:
+      size = sum(asked.values())
+      lines.append(
+        f'  {"its layout asks for":22} {_size(size):>12}'
+        f'   (sent: {total / size:.2f} of it)'
+      )
+      if total > MUCH * size:
+        lines += [
+          f'  most of it: {_size(one["bytes"])} {one["kind"]} {one["array"]} '
+          f'x{one["times"]} {one["source"]}'
+          for one in _largest(_part(plan, name), 3)
+        ]
     lines.append(f'  {"the links need":22} {moved.seconds:10.3g} s')
   return lines
 
@@ -197,8 +255,8 @@ def _time(plan: Plan) -> list[str]:
 def in_words(plan: Plan) -> str:
   """What the command prints."""
   machine, sizes = plan.machine, making.describe(plan.run)
-  how = 'compiled with XLA' if machine.chip.backend == 'tpu' else (
-    'by arithmetic alone: nothing is compiled for GPUs here'
+  how = 'compiled with XLA' if plan.compiled else (
+    'by arithmetic alone: nothing was compiled'
   )  # fmt: skip
   lines = [
     f'{machine.name}: {machine.count} devices, mesh '

@@ -1,25 +1,34 @@
 """Other settings of a plan that does not fit: tried on its machine, and on
 larger slices of the same chip."""
 
+import dataclasses
 from typing import Any
 
 from posttrain_jax.core import sharding, target
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import notes
 from posttrain_jax.run.plan import memory, search, topology
-from posttrain_jax.run.plan.lowering import built, compile_all, mesh_of
+from posttrain_jax.run.plan.lowering import (
+  Before,
+  built,
+  compile_all,
+  mesh_of,
+)
 from posttrain_jax.run.plan.topology import Machine
 
 __all__ = ['other_settings']
 
 
-def _judged(config: Any, machine: Machine, limit: int) -> search.Verdict:
-  """What comes of a config: its programs compiled."""
+def _judged(
+  config: Any, machine: Machine, limit: int, before: Before
+) -> search.Verdict:
+  """What comes of a config: its programs compiled, up to one that is too
+  large."""
   try:
     with built(config) as run:
       notes.notes(run)
       mesh = mesh_of(run.config, machine)
-      _, parts = compile_all(run, mesh, machine)
+      _, parts = compile_all(run, mesh, machine, before)
   except ValueError as error:
     return search.Verdict(0, False, str(error))
   total = max(part.total for part in parts)
@@ -59,17 +68,22 @@ def _larger(plan: Any) -> list[Machine]:
 
 
 def other_settings(
-  plan: Any, tries: int
+  plan: Any, tries: int, before: Before
 ) -> tuple[list[search.Try], list[search.Try]]:
   """(what fits, all that was tried), of at most `tries` compilations.
+
+  before  what was compiled already, and how
 
   Where nothing fits on the machine, the smallest slice that does, with its
   further devices along fsdp.
   """
   config, hope = plan.run.config, _Arithmetic(plan)
+  before = dataclasses.replace(
+    before, first=plan.fullest.name, limit=plan.limit
+  )
   fit, tried = search.search(
     plan.run,
-    lambda other: _judged(other, plan.machine, plan.limit),
+    lambda other: _judged(other, plan.machine, plan.limit, before),
     lambda changes: hope.leaves_hope(config_lib.with_values(config, changes)),
     tries,
   )
@@ -81,7 +95,7 @@ def other_settings(
     with target.aimed(topology.targets(machine)):
       if len(tried) > tries or not hope.leaves_hope(other):
         continue
-      verdict = _judged(other, machine, plan.limit)
+      verdict = _judged(other, machine, plan.limit, before)
     told = {'--topology': machine.name, 'mesh.fsdp': shards['mesh.fsdp']}
     tried.append(search.Try(told, verdict))
     if verdict.fits:
