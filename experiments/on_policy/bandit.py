@@ -193,6 +193,11 @@ METHODS = {
 }
 
 
+def states_of(key: Array, steps: int) -> Array:
+  """[EVALUATED, STATE] states that a run with this key is measured on."""
+  return jax.random.uniform(jax.random.fold_in(key, steps), (EVALUATED, STATE))
+
+
 def train(
   method: Array, start: PyTree, key: Array, steps: int, setting: dict
 ) -> tuple[PyTree, Array]:
@@ -202,10 +207,7 @@ def train(
   setting  peak, rate, refresh, reuse: scalars, which may be traced
   """
   adam = optax.scale_by_adam()
-  eval_states = jax.random.uniform(
-    jax.random.fold_in(key, steps), (EVALUATED, STATE)
-  )
-
+  eval_states = states_of(key, steps)
   rewards = reward_of(jnp.arange(ACTIONS), setting['peak'])[None]
 
   def loss(params, states, actions, old_logps):
@@ -291,17 +293,24 @@ class Bandit:
   reuse: tuple[int, ...]
   steps: int
 
-  def settings(self) -> list[tuple[str, float, int, int]]:
-    """(place, rate, refresh, reuse) of every run."""
+  def places(self) -> list[tuple[str, int, int]]:
+    """(place, refresh, reuse) that every method and rate is tried at."""
     knobs = [(k, 1) for k in self.refresh]
     # Samples that are used again are the sampler's of that moment.
     knobs += [(k, k) for k in self.reuse if k > 1]
     return [
-      (place, rate, *knob)
+      (place, *knob)
       for place in PEAKS
-      for rate in self.rates
       for knob in knobs
       if place == 'far' or knob in ((1, 1), (OFFLINE, 1))
+    ]
+
+  def settings(self) -> list[tuple[str, float, int, int]]:
+    """(place, rate, refresh, reuse) of every run."""
+    return [
+      (place, rate, *knob)
+      for rate in self.rates
+      for place, *knob in self.places()
     ]
 
   def __call__(

@@ -1,7 +1,9 @@
 """What the bandit says of every method, as a lab keeps and measures it."""
 
+import functools
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.on_policy import bandit
@@ -22,9 +24,10 @@ METHODS = {
 
 class Gamble:
   """The bandit's numbers: every method at the learning rate that is best for a
-  place and its knobs on other random numbers."""
+  place and its knobs on other random numbers, by the mean reward over training.
 
-  rates = (1e-3, 3e-3, 1e-2)
+  rates, extend  as `lab.tune` takes them: one grid for all
+  """
 
   def __init__(
     self,
@@ -33,27 +36,40 @@ class Gamble:
     refresh: tuple[int, ...],
     reuse: tuple[int, ...],
     steps: int,
+    rates: tuple[float, ...],
+    extend: int,
   ):
-    probe = bandit.Bandit(
-      tuple(bandit.METHODS), self.rates, refresh, reuse, steps
+    probe = lambda rate: bandit.Bandit(
+      tuple(bandit.METHODS), (rate,), refresh, reuse, steps
     )
     # Its own seeds are all it reads; the stage says where it is kept.
-    self._test = runs.measure(base, probe)
-    self._tuning = runs.measure(base, probe, split='validation')
+    self._found = functools.cache(
+      lambda rate, split: runs.measure(base, probe(rate), split=split)
+    )
     self.start = runs.measure(base, bandit.Start())
     self._refresh, self._reuse, self._steps = refresh, reuse, steps
-
-  def rate(self, method: str, place: str, refresh: int, reuse: int) -> float:
-    score = lambda rate: np.mean(
-      self._tuning[bandit.name_of(method, place, rate, refresh, reuse, 'mean')]
+    self.tuned = lab.tune(
+      {
+        (method, *place): float
+        for method in bandit.METHODS
+        for place in probe(rates[0]).places()
+      },
+      rates,
+      self._score,
+      extend,
     )
-    return max(self.rates, key=score)
+
+  def _score(self, arm: tuple, rate: float) -> list[float]:
+    method, place, *knobs = arm
+    name = bandit.name_of(method, place, rate, *knobs, 'mean')
+    return self._found(rate, 'validation')[name]
 
   def get(
     self, method: str, place: str, refresh: int, reuse: int, what: str
   ) -> list[float]:
-    rate = self.rate(method, place, refresh, reuse)
-    return self._test[bandit.name_of(method, place, rate, refresh, reuse, what)]
+    rate = self.tuned[method, place, refresh, reuse].chosen
+    name = bandit.name_of(method, place, rate, refresh, reuse, what)
+    return self._found(rate, 'test')[name]
 
   def values(self, method: str, refresh: int) -> dict[str, list[float]]:
     """The study's measures of an arm's part in the bandit."""
@@ -90,3 +106,23 @@ class Gamble:
         'y': [self.get(method, 'far', *pair, 'end') for pair in pairs],
       }
     return series
+
+
+def counts(runs: lab.Lab, steps: int) -> dict[str, int]:
+  """How many different states the bandit is measured on, as `lab.counts`."""
+  found = {}
+  for split in ('test', 'validation'):
+    rows = []
+    for key in runs.split_keys(split):
+      run_key = jax.random.split(key, 3)[1]  # as `Bandit` does
+      rows += [
+        x.tobytes() for x in np.asarray(bandit.states_of(run_key, steps))
+      ]
+    found[split] = rows
+  test, other = set(found['test']), set(found['validation'])
+  return {
+    'drawn': len(found['test']),
+    'test': len(test),
+    'validation': len(other),
+    'shared': len(test & other),
+  }

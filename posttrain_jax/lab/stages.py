@@ -139,6 +139,13 @@ class Lab:
     here, by this process or by those before it."""
     return sum(self._took.values())
 
+  def beside(self, seeds: Sequence[int]) -> 'Lab':
+    """A lab with other seeds in the same folder, as for choices; what it
+    trains counts as this one's time and commits."""
+    other = Lab(self.workdir, seeds, self._bar)
+    other.commits, other._took = self.commits, self._took
+    return other
+
   def train(
     self,
     name: str,
@@ -251,16 +258,13 @@ class Lab:
     )
 
   def _run(self, name, config, hparams, given, folder, snapshots) -> None:
-    first = time.monotonic()
-    key = digest_of(_computes(config), sorted(hparams))
+    first, count = time.monotonic(), len(self.seeds)
+    key, names = digest_of(_computes(config), sorted(hparams)), sorted(hparams)
     if key not in self._programs:
-      self._programs[key] = sweep.Program(config, sorted(hparams), self._mesh)
+      self._programs[key] = sweep.Program(config, names, self._mesh)
     program = self._programs[key]
-    count = len(self.seeds)
-    values = [jnp.full(count, hparams[k], jnp.float32) for k in sorted(hparams)]
-    params = None
-    if given:
-      params = {role: x.params for role, x in given.items()}
+    values = [jnp.full(count, hparams[k], jnp.float32) for k in names]
+    params = {role: x.params for role, x in given.items()} or None
     state = program.start(self._keys, values, params)
     handle = self._bar.task(name, config.num_steps) if self._bar else None
     step, rows, ended = 0, [], {}
@@ -283,13 +287,10 @@ class Lab:
           error = failed.NonFinite(
             step + bad + 1, row, what[index, bad], config.on_nonfinite
           )
-          checkpoint.tell(
-            str(
-              self._failure(
-                folder, config, program.run, hparams, index, state, error
-              )
-            )
+          error = self._failure(
+            folder, config, program.run, hparams, index, state, error
           )
+          checkpoint.tell(str(error))
       found['time/step'] = np.full(
         (count, done), (time.monotonic() - began) / done / count
       )
@@ -378,8 +379,7 @@ class Lab:
       self._probes[probe] = jax.jit(
         sweep.spread(probe, (0, 0 if base else None, 0), self._mesh)
       )
-    theirs = base.params if base else None
-    keys = self.split_keys(split)
+    theirs, keys = base.params if base else None, self.split_keys(split)
     found = self._probes[probe](trained.params, theirs, keys)
     measured = {name: np.array(x, float) for name, x in found.items()}
     for x in measured.values():
