@@ -18,6 +18,7 @@ fitted to exact probabilities (there to a histogram).
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -269,6 +270,24 @@ def moved(params: PyTree, start: PyTree, key: Array, peak: Array) -> dict:
   }
 
 
+# Where and with which knobs a method is tried: (place, refresh, reuse).
+Spot = tuple[str, int, int]
+
+
+def spots_of(refresh: Sequence[int], reuse: Sequence[int]) -> list[Spot]:
+  """Each value of a knob with the other at 1, far; near, the two ends."""
+  knobs = [(k, 1) for k in refresh]
+  # Samples that are used again are the sampler's of that moment.
+  knobs += [(k, k) for k in reuse if k > 1]
+  ends = ((1, 1), (OFFLINE, 1))
+  return [
+    (place, *knob)
+    for place in PEAKS
+    for knob in knobs
+    if place == 'far' or knob in ends
+  ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Bandit:
   """`probe(params, base_params, key) -> {name: scalar}`, as a lab measures.
@@ -276,42 +295,20 @@ class Bandit:
   Neither of the parameters is read: a seed's key is all that a bandit needs.
 
   methods  of METHODS
-  rates    learning rates
-  refresh, reuse  values of the two knobs; each is tried with the other at 1
+  spots    what each of them is tried at (`spots_of`), one entry a run
+  rates    [methods][spots] the learning rate of each run
   steps    of Adam, a multiple of POINTS
 
-  Names are 'METHOD/PLACE/RATE/REFRESH/REUSE/WHAT': what is 'end' and 'mean'
+  Names are 'METHOD/PLACE/REFRESH/REUSE/RATE/WHAT': what is 'end' and 'mean'
   (expected reward after training and over it), 'kl', 'winner', 'loser'
-  (`moved`), and '0', '1', ... of the learning curve. Knobs at other values than
-  1 and OFFLINE are tried at the far peak alone; all but 'end' and 'mean' is
-  measured there, at those two values.
+  (`moved`), and '0', '1', ... of the learning curve. All but 'end' and 'mean'
+  is measured at the far peak, with the sampler's knob at 1 or OFFLINE.
   """
 
   methods: tuple[str, ...]
-  rates: tuple[float, ...]
-  refresh: tuple[int, ...]
-  reuse: tuple[int, ...]
+  spots: tuple[Spot, ...]
+  rates: tuple[tuple[float, ...], ...]
   steps: int
-
-  def places(self) -> list[tuple[str, int, int]]:
-    """(place, refresh, reuse) that every method and rate is tried at."""
-    knobs = [(k, 1) for k in self.refresh]
-    # Samples that are used again are the sampler's of that moment.
-    knobs += [(k, k) for k in self.reuse if k > 1]
-    return [
-      (place, *knob)
-      for place in PEAKS
-      for knob in knobs
-      if place == 'far' or knob in ((1, 1), (OFFLINE, 1))
-    ]
-
-  def settings(self) -> list[tuple[str, float, int, int]]:
-    """(place, rate, refresh, reuse) of every run."""
-    return [
-      (place, rate, *knob)
-      for rate in self.rates
-      for place, *knob in self.places()
-    ]
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array
@@ -319,11 +316,9 @@ class Bandit:
     del params, base_params
     fit_key, run_key, measure_key = jax.random.split(key, 3)
     start = reference(fit_key)
-    settings = self.settings()
-    places, rates, refresh, reuse = zip(*settings)
+    places, refresh, reuse = zip(*self.spots)
     grid = {
       'peak': jnp.array([PEAKS[place] for place in places]),
-      'rate': jnp.array(rates),
       'refresh': jnp.array(refresh),
       'reuse': jnp.array(reuse),
     }
@@ -334,24 +329,27 @@ class Bandit:
       found |= {'end': curve[-1], 'mean': jnp.mean(curve)}
       return found | {str(i): curve[i] for i in range(POINTS)}
 
+    def of_method(given):
+      number, rates = given
+      return jax.vmap(lambda s: one(number, s))(grid | {'rate': rates})
+
     numbers = jnp.array([list(METHODS).index(name) for name in self.methods])
-    of_method = lambda number: jax.vmap(lambda s: one(number, s))(grid)
-    found = jax.lax.map(of_method, numbers)
+    found = jax.lax.map(of_method, (numbers, jnp.array(self.rates)))
     return {
-      name_of(method, *setting, what): values[row, column]
+      name_of(method, *spot, self.rates[row][column], what): values[row, column]
       for row, method in enumerate(self.methods)
-      for column, setting in enumerate(settings)
+      for column, spot in enumerate(self.spots)
       for what, values in found.items()
       if what in ('end', 'mean')
-      or (setting[0] == 'far' and setting[2] in (1, OFFLINE))
+      or (spot[0] == 'far' and spot[1] in (1, OFFLINE))
     }
 
 
 def name_of(
-  method: str, place: str, rate: float, refresh: int, reuse: int, what: str
+  method: str, place: str, refresh: int, reuse: int, rate: float, what: str
 ) -> str:
   """The name of a number of `Bandit`."""
-  return f'{method}/{place}/{rate:g}/{refresh}/{reuse}/{what}'
+  return f'{method}/{place}/{refresh}/{reuse}/{rate:g}/{what}'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,7 +109,7 @@ SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), base_steps=600, tilt_steps=100,
     steps=120, snapshots=(15, 30, 60), rates=(1e-4, 3e-4, 1e-3), extend=2,
-    arms=tuple(WAYS), bandit_rates=(3e-3, 1e-2, 3e-2), bandit_steps=500,
+    arms=tuple(WAYS), bandit_rates=(3e-3, 1e-2, 3e-2, 1e-1), bandit_steps=500,
     refresh=(1, 10, 100, bandit.OFFLINE), reuse=(1, 10, 50),
   ),
   'reduced': Scale(
@@ -169,9 +169,9 @@ STUDY = lab.Study(
   ),
   tuning=(
     'one grid of learning rates for all arms of a part, which grows for all '
-    "where an arm's best is its first or last: on language by the accuracy on "
-    'validation problems with two seeds of its own, in the bandit by the mean '
-    'reward over training with other random numbers'
+    "where an arm's best is its first or last; chosen with two seeds of their "
+    'own, on language by the accuracy on validation problems after training, '
+    'in the bandit by the mean reward over training'
   ),
   measures={
     'bandit_far': lab.Measure('Bandit, far: reward', '', 'higher', 3),

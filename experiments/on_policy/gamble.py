@@ -1,12 +1,12 @@
 """What the bandit says of every method, as a lab keeps and measures it."""
 
-import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.on_policy import bandit
+from experiments.on_policy import bandit, design
 from posttrain_jax import lab
 
 # Their names in figures.
@@ -24,8 +24,9 @@ METHODS = {
 
 class Gamble:
   """The bandit's numbers: every method at the learning rate that is best for a
-  place and its knobs on other random numbers, by the mean reward over training.
+  place and its knobs, by the mean reward over training with other seeds.
 
+  tuning         the lab whose seeds rates are chosen with
   rates, extend  as `lab.tune` takes them: one grid for all
   """
 
@@ -33,43 +34,52 @@ class Gamble:
     self,
     runs: lab.Lab,
     base: lab.Trained,
-    refresh: tuple[int, ...],
-    reuse: tuple[int, ...],
-    steps: int,
-    rates: tuple[float, ...],
-    extend: int,
+    tuning: tuple[lab.Lab, lab.Trained],
+    scale: design.Scale,
   ):
-    probe = lambda rate: bandit.Bandit(
-      tuple(bandit.METHODS), (rate,), refresh, reuse, steps
-    )
-    # Its own seeds are all it reads; the stage says where it is kept.
-    self._found = functools.cache(
-      lambda rate, split: runs.measure(base, probe(rate), split=split)
-    )
-    self.start = runs.measure(base, bandit.Start())
-    self._refresh, self._reuse, self._steps = refresh, reuse, steps
+    self._steps = scale.bandit_steps
+    self._refresh, self._reuse = scale.refresh, scale.reuse
+    self._spots = tuple(bandit.spots_of(scale.refresh, scale.reuse))
+    self._tuning, self._kept = tuning, {}
+    self._look(scale.bandit_rates)
+    arms = [(m, *spot) for m in bandit.METHODS for spot in self._spots]
+    # A stage is its rate: all arms of a rate are one program.
     self.tuned = lab.tune(
-      {
-        (method, *place): float
-        for method in bandit.METHODS
-        for place in probe(rates[0]).places()
-      },
-      rates,
-      self._score,
-      extend,
+      dict.fromkeys(arms, float), scale.bandit_rates, self._score, scale.extend
+    )
+    chosen = tuple(
+      tuple(self.tuned[m, *spot].chosen for spot in self._spots)
+      for m in bandit.METHODS
+    )
+    # Neither probe reads the stage, which says where numbers are kept.
+    self._test = runs.measure(base, self._probe(self._spots, chosen))
+    self.start = runs.measure(base, bandit.Start())
+
+  def _probe(self, spots: Sequence, rates: Sequence) -> bandit.Bandit:
+    return bandit.Bandit(
+      tuple(bandit.METHODS), tuple(spots), tuple(rates), self._steps
     )
 
+  def _look(self, rates: Sequence[float]) -> None:
+    """Runs all arms at some rates with the seeds of choices."""
+    each = tuple(rate for rate in rates for _ in self._spots)
+    probe = self._probe(
+      self._spots * len(rates), [each for _ in bandit.METHODS]
+    )
+    runs, base = self._tuning
+    self._kept |= runs.measure(base, probe, split='validation')
+
   def _score(self, arm: tuple, rate: float) -> list[float]:
-    method, place, *knobs = arm
-    name = bandit.name_of(method, place, rate, *knobs, 'mean')
-    return self._found(rate, 'validation')[name]
+    name = bandit.name_of(*arm, rate, 'mean')
+    if name not in self._kept:
+      self._look([rate])
+    return self._kept[name]
 
   def get(
     self, method: str, place: str, refresh: int, reuse: int, what: str
   ) -> list[float]:
-    rate = self.tuned[method, place, refresh, reuse].chosen
-    name = bandit.name_of(method, place, rate, refresh, reuse, what)
-    return self._found(rate, 'test')[name]
+    arm = (method, place, refresh, reuse)
+    return self._test[bandit.name_of(*arm, self.tuned[arm].chosen, what)]
 
   def values(self, method: str, refresh: int) -> dict[str, list[float]]:
     """The study's measures of an arm's part in the bandit."""
@@ -108,12 +118,12 @@ class Gamble:
     return series
 
 
-def counts(runs: lab.Lab, steps: int) -> dict[str, int]:
+def counts(runs: lab.Lab, tuning: lab.Lab, steps: int) -> dict[str, int]:
   """How many different states the bandit is measured on, as `lab.counts`."""
   found = {}
-  for split in ('test', 'validation'):
+  for split, own in (('test', runs), ('validation', tuning)):
     rows = []
-    for key in runs.split_keys(split):
+    for key in own.split_keys(split):
       run_key = jax.random.split(key, 3)[1]  # as `Bandit` does
       rows += [
         x.tobytes() for x in np.asarray(bandit.states_of(run_key, steps))

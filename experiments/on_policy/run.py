@@ -56,11 +56,11 @@ def train(
 
 
 def tune(
-  runs: lab.Lab, spots: Sequence[Spot], scale: Scale
-) -> dict[Spot, lab.Tuned]:
+  own: lab.Lab, bases: dict[str, lab.Trained], spots: Sequence[Spot],
+  scale: Scale,
+) -> dict[Spot, lab.Tuned]:  # fmt: skip
   """The rates of all arms on language, with seeds of their own."""
-  own = runs.beside(scale.tuning_seeds)
-  judges = {x: language.Judge(own, b) for x, b in bases_of(own, scale).items()}
+  judges = {x: language.Judge(own, b) for x, b in bases.items()}
 
   def maker(spot: Spot):
     base = judges[spot[1]].base
@@ -213,11 +213,9 @@ def figures(gamble: Gamble) -> list[dict[str, Any]]:
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
-  bases = bases_of(runs, scale)
-  gamble = Gamble(
-    runs, bases['near'], scale.refresh, scale.reuse, scale.bandit_steps,
-    scale.bandit_rates, scale.extend,
-  )  # fmt: skip
+  own = runs.beside(scale.tuning_seeds)
+  bases, tuning = bases_of(runs, scale), bases_of(own, scale)
+  gamble = Gamble(runs, bases['near'], (own, tuning['near']), scale)
   judges = {place: language.Judge(runs, x) for place, x in bases.items()}
   spots = [
     (arm, place)
@@ -225,7 +223,7 @@ def run(runs: lab.Lab, scale: Scale):
     for place in bases
     if WAYS[arm].spec and (place == 'far' or arm in NEAR)
   ]
-  tuned = tune(runs, spots, scale)
+  tuned = tune(own, tuning, spots, scale)
   arms = {'start': start_arm(judges, gamble)}
   for arm in scale.arms:
     found = [
@@ -236,7 +234,7 @@ def run(runs: lab.Lab, scale: Scale):
     arms[arm] = make_arm(WAYS[arm], gamble, found)
   problems = {
     'sums': lab.of_probe(runs, judges['far'].formats),
-    'states of the bandit': counts(runs, scale.bandit_steps),
+    'states of the bandit': counts(runs, own, scale.bandit_steps),
   }
   study = dataclasses.replace(STUDY, problems=problems)
   reading = READING if scale is SCALES['full'] else ()
