@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import diagnostics
-from posttrain_jax.core.types import Array, Example, PyTree
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.evals import in_graph
 from posttrain_jax.evals.measures import diversity
 from posttrain_jax.models.config import ModelConfig
@@ -24,10 +24,6 @@ class Formats:
   accuracy, passk (k = samples), distinct (different answers / samples);
   share_NAME  share of answers that begin as the format NAME
   right_NAME  share of answers that do and are right
-
-  part        'test' or 'validation': halves of the held-out problems that have
-              none in common; '' = both
-  by_problem  also 'accuracy/problems' [num_problems]
   """
 
   model: ModelConfig
@@ -35,20 +31,14 @@ class Formats:
   num_problems: int
   samples: int
   heldout_fraction: float
-  part: str = ''
-  by_problem: bool = False
-
-  def problems(self, key: Array) -> Example:
-    """The problems [num_problems, ...] that `key` stands for."""
-    return in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array
   ) -> dict[str, Array]:
     del base_params
-    problems = self.problems(key)
+    problems = in_graph.problems(
+      self.task, key, self.num_problems, self.heldout_fraction
+    )
     drawn, _ = in_graph.generate_and_verify(
       params, self.model, self.task, problems, jax.random.fold_in(key, 1),
       group_size=self.samples, decoder=decoders.sample,
@@ -62,8 +52,6 @@ class Formats:
       'passk': jnp.mean(diagnostics.pass_at_k(right > 0.5, self.samples)),
       'distinct': jnp.mean(different),
     }
-    if self.by_problem:
-      found['accuracy/problems'] = jnp.mean(right, axis=1)
     for name in NAMES:
       found[f'share_{name}'] = jnp.mean(verdicts[name])
       found[f'right_{name}'] = jnp.mean(verdicts[name] * right)

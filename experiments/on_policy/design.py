@@ -11,22 +11,16 @@ from posttrain_jax.evals.statistics import Claim
 class Scale:
   """Sizes of a mode.
 
-  tuning_seeds      rates on language are chosen with, none of the run's
   steps, snapshots  on language; EARLY is one of the snapshots
-  rates, bandit_rates  the grids of the two parts, which grow at most `extend`
-                    times at each end
   """
 
   seeds: int
-  tuning_seeds: tuple[int, ...]
   base_steps: int
   tilt_steps: int
   steps: int
   snapshots: tuple[int, ...]
   rates: tuple[float, ...]
-  extend: int
   arms: tuple[str, ...]
-  bandit_rates: tuple[float, ...]
   bandit_steps: int
   refresh: tuple[int, ...]
   reuse: tuple[int, ...]
@@ -50,6 +44,10 @@ _OWN = (('prompts_per_step', '16'), ('group_size', '8'))
 _NFT = (*_OWN, ('minibatch_rows', '128'))
 _ML = (*_OWN, ('collect.dedup', 'False'))
 WAYS = {
+  'demonstrations': Way(
+    'SFT on demonstrations', 'sft', 'configs/sft.py:recipe=sft',
+    (('prompts_per_step', '128'),),
+  ),
   'ml_offline': Way(
     'ML on the right, offline', 'sft',
     'configs/sft.py:recipe=rejection_sampling', _ML,
@@ -103,22 +101,21 @@ _SUMS_FAR, _SUMS_NEAR = (f'{RATE}, far',), (f'{RATE}, near',)
 # Steps on language after which claims about speed are judged.
 EARLY = 30
 # Arms that also start from the base that is near.
-NEAR = ('ml_offline', 'ml_online')
+NEAR = ('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online')
 
 SCALES = {
   'full': Scale(
-    seeds=8, tuning_seeds=(100, 101), base_steps=600, tilt_steps=100,
-    steps=120, snapshots=(15, 30, 60), rates=(1e-4, 3e-4, 1e-3), extend=2,
-    arms=tuple(WAYS), bandit_rates=(3e-3, 1e-2, 3e-2, 1e-1), bandit_steps=500,
+    seeds=5, base_steps=600, tilt_steps=100, steps=180,
+    snapshots=(15, 30, 60),
+    rates=(1e-4, 3e-4, 1e-3), arms=tuple(WAYS), bandit_steps=500,
     refresh=(1, 10, 100, bandit.OFFLINE), reuse=(1, 10, 50),
   ),
   'reduced': Scale(
-    seeds=2, tuning_seeds=(100,), base_steps=200, tilt_steps=40, steps=40,
-    snapshots=(15, 30), rates=(3e-4, 1e-3), extend=0,
+    seeds=2, base_steps=200, tilt_steps=40, steps=40,
+    snapshots=(15, 30), rates=(1e-3,),
     arms=('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online', 'positive',
           'gradient'),
-    bandit_rates=(1e-2, 3e-2), bandit_steps=100,
-    refresh=(1, bandit.OFFLINE), reuse=(1,),
+    bandit_steps=100, refresh=(1, bandit.OFFLINE), reuse=(1,),
   ),
 }  # fmt: skip
 
@@ -151,27 +148,26 @@ STUDY = lab.Study(
     'An answer is the sum (d32: the base knows about half of them) or the '
     'program (p27 5+), which the verifier runs and the base nearly always '
     'copies right. Near: the base has seen both equally often. Far: 100 more '
-    'steps of SFT in which 3% of demonstrations are programs. 120 steps; every '
-    'step of every arm judges 16 problems x 8 samples; offline samples are '
-    'drawn anew from the base, so that no arm repeats data.',
+    'steps of SFT in which 3% of demonstrations are programs. 180 steps; every '
+    'step of every arm judges 16 problems x 8 samples (SFT: 128 demonstrations '
+    'of both formats equally often); offline samples are drawn anew from the '
+    'base, so that no arm repeats data.',
     'DPO takes the best and the worst of 8; ML on the right is rejection '
     'sampling (in the bandit: the best of 10). Policy gradient, positive only: '
     "in the bandit a state's least score counts 0; on language NFT without "
     'wrong answers and with the weight sqrt((1 - r) / r), which is GRPO with '
     'its negative advantages left out.',
-    'Held-out problems: 128 a seed, 8 samples of each; those that choices are '
-    'made on are another half of them. "Start" is the base and the reference. '
-    'What arms took is that of the language part, far.',
+    'Held-out problems: 128, 8 samples of each. "Start" is the base and the '
+    'reference. What arms took is that of the language part, far.',
   ),
   equal=(
     'optimizer steps, and samples judged in each step (128 on language, 100 in '
     'the bandit); the rows that a gradient is taken on differ by method'
   ),
   tuning=(
-    'one grid of learning rates for all arms of a part, which grows for all '
-    "where an arm's best is its first or last; chosen with two seeds of their "
-    'own, on language by the accuracy on validation problems after training, '
-    'in the bandit by the mean reward over training'
+    'the same three learning rates for every arm: on language by the accuracy '
+    'on validation problems, in the bandit by the mean reward over training '
+    'with other random numbers'
   ),
   measures={
     'bandit_far': lab.Measure('Bandit, far: reward', '', 'higher', 3),

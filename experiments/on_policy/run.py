@@ -1,6 +1,6 @@
 r"""On-policy samples and negative gradients: do they matter, and when?
 
-  python -m experiments.on_policy.run             # full: MINUTES
+  python -m experiments.on_policy.run             # full: half an hour
   python -m experiments.on_policy.run --reduced   # minutes
 
 The same contrasts twice: in a bandit whose optimum is far from the reference
@@ -9,12 +9,11 @@ the base seldom or often uses (language.py). README.md has the question and the
 reading.
 """
 
-import dataclasses
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from experiments.on_policy.gamble import Gamble
 
 from experiments.on_policy import bandit, language
 from experiments.on_policy.design import (
@@ -28,102 +27,66 @@ from experiments.on_policy.design import (
   Scale,
   Way,
 )
-from experiments.on_policy.gamble import Gamble, counts
 from posttrain_jax import lab
 from posttrain_jax.run import accounting
 
-# An arm on language: its name and the base that it starts from.
-Spot = tuple[str, str]
-
-
-def bases_of(runs: lab.Lab, scale: Scale) -> dict[str, lab.Trained]:
-  """The bases of both places, of a lab's seeds."""
-  near = runs.train('near', language.base_config(scale.base_steps, 'near'))
-  tilt = language.base_config(scale.tilt_steps, 'far')
-  return {'far': runs.train('far', tilt, near), 'near': near}
-
-
-def train(
-  runs: lab.Lab, base: lab.Trained, spot: Spot, rate: float, scale: Scale,
-  snapshots: tuple[int, ...] = (),
-) -> lab.Trained:  # fmt: skip
-  arm, place = spot
-  way = WAYS[arm]
-  config = language.arm_config(way.spec, way.items, scale.steps)
-  return runs.train(
-    f'{place}-{arm}', config, base, {RATE: rate}, snapshots=snapshots
-  )
-
-
-def tune(
-  own: lab.Lab, bases: dict[str, lab.Trained], spots: Sequence[Spot],
-  scale: Scale,
-) -> dict[Spot, lab.Tuned]:  # fmt: skip
-  """The rates of all arms on language, with seeds of their own."""
-  judges = {x: language.Judge(own, b) for x, b in bases.items()}
-
-  def maker(spot: Spot):
-    base = judges[spot[1]].base
-    return lambda rate: train(own, base, spot, rate, scale)
-
-  return lab.tune(
-    {spot: maker(spot) for spot in spots},
-    scale.rates,
-    lambda spot, x: judges[spot[1]].quick(x, 'validation')['accuracy'],
-    scale.extend,
-  )
-
 
 def on_language(
-  runs: lab.Lab, judge: language.Judge, spot: Spot, tuned: lab.Tuned,
-  scale: Scale,
+  runs: lab.Lab, judge: language.Judge, arm: str, place: str, scale: Scale
 ) -> dict[str, Any]:  # fmt: skip
   """An arm's values, curve, account and tuning on sums, from one base."""
-  _, place = spot
-  base = judge.base
-  stage = train(runs, base, spot, tuned.chosen, scale, scale.snapshots)
+  way, base = WAYS[arm], judge.base
+  config = language.arm_config(way.spec, way.items, scale.steps)
+  stages = {
+    rate: runs.train(
+      f'{place}-{arm}', config, base, {RATE: rate}, snapshots=scale.snapshots
+    )
+    for rate in scale.rates
+  }  # fmt: skip
+  score = lambda stage: judge.quick(stage, 'validation')['accuracy']
+  rate = lab.best(stages, score)
+  stage = stages[rate]
   points = {0: base, **stage.snapshots, scale.steps: stage}
   path = {step: judge.quick(x)['accuracy'] for step, x in points.items()}
   end, gain = path[scale.steps], path[scale.steps] - path[0]
-  rows = judge.quick(stage)['accuracy/problems']
   curve = {
     'x': list(path),
     'xlabel': 'optimizer steps',
     'y': np.transpose(list(path.values())).tolist(),
   }
+  tuned = {'grid': list(stages), 'chosen': rate}
   if place == 'near':
     return {
       'values': {'near': end, 'near_gain': gain},
       'curves': {'near': curve},
-      'tuned': {f'{RATE}, near': tuned.entry},
-      'outcomes': {'near': rows},
+      'tuned': {f'{RATE}, near': tuned},
     }
   values = {'early': path[EARLY], 'gain': gain}
   return {
     'values': values | judge.values(stage),
     'curves': {'accuracy': curve},
     'account': stage.account,
-    'tuned': {f'{RATE}, far': tuned.entry},
-    'outcomes': {'accuracy': rows},
+    'tuned': {f'{RATE}, far': tuned},
   }
 
 
 def make_arm(way: Way, gamble: Gamble, found: list[dict[str, Any]]) -> lab.Arm:
   """All parts of an arm in one; `found` is what `on_language` gives."""
-  values, curves, tuned, outcomes = {}, {}, {}, {}
+  values, curves, tuned = {}, {}, {}
   account = [dict.fromkeys(accounting.ITEMS, np.nan)]
   for part in found:
     values |= part['values']
     curves |= part['curves']
     tuned |= part['tuned']
-    outcomes |= part['outcomes']
     account = part.get('account', account)
   if way.method:
     values |= gamble.values(way.method, way.refresh)
     curves['bandit_far'] = gamble.curve(way.method, way.refresh)
     for place in bandit.PEAKS:
-      own = gamble.tuned[way.method, place, way.refresh, 1]
-      tuned[f'bandit rate, {place}'] = own.entry
+      rate = gamble.rate(way.method, place, way.refresh, 1)
+      tuned[f'bandit rate, {place}'] = {
+        'grid': list(gamble.rates), 'chosen': rate
+      }  # fmt: skip
   return lab.Arm(
     label=way.label,
     family=way.family,
@@ -133,7 +96,6 @@ def make_arm(way: Way, gamble: Gamble, found: list[dict[str, Any]]) -> lab.Arm:
     account=account,
     tuned=tuned,
     curves=curves,
-    outcomes=outcomes,
   )
 
 
@@ -213,32 +175,19 @@ def figures(gamble: Gamble) -> list[dict[str, Any]]:
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
-  own = runs.beside(scale.tuning_seeds)
-  bases, tuning = bases_of(runs, scale), bases_of(own, scale)
-  gamble = Gamble(runs, bases['near'], (own, tuning['near']), scale)
+  near = runs.train('near', language.base_config(scale.base_steps, 'near'))
+  tilt = language.base_config(scale.tilt_steps, 'far')
+  bases = {'far': runs.train('far', tilt, near), 'near': near}
+  gamble = Gamble(runs, near, scale.refresh, scale.reuse, scale.bandit_steps)
   judges = {place: language.Judge(runs, x) for place, x in bases.items()}
-  spots = [
-    (arm, place)
-    for arm in scale.arms
-    for place in bases
-    if WAYS[arm].spec and (place == 'far' or arm in NEAR)
-  ]
-  tuned = tune(own, tuning, spots, scale)
   arms = {'start': start_arm(judges, gamble)}
   for arm in scale.arms:
-    found = [
-      on_language(runs, judges[spot[1]], spot, tuned[spot], scale)
-      for spot in spots
-      if spot[0] == arm
-    ]
-    arms[arm] = make_arm(WAYS[arm], gamble, found)
-  problems = {
-    'sums': lab.of_probe(runs, judges['far'].formats),
-    'states of the bandit': counts(runs, own, scale.bandit_steps),
-  }
-  study = dataclasses.replace(STUDY, problems=problems)
+    way = WAYS[arm]
+    places = [x for x in bases if way.spec and (x == 'far' or arm in NEAR)]
+    found = [on_language(runs, judges[x], arm, x, scale) for x in places]
+    arms[arm] = make_arm(way, gamble, found)
   reading = READING if scale is SCALES['full'] else ()
-  return study, arms, figures(gamble), reading
+  return STUDY, arms, figures(gamble), reading
 
 
 if __name__ == '__main__':

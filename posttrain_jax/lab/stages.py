@@ -27,6 +27,7 @@ from safetensors import flax as safetensors
 from posttrain_jax import log, sweep
 from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
+from posttrain_jax.lab import files
 from posttrain_jax.log import progress
 from posttrain_jax.models import adapted
 from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
@@ -138,6 +139,11 @@ class Lab:
     """Wall time, compiling included, of all that was trained and measured
     here, by this process or by those before it."""
     return sum(self._took.values())
+
+  def count(self, kept: Path, seconds: float, commit: str) -> None:
+    """Counts what was measured without a stage, and kept in a file."""
+    self._took[kept] = seconds
+    self.commits.add(commit)
 
   def beside(self, seeds: Sequence[int]) -> 'Lab':
     """A lab with other seeds in the same folder, as for choices; what it
@@ -336,18 +342,16 @@ class Lab:
       return found
 
     header = log.make_header(config.to_dict())
-    git = header['git'] or {'commit': 'unknown', 'dirty': False}
-    commit = git['commit'][:7] + ('+' if git['dirty'] else '')
     saved = {
       'account': account(config.num_steps),
       'snapshots': {step: account(step) for step in snapshots},
-      'commit': commit,
+      'commit': files.commit_of(header),
       'wall_seconds': took,
       'failed': ended,
       'header': header,
     }
     text = json.dumps(log.strict(saved), indent=1)
-    _write_whole(folder / FILE, text + '\n')
+    files.write_whole(folder / FILE, text + '\n')
 
   def measure(
     self,
@@ -364,7 +368,7 @@ class Lab:
       began = time.monotonic()
       found = self._probed(trained, probe, base, split)
       saved = {'values': found, 'wall_seconds': time.monotonic() - began}
-      _write_whole(kept, json.dumps(log.strict(saved)) + '\n')
+      files.write_whole(kept, json.dumps(log.strict(saved)) + '\n')
     saved = json.loads(kept.read_text())
     self._took[kept] = saved['wall_seconds']
     # JSON has no nan: it is kept as text.
@@ -385,13 +389,6 @@ class Lab:
     for x in measured.values():
       x[list(trained.failed)] = np.nan  # the seed stands where it failed
     return {name: x.tolist() for name, x in measured.items()}
-
-
-def _write_whole(path: Path, text: str) -> None:
-  """Writes a file that is there whole, or not at all."""
-  made = path.with_name(f'.{path.name}')
-  made.write_text(text)
-  made.replace(path)
 
 
 def _save(path: Path, params: PyTree) -> None:

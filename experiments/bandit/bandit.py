@@ -290,30 +290,22 @@ def spots_of(refresh: Sequence[int], reuse: Sequence[int]) -> list[Spot]:
 
 @dataclasses.dataclass(frozen=True)
 class Bandit:
-  """`probe(params, base_params, key) -> {name: scalar}`, as a lab measures.
+  """`probe(key, rates) -> {name: scalar}`, as `lab.look` asks for it.
 
-  Neither of the parameters is read: a seed's key is all that a bandit needs.
+  spots  what every one of METHODS is tried at, one entry a run
+  steps  of Adam, a multiple of POINTS
 
-  methods  of METHODS
-  spots    what each of them is tried at (`spots_of`), one entry a run
-  rates    [methods][spots] the learning rate of each run
-  steps    of Adam, a multiple of POINTS
-
-  Names are 'METHOD/PLACE/REFRESH/REUSE/RATE/WHAT': what is 'end' and 'mean'
-  (expected reward after training and over it), 'kl', 'winner', 'loser'
-  (`moved`), and '0', '1', ... of the learning curve. All but 'end' and 'mean'
-  is measured at the far peak, with the sampler's knob at 1 or OFFLINE.
+  `rates` [methods, spots] holds the learning rate of each run. Names are
+  'METHOD/PLACE/REFRESH/REUSE/WHAT': what is 'end' and 'mean' (expected reward
+  after training and over it), 'kl', 'winner', 'loser' (`moved`), and '0', '1',
+  ... of the learning curve. All but 'end' and 'mean' is measured at the far
+  peak, with the sampler's knob at 1 or OFFLINE.
   """
 
-  methods: tuple[str, ...]
   spots: tuple[Spot, ...]
-  rates: tuple[tuple[float, ...], ...]
   steps: int
 
-  def __call__(
-    self, params: PyTree, base_params: PyTree | None, key: Array
-  ) -> dict[str, Array]:
-    del params, base_params
+  def __call__(self, key: Array, rates: Array) -> dict[str, Array]:
     fit_key, run_key, measure_key = jax.random.split(key, 3)
     start = reference(fit_key)
     places, refresh, reuse = zip(*self.spots)
@@ -330,14 +322,13 @@ class Bandit:
       return found | {str(i): curve[i] for i in range(POINTS)}
 
     def of_method(given):
-      number, rates = given
-      return jax.vmap(lambda s: one(number, s))(grid | {'rate': rates})
+      number, own = given
+      return jax.vmap(lambda s: one(number, s))(grid | {'rate': own})
 
-    numbers = jnp.array([list(METHODS).index(name) for name in self.methods])
-    found = jax.lax.map(of_method, (numbers, jnp.array(self.rates)))
+    found = jax.lax.map(of_method, (jnp.arange(len(METHODS)), rates))
     return {
-      name_of(method, *spot, self.rates[row][column], what): values[row, column]
-      for row, method in enumerate(self.methods)
+      name_of(method, *spot, what): values[row, column]
+      for row, method in enumerate(METHODS)
       for column, spot in enumerate(self.spots)
       for what, values in found.items()
       if what in ('end', 'mean')
@@ -346,22 +337,26 @@ class Bandit:
 
 
 def name_of(
-  method: str, place: str, refresh: int, reuse: int, rate: float, what: str
+  method: str, place: str, refresh: int, reuse: int, what: str
 ) -> str:
   """The name of a number of `Bandit`."""
-  return f'{method}/{place}/{refresh}/{reuse}/{rate:g}/{what}'
+  return f'{method}/{place}/{refresh}/{reuse}/{what}'
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """As `Bandit`: the expected reward of the reference itself, by place."""
+  """As `Bandit`: the expected reward of the reference itself, by place, on the
+  states that it is measured on.
 
-  def __call__(
-    self, params: PyTree, base_params: PyTree | None, key: Array
-  ) -> dict[str, Array]:
-    del params, base_params
+  steps  as there
+  """
+
+  steps: int
+
+  def __call__(self, key: Array, given: None) -> dict[str, Array]:
+    del given
     fit_key, run_key, _ = jax.random.split(key, 3)
-    states = jax.random.uniform(run_key, (EVALUATED, STATE))
+    states = states_of(run_key, self.steps)
     probs = jnp.exp(logps_of(reference(fit_key), states))
     return {
       place: jnp.mean(probs @ reward_of(jnp.arange(ACTIONS), peak))
