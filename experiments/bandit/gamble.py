@@ -23,8 +23,9 @@ class Gamble:
     arms = [(m, *spot) for m in bandit.METHODS for spot in self._spots]
     # A stage is all arms at one rate: they are one program.
     self.tuned = lab.tune(
-      dict.fromkeys(arms, self._at), scale.rates, self._score, scale.extend
-    )
+      dict.fromkeys(arms, self._at), scale.rates, self._score, scale.extend,
+      design.CLOSE,
+    )  # fmt: skip
     chosen = [
       [self.tuned[m, *spot].chosen for spot in self._spots]
       for m in bandit.METHODS
