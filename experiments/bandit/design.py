@@ -59,7 +59,7 @@ ARMS = {
 
 SCALES = {
   'full': Scale(
-    seeds=8, tuning_seeds=tuple(range(100, 108)), steps=500,
+    seeds=8, tuning_seeds=(100, 101), steps=500,
     rates=(3e-3, 1e-2, 3e-2, 1e-1), extend=2,
     refresh=(1, 10, 100, bandit.OFFLINE), reuse=(1, 10, 50),
   ),
@@ -104,7 +104,7 @@ STUDY = lab.Study(
   tuning=(
     'one grid of learning rates for all arms and places, which grows for all '
     "where an arm's best is its first or last; the lowest that comes within "
-    '0.01 of the best mean reward over training, with eight seeds of their own'
+    '0.01 of the best mean reward over training, with two seeds of their own'
   ),
   measures={
     'bandit_far': lab.Measure('Far: reward', '', 'higher', 3),
@@ -155,4 +155,21 @@ STUDY = lab.Study(
 )  # fmt: skip
 
 # Of the committed run, written after it.
-READING: tuple[str, ...] = ()
+READING = (
+  'Far from the reference, samples of the policy decide for methods that only '
+  'raise likelihoods: the best of 10 gets a reward of 0.32 from samples of the '
+  'reference and 1.00 from its own (reproduced); IPO 0.70 and 0.91, RWR 0.95 '
+  'and 0.98. Near it the gap is 0.94 to 1.00.',
+  'A negative gradient stands in for own samples: offline DPO reaches 0.96 '
+  'where maximum likelihood on the same samples is at 0.32 (reproduced). That '
+  'online DPO reaches more than offline DPO is not seen: there is 0.04 to '
+  'gain, and it ends at 0.87.',
+  'Online DPO is slower than maximum likelihood on own samples, not faster '
+  '(contradicted). Its rate, 0.33, is the reason: it was best on the two seeds '
+  'that choose (0.995, with all pairs 0.999), and on the eight of the run the '
+  'policy jumps to one action near the peak and stays there (0.70 to 1.00; '
+  'with all pairs 0.04 to 1.00). So this verdict is one on choosing with two '
+  'seeds as much as on DPO.',
+  'That a policy gradient is faster with its negative part is undecided '
+  '(+0.026, asked 0.02).',
+)

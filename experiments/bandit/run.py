@@ -1,6 +1,6 @@
 r"""On-policy samples and negative gradients: the didactic bandit.
 
-  python -m experiments.bandit.run             # full: MINUTES
+  python -m experiments.bandit.run             # full: a quarter of an hour
   python -m experiments.bandit.run --reduced   # a minute
 
 bandit.py is the bandit, design.py has arms and claims, README.md the question
