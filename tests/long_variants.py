@@ -36,7 +36,7 @@ SLOW = (
   'test_rollout::test_a_completion_depends_on_its_identity_alone[rows1]',
   'test_slots::test_slots_on_a_mesh',
   'test_spectra::test_spectra_of_a_whole_model',
-  'test_study_on_policy::test_who_pushes_down',
+  'test_study_bandit::test_who_pushes_down',
   'test_study_sft_generalisation::test_make24_counts_answers_under_another',
   'test_study_sft_generalisation::test_sokoban_levels_are_the_same_by_other',
   'test_subset::test_the_count_may_be_traced',

@@ -259,6 +259,15 @@ def test_arms_are_tuned_alike():
   assert found['inside'].chosen == 1e-3 and not found['inside'].edge
   assert found['high'].chosen == 2.7e-2 and found['high'].edge
   assert len(made) == 10
+  # Where scores level off, the first that is as good: no edge by chance.
+  level = {1e-3: 0.2, 1e-2: 0.9, 1e-1: 0.904, 1.0: 0.906}
+  for close, chosen in ((0.0, 1.0), (0.003, 1e-1), (0.01, 1e-2)):
+    found = lab.tune(
+      {'a': level.get}, list(level), lambda arm, x: [x], 0, close
+    )
+    assert found['a'].chosen == chosen and found['a'].edge == (chosen == 1.0)
+  with pytest.raises(ValueError, match='close=-1'):
+    lab.tune({'a': of(1)}, [1e-4, 1e-3], lambda arm, stage: [stage], close=-1)
   with pytest.raises(ValueError, match='at least two positive values'):
     lab.tune({'a': of(1)}, [1e-3, 1e-4], lambda arm, stage: [stage])
 

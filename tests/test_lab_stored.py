@@ -1,5 +1,7 @@
 """Stages of a study that were harmed, or that went wrong while they trained."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from test_lab import tiny
 
 from posttrain_jax import lab
+from posttrain_jax.lab import direct
 from posttrain_jax.run import checkpoint, failed, manifest
 from posttrain_jax.sweep import replay
 
@@ -54,3 +57,38 @@ def test_harmed_stages_are_named_and_trained_again(tmp_path, capsys):
   assert lab.best(tried, lambda values: values) == 'calm'
   found = replay.replay(failed.read(path))
   assert found.not_finite and found.differing == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+  """A number of a key, and what is given."""
+
+  shift: float
+
+  def __call__(self, key, given):
+    return {'x': jax.random.uniform(key) + self.shift + given['rate'][0]}
+
+
+def test_numbers_of_seeds_alone_are_kept(tmp_path, monkeypatch):
+  runs = lab.Lab(tmp_path, range(3))
+  found = lab.look(runs, 'draw', Draw(1.0), {'rate': [2.0, 0.0]})
+  expected = [jax.random.uniform(key) + 3.0 for key in runs.split_keys('test')]
+  np.testing.assert_allclose(found['x'], expected, rtol=1e-6)
+  assert runs.commits and runs.seconds > 0.0
+  # Other seeds in the same folder count for the same study.
+  other = runs.beside((7,))
+  took = runs.seconds
+  more = lab.look(other, 'draw', Draw(1.0), {'rate': [2.0]}, 'validation')
+  assert more['x'][0] not in found['x'] and runs.seconds > took
+
+  # Read again by whoever asks for the same, and made for all else.
+  def refuse(*args, **kwargs):
+    raise AssertionError('it was measured again')
+
+  monkeypatch.setattr(direct, '_programs', {Draw(1.0): refuse})
+  again = lab.Lab(tmp_path, range(3))
+  assert lab.look(again, 'draw', Draw(1.0), {'rate': [2.0, 0.0]}) == found
+  with pytest.raises(AssertionError):
+    lab.look(again, 'draw', Draw(1.0), {'rate': [2.5, 0.0]})
+  with pytest.raises(AssertionError):
+    lab.look(again, 'draw', Draw(1.0), {'rate': [2.0, 0.0]}, 'validation')

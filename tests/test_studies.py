@@ -67,6 +67,8 @@ def test_results_are_a_full_run_of_five_seeds_or_more(study):
   assert len(found['header']['seeds']) == module.SCALES['full'].seeds
   assert found['measures'].keys() == module.STUDY.measures.keys()
   assert found['title'] == module.STUDY.title
+  if hasattr(module, 'READING'):
+    assert found['reading'] == list(module.READING)
   for arm in found['arms'].values():
     for name, values in arm['values'].items():
       assert len(values) == len(found['header']['seeds']), name

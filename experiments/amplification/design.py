@@ -190,12 +190,13 @@ READING = (
   'It is more than a filter: of the right answers of the base 46% are '
   'programs. Expert iteration (41%) and GRPO with a KL coefficient of 1 (44%) '
   'end about there; GRPO with 0.1 goes on to 96%.',
-  '"Expert iteration shifts less" depends on its learning rate: on validation '
+  '"Expert iteration shifts less" depends on its learning rate, and is not '
+  'testable here: on validation '
   'problems its three rates are as good (63% to 65%), and at the highest one '
   '82% are programs, at the lowest, which was chosen, 42%. GRPO and PPO at '
   'that highest rate converge too and end below the base (30% and 26% right).',
   '"pass@16 falls" could hardly be shown: the base has 97%.',
-  'The size: contradicted, but our formats give the claim little chance. '
+  'The size: not seen, but our formats give the claim little chance. '
   'Programs are best at both sizes (97% in the large base, against 46% to '
   '68%), and both models converge on them; nothing crosses, as code and text '
   'do in the paper.',

@@ -203,7 +203,6 @@ def tuned_arm(
     chosen[measure] = max(score, key=score.get)
     values[measure] = judge.accuracy(stages[chosen[measure]])[measure]
     values[f'gain_{measure}'] = values[measure] - before[measure]
-  said = ', '.join(f'{rate:g} for {name}' for name, rate in chosen.items())
   cleanly = '' if noise else ', no noise'
   longest = f', {longer} times the steps' if longer > 1 else ''
   return lab.Arm(
@@ -213,7 +212,7 @@ def tuned_arm(
     overrides={**dict(way.hparams), 'collect.noise': noise},
     values=values,
     account=lab.total_account([stages[chosen['sampled']]]),
-    tuned={'optimizer.lr': {'grid': list(scale.rates), 'chosen': said}},
+    tuned={'optimizer.lr': {'grid': list(scale.rates), 'chosen': chosen}},
   )
 
 

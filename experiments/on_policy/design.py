@@ -1,8 +1,7 @@
-"""The arms, the sizes of both parts, and what is claimed."""
+"""The arms, their sizes, and what is claimed."""
 
 import dataclasses
 
-from experiments.on_policy import bandit
 from posttrain_jax import lab
 from posttrain_jax.evals.statistics import Claim
 
@@ -11,7 +10,7 @@ from posttrain_jax.evals.statistics import Claim
 class Scale:
   """Sizes of a mode.
 
-  steps, snapshots  on language; EARLY is one of the snapshots
+  snapshots  of the steps; EARLY is one of them
   """
 
   seeds: int
@@ -21,22 +20,16 @@ class Scale:
   snapshots: tuple[int, ...]
   rates: tuple[float, ...]
   arms: tuple[str, ...]
-  bandit_steps: int
-  refresh: tuple[int, ...]
-  reuse: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-  """An arm: its recipe on language, and its method and sampler in the bandit
-  ('' where it has no such part)."""
+  """An arm: its recipe, and what it changes there."""
 
   label: str
   family: str
-  spec: str = ''
-  items: tuple[tuple[str, str], ...] = ()
-  method: str = ''
-  refresh: int = 1
+  spec: str
+  items: tuple[tuple[str, str], ...]
 
 
 _OWN = (('prompts_per_step', '16'), ('group_size', '8'))
@@ -51,54 +44,34 @@ WAYS = {
   'ml_offline': Way(
     'ML on the right, offline', 'sft',
     'configs/sft.py:recipe=rejection_sampling', _ML,
-    'best_of_n', bandit.OFFLINE,
   ),
   'ml_online': Way(
     'ML on the right, online', 'sft',
     'configs/sft.py:recipe=rejection_sampling',
-    (*_ML, ('collect.sampler', 'policy')), 'best_of_n',
+    (*_ML, ('collect.sampler', 'policy')),
   ),
-  'rwr_offline': Way(
-    'RWR offline', 'sft', method='rwr', refresh=bandit.OFFLINE
-  ),
-  'rwr_online': Way('RWR online', 'sft', method='rwr'),
   'nft': Way('NFT', 'sft', 'configs/sft.py:recipe=nft', _NFT),
   'dpo_offline': Way(
     'DPO offline', 'preference', 'configs/preference.py:recipe=dpo', _OWN,
-    'dpo', bandit.OFFLINE,
   ),
   'dpo_online': Way(
     'DPO online', 'preference', 'configs/preference.py:recipe=online_dpo',
-    _OWN, 'dpo',
+    _OWN,
   ),
-  'dpo_offline_all': Way(
-    'DPO offline, all pairs', 'preference', method='dpo_all',
-    refresh=bandit.OFFLINE,
-  ),
-  'dpo_online_all': Way(
-    'DPO online, all pairs', 'preference', method='dpo_all'
-  ),
-  'ipo_offline': Way(
-    'IPO offline', 'preference', method='ipo', refresh=bandit.OFFLINE
-  ),
-  'ipo_online': Way('IPO online', 'preference', method='ipo'),
   # NFT without its wrong answers, and with the weight that makes it GRPO.
   'positive': Way(
     'Policy gradient, positive only', 'rl', 'configs/sft.py:recipe=nft',
     (*_NFT, ('loss.negative_weight', '0.0'), ('loss.prompt_weight', 'sqrt')),
-    'positive',
   ),
   'gradient': Way(
     'Policy gradient (GRPO)', 'rl', 'configs/rl.py:recipe=grpo', _OWN,
-    'reinforce',
   ),
 }  # fmt: skip
 
 RATE = 'optimizer.lr'
 # Which tuned value a claim rests on.
-_BANDIT_FAR, _BANDIT_NEAR = ('bandit rate, far',), ('bandit rate, near',)
 _SUMS_FAR, _SUMS_NEAR = (f'{RATE}, far',), (f'{RATE}, near',)
-# Steps on language after which claims about speed are judged.
+# Steps after which claims about speed are judged.
 EARLY = 30
 # Arms that also start from the base that is near.
 NEAR = ('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online')
@@ -107,19 +80,16 @@ SCALES = {
   'full': Scale(
     seeds=5, base_steps=600, tilt_steps=100, steps=180,
     snapshots=(15, 30, 60),
-    rates=(1e-4, 3e-4, 1e-3), arms=tuple(WAYS), bandit_steps=500,
-    refresh=(1, 10, 100, bandit.OFFLINE), reuse=(1, 10, 50),
+    rates=(1e-4, 3e-4, 1e-3), arms=tuple(WAYS),
   ),
   'reduced': Scale(
     seeds=2, base_steps=200, tilt_steps=40, steps=40,
     snapshots=(15, 30), rates=(1e-3,),
     arms=('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online', 'positive',
           'gradient'),
-    bandit_steps=100, refresh=(1, bandit.OFFLINE), reuse=(1,),
   ),
 }  # fmt: skip
 
-_FAR = 'with the optimum far from the reference, '
 STUDY = lab.Study(
   name='on_policy',
   title='On-policy samples and negative gradients',
@@ -138,13 +108,7 @@ STUDY = lab.Study(
     'as GRPO, better than on the right ones alone, and keeps more entropy.',
   ),
   setup=(
-    'Bandit: 100 actions, 10 samples in each of 10 states a step; the reward '
-    'is a bump around action 70 (far: 4% of the reference) or 20 (near). 500 '
-    'Adam steps, the same number of samples for all; the loss functions are '
-    "the library's. Offline: all samples are the reference's, each used once. "
-    'DPO and IPO drop pairs whose rewards are within 0.2; "all pairs" does '
-    'not.',
-    'Language: sums of numbers of up to two digits, pico (0.2M parameters). '
+    'Sums of numbers of up to two digits, pico (0.2M parameters). '
     'An answer is the sum (d32: the base knows about half of them) or the '
     'program (p27 5+), which the verifier runs and the base nearly always '
     'copies right. Near: the base has seen both equally often. Far: 100 more '
@@ -153,32 +117,21 @@ STUDY = lab.Study(
     'of both formats equally often); offline samples are drawn anew from the '
     'base, so that no arm repeats data.',
     'DPO takes the best and the worst of 8; ML on the right is rejection '
-    'sampling (in the bandit: the best of 10). Policy gradient, positive only: '
-    "in the bandit a state's least score counts 0; on language NFT without "
+    'sampling. Policy gradient, positive only: NFT without '
     'wrong answers and with the weight sqrt((1 - r) / r), which is GRPO with '
     'its negative advantages left out.',
     'Held-out problems: 128, 8 samples of each. "Start" is the base and the '
-    'reference. What arms took is that of the language part, far.',
+    'reference. What arms took is that of the part that is far.',
   ),
   equal=(
-    'optimizer steps, and samples judged in each step (128 on language, 100 in '
-    'the bandit); the rows that a gradient is taken on differ by method'
+    'optimizer steps, and samples judged in each step (128); the rows that a '
+    'gradient is taken on differ by method'
   ),
   tuning=(
-    'the same three learning rates for every arm: on language by the accuracy '
-    'on validation problems, in the bandit by the mean reward over training '
-    'with other random numbers'
+    'the same three learning rates for every arm, by the accuracy on '
+    'validation problems'
   ),
   measures={
-    'bandit_far': lab.Measure('Bandit, far: reward', '', 'higher', 3),
-    'bandit_speed': lab.Measure(
-      'Bandit, far: mean reward over training', '', 'higher', 3
-    ),
-    'bandit_near': lab.Measure('Bandit, near: reward', '', 'higher', 3),
-    'bandit_winner': lab.Measure(
-      "Bandit, far: change of winners' log p", 'nats', '', 2
-    ),
-    'bandit_kl': lab.Measure('Bandit, far: KL to start', 'nats', '', 2),
     'accuracy': lab.Measure('Far: accuracy, sampled', '%', 'higher', 1),
     'gain': lab.Measure('Far: gain', 'points', 'higher', 1),
     'early': lab.Measure(
@@ -197,28 +150,6 @@ STUDY = lab.Study(
     'near_gain': lab.Measure('Near: gain', 'points', 'higher', 1),
   },
   claims=(
-    Claim('bandit_on_policy_dpo', '081', _FAR + 'online DPO reaches more '
-          'reward than offline DPO', 'bandit_far', 'dpo_online', 'dpo_offline',
-          'greater', 0.05, tuned=_BANDIT_FAR),
-    Claim('bandit_on_policy_ml', '081', _FAR + 'maximum likelihood does better '
-          'on own samples', 'bandit_far', 'ml_online', 'ml_offline', 'greater',
-          0.05, tuned=_BANDIT_FAR),
-    Claim('bandit_near', '081', 'with the optimum near, online and offline DPO '
-          'are alike', 'bandit_near', 'dpo_online', 'dpo_offline', 'equal',
-          0.05, tuned=_BANDIT_NEAR),
-    Claim('bandit_negative_offline', '081', _FAR + 'and offline samples, DPO '
-          'beats maximum likelihood', 'bandit_far', 'dpo_offline',
-          'ml_offline', 'greater', 0.05, tuned=_BANDIT_FAR),
-    Claim('bandit_negative_online', '081', _FAR + 'a policy gradient is faster '
-          'with its negative part', 'bandit_speed', 'gradient', 'positive',
-          'greater', 0.02, tuned=_BANDIT_FAR),
-    Claim('bandit_both', '081', _FAR + 'online DPO is faster than maximum '
-          'likelihood on own samples', 'bandit_speed', 'dpo_online',
-          'ml_online', 'greater', 0.02, tuned=_BANDIT_FAR),
-    Claim('bandit_gap', '081', _FAR + 'online DPO reaches more reward with '
-          'all pairs than with those 0.2 apart', 'bandit_far',
-          'dpo_online_all', 'dpo_online', 'greater', 0.02, when='after',
-          tuned=_BANDIT_FAR),
     Claim('on_policy_dpo', '081', 'sums, far: online DPO beats offline DPO',
           'accuracy', 'dpo_online', 'dpo_offline', 'greater', 5.0,
           tuned=_SUMS_FAR),
@@ -250,9 +181,9 @@ STUDY = lab.Study(
   not_reproduced=(
     "081's language models, its reward models and the length tasks of its "
     'small transformer.',
-    "081's small offline set (100 states in its bandit): here offline samples "
-    'come from the reference, but none is used twice, so what offline arms '
-    'lack is the policy in their samples and not data.',
+    "081's small offline set: here offline samples come from the reference, "
+    'but none is used twice, so what offline arms lack is the policy in their '
+    'samples and not data. Its bandit is a study of its own.',
     '16 updates on each batch, as 078 takes them: here it is one, so that '
     'ratios to the sampler are 1.',
   ),
@@ -260,25 +191,20 @@ STUDY = lab.Study(
 
 # Of the committed run, written after it.
 READING = (
-  'Own samples decide, on language too: from a base that answers in the easy '
+  'One claim is testable on this run: each of the others rests on an arm that '
+  'took the first or the last of its three rates. What follows is what the '
+  'means say.',
+  'Own samples decide: from a base that answers in the easy '
   'format 3% of the time, likelihood on right answers goes from 52% to 96% '
   "with the policy's samples and to 54% with the base's. Also near the base "
   '(half of the answers): 66% to 99% and to 77%, where the paper expects '
-  'little.',
-  'A negative gradient is no stand-in for own samples on language, as it is in '
-  'the bandit: far from the base offline DPO ends below where it began (48%). '
+  'little (contradicted).',
+  'A negative gradient is no stand-in for own samples: far from the base '
+  'offline DPO ends below where it began (48%). '
   'Near it, it helps: 24 points, and likelihood on the same samples 11.',
   'Online DPO and GRPO are no faster than their positive-only counterparts. '
   'After 180 steps the ends are 96% (positive part, likelihood), 95% (NFT), '
   '93% (GRPO) and 84% (online DPO, of which two seeds in five never left the '
-  'hard format). NFT is no better than learning from right answers alone, and '
-  'keeps more entropy.',
-  'Bandit, optimum far: samples of the policy decide for maximum likelihood '
-  '(reward 0.32 offline, 1.00 online), the clipped and the positive policy '
-  'gradient, somewhat for IPO (0.71 to 0.97), and hardly for RWR (0.95 to '
-  '0.99). A sampler that is ten steps old is as good as a new one; one that is '
-  'a hundred steps old costs REINFORCE most. Offline DPO reaches 0.99.',
-  'Online DPO ends below offline DPO in the bandit (0.95 against 0.99) because '
-  'pairs with rewards closer than 0.2 are dropped, as in the paper: with all '
-  'pairs it reaches 1.00, in every seed 0.99 or more.',
+  'hard format). NFT has about the accuracy of learning from right answers '
+  'alone, and more entropy.',
 )

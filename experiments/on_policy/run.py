@@ -3,10 +3,9 @@ r"""On-policy samples and negative gradients: do they matter, and when?
   python -m experiments.on_policy.run             # full: half an hour
   python -m experiments.on_policy.run --reduced   # minutes
 
-The same contrasts twice: in a bandit whose optimum is far from the reference
-or near it (bandit.py), and on sums that may be answered in an easy format which
-the base seldom or often uses (language.py). README.md has the question and the
-reading.
+Sums that may be answered in an easy format, which the base seldom or often
+uses (language.py). README.md has the question and the reading;
+experiments/bandit has the same contrasts in a bandit.
 """
 
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.on_policy import bandit, language
+from experiments.on_policy import language
 from experiments.on_policy.design import (
   EARLY,
   NEAR,
@@ -26,15 +25,13 @@ from experiments.on_policy.design import (
   Scale,
   Way,
 )
-from experiments.on_policy.gamble import Gamble
 from posttrain_jax import lab
-from posttrain_jax.run import accounting
 
 
 def on_language(
   runs: lab.Lab, judge: language.Judge, arm: str, place: str, scale: Scale
 ) -> dict[str, Any]:  # fmt: skip
-  """An arm's values, curve, account and tuning on sums, from one base."""
+  """An arm's values, curve, account and tuning, from one base."""
   way, base = WAYS[arm], judge.base
   config = language.arm_config(way.spec, way.items, scale.steps)
   stages = {
@@ -70,23 +67,14 @@ def on_language(
   }
 
 
-def make_arm(way: Way, gamble: Gamble, found: list[dict[str, Any]]) -> lab.Arm:
-  """All parts of an arm in one; `found` is what `on_language` gives."""
-  values, curves, tuned = {}, {}, {}
-  account = [dict.fromkeys(accounting.ITEMS, np.nan)]
+def make_arm(way: Way, found: list[dict[str, Any]]) -> lab.Arm:
+  """Both places of an arm in one; `found` is what `on_language` gives."""
+  values, curves, tuned, account = {}, {}, {}, []
   for part in found:
     values |= part['values']
     curves |= part['curves']
     tuned |= part['tuned']
     account = part.get('account', account)
-  if way.method:
-    values |= gamble.values(way.method, way.refresh)
-    curves['bandit_far'] = gamble.curve(way.method, way.refresh)
-    for place in bandit.PEAKS:
-      rate = gamble.rate(way.method, place, way.refresh, 1)
-      tuned[f'bandit rate, {place}'] = {
-        'grid': list(gamble.rates), 'chosen': rate
-      }  # fmt: skip
   return lab.Arm(
     label=way.label,
     family=way.family,
@@ -99,10 +87,10 @@ def make_arm(way: Way, gamble: Gamble, found: list[dict[str, Any]]) -> lab.Arm:
   )
 
 
-def start_arm(judges: dict[str, language.Judge], gamble: Gamble) -> lab.Arm:
-  """The bases, which are the references of all parts."""
-  zero = [0.0] * len(gamble.start['far'])
+def start_arm(judges: dict[str, language.Judge]) -> lab.Arm:
+  """The bases, which are the references of both places."""
   values = judges['far'].values(judges['far'].base)
+  zero = [0.0] * len(values['accuracy'])
   near = judges['near']
   return lab.Arm(
     label='Start', family='base', config='configs/sft.py:recipe=sft',
@@ -112,41 +100,12 @@ def start_arm(judges: dict[str, language.Judge], gamble: Gamble) -> lab.Arm:
       'gain': zero,
       'near': near.quick(near.base)['accuracy'],
       'near_gain': zero,
-      'bandit_far': gamble.start['far'],
-      'bandit_speed': gamble.start['far'],
-      'bandit_near': gamble.start['near'],
-      'bandit_winner': zero,
-      'bandit_kl': zero,
     },
   )  # fmt: skip
 
 
-def figures(gamble: Gamble) -> list[dict[str, Any]]:
+def figures() -> list[dict[str, Any]]:
   return [
-    {
-      'kind': 'curves', 'name': 'bandit', 'measure': 'bandit_far',
-      'title': 'Bandit, optimum far from the reference',
-      'caption': 'Expected reward of the policy while it trains, each arm at '
-                 'its own best learning rate.',
-    },
-    {
-      'kind': 'lines', 'name': 'refresh',
-      'title': 'How old may the sampler be?',
-      'xlabel': 'steps until the sampler becomes the policy',
-      'ylabel': 'expected reward at the end', 'logx': True,
-      'series': gamble.lines('refresh'),
-      'caption': 'Bandit, far: every sample is used once. At 1 all samples are '
-                 "the policy's own, at 500 all are the reference's.",
-    },
-    {
-      'kind': 'lines', 'name': 'reuse',
-      'title': 'How often may samples be used?',
-      'xlabel': 'steps on the same samples',
-      'ylabel': 'expected reward at the end', 'logx': True,
-      'series': gamble.lines('reuse'),
-      'caption': 'Bandit, far: 500 steps in all, so 50 steps on the same '
-                 'samples see a fiftieth of the states.',
-    },
     {
       'kind': 'curves', 'name': 'sums', 'measure': 'accuracy',
       'title': 'Sums, easy format far',
@@ -178,16 +137,15 @@ def run(runs: lab.Lab, scale: Scale):
   near = runs.train('near', language.base_config(scale.base_steps, 'near'))
   tilt = language.base_config(scale.tilt_steps, 'far')
   bases = {'far': runs.train('far', tilt, near), 'near': near}
-  gamble = Gamble(runs, near, scale.refresh, scale.reuse, scale.bandit_steps)
   judges = {place: language.Judge(runs, x) for place, x in bases.items()}
-  arms = {'start': start_arm(judges, gamble)}
+  arms = {'start': start_arm(judges)}
   for arm in scale.arms:
     way = WAYS[arm]
-    places = [x for x in bases if way.spec and (x == 'far' or arm in NEAR)]
+    places = [x for x in bases if x == 'far' or arm in NEAR]
     found = [on_language(runs, judges[x], arm, x, scale) for x in places]
-    arms[arm] = make_arm(way, gamble, found)
+    arms[arm] = make_arm(way, found)
   reading = READING if scale is SCALES['full'] else ()
-  return STUDY, arms, figures(gamble), reading
+  return STUDY, arms, figures(), reading
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
 """The paradigm lab: stages with seeds, equal accounts, judged claims.
 
 stages.py   `Lab`: trains and measures stages, keeps them on disk
+direct.py   `look`: what is measured of seeds alone, without a model
+files.py    how both are kept
 tuning.py   `tune`: one grid for all arms, that grows for all
 counts.py   how many different problems a measurement looks at
 judged.py   claims judged from what arms measured
@@ -11,6 +13,7 @@ command.py  `main`, the command line of every experiments/STUDY/run.py
 
 from posttrain_jax.lab.command import main
 from posttrain_jax.lab.counts import counts, of_probe
+from posttrain_jax.lab.direct import look
 from posttrain_jax.lab.results import (
   Arm,
   Measure,
@@ -29,6 +32,7 @@ __all__ = [
   'Tuned',
   'best',
   'counts',
+  'look',
   'main',
   'of_probe',
   'total_account',

@@ -3,8 +3,8 @@
   python -m posttrain_jax.lab experiments/forgetting experiments/budget
 
 Nothing is trained: verdicts, page and README tables are made again from the
-numbers that results.json holds, and the claims of the study's design.py (or
-run.py). Prints what changed.
+numbers that results.json holds, and the claims and words (`READING` too, where
+it has one) of the study's design.py (or run.py). Prints what changed.
 """
 
 import argparse
@@ -36,8 +36,15 @@ def design(folder: Path) -> Any:
   return importlib.import_module(f'experiments.{folder.name}.{name}')
 
 
-def again(found: dict[str, Any], study: results.Study) -> dict[str, Any]:
-  """Results whose verdicts are those of today's rule; the numbers stay."""
+def again(
+  found: dict[str, Any],
+  study: results.Study,
+  reading: Sequence[str] | None = None,
+) -> dict[str, Any]:
+  """Results whose verdicts are those of today's rule; the numbers stay.
+
+  reading  what the figures say; None: as it was
+  """
   claims = study.claims
   if found['mode'] != 'full':
     claims = [x for x in claims if {x.arm, x.against} <= found['arms'].keys()]
@@ -49,6 +56,8 @@ def again(found: dict[str, Any], study: results.Study) -> dict[str, Any]:
     key: list(getattr(study, key))
     for key in ('paper_claims', 'setup', 'not_reproduced')
   }
+  if reading is not None:
+    lists['reading'] = list(reading)
   made = {**found, **words, **lists}
   return {**made, 'claims': judged.judged(claims, found['arms'])}
 
@@ -64,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   for folder in parser.parse_args(argv).folders:
     folder = folder.resolve()
     try:
-      study, file = design(folder).STUDY, folder / results.FILE
+      module, file = design(folder), folder / results.FILE
       if not file.exists():
         raise ValueError(f'no {file}: the study writes it when it is done')
       old = json.loads(file.read_text(encoding='utf-8'))
-      new = again(old, study)
+      new = again(old, module.STUDY, getattr(module, 'READING', None))
     except (ValueError, OSError) as error:
       print(f'error: {error}', file=sys.stderr)
       return 2

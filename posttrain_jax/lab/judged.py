@@ -156,6 +156,11 @@ def edges(claim: Claim, arms: Arms) -> list[str]:
       ]  # fmt: skip
       if len(numbers) < 2 or len(numbers) < len(grid) or chosen is None:
         continue
+      if isinstance(chosen, str):  # it would never be seen at an edge
+        raise ValueError(
+          f'claim "{claim.name}": arm "{key}" took {what}="{chosen}", a text, '
+          'of a grid of numbers; give the number, or one for each measure'
+        )
       if chosen in (min(numbers), max(numbers)):
         found.append(
           f'{what}={chosen:g} of arm "{key}" is the edge of its grid '

@@ -27,6 +27,7 @@ from safetensors import flax as safetensors
 from posttrain_jax import log, sweep
 from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
+from posttrain_jax.lab import files
 from posttrain_jax.log import progress
 from posttrain_jax.models import adapted
 from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
@@ -138,6 +139,18 @@ class Lab:
     """Wall time, compiling included, of all that was trained and measured
     here, by this process or by those before it."""
     return sum(self._took.values())
+
+  def count(self, kept: Path, seconds: float, commit: str) -> None:
+    """Counts what was measured without a stage, and kept in a file."""
+    self._took[kept] = seconds
+    self.commits.add(commit)
+
+  def beside(self, seeds: Sequence[int]) -> 'Lab':
+    """A lab with other seeds in the same folder, as for choices; what it
+    trains counts as this one's time and commits."""
+    other = Lab(self.workdir, seeds, self._bar)
+    other.commits, other._took = self.commits, self._took
+    return other
 
   def train(
     self,
@@ -251,16 +264,13 @@ class Lab:
     )
 
   def _run(self, name, config, hparams, given, folder, snapshots) -> None:
-    first = time.monotonic()
-    key = digest_of(_computes(config), sorted(hparams))
+    first, count = time.monotonic(), len(self.seeds)
+    key, names = digest_of(_computes(config), sorted(hparams)), sorted(hparams)
     if key not in self._programs:
-      self._programs[key] = sweep.Program(config, sorted(hparams), self._mesh)
+      self._programs[key] = sweep.Program(config, names, self._mesh)
     program = self._programs[key]
-    count = len(self.seeds)
-    values = [jnp.full(count, hparams[k], jnp.float32) for k in sorted(hparams)]
-    params = None
-    if given:
-      params = {role: x.params for role, x in given.items()}
+    values = [jnp.full(count, hparams[k], jnp.float32) for k in names]
+    params = {role: x.params for role, x in given.items()} or None
     state = program.start(self._keys, values, params)
     handle = self._bar.task(name, config.num_steps) if self._bar else None
     step, rows, ended = 0, [], {}
@@ -283,13 +293,10 @@ class Lab:
           error = failed.NonFinite(
             step + bad + 1, row, what[index, bad], config.on_nonfinite
           )
-          checkpoint.tell(
-            str(
-              self._failure(
-                folder, config, program.run, hparams, index, state, error
-              )
-            )
+          error = self._failure(
+            folder, config, program.run, hparams, index, state, error
           )
+          checkpoint.tell(str(error))
       found['time/step'] = np.full(
         (count, done), (time.monotonic() - began) / done / count
       )
@@ -335,18 +342,16 @@ class Lab:
       return found
 
     header = log.make_header(config.to_dict())
-    git = header['git'] or {'commit': 'unknown', 'dirty': False}
-    commit = git['commit'][:7] + ('+' if git['dirty'] else '')
     saved = {
       'account': account(config.num_steps),
       'snapshots': {step: account(step) for step in snapshots},
-      'commit': commit,
+      'commit': files.commit_of(header),
       'wall_seconds': took,
       'failed': ended,
       'header': header,
     }
     text = json.dumps(log.strict(saved), indent=1)
-    _write_whole(folder / FILE, text + '\n')
+    files.write_whole(folder / FILE, text + '\n')
 
   def measure(
     self,
@@ -363,7 +368,7 @@ class Lab:
       began = time.monotonic()
       found = self._probed(trained, probe, base, split)
       saved = {'values': found, 'wall_seconds': time.monotonic() - began}
-      _write_whole(kept, json.dumps(log.strict(saved)) + '\n')
+      files.write_whole(kept, json.dumps(log.strict(saved)) + '\n')
     saved = json.loads(kept.read_text())
     self._took[kept] = saved['wall_seconds']
     # JSON has no nan: it is kept as text.
@@ -378,20 +383,12 @@ class Lab:
       self._probes[probe] = jax.jit(
         sweep.spread(probe, (0, 0 if base else None, 0), self._mesh)
       )
-    theirs = base.params if base else None
-    keys = self.split_keys(split)
+    theirs, keys = base.params if base else None, self.split_keys(split)
     found = self._probes[probe](trained.params, theirs, keys)
     measured = {name: np.array(x, float) for name, x in found.items()}
     for x in measured.values():
       x[list(trained.failed)] = np.nan  # the seed stands where it failed
     return {name: x.tolist() for name, x in measured.items()}
-
-
-def _write_whole(path: Path, text: str) -> None:
-  """Writes a file that is there whole, or not at all."""
-  made = path.with_name(f'.{path.name}')
-  made.write_text(text)
-  made.replace(path)
 
 
 def _save(path: Path, params: PyTree) -> None:

@@ -14,16 +14,21 @@ import numpy as np
 __all__ = ['Tuned', 'best', 'check_equal', 'tune']
 
 
-def best(tried: Mapping[Any, Any], score: Callable[[Any], Any]) -> Any:
+def best(
+  tried: Mapping[Any, Any], score: Callable[[Any], Any], close: float = 0.0
+) -> Any:
   """The key of what has the highest mean of `score` over seeds, a stage or what
-  was measured of it; the first of equals. One of which a seed failed (nan)
-  comes last. An arm's tuning: score on validation problems."""
+  was measured of it; the first of equals, and of those that are up to `close`
+  below it. One of which a seed failed (nan) comes last. An arm's tuning: score
+  on validation problems."""
 
   def mean(key: Any) -> float:
     value = float(np.mean(score(tried[key])))
     return -math.inf if math.isnan(value) else value
 
-  return max(tried, key=mean)
+  found = {key: mean(key) for key in tried}
+  least = max(found.values()) - close
+  return next(key for key, value in found.items() if value >= least)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,7 @@ def tune(
   grid: Sequence[float],
   score: Callable[[str, Any], Any],
   extend: int = 2,
+  close: float = 0.0,
 ) -> dict[str, Tuned]:
   """Tries every value of the grid with every arm, and chooses for each.
 
@@ -63,14 +69,19 @@ def tune(
     score: (arm, stage) -> one number a seed; higher is better. By the rule that
       the study names before it runs, on validation problems.
     extend: how often the grid may grow at each end.
+    close: a score that is so little below the best is as good, and the lowest
+      of such values is taken: where scores level off, the edge of a grid is
+      else chosen by noise.
 
   Raises:
-    ValueError: a grid that is not as said, no arms.
+    ValueError: a grid that is not as said, no arms, `close` below 0.
   """
   values = list(grid)
   rising = all(a < b for a, b in zip(values, values[1:]))
   if len(values) < 2 or values[0] <= 0 or not rising:
     raise ValueError(f'grid {values}: at least two positive values, ascending')
+  if not 0 <= close < math.inf:
+    raise ValueError(f'close={close} is no finite number >= 0')
   if not arms:
     raise ValueError('no arms to tune')
   tried: dict[str, dict[float, Any]] = {arm: {} for arm in arms}
@@ -84,6 +95,7 @@ def tune(
       arm: best(
         {value: tried[arm][value] for value in values},
         lambda stage, arm=arm: score(arm, stage),
+        close,
       )
       for arm in arms
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 from posttrain_jax.report.study import data, html
 
-__all__ = ['FEW', 'answers']
+__all__ = ['FEW', 'answers', 'taken']
 
 FEW = 100  # different test problems; fewer are told
 
@@ -41,18 +41,20 @@ def _grids(results: Mapping[str, Any]) -> str:
   for arm in results['arms'].values():
     for key, tuned in (arm.get('tuned') or {}).items():
       grid = ', '.join(map(_short, tuned['grid']))
-      chosen = tuned['chosen']
-      if isinstance(chosen, Mapping):
-        chosen = ', '.join(
-          f'{_short(x)} ({name})' for name, x in chosen.items()
-        )
-      label = f'{arm["label"]} {_short(chosen)}'
+      label = f'{arm["label"]} {taken(tuned["chosen"])}'
       found.setdefault((key, grid), []).append(label)
   return '; '.join(
     f'<code>{html.text(key)}</code> of {html.text(grid)}: '
-    + html.text(', '.join(taken))
-    for (key, grid), taken in found.items()
+    + html.text(', '.join(labels))
+    for (key, grid), labels in found.items()
   )
+
+
+def taken(chosen: Any) -> str:
+  """A tuned value, or those of each measure."""
+  if isinstance(chosen, Mapping):
+    return ', '.join(f'{_short(x)} ({name})' for name, x in chosen.items())
+  return _short(chosen)
 
 
 def _short(value: Any) -> str:

@@ -133,7 +133,7 @@ def _configs(results: Mapping[str, Any]) -> str:
   code = lambda value: f'<code>{html.text(value)}</code>'
   for name, arm in results['arms'].items():
     tuned = [
-      f'{code(key)} {html.text(choice["chosen"])} of '
+      f'{code(key)} {html.text(asked.taken(choice["chosen"]))} of '
       f'{html.text(", ".join(map(str, choice["grid"])))}'
       for key, choice in (arm.get('tuned') or {}).items()
     ]

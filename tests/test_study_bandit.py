@@ -1,4 +1,4 @@
-"""The study of on-policy samples: its bandit, by hand and by identities."""
+"""The study of the bandit: by hand and by identities."""
 
 import functools
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.on_policy import bandit, design
-from experiments.on_policy.gamble import METHODS
+from experiments.bandit import bandit, design, gamble
+from posttrain_jax import lab
 
 SHAPE = (3, 4)
 
@@ -133,11 +133,50 @@ def test_training_raises_the_reward_and_offline_ones_raise_it_less(train):
 
 
 def test_every_method_of_the_bandit_is_named_and_used():
-  assert set(METHODS) == set(bandit.METHODS)
-  used = {way.method for way in design.WAYS.values()} - {''}
+  assert set(design.METHODS) == set(bandit.METHODS)
+  used = {method for _, _, method, _ in design.ARMS.values()}
   assert used == set(bandit.METHODS) - {'ppo'}  # PPO is in the figures alone
   for scale in design.SCALES.values():
-    assert scale.bandit_steps % bandit.POINTS == 0
-    assert list(scale.snapshots) == sorted(scale.snapshots)
-    assert scale.snapshots[-1] < scale.steps
-    assert design.EARLY in scale.snapshots
+    assert scale.steps % bandit.POINTS == 0
+    assert {1, bandit.OFFLINE} <= set(scale.refresh)
+    assert not set(scale.tuning_seeds) & set(range(scale.seeds))
+
+
+def test_every_run_has_a_place_and_a_rate():
+  spots = bandit.spots_of((1, 10, bandit.OFFLINE), (1, 50))
+  assert spots == [
+    ('far', 1, 1), ('far', 10, 1), ('far', bandit.OFFLINE, 1), ('far', 50, 50),
+    ('near', 1, 1), ('near', bandit.OFFLINE, 1),
+  ]  # fmt: skip
+
+
+def test_rates_are_chosen_with_other_seeds_and_one_grid(tmp_path, monkeypatch):
+  """Of numbers that only depend on the rate: the grid grows for all, the best
+  is taken, and what is reported is of the run's own seeds."""
+  best = {'dpo': 1e-1, 'ppo': 1e-2}
+  asked = []
+
+  def look(runs, name, probe, given=None, split='test'):
+    asked.append((name, runs.seeds, split))
+    if name == 'start':
+      return {'far': [0.0] * 8, 'near': [0.0] * 8}
+    found = {}
+    for row, method in enumerate(bandit.METHODS):
+      for column, spot in enumerate(probe.spots):
+        gap = np.log(given[row][column] / best.get(method, 3e-2))
+        name = bandit.name_of(method, *spot, 'mean')
+        found[name] = [-abs(gap)] * len(runs.seeds)
+    return found
+
+  monkeypatch.setattr(lab, 'look', look)
+  scale = design.SCALES['full']
+  found = gamble.Gamble(lab.Lab(tmp_path, range(8)), scale)
+  grid = sorted(found.tuned['ppo', 'far', 1, 1].tried)
+  np.testing.assert_allclose(grid, [3e-3, 1e-2, 3e-2, 1e-1, 3.3e-1])
+  for (method, *_), tuned in found.tuned.items():
+    assert tuned.chosen == best.get(method, 3e-2) and not tuned.edge
+  assert asked[-2:] == [('bandit', tuple(range(8)), 'test'),
+                        ('start', tuple(range(8)), 'test')]  # fmt: skip
+  assert {x[1:] for x in asked[:-2]} == {(scale.tuning_seeds, 'validation')}
+  counts = found.counts(lab.Lab(tmp_path, range(8)))
+  assert counts == {'drawn': 512, 'test': 512, 'validation': 128, 'shared': 0}

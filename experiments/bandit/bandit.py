@@ -18,6 +18,7 @@ fitted to exact probabilities (there to a histogram).
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -193,6 +194,11 @@ METHODS = {
 }
 
 
+def states_of(key: Array, steps: int) -> Array:
+  """[EVALUATED, STATE] states that a run with this key is measured on."""
+  return jax.random.uniform(jax.random.fold_in(key, steps), (EVALUATED, STATE))
+
+
 def train(
   method: Array, start: PyTree, key: Array, steps: int, setting: dict
 ) -> tuple[PyTree, Array]:
@@ -202,10 +208,7 @@ def train(
   setting  peak, rate, refresh, reuse: scalars, which may be traced
   """
   adam = optax.scale_by_adam()
-  eval_states = jax.random.uniform(
-    jax.random.fold_in(key, steps), (EVALUATED, STATE)
-  )
-
+  eval_states = states_of(key, steps)
   rewards = reward_of(jnp.arange(ACTIONS), setting['peak'])[None]
 
   def loss(params, states, actions, old_logps):
@@ -267,54 +270,47 @@ def moved(params: PyTree, start: PyTree, key: Array, peak: Array) -> dict:
   }
 
 
+# Where and with which knobs a method is tried: (place, refresh, reuse).
+Spot = tuple[str, int, int]
+
+
+def spots_of(refresh: Sequence[int], reuse: Sequence[int]) -> list[Spot]:
+  """Each value of a knob with the other at 1, far; near, the two ends."""
+  knobs = [(k, 1) for k in refresh]
+  # Samples that are used again are the sampler's of that moment.
+  knobs += [(k, k) for k in reuse if k > 1]
+  ends = ((1, 1), (OFFLINE, 1))
+  return [
+    (place, *knob)
+    for place in PEAKS
+    for knob in knobs
+    if place == 'far' or knob in ends
+  ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Bandit:
-  """`probe(params, base_params, key) -> {name: scalar}`, as a lab measures.
+  """`probe(key, rates) -> {name: scalar}`, as `lab.look` asks for it.
 
-  Neither of the parameters is read: a seed's key is all that a bandit needs.
+  spots  what every one of METHODS is tried at, one entry a run
+  steps  of Adam, a multiple of POINTS
 
-  methods  of METHODS
-  rates    learning rates
-  refresh, reuse  values of the two knobs; each is tried with the other at 1
-  steps    of Adam, a multiple of POINTS
-
-  Names are 'METHOD/PLACE/RATE/REFRESH/REUSE/WHAT': what is 'end' and 'mean'
-  (expected reward after training and over it), 'kl', 'winner', 'loser'
-  (`moved`), and '0', '1', ... of the learning curve. Knobs at other values than
-  1 and OFFLINE are tried at the far peak alone; all but 'end' and 'mean' is
-  measured there, at those two values.
+  `rates` [methods, spots] holds the learning rate of each run. Names are
+  'METHOD/PLACE/REFRESH/REUSE/WHAT': what is 'end' and 'mean' (expected reward
+  after training and over it), 'kl', 'winner', 'loser' (`moved`), and '0', '1',
+  ... of the learning curve. All but 'end' and 'mean' is measured at the far
+  peak, with the sampler's knob at 1 or OFFLINE.
   """
 
-  methods: tuple[str, ...]
-  rates: tuple[float, ...]
-  refresh: tuple[int, ...]
-  reuse: tuple[int, ...]
+  spots: tuple[Spot, ...]
   steps: int
 
-  def settings(self) -> list[tuple[str, float, int, int]]:
-    """(place, rate, refresh, reuse) of every run."""
-    knobs = [(k, 1) for k in self.refresh]
-    # Samples that are used again are the sampler's of that moment.
-    knobs += [(k, k) for k in self.reuse if k > 1]
-    return [
-      (place, rate, *knob)
-      for place in PEAKS
-      for rate in self.rates
-      for knob in knobs
-      if place == 'far' or knob in ((1, 1), (OFFLINE, 1))
-    ]
-
-  def __call__(
-    self, params: PyTree, base_params: PyTree | None, key: Array
-  ) -> dict[str, Array]:
-    del params, base_params
+  def __call__(self, key: Array, rates: Array) -> dict[str, Array]:
     fit_key, run_key, measure_key = jax.random.split(key, 3)
     start = reference(fit_key)
-    settings = self.settings()
-    places, rates, refresh, reuse = zip(*settings)
+    places, refresh, reuse = zip(*self.spots)
     grid = {
       'peak': jnp.array([PEAKS[place] for place in places]),
-      'rate': jnp.array(rates),
       'refresh': jnp.array(refresh),
       'reuse': jnp.array(reuse),
     }
@@ -325,36 +321,42 @@ class Bandit:
       found |= {'end': curve[-1], 'mean': jnp.mean(curve)}
       return found | {str(i): curve[i] for i in range(POINTS)}
 
-    numbers = jnp.array([list(METHODS).index(name) for name in self.methods])
-    of_method = lambda number: jax.vmap(lambda s: one(number, s))(grid)
-    found = jax.lax.map(of_method, numbers)
+    def of_method(given):
+      number, own = given
+      return jax.vmap(lambda s: one(number, s))(grid | {'rate': own})
+
+    found = jax.lax.map(of_method, (jnp.arange(len(METHODS)), rates))
     return {
-      name_of(method, *setting, what): values[row, column]
-      for row, method in enumerate(self.methods)
-      for column, setting in enumerate(settings)
+      name_of(method, *spot, what): values[row, column]
+      for row, method in enumerate(METHODS)
+      for column, spot in enumerate(self.spots)
       for what, values in found.items()
       if what in ('end', 'mean')
-      or (setting[0] == 'far' and setting[2] in (1, OFFLINE))
+      or (spot[0] == 'far' and spot[1] in (1, OFFLINE))
     }
 
 
 def name_of(
-  method: str, place: str, rate: float, refresh: int, reuse: int, what: str
+  method: str, place: str, refresh: int, reuse: int, what: str
 ) -> str:
   """The name of a number of `Bandit`."""
-  return f'{method}/{place}/{rate:g}/{refresh}/{reuse}/{what}'
+  return f'{method}/{place}/{refresh}/{reuse}/{what}'
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """As `Bandit`: the expected reward of the reference itself, by place."""
+  """As `Bandit`: the expected reward of the reference itself, by place, on the
+  states that it is measured on.
 
-  def __call__(
-    self, params: PyTree, base_params: PyTree | None, key: Array
-  ) -> dict[str, Array]:
-    del params, base_params
+  steps  as there
+  """
+
+  steps: int
+
+  def __call__(self, key: Array, given: None) -> dict[str, Array]:
+    del given
     fit_key, run_key, _ = jax.random.split(key, 3)
-    states = jax.random.uniform(run_key, (EVALUATED, STATE))
+    states = states_of(run_key, self.steps)
     probs = jnp.exp(logps_of(reference(fit_key), states))
     return {
       place: jnp.mean(probs @ reward_of(jnp.arange(ACTIONS), peak))
