@@ -156,7 +156,9 @@ def steps(
   """
   config = config_lib.load(spec, [(k, str(x)) for k, x in values.items()])
   with built(config) as run:
-    init = lambda key: run.init({'policy': transformer.init(key, run.model)})
+    init = lambda key: run.init({
+      role: transformer.init(key, model) for role, model in run.models.items()
+    })  # fmt: skip
     state = jax.jit(init)(jax.random.key(0))
     driver, seconds = loop.make_driver(run, run.config), []
     found: dict[str, Any] = {}
