@@ -7,6 +7,7 @@ margins and the gain of comparison come from is in README.md.
 import dataclasses
 
 from posttrain_jax import lab
+from posttrain_jax.evals.statistics import Check, Claim
 
 BASE = {
   'addition': dict(name='addition', num_digits=2, reverse=True),
@@ -134,14 +135,124 @@ SCALES = {
   ),
 }  # fmt: skip
 
+_KNOWS = (
+  Check('the base knows the base tasks', 'retention', ('base',), least=70.0),
+  Check(
+    'it is right a third of the time on the new one', 'new', ('base',),
+    least=20.0, most=50.0,
+  ),
+)  # fmt: skip
+_SAME_GAIN = Check(
+  'compared at the same gain', 'matched_gain', least=GAIN - 3, most=GAIN + 3
+)
+
+
+def _at_equal_gain(
+  name: str,
+  paper: str,
+  statement: str,
+  arm: str,
+  against: str,
+  direction: str = 'greater',
+  margin: float = 3.0,
+  spread: float = 0.0,
+) -> Claim:
+  """A claim on what is kept of the base tasks, GAIN points gained."""
+  return Claim(
+    name, paper, statement, 'matched', arm, against, direction, margin,
+    moved='most', at_least=GAIN, checks=(*_KNOWS, _SAME_GAIN), spread=spread,
+  )  # fmt: skip
+
+
 STUDY = lab.Study(
   name='forgetting',
   title='SFT against RL: forgetting',
-  question='',
-  paper_claims=(),
-  setup=(),
-  equal='optimizer steps and rows per step',
-  tuning='',
-  measures={},
-  claims=(),
-)
+  question=(
+    'When a model learns a new task, does RL forget less of what it knew than '
+    'SFT that gains as much? And is it RL, its own data, a small learning rate '
+    'or an anchor to the start that protects?'
+  ),
+  paper_claims=(
+    'RFT mitigates forgetting (037): after seven tasks in sequence SFT loses '
+    '10.4 points of its best accuracies, GRPO 2.3; the KL penalty is not what '
+    'protects.',
+    "RL's razor (2509.04259): what is forgotten follows the KL to the base on "
+    'the new task, whatever the method; RL forgets less because it stays near.',
+    "SFT doesn't always hurt (160): with a small learning rate SFT keeps "
+    'general skills at nearly the same gain; TALR trades best, above L2, LoRA, '
+    'WiSE-FT and FLOW.',
+    'Anchored SFT (022): DFT drifts; an anchor to the base keeps it.',
+    'Proximal SFT (130): a clipped objective keeps other skills.',
+  ),
+  setup=(
+    'Base: pico (0.2M parameters), SFT on a mixture of two-digit addition, '
+    'sorting, list functions, 256 facts, and a little of two new tasks. One in '
+    'eight problems is never trained on; of the facts, too, so that three of '
+    'four test facts can be known.',
+    'New task: Countdown with two numbers to 48, which the base gets right a '
+    'third of the time. Far task: Countdown with three numbers, which it '
+    'almost never does.',
+    'Every arm trains on one new task at every rate of one grid, and is looked '
+    'at half-way and at the end. RL and SFT on own answers draw 8 answers to '
+    'each of an eighth as many problems.',
+    'An arm is its frontier: base tasks kept against points gained, over rates '
+    'and snapshots, the upper hull of the means on validation problems. Arms '
+    f'are compared on test problems where they gained {GAIN:g} points.',
+    'Base tasks: greedy accuracy on 320 problems a seed (64 of them facts).',
+    'WiSE-FT is SFT at every rate, a quarter, a half and three quarters of the '
+    'way from the base.',
+  ),
+  equal='optimizer updates and rows of each',
+  tuning=(
+    'one grid of learning rates for all arms, which grows for all where the '
+    'best of one is its first or last; the best by the mean of new and base '
+    'accuracy on validation problems. Frontiers, which the claims are about, '
+    'are of all rates'
+  ),
+  measures={
+    'matched': lab.Measure(
+      f'Base tasks at {GAIN:g} points gained', '%', 'higher', 1
+    ),
+    'matched_gain': lab.Measure('Gained there (test)', 'points', '', 1),
+    'most': lab.Measure('Most gained at any rate', 'points', 'higher', 1),
+    'new': lab.Measure('New task, chosen rate', '%', 'higher', 1),
+    'gain': lab.Measure('Gained', 'points', 'higher', 1),
+    'retention': lab.Measure('Base tasks', '%', 'higher', 1),
+    'both': lab.Measure('Mean of new and base tasks', '%', 'higher', 1),
+    'explained': lab.Measure('Rank correlation', '', 'higher', 2),
+  },
+  claims=(
+    _at_equal_gain('rl_keeps', '037', 'at an equal gain GRPO keeps more of '
+                   'the base tasks than SFT', 'grpo', 'sft'),
+    _at_equal_gain('own_data', '037', 'SFT on own right answers keeps more '
+                   'than SFT on demonstrations', 'own', 'sft'),
+    _at_equal_gain('kl_is_not_why', '037', 'GRPO without KL keeps as much as '
+                   'with it', 'grpo', 'grpo_kl', 'equal'),
+    Claim('no_signal', '037', 'where the base is almost never right SFT gains '
+          'more than GRPO (a limit of it, not of the paper)', 'most',
+          'sft_far', 'grpo_far', 'greater', 5.0,
+          checks=(Check('the base is almost never right', 'new',
+                        ('base_far',), most=5.0),
+                  Check('SFT learns it', 'most', ('sft_far',), least=5.0))),
+    Claim('razor', '037', "KL to the base on the new task says what is "
+          "forgotten, over all arms and rates (RL's razor)", 'explained',
+          'by_kl', 'bar', 'greater', 0.0),
+    Claim('razor_distance', '037', 'and says it better than the distance of '
+          "the weights (RL's razor)", 'explained', 'by_kl', 'by_distance',
+          'greater', 0.02),
+    _at_equal_gain('small_rate', '160', 'small rates of SFT keep more than '
+                   'large ones', 'sft_small', 'sft_large'),
+    *(
+      _at_equal_gain(f'talr_{arm}', '160', f'TALR keeps more than {label}',
+                     'talr', arm, margin=1.0)
+      for arm, label in (
+        ('sft', 'SFT'), ('l2', 'SFT with L2 to the start'),
+        ('lora', 'SFT of LoRA'), ('wise', 'WiSE-FT'), ('flow', 'FLOW'),
+      )
+    ),
+    _at_equal_gain('anchor', '022', 'Anchored SFT keeps more than DFT', 'asft',
+                   'dft'),
+    _at_equal_gain('proximal', '130', 'Proximal SFT keeps more than SFT',
+                   'psft', 'sft'),
+  ),
+)  # fmt: skip

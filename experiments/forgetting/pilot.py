@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.forgetting import run as study
+from experiments.forgetting import setting
 from experiments.forgetting.design import RATE, SCALES, WAYS
 from posttrain_jax import lab
 from posttrain_jax.run import runtime
@@ -39,27 +39,27 @@ def main() -> int:
     scale, steps=flags.steps or scale.steps, rows=flags.rows or scale.rows
   )
   runs = lab.Lab(Path(flags.workdir), SEEDS)
-  base = runs.train('base', study.base_config(scale))
-  judge = study.Judge(runs, base, scale)
+  base = runs.train('base', setting.base_config(scale))
+  judge = setting.Judge(runs, base, scale)
   print(f'base: {base.wall_seconds:.0f} s; {SEEDS}: near, far, base tasks')
   start = {task: judge.point(base, task) for task in ('near', 'far')}
-  for part in study.PARTS:
+  for part in setting.PARTS:
     row = [100.0 * start[x].new[part].mean(1) for x in ('near', 'far')]
     row.append(start['near'].retention(part))
     print(part, '|'.join(map(shown, row)), flush=True)
   rates = [float(x) for x in flags.rates.split(',') if x] or scale.grid
   for arm in flags.arms.split(','):
     task = WAYS[arm].task
-    config = study.arm_config(arm, scale)
+    config = setting.arm_config(arm, scale)
     for rate in rates:
       stage = runs.train(
         arm, config, base, {RATE: rate},
-        snapshots=study.snapshots_of(arm, scale),
+        snapshots=setting.snapshots_of(arm, scale),
       )  # fmt: skip
       for step, there in [*stage.snapshots.items(), (config.num_steps, stage)]:
         point = judge.point(there, task)
         row = [point.gain(start[task], 'test'), point.retention('test')]
-        row += [study.both(point)]
+        row += [setting.both(point)]
         row.append(100.0 * judge.kl(there, task))
         print(
           f'{arm:9} {rate:g} step {step:3}: gain {shown(row[0])} | kept '

@@ -1,0 +1,250 @@
+"""What the study's page shows: numbers of arms, and figures."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.forgetting import frontier
+from experiments.forgetting.design import (
+  EXPLAINED,
+  FRONTIER,
+  GAIN,
+  HIGH,
+  LOW,
+  RATE,
+  WAYS,
+)
+from experiments.forgetting.frontier import Point
+from experiments.forgetting.setting import Judge, both
+from posttrain_jax import lab
+
+__all__ = ['Found', 'base_arms', 'figures', 'halves', 'make_arm', 'razor']
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """All that is measured of one arm.
+
+  points  {rate: its points, the end of the stage last}
+  chosen  the rate that validation problems chose
+  end     its point that was chosen
+  """
+
+  points: Mapping[float, list[Point]]
+  chosen: float
+  end: Point
+
+  def along(self, base: Point, rates: Sequence[float] = ()) -> list[Point]:
+    """The base's point and those of all rates, or of some."""
+    wanted = rates or self.points
+    return [base, *(x for rate in wanted for x in self.points[rate])]
+
+
+def values_of(found: Found, base: Point) -> tuple[dict, dict]:
+  """(numbers by seed, outcomes by seed and problem) of an arm."""
+  end, along = found.end, frontier.mixed(found.along(base), GAIN)
+  # As results.json keeps them.
+  kept = np.round(along['kept'], 3)
+  values = {
+    'matched': 100.0 * kept.mean(1),
+    'matched_gain': along['gain'],
+    'most': along['most'],
+    'gain': end.gain(base, 'test'),
+    'new': 100.0 * end.new['test'].mean(1),
+    'retention': end.retention('test'),
+    'both': both(end, 'test'),
+  }
+  return values, {'matched': kept}
+
+
+def make_arm(
+  arm: str, found: Found, base: Point, stages: Sequence[lab.Trained]
+) -> lab.Arm:
+  """What an arm shows; `stages` are what its chosen rate took."""
+  way = WAYS[arm]
+  values, outcomes = values_of(found, base)
+  if way.task == 'far':  # where hardly anything is gained
+    values = {k: values[k] for k in ('most', 'gain', 'new', 'retention')}
+    outcomes = {}
+  # Frontiers are of all rates: what is chosen is for the other measures.
+  chosen = {key: found.chosen for key in values if key not in FRONTIER}
+  return lab.Arm(
+    label=way.label,
+    family=way.family,
+    config=way.spec or WAYS['sft'].spec,
+    overrides=dict(way.items),
+    values=values,
+    account=lab.total_account(stages),
+    tuned={RATE: {'grid': list(found.points), 'chosen': chosen}},
+    outcomes=outcomes,
+  )
+
+
+def halves(
+  found: Found, base: Point, stages: Sequence[lab.Trained]
+) -> dict[str, lab.Arm]:
+  """SFT at small rates alone, and at large ones alone."""
+  made = {}
+  for arm, label, rates in (
+    ('sft_small', f'SFT, rates up to {LOW:g}', [x for x in found.points
+                                                if x <= LOW]),
+    ('sft_large', f'SFT, rates from {HIGH:g}', [x for x in found.points
+                                                if x >= HIGH]),
+  ):  # fmt: skip
+    along = frontier.mixed(found.along(base, rates), GAIN)
+    kept = np.round(along['kept'], 3)
+    made[arm] = lab.Arm(
+      label=label,
+      family='sft',
+      config=WAYS['sft'].spec,
+      overrides={},
+      values={
+        'matched': 100.0 * kept.mean(1),
+        'matched_gain': along['gain'],
+        'most': along['most'],
+      },
+      account=lab.total_account(stages),
+      outcomes={'matched': kept},
+    )
+  return made
+
+
+def razor(
+  judge: Judge,
+  base: Point,
+  stages: Sequence[lab.Trained],
+) -> tuple[dict[str, lab.Arm], np.ndarray, np.ndarray]:
+  """How well KL and distance say what is forgotten, over all arms and rates.
+
+  Returns (arms, [models, S] KL to the base on the new task, [models, S] points
+  of the base tasks that are lost).
+  """
+  lost = np.stack([
+    base.retention('test') - judge.point(x, 'near').retention('test')
+    for x in stages
+  ])  # fmt: skip
+  kls = np.stack([judge.kl(x, 'near') for x in stages])
+  distances = np.stack([judge.distance(x) for x in stages])
+  rank = lambda x: [
+    frontier.rank_correlation(x[:, s], lost[:, s]) for s in range(x.shape[1])
+  ]
+  arm = lambda label, values: lab.Arm(
+    label=label, family='base', config='', overrides={},
+    values={'explained': values}, account=[],
+  )  # fmt: skip
+  return (
+    {
+      'by_kl': arm('Forgetting by KL on the new task', rank(kls)),
+      'by_distance': arm('Forgetting by distance of weights', rank(distances)),
+      'bar': arm('The bound set before', [EXPLAINED] * lost.shape[1]),
+    },
+    kls,
+    lost,
+  )
+
+
+def base_arms(base: Mapping[str, Point], stage: lab.Trained) -> dict:
+  """The base, as it knows either new task."""
+  made = {}
+  for arm, label, task in (
+    ('base', 'Base', 'near'), ('base_far', 'Base, far task', 'far'),
+  ):  # fmt: skip
+    point = base[task]
+    made[arm] = lab.Arm(
+      label=label,
+      family='base',
+      config='configs/sft.py',
+      overrides={},
+      values={
+        'new': 100.0 * point.new['test'].mean(1),
+        'retention': point.retention('test'),
+      },
+      account=lab.total_account([stage]),
+    )
+  return made
+
+
+GROUPS = {
+  'by_data': (
+    'RL, own data and demonstrations',
+    ('sft', 'own', 'grpo', 'grpo_kl'),
+  ),
+  'by_loss': (
+    'Losses on demonstrations',
+    ('sft', 'sft_kl', 'dft', 'asft', 'psft', 'talr'),
+  ),
+  'by_anchor': (
+    'Where the model may go',
+    ('sft', 'l2', 'flow', 'wise', 'lora'),
+  ),
+}
+
+
+def line(points: list[Point]) -> dict[str, list]:
+  """An arm's frontier: corners by validation, numbers by test problems."""
+  base = points[0]
+  means = lambda of: np.array([of(x).mean() for x in points])
+  corners = frontier.hull(
+    means(lambda x: x.gain(base, 'validation')),
+    means(lambda x: x.retention('validation')),
+  )
+  shown = sorted(
+    (points[i] for i in corners), key=lambda x: x.gain(base, 'test').mean()
+  )
+  return {
+    'x': [float(x.gain(base, 'test').mean()) for x in shown],
+    'y': [x.retention('test').tolist() for x in shown],
+  }
+
+
+def figures(
+  found: Mapping[str, Found], base: Point, kls: np.ndarray, lost: np.ndarray
+) -> list[dict[str, Any]]:
+  """Frontiers, what is kept at an equal gain, and the razor."""
+  made = []
+  for name, (title, arms) in GROUPS.items():
+    there = [arm for arm in arms if arm in found]
+    made.append(
+      {
+        'kind': 'lines', 'name': name, 'title': f'{title}: kept against gained',
+        'xlabel': 'gained on the new task (points)',
+        'ylabel': 'base tasks (%)', 'logx': False,
+        'series': {
+          WAYS[arm].label: line(found[arm].along(base)) for arm in there
+        },
+        'caption': 'Frontiers over all rates and snapshots, from the base at '
+                   '0: corners chosen on validation problems, numbers of test '
+                   'problems, mean and 95% interval over seeds.',
+      }
+    )  # fmt: skip
+  order = np.argsort(kls.mean(1))
+  return [
+    *made,
+    {
+      'kind': 'bars', 'name': 'matched', 'title': 'At an equal gain',
+      'measures': ['matched', 'most'],
+      'caption': f'Left: base tasks at {GAIN:g} points gained, along each '
+                 "arm's frontier (of an arm that never gets there: where it "
+                 'gained most). Right: the most that it gained at any rate.',
+    },
+    {
+      'kind': 'frontier', 'name': 'chosen', 'title': 'At the chosen rates',
+      'x': 'gain', 'y': 'retention',
+      'caption': 'Each arm at the rate that new and base tasks together chose '
+                 'on validation problems.',
+    },
+    {
+      'kind': 'lines', 'name': 'forgetting_by_kl',
+      'title': 'What is forgotten, by the KL to the base on the new task',
+      'xlabel': 'KL (nats a token)', 'ylabel': 'points lost', 'logx': False,
+      'series': {
+        'every arm and rate': {
+          'x': [float(x) for x in kls.mean(1)[order]],
+          'y': lost[order].tolist(),
+        }
+      },
+      'caption': 'One mark for each arm and rate, in order of their KL.',
+    },
+  ]  # fmt: skip
