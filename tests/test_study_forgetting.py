@@ -100,12 +100,17 @@ def test_small_and_large_rates_are_halves_of_sft():
   base = point(30, 90)
   points = {1e-4: [point(35, 90)], 1e-3: [point(50, 50)]}
   found = shown.Found(points, 1e-4, points[1e-4][0])
-  made = shown.halves(found, base, [])
+  made = shown.halves(found, base, 8.0, [])
   small, large = made['sft_small'].values, made['sft_large'].values
   np.testing.assert_allclose(small['most'], 5.0)
   np.testing.assert_allclose(small['matched'], 90.0)
-  share = design.GAIN / 20
-  np.testing.assert_allclose(large['matched'], 90 - 40 * share, atol=0.1)
+  np.testing.assert_allclose(small['beyond'], -3.0)
+  # 8 of 20 points: 60% of the base, 40% of what is left at the end.
+  np.testing.assert_allclose(large['matched'], 74.0)
+  np.testing.assert_allclose(large['off'], 0.0, atol=1e-9)
+  # Three quarters of what both reach.
+  other = shown.Found({1e-3: [point(42, 80)]}, 1e-3, point(42, 80))
+  assert shown.equal_gain([found, other], base) == pytest.approx(9.0)
   assert len(found.along(base)) == 3
 
 

@@ -11,7 +11,7 @@ claims, frontier.py how arms are compared.
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from experiments.forgetting.design import (
   RATE,
@@ -32,6 +32,7 @@ from experiments.forgetting.setting import (
 from experiments.forgetting.shown import (
   Found,
   base_arms,
+  equal_gain,
   figures,
   halves,
   make_arm,
@@ -45,7 +46,7 @@ def learn(
 ) -> dict[str, lab.Tuned]:
   """Every arm that trains, at every rate of one grid."""
 
-  def tuned(task: str, grid: Sequence[float], extend: int):
+  def tuned(task: str) -> dict[str, lab.Tuned]:
     def maker(arm: str):
       config = arm_config(arm, scale)
       return lambda rate: runs.train(
@@ -58,12 +59,10 @@ def learn(
       if WAYS[arm].spec and WAYS[arm].task == task
     }
     score = lambda arm, stage: both(judge.point(stage, task))
-    return lab.tune(arms, grid, score, extend) if arms else {}
+    # Frontiers are compared, of all rates: no best one that has to be inside.
+    return lab.tune(arms, scale.grid, score, extend=0) if arms else {}
 
-  near = tuned('near', scale.grid, 1)
-  # The far task is there to see who gains at all: at the same rates.
-  grid = sorted(next(iter(near.values())).tried)
-  return near | tuned('far', grid, 0)
+  return tuned('near') | tuned('far')
 
 
 def look(judge: Judge, arm: str, tuned: lab.Tuned) -> Found:
@@ -103,30 +102,33 @@ def run(runs: lab.Lab, scale: Scale):
   base = runs.train('base', base_config(scale))
   judge = Judge(runs, base, scale)
   tuned = learn(runs, judge, base, scale)
-  start = {task: judge.point(base, task) for task in ('near', 'far')}
+  new = list(dict.fromkeys(WAYS[arm].task for arm in scale.arms))
+  start = {task: judge.point(base, task) for task in new}
   found = {arm: look(judge, arm, own) for arm, own in tuned.items()}
   made = blends(runs, base, tuned['sft'])
   found['wise'] = look_at_blends(judge, made)
+  gain = equal_gain([found['sft'], found['grpo']], start['near'])
   near = [arm for arm in scale.arms if WAYS[arm].task == 'near']
   ends = [
     *(x for arm in near if arm in tuned for x in tuned[arm].tried.values()),
     *(x for stages in made.values() for x in stages),
   ]
   predicted, kls, lost = razor(judge, start['near'], ends)
-  arms = base_arms(start, base)
+  arms = base_arms(start, gain, base)
   for arm in scale.arms:
     source = tuned[arm if arm in tuned else 'sft']
     stages = [source.tried[found[arm].chosen]]
-    arms[arm] = make_arm(arm, found[arm], start[WAYS[arm].task], stages)
+    arms[arm] = make_arm(arm, found[arm], start[WAYS[arm].task], gain, stages)
   sft_stage = tuned['sft'].tried[tuned['sft'].chosen]
-  arms |= halves(found['sft'], start['near'], [sft_stage])
+  arms |= halves(found['sft'], start['near'], gain, [sft_stage])
   arms |= predicted
   study = dataclasses.replace(
     STUDY,
     equal=f'{STUDY.equal} ({scale.steps} x {scale.rows})',
-    problems=judge.problems(),
+    problems=judge.problems(new),
   )
-  return study, arms, figures(found, start['near'], kls, lost), []
+  shown = figures(found, start['near'], gain, kls, lost)
+  return study, arms, shown, []
 
 
 if __name__ == '__main__':

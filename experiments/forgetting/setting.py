@@ -1,7 +1,7 @@
 """Configs of the study's stages, and what is measured of them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 PARTS = ('test', 'validation')
+_OTHER = dict(zip(PARTS, PARTS[::-1]))
 
 
 def mixture(weights: Mapping[str, float]) -> ml_collections.ConfigDict:
@@ -71,7 +72,8 @@ def arm_config(arm: str, scale: Scale) -> Any:
   config.task = ml_collections.ConfigDict(tasks.defaults(**EVERY[way.task]))
   config.num_steps = scale.steps
   config.prompts_per_step = scale.rows
-  config.optimizer.schedule = 'constant'
+  # To nothing: a frontier's points are models that a run would hand on.
+  config.optimizer.schedule = 'linear'
   config.optimizer.warmup_updates = 0
   config.steps_per_call = scale.steps
   config_lib.override(config, way.items)
@@ -116,10 +118,11 @@ class Judge:
         'num_problems': count,
         'samples': 1,
         'batch': count,
-        # What is known by heart is asked for, trained or not.
         'heldout_fraction': 0.0 if name in BY_HEART else self._fraction,
         'measures': ('accuracy_greedy',),
-        'part': part,
+        # What is known by heart is asked for where it was trained: facts that
+        # were held out all lie in the half that others are tested on.
+        'part': _OTHER[part] if name in BY_HEART else part,
         'by_problem': True,
         **more,
       }
@@ -167,16 +170,17 @@ class Judge:
     )
     return np.sqrt(squares)
 
-  def problems(self) -> dict[str, dict[str, int]]:
-    """How many different problems there are in each set."""
+  def problems(self, new: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many different problems are in each set; of new tasks, `new`."""
+    labels = {
+      'near': 'new task',
+      'far': 'far task',
+      'known': 'base tasks',
+      **{x: f'{x}, by heart' for x in BY_HEART},
+    }
     return {
-      label: lab.of_probe(self._lab, self.probe(name, 'test'))
-      for name, label in (
-        ('near', 'new task'),
-        ('far', 'far task'),
-        ('known', 'base tasks'),
-        *((x, f'{x}, by heart') for x in BY_HEART),
-      )
+      labels[name]: lab.of_probe(self._lab, self.probe(name, 'test'))
+      for name in (*new, 'known', *BY_HEART)
     }
 
 

@@ -10,9 +10,9 @@ from experiments.forgetting import frontier
 from experiments.forgetting.design import (
   EXPLAINED,
   FRONTIER,
-  GAIN,
   HIGH,
   LOW,
+  OF_REACH,
   RATE,
   WAYS,
 )
@@ -20,7 +20,15 @@ from experiments.forgetting.frontier import Point
 from experiments.forgetting.setting import Judge, both
 from posttrain_jax import lab
 
-__all__ = ['Found', 'base_arms', 'figures', 'halves', 'make_arm', 'razor']
+__all__ = [
+  'Found',
+  'base_arms',
+  'equal_gain',
+  'figures',
+  'halves',
+  'make_arm',
+  'razor',
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,29 +50,51 @@ class Found:
     return [base, *(x for rate in wanted for x in self.points[rate])]
 
 
-def values_of(found: Found, base: Point) -> tuple[dict, dict]:
-  """(numbers by seed, outcomes by seed and problem) of an arm."""
-  end, along = found.end, frontier.mixed(found.along(base), GAIN)
-  # As results.json keeps them.
-  kept = np.round(along['kept'], 3)
+def equal_gain(arms: Sequence[Found], base: Point) -> float:
+  """Points gained at which arms are compared: by validation problems alone."""
+  reach = [
+    max(float(x.gain(base, 'validation').mean()) for x in arm.along(base))
+    for arm in arms
+  ]
+  return OF_REACH * min(reach)
+
+
+def at_gain(points: list[Point], gain: float) -> tuple[dict, dict]:
+  """(numbers by seed, outcomes by seed and problem) along a frontier."""
+  along = frontier.mixed(points, gain)
+  kept = np.round(along['kept'], 3)  # as results.json keeps them
   values = {
     'matched': 100.0 * kept.mean(1),
-    'matched_gain': along['gain'],
+    'off': along['gain'] - gain,
     'most': along['most'],
+    'beyond': along['most'] - gain,
+  }
+  return values, {'matched': kept}
+
+
+def values_of(found: Found, base: Point, gain: float) -> tuple[dict, dict]:
+  """`at_gain` of an arm, and what it is at its chosen rate."""
+  values, outcomes = at_gain(found.along(base), gain)
+  end = found.end
+  values |= {
     'gain': end.gain(base, 'test'),
     'new': 100.0 * end.new['test'].mean(1),
     'retention': end.retention('test'),
     'both': both(end, 'test'),
   }
-  return values, {'matched': kept}
+  return values, outcomes
 
 
 def make_arm(
-  arm: str, found: Found, base: Point, stages: Sequence[lab.Trained]
+  arm: str,
+  found: Found,
+  base: Point,
+  gain: float,
+  stages: Sequence[lab.Trained],
 ) -> lab.Arm:
   """What an arm shows; `stages` are what its chosen rate took."""
   way = WAYS[arm]
-  values, outcomes = values_of(found, base)
+  values, outcomes = values_of(found, base, gain)
   if way.task == 'far':  # where hardly anything is gained
     values = {k: values[k] for k in ('most', 'gain', 'new', 'retention')}
     outcomes = {}
@@ -83,7 +113,7 @@ def make_arm(
 
 
 def halves(
-  found: Found, base: Point, stages: Sequence[lab.Trained]
+  found: Found, base: Point, gain: float, stages: Sequence[lab.Trained]
 ) -> dict[str, lab.Arm]:
   """SFT at small rates alone, and at large ones alone."""
   made = {}
@@ -93,20 +123,15 @@ def halves(
     ('sft_large', f'SFT, rates from {HIGH:g}', [x for x in found.points
                                                 if x >= HIGH]),
   ):  # fmt: skip
-    along = frontier.mixed(found.along(base, rates), GAIN)
-    kept = np.round(along['kept'], 3)
+    values, outcomes = at_gain(found.along(base, rates), gain)
     made[arm] = lab.Arm(
       label=label,
       family='sft',
       config=WAYS['sft'].spec,
       overrides={},
-      values={
-        'matched': 100.0 * kept.mean(1),
-        'matched_gain': along['gain'],
-        'most': along['most'],
-      },
+      values=values,
       account=lab.total_account(stages),
-      outcomes={'matched': kept},
+      outcomes=outcomes,
     )
   return made
 
@@ -145,12 +170,16 @@ def razor(
   )
 
 
-def base_arms(base: Mapping[str, Point], stage: lab.Trained) -> dict:
+def base_arms(
+  base: Mapping[str, Point], gain: float, stage: lab.Trained
+) -> dict[str, lab.Arm]:
   """The base, as it knows either new task."""
   made = {}
   for arm, label, task in (
     ('base', 'Base', 'near'), ('base_far', 'Base, far task', 'far'),
   ):  # fmt: skip
+    if task not in base:
+      continue
     point = base[task]
     made[arm] = lab.Arm(
       label=label,
@@ -160,6 +189,7 @@ def base_arms(base: Mapping[str, Point], stage: lab.Trained) -> dict:
       values={
         'new': 100.0 * point.new['test'].mean(1),
         'retention': point.retention('test'),
+        'at': np.full(len(point.retention('test')), gain),
       },
       account=lab.total_account([stage]),
     )
@@ -200,12 +230,18 @@ def line(points: list[Point]) -> dict[str, list]:
 
 
 def figures(
-  found: Mapping[str, Found], base: Point, kls: np.ndarray, lost: np.ndarray
+  found: Mapping[str, Found],
+  base: Point,
+  gain: float,
+  kls: np.ndarray,
+  lost: np.ndarray,
 ) -> list[dict[str, Any]]:
   """Frontiers, what is kept at an equal gain, and the razor."""
   made = []
   for name, (title, arms) in GROUPS.items():
     there = [arm for arm in arms if arm in found]
+    if len(there) < 2:
+      continue
     made.append(
       {
         'kind': 'lines', 'name': name, 'title': f'{title}: kept against gained',
@@ -214,8 +250,8 @@ def figures(
         'series': {
           WAYS[arm].label: line(found[arm].along(base)) for arm in there
         },
-        'caption': 'Frontiers over all rates and snapshots, from the base at '
-                   '0: corners chosen on validation problems, numbers of test '
+        'caption': 'Frontiers over all rates, from the base at 0: '
+                   'corners chosen on validation problems, numbers of test '
                    'problems, mean and 95% interval over seeds.',
       }
     )  # fmt: skip
@@ -225,7 +261,7 @@ def figures(
     {
       'kind': 'bars', 'name': 'matched', 'title': 'At an equal gain',
       'measures': ['matched', 'most'],
-      'caption': f'Left: base tasks at {GAIN:g} points gained, along each '
+      'caption': f'Left: base tasks at {gain:.1f} points gained, along each '
                  "arm's frontier (of an arm that never gets there: where it "
                  'gained most). Right: the most that it gained at any rate.',
     },
