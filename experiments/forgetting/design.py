@@ -165,7 +165,7 @@ def _at_equal_gain(
   against: str,
   direction: str = 'greater',
   margin: float = 3.0,
-  spread: float = 0.0,
+  spread: float = 3.0,  # as in the pilot
 ) -> Claim:
   """A claim on what is kept of the base tasks where as much was gained."""
   return Claim(
