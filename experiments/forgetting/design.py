@@ -128,7 +128,7 @@ WAYS = {
 
 # In the order of their worth: what the two cores had time for was run, from the
 # first on, and that was decided before.
-RUN = ('sft', 'grpo', 'own', 'wise')
+RUN = ('sft', 'grpo', 'own', 'wise', 'talr', 'dft', 'asft', 'psft')
 
 SCALES = {
   'full': Scale(
