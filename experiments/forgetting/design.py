@@ -128,7 +128,10 @@ WAYS = {
 
 # In the order of their worth: what the two cores had time for was run, from the
 # first on, and that was decided before.
-RUN = ('sft', 'grpo', 'own', 'wise', 'talr', 'dft', 'asft', 'psft')
+RUN = (
+  'sft', 'grpo', 'own', 'wise', 'talr', 'dft', 'asft', 'psft', 'grpo_kl', 'l2',
+  'lora', 'flow',
+)  # fmt: skip
 
 SCALES = {
   'full': Scale(
