@@ -105,8 +105,8 @@ WAYS = {
   'sft_kl': Way('SFT + KL', 'sft', _SFT + 'sft_kl'),
   'dft': Way('DFT', 'sft', _SFT + 'dft'),
   'asft': Way('Anchored SFT', 'sft', _SFT + 'asft'),
-  # Four updates on each cached policy.
-  'psft': Way('Proximal SFT', 'sft', _SFT + 'psft', updates=4),
+  # Five updates on each cached policy.
+  'psft': Way('Proximal SFT', 'sft', _SFT + 'psft', updates=5),
   'talr': Way('TALR', 'sft', _SFT + 'talr'),
   'l2': Way('SFT, L2 to the start', 'hybrid', _SFT + 'l2_to_start'),
   'flow': Way('FLOW', 'hybrid', _SFT + 'easy_rows'),
@@ -140,7 +140,7 @@ SCALES = {
     problems=dict(known=256, facts=64, near=256, far=256),
   ),
   'reduced': Scale(
-    seeds=2, preset='depth-1', base_steps=60, base_rows=32, steps=4, rows=32,
+    seeds=2, preset='depth-1', base_steps=60, base_rows=32, steps=5, rows=32,
     snapshots=(), grid=(3e-4, 1e-3), arms=('sft', 'wise', 'own', 'grpo'),
     problems=dict(known=32, facts=32, near=32, far=32),
   ),
