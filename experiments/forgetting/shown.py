@@ -229,6 +229,30 @@ def line(points: list[Point]) -> dict[str, list]:
   }
 
 
+def by_rate(
+  found: Mapping[str, Found], base: Point, kept: bool
+) -> dict[str, Any]:
+  """A heatmap of what every arm gained, or kept, at every rate."""
+  arms = {a: x for a, x in found.items() if WAYS[a].spec}
+  rates = list(next(iter(arms.values())).points)
+  of = lambda x: x.retention('test') if kept else x.gain(base, 'test')
+  start = f' (the base: {base.retention("test").mean():.1f})' if kept else ''
+  return {
+    'kind': 'heatmap', 'name': 'kept_by_rate' if kept else 'gain_by_rate',
+    'title': ('Base tasks' if kept else 'Gained on the new task')
+             + ', by rate',
+    'rows': [WAYS[a].label for a in arms],
+    'columns': [f'{rate:g}' for rate in rates],
+    'values': [
+      [round(float(of(x.points[rate][-1]).mean()), 1) for rate in rates]
+      for x in arms.values()
+    ],
+    'low': 0, 'high': 100 if kept else 20, 'unit': '%' if kept else 'points',
+    'xlabel': 'learning rate', 'ylabel': 'arm',
+    'caption': f'Test problems, means over seeds{start}.',
+  }  # fmt: skip
+
+
 def figures(
   found: Mapping[str, Found],
   base: Point,
@@ -256,8 +280,11 @@ def figures(
       }
     )  # fmt: skip
   order = np.argsort(kls.mean(1))
+  near = {arm: x for arm, x in found.items() if WAYS[arm].task == 'near'}
   return [
     *made,
+    by_rate(near, base, kept=False),
+    by_rate(near, base, kept=True),
     {
       'kind': 'bars', 'name': 'matched', 'title': 'At an equal gain',
       'measures': ['matched', 'most'],
