@@ -108,12 +108,13 @@ def run(runs: lab.Lab, scale: Scale):
   made = blends(runs, base, tuned['sft'])
   found['wise'] = look_at_blends(judge, made)
   gain = equal_gain([found['sft'], found['grpo']], start['near'])
-  near = [arm for arm in scale.arms if WAYS[arm].task == 'near']
-  ends = [
-    *(x for arm in near if arm in tuned for x in tuned[arm].tried.values()),
-    *(x for stages in made.values() for x in stages),
-  ]
-  predicted, kls, lost = razor(judge, start['near'], ends)
+  ends = {
+    arm: [x for _, x in sorted(own.tried.items())]
+    for arm, own in tuned.items()
+    if WAYS[arm].task == 'near'
+  }
+  ends['wise'] = [x for stages in made.values() for x in stages]
+  predicted, lost = razor(judge, start['near'], ends)
   arms = base_arms(start, gain, base)
   for arm in scale.arms:
     source = tuned[arm if arm in tuned else 'sft']
@@ -127,7 +128,7 @@ def run(runs: lab.Lab, scale: Scale):
     equal=f'{STUDY.equal} ({scale.steps} x {scale.rows})',
     problems=judge.problems(new),
   )
-  shown = figures(found, start['near'], gain, kls, lost)
+  shown = figures(found, start['near'], gain, lost)
   return study, arms, shown, []
 
 

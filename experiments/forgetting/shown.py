@@ -137,37 +137,40 @@ def halves(
 
 
 def razor(
-  judge: Judge,
-  base: Point,
-  stages: Sequence[lab.Trained],
-) -> tuple[dict[str, lab.Arm], np.ndarray, np.ndarray]:
+  judge: Judge, base: Point, stages: Mapping[str, Sequence[lab.Trained]]
+) -> tuple[dict[str, lab.Arm], dict[str, dict[str, list]]]:
   """How well KL and distance say what is forgotten, over all arms and rates.
 
-  Returns (arms, [models, S] KL to the base on the new task, [models, S] points
-  of the base tasks that are lost).
+  Returns (arms, {label: a line of what an arm forgot by its KL to the base}).
   """
-  lost = np.stack([
-    base.retention('test') - judge.point(x, 'near').retention('test')
-    for x in stages
-  ])  # fmt: skip
-  kls = np.stack([judge.kl(x, 'near') for x in stages])
-  distances = np.stack([judge.distance(x) for x in stages])
-  rank = lambda x: [
-    frontier.rank_correlation(x[:, s], lost[:, s]) for s in range(x.shape[1])
+  before = base.retention('test')
+  lost, kls, distances = {}, {}, {}
+  for arm, own in stages.items():
+    found = [judge.point(x, 'near').retention('test') for x in own]
+    lost[arm] = before - np.stack(found)
+    kls[arm] = np.stack([judge.kl(x, 'near') for x in own])
+    distances[arm] = np.stack([judge.distance(x) for x in own])
+  every = lambda of: np.concatenate(list(of.values()))  # [models, S]
+  rank = lambda of: [
+    frontier.rank_correlation(x, y) for x, y in zip(every(of).T, every(lost).T)
   ]
   arm = lambda label, values: lab.Arm(
     label=label, family='base', config='', overrides={},
     values={'explained': values}, account=[],
   )  # fmt: skip
-  return (
-    {
-      'by_kl': arm('Forgetting by KL on the new task', rank(kls)),
-      'by_distance': arm('Forgetting by distance of weights', rank(distances)),
-      'bar': arm('The bound set before', [EXPLAINED] * lost.shape[1]),
-    },
-    kls,
-    lost,
-  )
+  lines = {}
+  for name in GROUPS['by_data'][1]:
+    if name in kls:
+      order = np.argsort(kls[name].mean(1))
+      lines[WAYS[name].label] = {
+        'x': [float(x) for x in kls[name].mean(1)[order]],
+        'y': lost[name][order].tolist(),
+      }
+  return {
+    'by_kl': arm('Forgetting by KL on the new task', rank(kls)),
+    'by_distance': arm('Forgetting by distance of weights', rank(distances)),
+    'bar': arm('The bound set before', [EXPLAINED] * len(before)),
+  }, lines
 
 
 def base_arms(
@@ -225,7 +228,9 @@ def line(points: list[Point]) -> dict[str, list]:
   )
   return {
     'x': [float(x.gain(base, 'test').mean()) for x in shown],
-    'y': [x.retention('test').tolist() for x in shown],
+    'y': [
+      (x.retention('test') - base.retention('test')).tolist() for x in shown
+    ],
   }
 
 
@@ -257,8 +262,7 @@ def figures(
   found: Mapping[str, Found],
   base: Point,
   gain: float,
-  kls: np.ndarray,
-  lost: np.ndarray,
+  lost: Mapping[str, dict[str, list]],
 ) -> list[dict[str, Any]]:
   """Frontiers, what is kept at an equal gain, and the razor."""
   made = []
@@ -270,7 +274,7 @@ def figures(
       {
         'kind': 'lines', 'name': name, 'title': f'{title}: kept against gained',
         'xlabel': 'gained on the new task (points)',
-        'ylabel': 'base tasks (%)', 'logx': False,
+        'ylabel': 'base tasks against before (points)', 'logx': False,
         'series': {
           WAYS[arm].label: line(found[arm].along(base)) for arm in there
         },
@@ -279,7 +283,6 @@ def figures(
                    'problems, mean and 95% interval over seeds.',
       }
     )  # fmt: skip
-  order = np.argsort(kls.mean(1))
   near = {arm: x for arm, x in found.items() if WAYS[arm].task == 'near'}
   return [
     *made,
@@ -302,12 +305,8 @@ def figures(
       'kind': 'lines', 'name': 'forgetting_by_kl',
       'title': 'What is forgotten, by the KL to the base on the new task',
       'xlabel': 'KL (nats a token)', 'ylabel': 'points lost', 'logx': False,
-      'series': {
-        'every arm and rate': {
-          'x': [float(x) for x in kls.mean(1)[order]],
-          'y': lost[order].tolist(),
-        }
-      },
-      'caption': 'One mark for each arm and rate, in order of their KL.',
+      'series': dict(lost),
+      'caption': 'One mark for each rate of an arm; the correlations are over '
+                 'all arms and rates.',
     },
   ]  # fmt: skip
