@@ -9,7 +9,6 @@ import numpy as np
 from experiments.forgetting import frontier
 from experiments.forgetting.design import (
   EXPLAINED,
-  FRONTIER,
   HIGH,
   LOW,
   OF_REACH,
@@ -98,8 +97,8 @@ def make_arm(
   if way.task == 'far':  # where hardly anything is gained
     values = {k: values[k] for k in ('most', 'gain', 'new', 'retention')}
     outcomes = {}
-  # Frontiers are of all rates: what is chosen is for the other measures.
-  chosen = {key: found.chosen for key in values if key not in FRONTIER}
+  # Frontiers, which claims are on, are of all rates.
+  chosen = {'both': found.chosen}
   return lab.Arm(
     label=way.label,
     family=way.family,
