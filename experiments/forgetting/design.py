@@ -124,8 +124,8 @@ WAYS = {
   'grpo_far': Way('GRPO, far task', 'rl', _RL + 'grpo', task='far', group=8),
 }  # fmt: skip
 
-# In the order of their worth: what two busy cores had time for was run, from the
-# first on. 'sft_kl', 'sft_far' and 'grpo_far' are left.
+# In the order of their worth: what two busy cores had time for was run, from
+# the first on. 'sft_kl', 'sft_far' and 'grpo_far' are left.
 RUN = (
   'sft', 'grpo', 'own', 'wise', 'talr', 'dft', 'asft', 'psft', 'grpo_kl', 'l2',
   'lora', 'flow',
