@@ -71,6 +71,8 @@ def _optimizer() -> ml_collections.ConfigDict:
   c.warmup_ratio = 0.0  # of all updates; above 0 in place of warmup_updates
   c.final_fraction = 0.0  # of the peak, where a schedule ends
   c.weight_decay = 0.0  # not on norms and biases
+  # Times half the squared distance to where the run started, in the loss.
+  c.l2_to_start = 0.0
   c.b1 = 0.9  # momentum, for 'sgd'
   c.b2 = 0.95
   c.eps = 1e-8

@@ -52,6 +52,16 @@ def talr_floor(live, frozen, data):
   return _weighed(live, rows, weights)
 
 
+def easy_rows(live, frozen, data):
+  """exp(-l / tau) of a row, by its mean loss l under the model at the start."""
+  rows = data.demonstrations()
+  losses = np.array([-data.models['ref'].logps(r).mean() for r in rows])
+  weights = np.exp(-losses / np.median(losses))
+  return _weighed(
+    live, rows, [np.full(len(r), w) for r, w in zip(rows, weights)]
+  )
+
+
 def critical_tokens(live, frozen, data):
   """Tokens whose second and third choice both lead to a wrong answer."""
   rows, keeps = [], []
@@ -273,6 +283,14 @@ FORMS = {
     'src/disc/objectives.py, talr_loss and compute_dynamic_tau',
     'Of an even number of rows the median is between the two in the middle, '
     'theirs the lower one; tau is at least 1e-3, theirs 1e-6.',
+  ),
+  'easy_rows': Form(
+    easy_rows,
+    ARXIV + '2502.02797',
+    'algorithm 1: weights of samples by the loss before training, tau its '
+    'median',
+    "The median is of the rows of a batch, the paper's of the data set; a "
+    "row's loss is its mean over tokens. The authors' code was not read.",
   ),
   'critical_tokens': Form(
     critical_tokens,

@@ -129,8 +129,9 @@ def test_where_blocks_lie():
 def optimizer_config(**changes):
   fields = dict(
     name='adamw', lr=1e-2, schedule='constant', warmup_updates=0,
-    warmup_ratio=0.0, final_fraction=0.0, weight_decay=0.01, b1=0.9,
-    b2=0.95, eps=1e-8, max_grad_norm=1.0, freeze=(), moments='params',
+    warmup_ratio=0.0, final_fraction=0.0, weight_decay=0.01,
+    l2_to_start=0.0, b1=0.9, b2=0.95, eps=1e-8, max_grad_norm=1.0, freeze=(),
+    moments='params',
   )  # fmt: skip
   return types.SimpleNamespace(**{**fields, **changes})
 

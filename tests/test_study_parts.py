@@ -1,40 +1,9 @@
-"""Parts of the studies of forgetting and of budgets, by hand."""
+"""Parts of the study of budgets, by hand."""
 
-import numpy as np
 import pytest
 
 from experiments.budget import design as budget
 from experiments.budget import run as budget_run
-from experiments.forgetting import design as forgetting
-from experiments.forgetting import run as forgetting_run
-
-
-def test_retention_is_compared_at_the_same_accuracy():
-  """The most that is kept where enough was learnt, seed by seed."""
-  least = np.full(3, forgetting.MATCHED)
-  points = [
-    {'new': least + [-9.0, 0.0, -1.0], 'base': np.array([90.0, 80.0, 88.0])},
-    {'new': least + [0.0, 20.0, -2.0], 'base': np.array([70.0, 60.0, 9.0])},
-    {'new': least + [30.0, -5.0, -3.0], 'base': np.array([75.0, 99.0, 7.0])},
-  ]
-  kept = forgetting_run.matched(points)
-  np.testing.assert_array_equal(kept, [75.0, 80.0, np.nan])
-
-
-@pytest.mark.parametrize('arm', forgetting.WAYS)
-@pytest.mark.parametrize('mode', forgetting.SCALES)
-def test_every_arm_takes_the_same_rows_and_updates(arm, mode):
-  scale = forgetting.SCALES[mode]
-  config = forgetting_run.arm_config(arm, 'countdown', scale)
-  rows = config.prompts_per_step * config.get('group_size', 1)
-  if arm == 'psft':
-    assert rows == 4 * config.minibatch_rows
-    assert config.num_steps == max(1, scale.steps // 4)
-  else:
-    assert rows == 256
-    assert config.num_steps == scale.steps
-  snapshots = forgetting_run.snapshots_of(arm, scale)
-  assert all(0 < step < config.num_steps for step in snapshots)
 
 
 @pytest.mark.parametrize('name', budget.SETTINGS)

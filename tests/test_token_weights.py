@@ -163,6 +163,19 @@ def test_rho1_keeps_what_the_reference_finds_easier():
   close(weights, np.array([[0, 1, 0, 0], [0, 1, 0, 0]]) * 2.5)
 
 
+def test_rows_that_the_start_finds_easy_count_more():
+  # Mean losses log 2 and log 8 under the reference: the median is log 4, so
+  # the weights are exp(-1/2) and exp(-3/2); the policy's own losses are not
+  # looked at.
+  ref = jnp.log(array([0.5, 0.5, 0.5, 0.9], [0.5, 1 / 32, 0.9, 0.9]))
+  record = signals(PROBS, ref_logps=ref)
+  rows = np.exp([[-0.5], [-1.5]])
+  close(token_weights.easy_rows(record, MASK), rows * MASK)
+  # tau = log 2: weights 1/e and 1/e^3.
+  weights = token_weights.easy_rows(record, MASK, tau=float(np.log(2.0)))
+  close(weights, rows**2 * MASK)
+
+
 def test_token_cleaning_ignores_the_policy():
   base = jnp.log(array([0.5, 0.5, 0.1, 0.1], [0.2, 0.5, 0.1, 0.1]))
   ref = jnp.log(array([0.6, 0.1, 0.9, 0.9], [0.8, 0.5, 0.9, 0.9]))
@@ -318,6 +331,7 @@ def test_normalised_weights_sum_to_the_token_count(name, hparams):
     ('high_entropy', 'fraction', [0.2, 0.7]),
     ('prefix_only', 'length', [1, 3]),
     ('talr', 'tau', [0.0, 3.0]),
+    ('easy_rows', 'tau', [0.0, 3.0]),
     ('threshold', 'low', [0.1, 0.5]),
     ('ss_token', 'fraction', [0.3, 0.9]),
     ('q_tuning', 'sample_fraction', [0.3, 1.0]),
@@ -340,6 +354,7 @@ def test_hyperparameters_may_be_traced(name, key, values):
     ('srft_rollouts', 'entropy'),
     ('q_tuning', 'entropy'),
     ('rho1', 'ref_logps'),
+    ('easy_rows', 'ref_logps'),
     ('token_cleaning', 'ref_logps'),
   ],
 )

@@ -92,6 +92,12 @@ def talr_floor(data, mask):
   )
 
 
+def easy_rows(data, mask):
+  tau = np.median([-row['ref'].mean() for _, _, row in rows(data, mask)])
+  weigh = lambda r: np.full(len(r['ref']), math.exp(r['ref'].mean() / tau))
+  return by_row(weigh, data, mask)
+
+
 def prefix_only(data, mask):
   keep = by_row(lambda r: np.arange(len(r['logps'])) < 2, data, mask)
   return renormalised(keep, mask)
@@ -213,6 +219,7 @@ CASES = {
   'prefix_only': ({}, {'length': 2}, prefix_only),
   'talr': ({}, {}, talr),
   'talr_floor': ({}, {}, talr_floor),
+  'easy_rows': ({}, {}, easy_rows),
   'srft_entropy': (
     {},
     {},

@@ -160,7 +160,8 @@ def optimizer_config(**changes):
     dict(
       name='adamw', lr=0.1, schedule='constant', warmup_updates=0,
       warmup_ratio=0.0,
-      final_fraction=0.0, weight_decay=0.0, b1=0.9, b2=0.95, eps=1e-8,
+      final_fraction=0.0, weight_decay=0.0, l2_to_start=0.0, b1=0.9,
+      b2=0.95, eps=1e-8,
       max_grad_norm=1.0, moments='params', freeze=(),
     )
   )  # fmt: skip
@@ -192,6 +193,31 @@ def test_weight_decay_spares_norms():
   updates = one_update(weight_decay=0.5)
   np.testing.assert_allclose(updates['layers']['mlp_norm'], -0.1, rtol=1e-5)
   np.testing.assert_allclose(updates['layers']['query'], -0.15, rtol=1e-5)
+
+
+def test_the_pull_to_the_start_by_hand():
+  """coef/2 |x - start|^2 with gradient 1 beside it, at rate 0.1: the first step
+  is -0.1, the second -0.1 (1 + 0.5 * -0.1), and clipping sees the sum."""
+  changes = dict(name='sgd', b1=0.0, max_grad_norm=0.0, l2_to_start=0.5)
+  grads = jax.tree.map(jnp.ones_like, TREE)
+
+  def two(**more):
+    config = optimizer_config(**{**changes, **more})
+    optimizer = optim.make_optimizer(config, TREE, 10)
+    params, state, found = TREE, optimizer.init(TREE), []
+    for _ in range(2):
+      updates, state = optimizer.update(grads, state, params)
+      params = jax.tree.map(jnp.add, params, updates)
+      found.append(float(updates['layers']['query'][0, 0]))
+    return found
+
+  np.testing.assert_allclose(two(), [-0.1, -0.095], rtol=1e-6)
+  clipped = -0.1 / np.sqrt(12)
+  np.testing.assert_allclose(
+    two(max_grad_norm=1.0, l2_to_start=1e4), [clipped, -clipped], rtol=1e-6
+  )
+  # Those that are frozen have no start.
+  np.testing.assert_allclose(two(freeze=('embed/.*',)), two(), rtol=1e-6)
 
 
 def test_frozen_parameters_do_not_move():

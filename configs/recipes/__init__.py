@@ -30,8 +30,8 @@ def rows(paradigm: str) -> dict[str, dict[str, Any]]:
 def apply(config: ml_collections.ConfigDict, name: str) -> None:
   """Writes the row called `name` into a config of its paradigm.
 
-  Parts replace the config's parts, plain values its values; of `ref` and `task`
-  only what the row names is replaced.
+  Parts replace the config's parts, plain values its values; of `ref`, `task`
+  and `optimizer` only what the row names is replaced.
 
   Raises:
     ValueError: no such recipe, with the nearest one, or with the config file
@@ -52,7 +52,7 @@ def apply(config: ml_collections.ConfigDict, name: str) -> None:
   for key, entry in table[name].items():
     if key == 'reference':
       continue
-    if key in ('ref', 'task'):
+    if key in ('ref', 'task', 'optimizer'):
       config[key].update(entry)
     elif isinstance(entry, dict):
       config[key] = ml_collections.ConfigDict(entry)

@@ -137,9 +137,15 @@ SFT = {
     group_size=8,
     minibatch_rows=256,
   ),
+  # L2-SP: a pull of all parameters to where the run starts, in the optimizer.
+  'l2_to_start': _loss(
+    'https://arxiv.org/abs/1802.01483', 'nll', optimizer=dict(l2_to_start=0.01)
+  ),
   # Token weights on cross-entropy.
   'talr': _weighted('https://arxiv.org/abs/2509.20758', 'talr'),
   'talr_floor': _weighted('https://arxiv.org/abs/2509.20758', 'talr_floor'),
+  # FLOW: rows weigh by how easy they are for the model before training.
+  'easy_rows': _weighted('https://arxiv.org/abs/2502.02797', 'easy_rows'),
   'critical_tokens': _weighted(
     'https://arxiv.org/abs/2510.10974',
     'critical_tokens',

@@ -91,6 +91,8 @@ def _learns(config: Any) -> dict[str, Any]:
     del flat['on_nonfinite']
   if flat.get('adapter.name') == 'none':  # nor had it adapters
     del flat['adapter.name']
+  if flat.get('optimizer.l2_to_start') == 0.0:  # nor a pull to its start
+    del flat['optimizer.l2_to_start']
   return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}
 
 

@@ -339,6 +339,7 @@ PARTS = {
   'token_weights/sign': FINITE,
   'token_weights/talr.tau': NOT_NEGATIVE,  # 0: the median loss
   'token_weights/talr_floor.tau': NOT_NEGATIVE,
+  'token_weights/easy_rows.tau': NOT_NEGATIVE,  # 0: the median row
   'token_weights/threshold.high': SHARE,
   'token_weights/threshold.low': SHARE,
   'token_weights/token_fraction': SOME,

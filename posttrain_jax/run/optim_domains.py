@@ -16,6 +16,7 @@ OPTIMIZER = {
   'optimizer.warmup_updates': Whole(0),
   'optimizer.final_fraction': Number(0, 1),
   'optimizer.weight_decay': Number(0),
+  'optimizer.l2_to_start': Number(0),
   'optimizer.b1': Number(0, 1, below=True),
   'optimizer.b2': Number(0, 1, below=True),
   'optimizer.eps': Number(0, above=True),

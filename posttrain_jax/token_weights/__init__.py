@@ -17,6 +17,7 @@ N / kept, counted over the batch of this call.
 
 from posttrain_jax.token_weights.informed import (
   critical_tokens,
+  easy_rows,
   fait,
   key_tokens,
   rho1,
@@ -41,6 +42,7 @@ from posttrain_jax.token_weights.q_tuning import q_tuning
 __all__ = [
   'chord_phi',
   'critical_tokens',
+  'easy_rows',
   'fait',
   'high_entropy',
   'key_tokens',
@@ -79,6 +81,7 @@ APART = {
 # hyperparameters.
 WHOLE_BATCH = (
   'critical_tokens',
+  'easy_rows',
   'high_entropy',
   'prefix_only',
   'q_tuning',
@@ -91,6 +94,7 @@ WHOLE_BATCH = (
 )
 
 WHOLE_ROWS = (
+  'easy_rows',
   'fait',
   'high_entropy',
   'key_tokens',

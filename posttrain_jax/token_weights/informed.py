@@ -8,6 +8,7 @@ from posttrain_jax.core.types import Array, TokenSignals
 from posttrain_jax.token_weights.common import (
   detach,
   kept,
+  quantile,
   require,
   top,
   unit,
@@ -15,6 +16,7 @@ from posttrain_jax.token_weights.common import (
 
 __all__ = [
   'critical_tokens',
+  'easy_rows',
   'fait',
   'key_tokens',
   'rho1',
@@ -105,6 +107,35 @@ def ss_token(
     attention = masked.select(prompt_attention, mask)
     score = gamma * score + (1.0 - gamma) * attention
   return kept(top(score, mask, fraction, 'sequence'), mask, normalize)
+
+
+def easy_rows(
+  signals: TokenSignals,
+  mask: Array,
+  *,
+  tau: float = 0.0,
+  min_tau: float = 1e-3,
+) -> Array:
+  """FLOW: rows that the start finds easy count more, which holds it near.
+
+  w = exp(-l / tau) on all tokens of a row, l its mean token loss under the
+  reference, which is the model before training
+
+  tau 0, the default, is the paper's rule: the median of l over the data set,
+  for which the rows of the batch stand here. tau counts as at least `min_tau`.
+  Reads `ref_logps`.
+
+  Reference: Sanyal et al. (2025), https://arxiv.org/abs/2502.02797
+
+  Raises:
+    ValueError: `signals.ref_logps` is None.
+  """
+  loss = masked.mean(-require(signals, 'ref_logps'), mask, axis=1)
+  median = quantile(loss, jnp.sum(mask, axis=1) > 0, 0.5)
+  tau = jnp.maximum(jnp.where(tau == 0, median, tau), min_tau)
+  return detach(
+    jnp.broadcast_to(jnp.exp(-loss / tau)[:, None], mask.shape), mask
+  )
 
 
 def critical_tokens(

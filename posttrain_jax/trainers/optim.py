@@ -77,10 +77,12 @@ def make_optimizer(
   b_rate: Array | float | None = None,
   specs: Mapping[str, PartitionSpec] | None = None,
 ) -> optax.GradientTransformation:
-  """Clipping, optimizer, weight decay, schedule and frozen parameters.
+  """A pull to the start, clipping, optimizer, weight decay, schedule and frozen
+  parameters.
 
   config       the `optimizer` part of a run's config; `lr`, `weight_decay`,
-               `b1`, `b2`, `eps` and `final_fraction` may be traced (sweeps)
+               `l2_to_start`, `b1`, `b2`, `eps` and `final_fraction` may be
+               traced (sweeps)
   params       those that are trained (or their shapes), for the regex masks
   num_updates  optimizer updates of the whole run
   lr           the peak learning rate where `config.lr` is no number ('auto')
@@ -108,6 +110,8 @@ def make_optimizer(
   }[config.name]()
   direction = optim_moments.stored(direction, config.moments, specs)
   steps = []
+  if active(config.l2_to_start):
+    steps.append(_pulled_to_start(config.l2_to_start))
   if config.max_grad_norm > 0 and math.isfinite(config.max_grad_norm):
     steps.append(_clipped(config.max_grad_norm))
   steps.append(direction)
@@ -128,6 +132,21 @@ def make_optimizer(
   return optax.multi_transform(
     {'trained': optimizer, 'frozen': optax.set_to_zero()}, labels
   )
+
+
+def _pulled_to_start(coef: Array | float) -> optax.GradientTransformation:
+  """Adds the gradient of coef/2 |parameters - start|^2, the start being those
+  that `init` sees: a term of the loss, so before clipping and moments.
+
+  Reference: Li et al. (2018), https://arxiv.org/abs/1802.01483 eq. 2 (L2-SP)
+  """
+
+  def add(updates: PyTree, start: PyTree, params: PyTree | None = None):
+    pull = lambda g, now, then: g + (coef * (now - then)).astype(g.dtype)
+    return jax.tree.map(pull, updates, params, start), start
+
+  # A copy: the step gives its parameters up.
+  return optax.GradientTransformation(lambda p: jax.tree.map(jnp.copy, p), add)
 
 
 def _clipped(max_norm: Array | float) -> optax.GradientTransformation:
