@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from experiments.real_model import files, folder, rewards, run
+from experiments.real_model import commands, files, folder, rewards
 from posttrain_jax.models import hf
 from posttrain_jax.run import config as config_lib
 
@@ -123,8 +123,8 @@ def test_the_reward_reads_words(said, wanted, paid):
   assert rewards.says(['?'], [said], answer=[wanted]) == [paid]
 
 
-@pytest.mark.parametrize('arm', run.TRAINED)
+@pytest.mark.parametrize('arm', commands.TRAINED)
 def test_its_commands_have_keys_that_there_are(arm):
-  config = config_lib.load(run.CONFIGS[arm])
-  keys = {k: str(v) for k, v in run.TRAINED[arm].items()}
+  config = config_lib.load(commands.CONFIGS[arm])
+  keys = {k: str(v) for k, v in commands.TRAINED[arm].items()}
   config_lib.override(config, list(keys.items()))

