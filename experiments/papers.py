@@ -211,6 +211,11 @@ def find(papers: Iterable[Paper], text: str) -> list[Paper]:
   return [paper for paper in papers if text in rows(paper).casefold()]
 
 
+def _shown(command: str) -> str:
+  """A command's spec and flags as a shell takes them."""
+  return shlex.join(command.split())
+
+
 def _areas(papers: list[Paper]) -> list[str]:
   """Those that papers are in, in the order of AREAS."""
   there = {paper.area for paper in papers}
@@ -261,7 +266,7 @@ def _row(paper: Paper) -> str:
   name = f'**{_cell(paper.name)}**<br>{_cell(title)}'
   where = _code(entry.removeprefix(PACKAGE) for entry in paper.code)
   return _line(
-    [paper.id, name, paper.status, where, _code(paper.config),
+    [paper.id, name, paper.status, where, _code(map(_shown, paper.config)),
      _result(paper), _cell(paper.reading)]
   )  # fmt: skip
 
