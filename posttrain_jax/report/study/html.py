@@ -169,13 +169,16 @@ def names(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def account_table(results: Mapping[str, Any]) -> str:
-  """What every arm was given; a column that no arm has is left out."""
+  """What every arm was given; a column that no arm has is left out, and the
+  table where that is all of them."""
   arms = results['arms']
   columns = [
     key
     for key in ACCOUNT
     if any(arm['account'].get(key) is not None for arm in arms.values())
   ]
+  if not columns:
+    return ''
   dotted = names(results)
 
   def cell(key, value):
