@@ -18,13 +18,20 @@ from posttrain_jax.lab.results import (
   total_account,
 )
 from posttrain_jax.lab.stages import Lab, Trained
-from posttrain_jax.lab.tuning import Tuned, best, tune
+from posttrain_jax.lab.tuning import (
+  Together,
+  Tuned,
+  best,
+  tune,
+  tune_together,
+)
 
 __all__ = [
   'Arm',
   'Lab',
   'Measure',
   'Study',
+  'Together',
   'Trained',
   'Tuned',
   'best',
@@ -33,4 +40,5 @@ __all__ = [
   'of_probe',
   'total_account',
   'tune',
+  'tune_together',
 ]

@@ -27,6 +27,7 @@ from safetensors import flax as safetensors
 from posttrain_jax import log, sweep
 from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
+from posttrain_jax.lab.hparams import Hparam, of_seed, plain, stacked
 from posttrain_jax.log import progress
 from posttrain_jax.models import adapted
 from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
@@ -60,7 +61,7 @@ class Trained:
 
   name: str
   config: Any
-  hparams: Mapping[str, float]
+  hparams: Mapping[str, Hparam]
   account: tuple[Mapping[str, float], ...]
   curves: Mapping[str, np.ndarray]
   digest: str
@@ -144,15 +145,15 @@ class Lab:
     name: str,
     config: Any,
     start: Trained | None = None,
-    hparams: Mapping[str, float] | None = None,
+    hparams: Mapping[str, Hparam] | None = None,
     roles: Mapping[str, Trained] | None = None,
     snapshots: Sequence[int] = (),
   ) -> Trained:
     """Trains `config` with every seed, or reads it where that was done.
 
     start    its policy is where each seed begins; None: fresh parameters
-    hparams  {dotted config key: number} that one program takes as inputs, so
-             that a grid of them compiles once
+    hparams  {dotted config key: number, or one a seed} that one program takes
+             as inputs, so that a grid of them compiles once
     roles    {'ref' or another of `config.others`: whose policy it is}; a role
              that is not named is the policy as the stage starts
     snapshots  steps at which the policy is kept too (`Trained.snapshots`)
@@ -161,8 +162,8 @@ class Lab:
     and trained again.
 
     Raises:
-      ValueError: a config that cannot work, or that needs the host; a snapshot
-        that is no step of it; another process trains the stage.
+      ValueError: a config that cannot work, or that needs the host; hparams of
+        other seeds; no such snapshot; another process trains the stage.
       failed.NonFinite: a seed's step was not finite; nothing is kept of the
         stage but a record of that step.
     """
@@ -172,7 +173,7 @@ class Lab:
           f'stage "{name}": snapshots has {step}, which is not in '
           f'1..{config.num_steps - 1}'
         )
-    hparams = dict(hparams or {})
+    hparams = plain(hparams, len(self.seeds))
     given = {'policy': start, **(roles or {})}
     given = {role: x for role, x in given.items() if x is not None}
     came_from = {role: x.digest for role, x in given.items()}
@@ -257,10 +258,8 @@ class Lab:
       self._programs[key] = sweep.Program(config, sorted(hparams), self._mesh)
     program = self._programs[key]
     count = len(self.seeds)
-    values = [jnp.full(count, hparams[k], jnp.float32) for k in sorted(hparams)]
-    params = None
-    if given:
-      params = {role: x.params for role, x in given.items()}
+    values = stacked(hparams, count)
+    params = {role: x.params for role, x in given.items()} or None
     state = program.start(self._keys, values, params)
     handle = self._bar.task(name, config.num_steps) if self._bar else None
     step, rows, ended = 0, [], {}
@@ -316,7 +315,8 @@ class Lab:
     if config.on_nonfinite == 'stop':
       config = config.copy_and_resolve_references()
       config.seed = self.seeds[index]
-      place = failed.Together(dict(hparams), len(self.seeds), index)
+      own = of_seed(hparams, index)
+      place = failed.Together(own, len(self.seeds), index)
       one = jax.tree.map(lambda x: x[index], state)
       error = failed.save(folder, config, run, error, one, {}, place)
     error.args = (f'{folder.name}, seed {self.seeds[index]}: {error}',)

@@ -1,0 +1,177 @@
+"""Stages of training and what is measured of them, on one `Lab`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from configs import sft
+from experiments.budget.design import WANTED, Scale, Setting
+from experiments.budget.probe import Judged
+from posttrain_jax import lab, tasks
+from posttrain_jax.run import build
+from posttrain_jax.run import config as config_lib
+
+DIGITS = 2
+# What the base has seen: first every format, then mostly plain sums, so that it
+# can do more than it shows.
+KNOWS = dict(direct=0.3, reverse=0.3, columns=0.3, program=0.1)
+SHOWS = dict(direct=0.85, reverse=0.05, columns=0.05, program=0.05)
+ROWS = 32  # demonstrations or pairs of a step
+BASE_ROWS = 64
+GROUP = 4  # answers that a pair is chosen from
+TEMPERATURE = 0.5  # of the measured answers
+RATE, BETA, COUNT = 'optimizer.lr', 'loss.beta', 'problems.count'
+DRAW = 'problems.seed'  # which problems a set holds: others for every seed
+MANY = 2.0**24  # problems of the base, and of the strong writer
+SFT, DPO = 'configs/sft.py:recipe=sft', 'configs/preference.py:recipe=dpo'
+
+
+def task_entry(wanted: str = '') -> dict[str, Any]:
+  """The task of all stages; weights and slips are inputs of a program."""
+  return tasks.defaults(
+    'formats', num_digits=DIGITS, least_digits=DIGITS, wanted=wanted
+  )
+
+
+def writes(weights: dict[str, float], slips: float) -> dict[str, float]:
+  """The hparams of a writer of demonstrations."""
+  names = ('direct', 'reverse', 'columns', 'program')
+  found = {f'task.{name}': weights.get(name, 0.0) for name in names}
+  return {**found, 'task.slips': slips}
+
+
+def _shared(config: Any, preset: str) -> Any:
+  config.model.preset = preset
+  config.optimizer.schedule = 'constant'
+  config.optimizer.warmup_updates = 0
+  config.steps_per_call = 25
+  config.eval.num_problems = 0
+  config.problems.count = 1  # how many there are is an input of the program
+  return config
+
+
+def sft_config(preset: str, steps: int, rows: int = ROWS) -> Any:
+  config = sft.get_config()
+  config.task = ml_collections.ConfigDict(task_entry())
+  config.num_steps = steps
+  config.prompts_per_step = rows
+  return _shared(config, preset)
+
+
+def dpo_config(wanted: str, preset: str, steps: int) -> Any:
+  """DPO on pairs of a model's answers: the best and the worst of GROUP."""
+  config = config_lib.load(DPO)
+  config.task = ml_collections.ConfigDict(task_entry(wanted))
+  config.num_steps = steps
+  config.prompts_per_step = ROWS
+  config.group_size = GROUP
+  config.others = ml_collections.ConfigDict({'writer': ''})
+  config_lib.override(
+    config,
+    [('collect.sampler', 'writer'), ('collect.fixed', 'true')],
+  )
+  return _shared(config, preset)
+
+
+class Bench:
+  """Bases, stages and measures of them, of one `Lab`.
+
+  runs   the lab: the study's seeds, or those of its tuning
+  scale  the sizes of a mode
+  """
+
+  def __init__(self, runs: lab.Lab, scale: Scale):
+    self.runs, self.scale = runs, scale
+
+  def _set(self, count: float, kind: int) -> dict[str, Any]:
+    """The first `count` demonstrations (kind 0) or pairs (1) of each seed."""
+    draws = [float(2 * seed + kind) for seed in self.runs.seeds]
+    return {COUNT: float(count), DRAW: draws}
+
+  @property
+  def _many(self) -> dict[str, Any]:
+    return self._set(MANY, 0)
+
+  def base(self, preset: str) -> lab.Trained:
+    """A model that knows the formats and mostly answers with the plain sum."""
+    knows, shows = self.scale.base_steps
+    start = self.runs.train(
+      f'knows-{preset}',
+      sft_config(preset, knows, BASE_ROWS),
+      hparams={RATE: 3e-3, **self._many, **writes(KNOWS, 0.0)},
+    )
+    return self.runs.train(
+      f'base-{preset}',
+      sft_config(preset, shows, BASE_ROWS),
+      start,
+      {RATE: 1e-3, **self._many, **writes(SHOWS, 0.0)},
+    )
+
+  def sft(self, own: Setting, count: int, rate: float) -> lab.Trained:
+    """SFT on `count` demonstrations of the setting's writer, from the base."""
+    steps = steps_of(count, self.scale.epochs['sft'])
+    return self.runs.train(
+      f'sft-{own.preset}-{count}',
+      sft_config(own.preset, steps),
+      self.base(own.preset),
+      {RATE: rate, **self._set(count, 0), **writes(*own.writer)},
+    )
+
+  def strong(self, own: Setting) -> lab.Trained:
+    """A model that writes the wanted format, and is wrong now and then: whose
+    answers are in pairs that are given (its work is not paid for)."""
+    return self.runs.train(
+      f'strong-{own.task}-{own.preset}',
+      sft_config(own.preset, self.scale.strong_steps),
+      self.base(own.preset),
+      {RATE: 1e-3, **self._many, **writes(*own.writer)},
+    )
+
+  def dpo(
+    self,
+    own: Setting,
+    start: lab.Trained,
+    count: int,
+    values: Mapping[str, float],
+  ) -> lab.Trained:
+    """DPO on `count` pairs of answers of the start, or of the strong model.
+
+    values  {BETA, RATE}
+    """
+    steps = steps_of(count, self.scale.epochs['dpo'])
+    return self.runs.train(
+      f'dpo-{own.task}-{own.preset}-{count}',
+      dpo_config(WANTED[own.task], own.preset, steps),
+      start,
+      {**values, **self._set(count, 1)},
+      roles={'writer': self.strong(own) if own.given else start},
+    )
+
+  def probe(self, own: Setting, part: str) -> Judged:
+    config = sft_config(own.preset, 1)
+    return Judged(
+      model=build.build(config).model,
+      task=tasks.make(**task_entry(WANTED[own.task])),
+      num_problems=self.scale.problems,
+      heldout_fraction=config.heldout_fraction,
+      temperature=TEMPERATURE,
+      part=part,
+    )
+
+  def measure(
+    self, own: Setting, stage: lab.Trained, part: str = 'test'
+  ) -> dict[str, np.ndarray]:
+    """{'accuracy', 'form'} in %, [S], and 'problems' [S, N] of 0 and 1."""
+    found = self.runs.measure(stage, self.probe(own, part), split=part)
+    return {
+      'accuracy': 100.0 * np.asarray(found['accuracy']),
+      'form': 100.0 * np.asarray(found['form']),
+      'problems': np.asarray(found['accuracy/problems']),
+    }
+
+
+def steps_of(count: int, epochs: float) -> int:
+  """Optimizer steps in which `count` examples are read `epochs` times."""
+  return max(1, round(count * epochs / ROWS))
