@@ -1,6 +1,7 @@
 """Stages of training and what is measured of them, on one `Lab`."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -16,14 +17,16 @@ from posttrain_jax.run import config as config_lib
 DIGITS = 2
 # What the base has seen: first every format, then mostly plain sums, so that it
 # can do more than it shows.
-KNOWS = dict(direct=0.3, reverse=0.3, columns=0.3, program=0.1)
-SHOWS = dict(direct=0.85, reverse=0.05, columns=0.05, program=0.05)
+KNOWS = dict(direct=0.2, reverse=0.3, columns=0.5)
+SHOWS = dict(direct=0.85, reverse=0.07, columns=0.08)
 ROWS = 32  # demonstrations or pairs of a step
-BASE_ROWS = 64
+BASES = 2
 GROUP = 4  # answers that a pair is chosen from
 TEMPERATURE = 0.5  # of the measured answers
 RATE, BETA, COUNT = 'optimizer.lr', 'loss.beta', 'problems.count'
 DRAW = 'problems.seed'  # which problems a set holds: others for every seed
+# Of a grid: its (key, value) pairs.
+Cell = tuple[tuple[str, float], ...]
 MANY = 2.0**24  # problems of the base, and of the strong writer
 SFT, DPO = 'configs/sft.py:recipe=sft', 'configs/preference.py:recipe=dpo'
 
@@ -35,7 +38,9 @@ def task_entry(wanted: str = '') -> dict[str, Any]:
   )
 
 
-def writes(weights: dict[str, float], slips: float) -> dict[str, float]:
+def writes(
+  weights: Mapping[str, float], slips: float = 0.0
+) -> dict[str, float]:
   """The hparams of a writer of demonstrations."""
   names = ('direct', 'reverse', 'columns', 'program')
   found = {f'task.{name}': weights.get(name, 0.0) for name in names}
@@ -52,11 +57,11 @@ def _shared(config: Any, preset: str) -> Any:
   return config
 
 
-def sft_config(preset: str, steps: int, rows: int = ROWS) -> Any:
+def sft_config(preset: str, steps: int) -> Any:
   config = sft.get_config()
   config.task = ml_collections.ConfigDict(task_entry())
   config.num_steps = steps
-  config.prompts_per_step = rows
+  config.prompts_per_step = ROWS
   return _shared(config, preset)
 
 
@@ -76,38 +81,53 @@ def dpo_config(wanted: str, preset: str, steps: int) -> Any:
 
 
 class Bench:
-  """Bases, stages and measures of them, of one `Lab`.
+  """Bases, stages and measures of them.
 
   runs   the lab: the study's seeds, or those of its tuning
   scale  the sizes of a mode
+
+  There are BASES bases of each size. Seeds share them, as the paper's arms
+  share a pretrained model; each has demonstrations, pairs and an order of its
+  own.
   """
 
   def __init__(self, runs: lab.Lab, scale: Scale):
     self.runs, self.scale = runs, scale
+    self._bases = lab.beside(runs, range(BASES))
 
-  def _set(self, count: float, kind: int) -> dict[str, Any]:
-    """The first `count` demonstrations (kind 0) or pairs (1) of each seed."""
-    draws = [float(2 * seed + kind) for seed in self.runs.seeds]
-    return {COUNT: float(count), DRAW: draws}
+  def _lent(self, trained: lab.Trained) -> lab.Trained:
+    rows = [seed % BASES for seed in self.runs.seeds]
+    return lab.shared(self.runs, trained, rows)
 
-  @property
-  def _many(self) -> dict[str, Any]:
-    return self._set(MANY, 0)
+  def _own_base(self, preset: str) -> lab.Trained:
+    knows, shows = self.scale.base_steps
+    start = self._bases.train(
+      f'knows-{preset}',
+      sft_config(preset, knows),
+      hparams={RATE: 3e-3, **_set(self._bases, MANY, 0), **writes(KNOWS)},
+    )
+    return self._bases.train(
+      f'base-{preset}',
+      sft_config(preset, shows),
+      start,
+      {RATE: 1e-3, **_set(self._bases, MANY, 0), **writes(SHOWS)},
+    )
 
   def base(self, preset: str) -> lab.Trained:
     """A model that knows the formats and mostly answers with the plain sum."""
-    knows, shows = self.scale.base_steps
-    start = self.runs.train(
-      f'knows-{preset}',
-      sft_config(preset, knows, BASE_ROWS),
-      hparams={RATE: 3e-3, **self._many, **writes(KNOWS, 0.0)},
+    return self._lent(self._own_base(preset))
+
+  def strong(self, own: Setting) -> lab.Trained:
+    """A model that writes the wanted format and forgets what is carried now and
+    then: whose answers are in pairs that are given (its work is free)."""
+    writer = dataclasses.replace(own, level='fair').writer
+    trained = self._bases.train(
+      f'strong-{own.task}-{own.preset}',
+      sft_config(own.preset, self.scale.strong_steps),
+      self._own_base(own.preset),
+      {RATE: 1e-3, **_set(self._bases, MANY, 0), **writes(*writer)},
     )
-    return self.runs.train(
-      f'base-{preset}',
-      sft_config(preset, shows, BASE_ROWS),
-      start,
-      {RATE: 1e-3, **self._many, **writes(SHOWS, 0.0)},
-    )
+    return self._lent(trained)
 
   def sft(self, own: Setting, count: int, rate: float) -> lab.Trained:
     """SFT on `count` demonstrations of the setting's writer, from the base."""
@@ -116,17 +136,7 @@ class Bench:
       f'sft-{own.preset}-{count}',
       sft_config(own.preset, steps),
       self.base(own.preset),
-      {RATE: rate, **self._set(count, 0), **writes(*own.writer)},
-    )
-
-  def strong(self, own: Setting) -> lab.Trained:
-    """A model that writes the wanted format, and is wrong now and then: whose
-    answers are in pairs that are given (its work is not paid for)."""
-    return self.runs.train(
-      f'strong-{own.task}-{own.preset}',
-      sft_config(own.preset, self.scale.strong_steps),
-      self.base(own.preset),
-      {RATE: 1e-3, **self._many, **writes(*own.writer)},
+      {RATE: rate, **_set(self.runs, count, 0), **writes(*own.writer)},
     )
 
   def dpo(
@@ -145,7 +155,7 @@ class Bench:
       f'dpo-{own.task}-{own.preset}-{count}',
       dpo_config(WANTED[own.task], own.preset, steps),
       start,
-      {**values, **self._set(count, 1)},
+      {**values, **_set(self.runs, count, 1)},
       roles={'writer': self.strong(own) if own.given else start},
     )
 
@@ -172,6 +182,55 @@ class Bench:
     }
 
 
+def _set(runs: lab.Lab, count: float, kind: int) -> dict[str, Any]:
+  """The first `count` demonstrations (kind 0) or pairs (1) of each seed."""
+  draws = [float(2 * seed + kind) for seed in runs.seeds]
+  return {COUNT: float(count), DRAW: draws}
+
+
 def steps_of(count: int, epochs: float) -> int:
   """Optimizer steps in which `count` examples are read `epochs` times."""
   return max(1, round(count * epochs / ROWS))
+
+
+class Cells:
+  """Cells of a grid, several of them side by side in one program.
+
+  train   {key: one number a row} -> a stage; a row is a cell's seed
+  score   of such a stage, one number a row
+  places  cells that one program takes
+  seeds   of each
+  """
+
+  def __init__(
+    self,
+    train: Callable[[dict[str, list[float]]], lab.Trained],
+    score: Callable[[lab.Trained], np.ndarray],
+    places: int,
+    seeds: int,
+  ):
+    self._train, self._score = train, score
+    self._places, self._seeds = places, seeds
+    self._waiting: list[Cell] = []
+    self._found: dict[Cell, np.ndarray] = {}
+
+  def add(self, values: Mapping[str, float]) -> Cell:
+    """Has a cell trained with the next ones."""
+    cell = tuple(sorted(values.items()))
+    if cell not in self._found and cell not in self._waiting:
+      self._waiting.append(cell)
+    return cell
+
+  def score(self, cell: Cell) -> np.ndarray:
+    """[seeds] of a cell; trains those that wait, where it is one of them."""
+    while cell not in self._found:
+      now = self._waiting[: self._places]
+      del self._waiting[: self._places]
+      rows = now + [now[-1]] * (self._places - len(now))
+      values = {
+        key: [dict(row)[key] for row in rows for _ in range(self._seeds)]
+        for key in dict(cell)
+      }
+      scores = np.asarray(self._score(self._train(values)))
+      self._found |= zip(now, scores.reshape(self._places, self._seeds))
+    return self._found[cell]

@@ -16,7 +16,7 @@ LABELS = {
 WANTED = {'cot': 'columns', 'style': 'reverse'}
 # Of a writer's demonstrations. Reasoning: chance to forget what is carried into
 # a column. Style: share that is written in the usual way, highest digit first.
-LEVELS = {'perfect': 0.0, 'good': 0.3, 'poor': 0.5}
+LEVELS = {'perfect': 0.0, 'fair': 0.5, 'poor': 0.7}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Setting:
 
   task: str
   budget: int
-  level: str = 'good'
+  level: str = 'fair'
   price: float = 1.0
-  preset: str = 'pico'
+  preset: str = 'depth-2'
   given: bool = False
   shares: tuple[str, ...] = tuple(SHARES)
   tuned: str = ''
@@ -59,6 +59,50 @@ class Setting:
     return {'reverse': 1.0 - flaw, 'direct': flaw}, 0.0
 
 
+ALL = tuple(SHARES)
+_LARGE = 'pico'
+_FEW = ('f100', 'f50', 'f25', 'f0')
+SETTINGS = {
+  'cot_100': Setting('cot', 100, shares=_FEW, tuned='cot_300'),
+  'cot_300': Setting('cot', 300, shares=_FEW, tuned='cot_300'),
+  'cot_1000': Setting('cot', 1000, tuned='cot_1000'),
+  'cot_3000': Setting(
+    'cot', 3000, shares=('f100', 'f25', 'f10'), tuned='cot_1000'
+  ),
+  'cot_1000_perfect': Setting(
+    'cot', 1000, 'perfect', shares=('f100', 'f25'), tuned='cot_1000'
+  ),
+  'cot_1000_poor': Setting(
+    'cot', 1000, 'poor', shares=('f100', 'f25'), tuned='cot_1000'
+  ),
+  'cot_1000_dear': Setting(
+    'cot', 1000, 'perfect', 4.0, shares=('f100', 'f25'), tuned='cot_1000'
+  ),
+  'cot_1000_given': Setting(
+    'cot', 1000, 'perfect', given=True, shares=('f100', 'f25', 'f10', 'f0'),
+    tuned='cot_1000',
+  ),
+  'cot_1000_large': Setting(
+    'cot', 1000, preset=_LARGE, shares=('f100', 'f25', 'f10', 'f0'),
+    tuned='large_300',
+  ),
+  'style_100': Setting('style', 100, shares=_FEW, tuned='style_300'),
+  'style_1000': Setting('style', 1000, shares=_FEW, tuned='style_300'),
+}  # fmt: skip
+# Where rates and beta are chosen, at a quarter on demonstrations ('mixed') and
+# at none ('cold').
+TUNINGS = {
+  'cot_300': Setting('cot', 300),
+  'cot_1000': Setting('cot', 1000),
+  'large_300': Setting('cot', 300, preset=_LARGE),
+  'style_300': Setting('style', 300),
+}
+# Arms that are not shares: a quarter on demonstrations of each writer.
+LEVEL_ARMS = {
+  'perfect': 'cot_1000_perfect', 'fair': 'cot_1000', 'poor': 'cot_1000_poor',
+}  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Scale:
   """Sizes of a mode.
@@ -68,6 +112,10 @@ class Scale:
   strong_steps  of the model whose answers are in pairs that are given
   epochs        {'sft', 'dpo'}: how often an example is read
   problems      that are measured
+  counts        of demonstrations for which a rate of SFT is chosen
+  sft_rates, betas, dpo_rates  grids, as they begin
+  tune_seeds    that values are chosen on; the study has others
+  places        cells of a grid in one program
   """
 
   seeds: int
@@ -75,3 +123,29 @@ class Scale:
   strong_steps: int
   epochs: dict[str, float]
   problems: int
+  counts: tuple[int, ...]
+  sft_rates: tuple[float, ...]
+  betas: tuple[float, ...]
+  dpo_rates: tuple[float, ...]
+  settings: tuple[str, ...]
+  tunings: tuple[str, ...]
+  tune_seeds: tuple[int, ...] = (100, 101)
+  places: int = 4
+
+
+SCALES = {
+  'full': Scale(
+    seeds=8, base_steps=(900, 40), strong_steps=100,
+    epochs={'sft': 2.0, 'dpo': 1.0}, problems=256,
+    counts=(30, 100, 300, 1000, 3000),
+    sft_rates=(3e-4, 1e-3, 3e-3), betas=(0.3, 1.0, 3.0),
+    dpo_rates=(3e-5, 1e-4, 3e-4), settings=tuple(SETTINGS),
+    tunings=tuple(TUNINGS),
+  ),
+  'reduced': Scale(
+    seeds=2, base_steps=(60, 10), strong_steps=10,
+    epochs={'sft': 2.0, 'dpo': 1.0}, problems=32, counts=(100,),
+    sft_rates=(1e-3, 3e-3), betas=(0.3, 1.0), dpo_rates=(1e-4, 3e-4),
+    settings=('cot_100',), tunings=('cot_300',), places=1,
+  ),
+}  # fmt: skip

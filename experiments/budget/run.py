@@ -3,117 +3,195 @@ r"""A budget of examples, divided between demonstrations and preferences.
   python -m experiments.budget.run             # full
   python -m experiments.budget.run --reduced   # two minutes
 
-README.md has the question and the reading, design.py the settings, claims.py
-the claims, bench.py the stages.
+README.md has the question and the reading, design.py the settings and sizes,
+claims.py the claims, bench.py the stages, tuned.py what is tuned.
 """
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from experiments.budget.bench import BETA, RATE, Bench
-from experiments.budget.claims import READING, STUDY
+from experiments.budget.bench import DPO, SFT, Bench
+from experiments.budget.claims import MEASURES, READING, STUDY
 from experiments.budget.design import (
-  ABOUT,
   LABELS,
   LEVEL_ARMS,
-  PLOTS,
+  LEVELS,
   SCALES,
   SETTINGS,
   SHARES,
-  TUNINGS,
+  WANTED,
   Scale,
   Setting,
 )
+from experiments.budget.tuned import Chosen
 from posttrain_jax import lab
 
-Curves = dict[str, dict[str, Any]]
+Curve = Mapping[str, Mapping[str, Any]]
 
 
-class Chosen:
-  """What was tuned, on seeds and problems of its own.
-
-  sft  {(task, preset): {count: lab.Tuned}}
-  dpo  {(tuning, 'mixed' or 'cold'): lab.Together}
-  """
-
-  def __init__(self, bench: Bench):
-    self._bench, self.sft, self.dpo = bench, {}, {}
-    for name in bench.scale.tunings:
-      self._tune(name)
-
-  def _score(self, own: Setting):
-    return lambda _, stage: self._bench.measure(
-      own.task, own.preset, stage, 'validation'
-    )['accuracy']
-
-  def _tune(self, name: str) -> None:
-    own, scale = TUNINGS[name], self._bench.scale
-    counts = [x for x in scale.counts if x <= own.budget]
-    rates = lab.tune(
-      {
-        str(count): lambda rate, count=count: self._bench.sft(own, count, rate)
-        for count in counts
-      },
-      scale.sft_rates,
-      self._score(own),
-    )
-    known = self.sft.setdefault((own.task, own.preset), {})
-    known.update({count: rates[str(count)] for count in counts})
-
-    def maker(share: float):
-      demonstrations, pairs = own.counts(share)
-      start = self._bench.base(own.preset)
-      if demonstrations:
-        start = self._bench.sft(
-          own, demonstrations, self.sft_rate(own, demonstrations)
-        )
-      return lambda values: self._bench.dpo(own, start, pairs, values)
-
-    found = lab.tune_together(
-      {'mixed': maker(0.25), 'cold': maker(0.0)},
-      {BETA: scale.betas, RATE: scale.dpo_rates},
-      self._score(own),
-      extend=1,
-    )
-    for kind, together in found.items():
-      self.dpo[name, kind] = together
-
-  def sft_entry(self, own: Setting, count: int) -> dict[str, Any]:
-    """What was tried and taken for about so many demonstrations."""
-    known = self.sft[own.task, own.preset]
-    return known[min(known, key=lambda x: abs(np.log(x / count)))].entry
-
-  def sft_rate(self, own: Setting, count: int) -> float:
-    return self.sft_entry(own, count)['chosen']
-
-
-def curve(bench: Bench, own: Setting, chosen: Chosen) -> dict[str, Any]:
-  """{share: its stages, what was tuned, and its measures} of a setting."""
+def curve(bench: Bench, own: Setting, chosen: Chosen) -> Curve:
+  """{share: its stages, and its measures after SFT and at the end}."""
   found = {}
   for name in own.shares:
     demonstrations, pairs = own.counts(SHARES[name])
-    stages, tuned = [], {}
-    start = bench.base(own.preset)
-    after_sft = None
+    stages, last = [], bench.base(own.preset)
     if demonstrations:
-      entry = chosen.sft_entry(own, demonstrations)
-      tuned['sft'] = entry
-      start = bench.sft(own, demonstrations, entry['chosen'])
-      stages.append(start)
-    after_sft = bench.measure(own.task, own.preset, start)
+      last = bench.sft(own, demonstrations, chosen.rate(own, demonstrations))
+      stages.append(last)
+    before = bench.measure(own, last)
     if pairs:
-      together = chosen.dpo[own.tuned, 'mixed' if demonstrations else 'cold']
-      tuned |= {'dpo': together.entry(RATE), 'beta': together.entry(BETA)}
-      sampler = bench.strong(own) if own.given else None
-      start = bench.dpo(own, start, pairs, dict(together.chosen), sampler)
-      stages.append(start)
+      values = chosen.values(own, demonstrations)
+      last = bench.dpo(own, last, pairs, values)
+      stages.append(last)
     found[name] = {
       'stages': stages,
-      'tuned': tuned,
-      'after_sft': after_sft['accuracy'],
-      **bench.measure(own.task, own.preset, start),
+      'before': before,
+      'after': bench.measure(own, last),
     }
   return found
+
+
+def share_arm(
+  name: str, curves: Mapping[str, Curve], chosen: Chosen
+) -> lab.Arm:
+  """A share of the budget, in all settings that have it."""
+  values, outcomes = {}, {}
+  own = {key: found[name] for key, found in curves.items() if name in found}
+  for key, point in own.items():
+    values[key] = point['after']['accuracy']
+    outcomes[key] = point['after']['problems']
+    if f'form_{key}' in MEASURES:
+      values[f'form_{key}'] = point['after']['form']
+  if {'cot_100', 'cot_1000'} <= own.keys():
+    values['growth'] = values['cot_1000'] - values['cot_100']
+  shown = 'cot_1000' if 'cot_1000' in own else next(iter(own))
+  return lab.Arm(
+    label=LABELS[name],
+    family='preference' if SHARES[name] < 0.5 else 'sft',
+    config=f'{SFT}; {DPO}',
+    overrides={'share of demonstrations': SHARES[name]},
+    values=values,
+    account=lab.total_account(own[shown]['stages']),
+    tuned=chosen.entries([(key, SETTINGS[key], SHARES[name]) for key in own]),
+    outcomes=outcomes,
+  )
+
+
+def level_arm(
+  level: str, curves: Mapping[str, Curve], chosen: Chosen
+) -> lab.Arm:
+  """A quarter on demonstrations of one writer, before and after DPO."""
+  setting = LEVEL_ARMS[level]
+  point = curves[setting]['f25']
+  return lab.Arm(
+    label=f'Writer: {level} ({100 * LEVELS[level]:.0f}% forgotten)',
+    family='sft',
+    config=f'{SFT}; {DPO}',
+    overrides={'slips': LEVELS[level]},
+    values={
+      'level_sft': point['before']['accuracy'],
+      'level_dpo': point['after']['accuracy'],
+      'level_cost': (
+        curves[LEVEL_ARMS['perfect']]['f25']['before']['accuracy']
+        - point['before']['accuracy']
+      ),
+    },
+    account=lab.total_account(point['stages']),
+    tuned=chosen.entries([('level_dpo', SETTINGS[setting], SHARES['f25'])]),
+    outcomes={
+      'level_sft': point['before']['problems'],
+      'level_dpo': point['after']['problems'],
+    },
+  )
+
+
+def figures(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
+  """Accuracy along the budget, along the share, and before and after DPO."""
+  found = []
+  caption = (
+    'Sampled answers to held-out problems that are right and in the wanted '
+    'form, mean over seeds.'
+  )
+
+  def lines(name, title, xlabel, series, logx=False):
+    if series:
+      found.append(
+        {
+          'kind': 'lines', 'name': name, 'title': title, 'xlabel': xlabel,
+          'ylabel': 'accuracy (%)', 'logx': logx, 'series': series,
+          'caption': caption,
+        }
+      )  # fmt: skip
+
+  for task, title in (('cot', 'Reasoning'), ('style', 'Style')):
+    keys = [
+      key for key in curves
+      if SETTINGS[key].task == task and key == f'{task}_{SETTINGS[key].budget}'
+    ]  # fmt: skip
+    series = {}
+    for share, label in LABELS.items():
+      there = [key for key in keys if share in curves[key]]
+      if len(there) > 1:
+        series[label] = {
+          'x': [SETTINGS[key].budget for key in there],
+          'y': [curves[key][share]['after']['accuracy'].tolist()
+                for key in there],
+        }  # fmt: skip
+    lines(f'{task}_by_budget', f'{title}: accuracy by budget',
+          'examples that the budget buys', series, True)  # fmt: skip
+  of_1000 = [key for key in curves if key.startswith('cot_1000')]
+  lines(
+    'cot_by_share', 'Reasoning, 1000 examples: accuracy by share',
+    'share of the budget on demonstrations (%)',
+    {
+      MEASURES[key].label: {
+        'x': [100 * SHARES[x] for x in sorted(curves[key], key=SHARES.get)],
+        'y': [curves[key][x]['after']['accuracy'].tolist()
+              for x in sorted(curves[key], key=SHARES.get)],
+      }
+      for key in of_1000
+    },
+  )  # fmt: skip
+  if set(LEVEL_ARMS.values()) <= curves.keys():
+    found.append(
+      {'kind': 'bars', 'name': 'levels',
+       'title': 'A quarter on demonstrations of three writers',
+       'measures': ['level_sft', 'level_dpo'], 'caption': caption},
+    )  # fmt: skip
+  return found
+
+
+def run(runs: lab.Lab, scale: Scale):
+  """Tunes, then trains and measures every share of every setting."""
+  chosen = Chosen(runs, scale)
+  bench = Bench(runs, scale)
+  curves = {
+    name: curve(bench, SETTINGS[name], chosen) for name in scale.settings
+  }
+  arms = {
+    name: share_arm(name, curves, chosen)
+    for name in SHARES
+    if any(name in found for found in curves.values())
+  }
+  if set(LEVEL_ARMS.values()) <= curves.keys():
+    arms |= {x: level_arm(x, curves, chosen) for x in LEVEL_ARMS}
+  there = {name for arm in arms.values() for name in arm.values}
+  tasks = {SETTINGS[name].task for name in scale.settings}
+  study = dataclasses.replace(
+    STUDY,
+    claims=[x for x in STUDY.claims if x.measure in there],
+    measures={k: x for k, x in STUDY.measures.items() if k in there},
+    problems={
+      task: lab.of_probe(runs, bench.probe(Setting(task, 1), 'test'))
+      for task in WANTED
+      if task in tasks
+    },
+  )
+  reading = READING if scale is SCALES['full'] else ()
+  return study, arms, figures(curves), reading
+
+
+if __name__ == '__main__':
+  sys.exit(lab.main(__file__, run, SCALES))

@@ -1,6 +1,8 @@
 """The paradigm lab: stages with seeds, equal accounts, judged claims.
 
 stages.py   `Lab`: trains and measures stages, keeps them on disk
+shared.py   `beside`, a lab for what another rests on; `shared`, one start
+hparams.py  numbers that are inputs of a program, one for all seeds or each
 tuning.py   `tune`: one grid for all arms, that grows for all
 counts.py   how many different problems a measurement looks at
 judged.py   claims judged from what arms measured
@@ -17,6 +19,7 @@ from posttrain_jax.lab.results import (
   Study,
   total_account,
 )
+from posttrain_jax.lab.shared import beside, shared
 from posttrain_jax.lab.stages import Lab, Trained
 from posttrain_jax.lab.tuning import (
   Together,
@@ -34,10 +37,12 @@ __all__ = [
   'Together',
   'Trained',
   'Tuned',
+  'beside',
   'best',
   'counts',
   'main',
   'of_probe',
+  'shared',
   'total_account',
   'tune',
   'tune_together',

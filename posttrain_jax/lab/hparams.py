@@ -1,4 +1,4 @@
-"""Numbers that a stage's program takes as inputs: one for all seeds, or each."""
+"""Numbers that are inputs of a stage's program: one for all seeds, or each."""
 
 from collections.abc import Mapping, Sequence
 

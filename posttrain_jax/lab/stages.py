@@ -34,7 +34,7 @@ from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import guard
 
-__all__ = ['Lab', 'Trained']
+__all__ = ['Lab', 'Trained', 'save']
 
 # What is folded into a seed's key for the problems of a measurement. Choices
 # are made on other problems than those that are reported.
@@ -295,7 +295,7 @@ class Lab:
       rows.append(found)
       step += done
       if step in snapshots:
-        _save(folder / f'params-{step}.safetensors', state.params)
+        save(folder / f'params-{step}.safetensors', state.params)
       if self._bar:
         shown = {
           k: float(np.mean(x[:, -1]))
@@ -307,7 +307,7 @@ class Lab:
       k: np.concatenate([found[k] for found in rows], axis=1) for k in rows[0]
     }
     took = time.monotonic() - first
-    _save(folder / 'params.safetensors', state.params)
+    save(folder / 'params.safetensors', state.params)
     self._write(folder, config, program.run, curves, took, snapshots, ended)
 
   def _failure(self, folder, config, run, hparams, index, state, error):
@@ -394,7 +394,7 @@ def _write_whole(path: Path, text: str) -> None:
   made.replace(path)
 
 
-def _save(path: Path, params: PyTree) -> None:
+def save(path: Path, params: PyTree) -> None:
   # What a later stage starts from, or a probe looks at, is the weights.
   flat = traverse_util.flatten_dict(adapted.merged(params), sep='/')
   safetensors.save_file(flat, path)

@@ -99,9 +99,7 @@ class Task:
     n = self.num_digits
     total = n + 1
     lengths = (total, total, 3 * n + total, 2 * n + 2)
-    asked = [
-      x for x, w in zip(lengths, self._weights) if _traced(w) or w > 0
-    ]
+    asked = [x for x, w in zip(lengths, self._weights) if _traced(w) or w > 0]
     return 1 + max(asked) + 1  # with the letter and the EOS
 
   def sample(self, key: Array) -> Example:
