@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.budget import bench
+from experiments.budget import bench, tuned
 from experiments.budget import design as budget
 from experiments.forgetting import design as forgetting
 from experiments.forgetting import run as forgetting_run
@@ -111,3 +111,34 @@ def test_cells_of_a_grid_are_trained_side_by_side():
   # What is left over fills the program, and nothing is trained twice.
   assert asked[1]['a'] == [3.0] * 6
   assert cells.score(names[0]).tolist() == [0.0, 1.0] and len(asked) == 2
+
+
+def test_stages_take_what_was_tuned_nearest_to_them():
+  chosen = tuned.Chosen.__new__(tuned.Chosen)
+  rates = {30: 1e-2, 300: 1e-3}
+  chosen.sft = {
+    ('cot', 'depth-2'): {
+      count: lab.Tuned({1e-3: None, 1e-2: None}, rate, True)
+      for count, rate in rates.items()
+    }
+  }
+  grids = {bench.BETA: (0.1, 1.0), bench.RATE: (1e-4, 1e-3, 1e-2)}
+  together = lambda beta, rate: lab.Together(
+    grids, {}, {bench.BETA: beta, bench.RATE: rate}, ()
+  )
+  chosen.dpo = {
+    'cot_1000': {'mixed': together(1.0, 1e-3), 'cold': together(0.1, 1e-4)}
+  }
+  own = budget.SETTINGS['cot_1000']
+  assert chosen.rate(own, 94) == 1e-2 and chosen.rate(own, 96) == 1e-3
+  assert chosen.values(own, 0)[bench.BETA] == 0.1
+  assert chosen.values(own, 100)[bench.BETA] == 1.0
+  found = chosen.entries([('cot_1000', own, 0.25)], {'cot_1000': ('a', 'b')})
+  assert found['rate of DPO (cot_1000)'] == {
+    'grid': [1e-4, 1e-3, 1e-2], 'chosen': {'a': 1e-3, 'b': 1e-3}
+  }  # fmt: skip
+  key = 'rate of SFT (cot, depth-2, 300 demonstrations)'
+  assert found[key] == {'grid': [1e-3, 1e-2], 'chosen': {'a': 1e-3, 'b': 1e-3}}
+  assert set(chosen.entries([('c', own, 1.0)], {})) == {key}
+  with pytest.raises(ValueError, match='nothing was tuned for "style_300"'):
+    chosen.values(budget.SETTINGS['style_100'], 0)

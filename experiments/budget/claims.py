@@ -15,12 +15,10 @@ def _title(name: str) -> str:
     parts.append(f'a demonstration costs {own.price:g} pairs')
   if own.given:
     parts.append('pairs of a stronger model')
-  if name.endswith('large'):
-    parts.append('large model')
   return ', '.join(parts)
 
 
-FORMS = ('cot_1000', 'cot_1000_given', 'cot_1000_large')
+FORMS = ('cot_1000', 'cot_1000_given')
 MEASURES = {
   **{name: lab.Measure(_title(name), '%', 'higher', 1) for name in SETTINGS},
   **{
@@ -41,7 +39,7 @@ _LEARNED, _OPEN = 15.0, 95.0
 
 def _spread(measure: str, against: str) -> float:
   """Of the difference over seeds, as the pilot found it; 0: not piloted."""
-  if not measure.startswith('cot') or measure.endswith('large'):
+  if not measure.startswith('cot'):
     return 0.0
   return 15.0 if against == 'f0' else 4.0
 
@@ -86,10 +84,6 @@ CLAIMS = (
            'cot_1000_given', 'f25', 'f100', 2.0),
   _greater('given_cold', 'and a tenth on demonstrations beats none',
            'cot_1000_given', 'f10', 'f0', 15.0),
-  _greater('large', 'on the large model, a quarter on demonstrations beats '
-           'all', 'cot_1000_large', 'f25', 'f100', 2.0),
-  _greater('large_cold', 'and a tenth on demonstrations beats none',
-           'cot_1000_large', 'f10', 'f0', 15.0),
   _greater('style_few', 'of 100 examples for style, all on demonstrations '
            'beats half', 'style_100', 'f100', 'f50', 2.0),
   _greater('style_many', 'of 1000 examples for style, a quarter on '
@@ -144,8 +138,7 @@ STUDY = lab.Study(
     'equal answers teach nothing and are paid for all the same.',
     'Two epochs over demonstrations and one over pairs, which have two rows '
     'each: an example is as many rows of either. 32 examples a step.',
-    'Where a demonstration costs four pairs, 1000 pays for 250 of them. The '
-    'large model has a layer more (0.2M parameters).',
+    'Where a demonstration costs four pairs, 1000 pays for 250 of them.',
     'Accuracy: one answer at temperature 0.5 to each of 256 held-out problems; '
     'right and in the wanted form.',
   ),
@@ -169,5 +162,6 @@ STUDY = lab.Study(
     'Its pairs join right and wrong answers of one stronger model; here that '
     'is one setting, and in the others they are answers of the model itself.',
     'Budgets end at 3000: the task has 4095 different problems.',
+    'One size of the model: a second one did not fit the time of the run.',
   ),
 )  # fmt: skip

@@ -60,14 +60,13 @@ class Setting:
 
 
 ALL = tuple(SHARES)
-_LARGE = 'pico'
 _FEW = ('f100', 'f50', 'f25', 'f0')
 SETTINGS = {
   'cot_100': Setting('cot', 100, shares=_FEW, tuned='cot_300'),
   'cot_300': Setting('cot', 300, shares=_FEW, tuned='cot_300'),
   'cot_1000': Setting('cot', 1000, tuned='cot_1000'),
   'cot_3000': Setting(
-    'cot', 3000, shares=('f100', 'f25', 'f10'), tuned='cot_1000'
+    'cot', 3000, shares=('f100', 'f25'), tuned='cot_1000'
   ),
   'cot_1000_perfect': Setting(
     'cot', 1000, 'perfect', shares=('f100', 'f25'), tuned='cot_1000'
@@ -82,10 +81,6 @@ SETTINGS = {
     'cot', 1000, 'perfect', given=True, shares=('f100', 'f25', 'f10', 'f0'),
     tuned='cot_1000',
   ),
-  'cot_1000_large': Setting(
-    'cot', 1000, preset=_LARGE, shares=('f100', 'f25', 'f10', 'f0'),
-    tuned='large_300',
-  ),
   'style_100': Setting('style', 100, shares=_FEW, tuned='style_300'),
   'style_1000': Setting('style', 1000, shares=_FEW, tuned='style_300'),
 }  # fmt: skip
@@ -94,7 +89,6 @@ SETTINGS = {
 TUNINGS = {
   'cot_300': Setting('cot', 300),
   'cot_1000': Setting('cot', 1000),
-  'large_300': Setting('cot', 300, preset=_LARGE),
   'style_300': Setting('style', 300),
 }
 # Arms that are not shares: a quarter on demonstrations of each writer.

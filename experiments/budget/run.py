@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.budget.bench import DPO, SFT, Bench
-from experiments.budget.claims import MEASURES, READING, STUDY
+from experiments.budget.claims import FORMS, MEASURES, READING, STUDY
 from experiments.budget.design import (
   LABELS,
   LEVEL_ARMS,
@@ -62,7 +62,7 @@ def share_arm(
   for key, point in own.items():
     values[key] = point['after']['accuracy']
     outcomes[key] = point['after']['problems']
-    if f'form_{key}' in MEASURES:
+    if key in FORMS:
       values[f'form_{key}'] = point['after']['form']
   if {'cot_100', 'cot_1000'} <= own.keys():
     values['growth'] = values['cot_1000'] - values['cot_100']
@@ -99,12 +99,19 @@ def level_arm(
       ),
     },
     account=lab.total_account(point['stages']),
-    tuned=chosen.entries([('level_dpo', SETTINGS[setting], SHARES['f25'])]),
+    tuned=chosen.entries([('level_dpo', SETTINGS[setting], SHARES['f25'])], {}),
     outcomes={
       'level_sft': point['before']['problems'],
       'level_dpo': point['after']['problems'],
     },
   )
+
+
+def _short(name: str) -> str:
+  """Of a setting of 1000 examples for reasoning: what is special about it."""
+  label = MEASURES[name].label.removeprefix(MEASURES['cot_1000'].label)
+  label = label.removeprefix(', ') or 'fair writer, own pairs'
+  return label[0].upper() + label[1:]
 
 
 def figures(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
@@ -146,7 +153,7 @@ def figures(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     'cot_by_share', 'Reasoning, 1000 examples: accuracy by share',
     'share of the budget on demonstrations (%)',
     {
-      MEASURES[key].label: {
+      _short(key): {
         'x': [100 * SHARES[x] for x in sorted(curves[key], key=SHARES.get)],
         'y': [curves[key][x]['after']['accuracy'].tolist()
               for x in sorted(curves[key], key=SHARES.get)],

@@ -101,14 +101,19 @@ class Chosen:
     return self.dpo[own.tuned]['mixed' if demonstrations else 'cold']
 
   def entries(
-    self, taken: Sequence[tuple[str, Setting, float]]
+    self,
+    taken: Sequence[tuple[str, Setting, float]],
+    names: Mapping[str, Sequence[str]],
   ) -> dict[str, dict[str, Any]]:
-    """`Arm.tuned` of an arm that is in settings (name, setting, share)."""
+    """`Arm.tuned` of an arm that is in settings (name, setting, share).
+
+    names  {setting: measures that are of it}; else the one of its name
+    """
     found: dict[str, dict[str, Any]] = {}
 
     def note(key: str, entry: Mapping[str, Any], name: str) -> None:
       own = found.setdefault(key, {'grid': entry['grid'], 'chosen': {}})
-      own['chosen'] |= {name: entry['chosen'], f'form_{name}': entry['chosen']}
+      own['chosen'] |= dict.fromkeys(names.get(name, (name,)), entry['chosen'])
 
     for name, own, share in taken:
       demonstrations, pairs = own.counts(share)
