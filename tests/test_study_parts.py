@@ -79,13 +79,13 @@ def test_every_seed_has_demonstrations_and_pairs_of_its_own(monkeypatch):
   runs = Stages()
   monkeypatch.setattr(lab, 'beside', lambda runs, seeds: runs)
   made = bench.Bench(runs, budget.SCALES['full'])
-  monkeypatch.setattr(made, 'base', lambda preset: f'base {preset}')
+  monkeypatch.setattr(made, 'base', lambda own: 'base')
   monkeypatch.setattr(made, 'strong', lambda own: 'strong')
   made.sft(budget.SETTINGS['style_100'], 100, 1e-3)
   hparams = runs.asked['hparams']
   sets = set(hparams['problems.seed'])
   assert hparams['problems.count'] == 100.0 and len(sets) == 2
-  assert hparams['task.direct'] == hparams['task.reverse'] == 0.5
+  assert hparams['task.direct'] == hparams['task.program'] == 0.5
   assert hparams['task.slips'] == hparams['task.columns'] == 0.0
   values = {bench.RATE: 1e-4, bench.BETA: 0.1}
   for name, writer in (('cot_1000', 'start'), ('cot_1000_given', 'strong')):

@@ -15,10 +15,10 @@ from posttrain_jax.run import build
 from posttrain_jax.run import config as config_lib
 
 DIGITS = 2
-# What the base has seen: first every format, then mostly plain sums, so that it
-# can do more than it shows.
-KNOWS = dict(direct=0.2, reverse=0.3, columns=0.5)
-SHOWS = dict(direct=0.85, reverse=0.07, columns=0.08)
+# What a base has seen: first several formats, then mostly plain sums, so that
+# it can do more than it shows; and how much in the format that is wanted.
+KNOWS, KNOWN = dict(direct=0.2, reverse=0.3), 0.5
+SHOWS, SHOWN = dict(direct=0.85, reverse=0.07), 0.08
 ROWS = 32  # demonstrations or pairs of a step
 BASES = 2
 GROUP = 4  # answers that a pair is chosen from
@@ -86,9 +86,9 @@ class Bench:
   runs   the lab: the study's seeds, or those of its tuning
   scale  the sizes of a mode
 
-  There are BASES bases of each size. Seeds share them, as the paper's arms
-  share a pretrained model; each has demonstrations, pairs and an order of its
-  own.
+  There are BASES bases of each task and size. Seeds share them, as the paper's
+  arms share a pretrained model; each has demonstrations, pairs and an order of
+  its own.
   """
 
   def __init__(self, runs: lab.Lab, scale: Scale):
@@ -99,23 +99,32 @@ class Bench:
     rows = [seed % BASES for seed in self.runs.seeds]
     return lab.shared(self.runs, trained, rows)
 
-  def _own_base(self, preset: str) -> lab.Trained:
-    knows, shows = self.scale.base_steps
+  def _own_base(self, own: Setting) -> lab.Trained:
+    wanted, (knows, shows) = WANTED[own.task], self.scale.base_steps
+    # The task is told by the weights alone.
     start = self._bases.train(
-      f'knows-{preset}',
-      sft_config(preset, knows),
-      hparams={RATE: 3e-3, **_set(self._bases, MANY, 0), **writes(KNOWS)},
+      f'knows-{own.preset}',
+      sft_config(own.preset, knows),
+      hparams={
+        RATE: 3e-3,
+        **_set(self._bases, MANY, 0),
+        **writes(KNOWS | {wanted: KNOWN}),
+      },
     )
     return self._bases.train(
-      f'base-{preset}',
-      sft_config(preset, shows),
+      f'base-{own.preset}',
+      sft_config(own.preset, shows),
       start,
-      {RATE: 1e-3, **_set(self._bases, MANY, 0), **writes(SHOWS)},
+      {
+        RATE: 1e-3,
+        **_set(self._bases, MANY, 0),
+        **writes(SHOWS | {wanted: SHOWN}),
+      },
     )
 
-  def base(self, preset: str) -> lab.Trained:
-    """A model that knows the formats and mostly answers with the plain sum."""
-    return self._lent(self._own_base(preset))
+  def base(self, own: Setting) -> lab.Trained:
+    """A model that knows what is wanted and mostly gives the plain sum."""
+    return self._lent(self._own_base(own))
 
   def strong(self, own: Setting) -> lab.Trained:
     """A model that writes the wanted format and forgets what is carried now and
@@ -124,7 +133,7 @@ class Bench:
     trained = self._bases.train(
       f'strong-{own.task}-{own.preset}',
       sft_config(own.preset, self.scale.strong_steps),
-      self._own_base(own.preset),
+      self._own_base(own),
       {RATE: 1e-3, **_set(self._bases, MANY, 0), **writes(*writer)},
     )
     return self._lent(trained)
@@ -135,7 +144,7 @@ class Bench:
     return self.runs.train(
       f'sft-{own.preset}-{count}',
       sft_config(own.preset, steps),
-      self.base(own.preset),
+      self.base(own),
       {RATE: rate, **_set(self.runs, count, 0), **writes(*own.writer)},
     )
 

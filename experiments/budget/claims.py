@@ -123,15 +123,15 @@ STUDY = lab.Study(
     'stage reaches (RL there, DPO on own answers here).',
   ),
   setup=(
-    'Sums of two numbers of two digits. Two bases of 0.1M parameters learn '
-    'three ways to answer (columns before the sum, the sum from its lowest '
-    'digit on, the plain sum), then to show mostly the plain one. Seeds share '
-    'them, as arms of the paper share a pretrained model; demonstrations, '
-    'pairs and their order are of each seed.',
-    'Reasoning: columns are wanted. A writer forgets what is carried into a '
-    'column with a chance of 0.5 ("fair"), 0 ("perfect") or 0.7 ("poor"). '
-    'Style: the sum from its lowest digit on is wanted; half of the '
-    'demonstrations are plain.',
+    'Sums of two numbers of two digits. For each task two bases of 0.1M '
+    'parameters learn three ways to answer (the wanted one, the sum from its '
+    'lowest digit on, the plain sum), then to show mostly the plain one. Seeds '
+    'share them, as arms of the paper share a pretrained model; '
+    'demonstrations, pairs and their order are of each seed.',
+    'Reasoning: columns before the sum are wanted. A writer forgets what is '
+    'carried into a column with a chance of 0.5 ("fair"), 0 ("perfect") or 0.7 '
+    '("poor"). Style: the sum is wanted as a program, "p27 15+"; half of the '
+    'demonstrations are plain sums.',
     'A pair is the best and the worst of four answers to a problem: right in '
     'the wanted form, or not. The model after SFT writes them (all on '
     'preferences: the base), or a stronger one where they are given. Pairs of '

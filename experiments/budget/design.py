@@ -12,10 +12,10 @@ LABELS = {
   'f0': 'All on preferences',
 }
 # What is wanted of answers, by task: the columns before the sum (reasoning), or
-# the sum from its lowest digit on (style).
-WANTED = {'cot': 'columns', 'style': 'reverse'}
+# the sum as a program that is run (style).
+WANTED = {'cot': 'columns', 'style': 'program'}
 # Of a writer's demonstrations. Reasoning: chance to forget what is carried into
-# a column. Style: share that is written in the usual way, highest digit first.
+# a column. Style: share that is written in the usual way, as the plain sum.
 LEVELS = {'perfect': 0.0, 'fair': 0.5, 'poor': 0.7}
 
 
@@ -56,7 +56,7 @@ class Setting:
     flaw = LEVELS[self.level]
     if self.task == 'cot':
       return {'columns': 1.0}, flaw
-    return {'reverse': 1.0 - flaw, 'direct': flaw}, 0.0
+    return {WANTED[self.task]: 1.0 - flaw, 'direct': flaw}, 0.0
 
 
 ALL = tuple(SHARES)

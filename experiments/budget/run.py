@@ -36,7 +36,7 @@ def curve(bench: Bench, own: Setting, chosen: Chosen) -> Curve:
   found = {}
   for name in own.shares:
     demonstrations, pairs = own.counts(SHARES[name])
-    stages, last = [], bench.base(own.preset)
+    stages, last = [], bench.base(own)
     if demonstrations:
       last = bench.sft(own, demonstrations, chosen.rate(own, demonstrations))
       stages.append(last)

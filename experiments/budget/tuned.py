@@ -67,7 +67,7 @@ class Chosen:
 
     def cells_of(share: float) -> Cells:
       demonstrations, pairs = own.counts(share)
-      start = bench.base(own.preset)
+      start = bench.base(own)
       if demonstrations:
         start = bench.sft(own, demonstrations, self.rate(own, demonstrations))
       return self._cells(own, lambda v: bench.dpo(own, start, pairs, v))
