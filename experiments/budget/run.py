@@ -74,7 +74,10 @@ def share_arm(
     overrides={'share of demonstrations': SHARES[name]},
     values=values,
     account=lab.total_account(own[shown]['stages']),
-    tuned=chosen.entries([(key, SETTINGS[key], SHARES[name]) for key in own]),
+    tuned=chosen.entries(
+      [(key, SETTINGS[key], SHARES[name]) for key in own],
+      {key: (key, f'form_{key}') for key in FORMS},
+    ),
     outcomes=outcomes,
   )
 
