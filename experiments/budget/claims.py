@@ -13,12 +13,14 @@ def _title(name: str) -> str:
     parts.append(f'{own.level} writer')
   if own.price > 1:
     parts.append(f'a demonstration costs {own.price:g} pairs')
+  if own.preset != 'depth-2':
+    parts.append('large model')
   if own.given:
     parts.append('pairs of a stronger model')
   return ', '.join(parts)
 
 
-FORMS = ('cot_1000', 'cot_1000_given')
+FORMS = ('cot_1000', 'cot_1000_given', 'cot_1000_large')
 MEASURES = {
   **{name: lab.Measure(_title(name), '%', 'higher', 1) for name in SETTINGS},
   **{
@@ -39,7 +41,7 @@ _LEARNED, _OPEN = 15.0, 95.0
 
 def _spread(measure: str, against: str) -> float:
   """Of the difference over seeds, as the pilot found it; 0: not piloted."""
-  if not measure.startswith('cot'):
+  if not measure.startswith('cot') or measure.endswith('large'):
     return 0.0
   return 15.0 if against == 'f0' else 4.0
 
@@ -84,6 +86,13 @@ CLAIMS = (
            'cot_1000_given', 'f25', 'f100', 2.0),
   _greater('given_cold', 'and a tenth on demonstrations beats none',
            'cot_1000_given', 'f10', 'f0', 15.0),
+  _greater('most', 'of 10,000 examples for reasoning, a quarter on '
+           'demonstrations beats all', 'cot_10000', 'f25', 'f100', 2.0,
+           when='after'),
+  _greater('large', 'on the large model, a quarter on demonstrations beats '
+           'all', 'cot_1000_large', 'f25', 'f100', 2.0, when='after'),
+  _greater('large_cold', 'and a tenth on demonstrations beats none',
+           'cot_1000_large', 'f10', 'f0', 15.0, when='after'),
   _greater('style_few', 'of 100 examples for style, all on demonstrations '
            'beats half', 'style_100', 'f100', 'f50', 2.0),
   _greater('style_many', 'of 1000 examples for style, a quarter on '
@@ -138,7 +147,8 @@ STUDY = lab.Study(
     'equal answers teach nothing and are paid for all the same.',
     'Two epochs over demonstrations and one over pairs, which have two rows '
     'each: an example is as many rows of either. 32 examples a step.',
-    'Where a demonstration costs four pairs, 1000 pays for 250 of them.',
+    'Where a demonstration costs four pairs, 1000 pays for 250 of them. The '
+    'large model has a layer more, and bases and tuning of its own.',
     'Accuracy: one answer at temperature 0.5 to each of 256 held-out problems; '
     'right and in the wanted form.',
   ),
@@ -151,7 +161,8 @@ STUDY = lab.Study(
     'of SFT for 30, 100, 300, 1000 and 3000 demonstrations (other numbers take '
     "the nearest one's), rate and beta of DPO together, at a quarter on "
     'demonstrations (for all shares with some) and at none, with budgets of '
-    '300 (for 100 too) and 1000 (for 3000 too); every grid grows for all where '
+    '300 (for 100 and for style too; on the large model for 1000) and 1000 '
+    '(for 3000 and 10,000 too); every grid grows for all where '
     'one optimum is its first or last value'
   ),
   measures=MEASURES,
@@ -161,7 +172,7 @@ STUDY = lab.Study(
     'to 20,000 and four tasks; summarisation and helpfulness need a judge.',
     'Its pairs join right and wrong answers of one stronger model; here that '
     'is one setting, and in the others they are answers of the model itself.',
-    'Budgets end at 3000: the task has 4095 different problems.',
-    'One size of the model: a second one did not fit the time of the run.',
+    'The task has 4095 different problems, so that sets of 3000 and 10,000 '
+    'examples have many twice.',
   ),
 )  # fmt: skip

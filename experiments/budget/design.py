@@ -68,6 +68,9 @@ SETTINGS = {
   'cot_3000': Setting(
     'cot', 3000, shares=('f100', 'f25'), tuned='cot_1000'
   ),
+  'cot_10000': Setting(
+    'cot', 10000, shares=('f100', 'f25'), tuned='cot_1000'
+  ),
   'cot_1000_perfect': Setting(
     'cot', 1000, 'perfect', shares=('f100', 'f25'), tuned='cot_1000'
   ),
@@ -81,6 +84,10 @@ SETTINGS = {
     'cot', 1000, 'perfect', given=True, shares=('f100', 'f25', 'f10', 'f0'),
     tuned='cot_1000',
   ),
+  'cot_1000_large': Setting(
+    'cot', 1000, preset='pico', shares=('f100', 'f25', 'f10', 'f0'),
+    tuned='large_300',
+  ),
   'style_100': Setting('style', 100, shares=_FEW, tuned='style_300'),
   'style_1000': Setting('style', 1000, shares=_FEW, tuned='style_300'),
 }  # fmt: skip
@@ -90,6 +97,7 @@ TUNINGS = {
   'cot_300': Setting('cot', 300),
   'cot_1000': Setting('cot', 1000),
   'style_300': Setting('style', 300),
+  'large_300': Setting('cot', 300, preset='pico'),
 }
 # Arms that are not shares: a quarter on demonstrations of each writer.
 LEVEL_ARMS = {

@@ -151,7 +151,11 @@ def figures(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
         }  # fmt: skip
     lines(f'{task}_by_budget', f'{title}: accuracy by budget',
           'examples that the budget buys', series, True)  # fmt: skip
-  of_1000 = [key for key in curves if key.startswith('cot_1000')]
+  of_1000 = [
+    key
+    for key in curves
+    if (SETTINGS[key].task, SETTINGS[key].budget) == ('cot', 1000)
+  ]
   lines(
     'cot_by_share', 'Reasoning, 1000 examples: accuracy by share',
     'share of the budget on demonstrations (%)',
