@@ -8,6 +8,7 @@ from experiments.budget import design as budget
 from experiments.forgetting import design as forgetting
 from experiments.forgetting import run as forgetting_run
 from posttrain_jax import lab
+from posttrain_jax.report.study import asked
 
 
 def test_retention_is_compared_at_the_same_accuracy():
@@ -142,3 +143,10 @@ def test_stages_take_what_was_tuned_nearest_to_them():
   assert set(chosen.entries([('c', own, 1.0)], {})) == {key}
   with pytest.raises(ValueError, match='nothing was tuned for "style_300"'):
     chosen.values(budget.SETTINGS['style_100'], 0)
+
+
+def test_what_an_arm_took_is_said_once():
+  assert asked._taken(1e-3) == '0.001'
+  assert asked._taken({'a': 1e-3, 'b': 1e-3}) == '0.001'
+  several = {'a': 1e-3, 'b': 3e-3, 'c': 1e-3}
+  assert asked._taken(several) == '0.001 (a, c), 0.003 (b)'

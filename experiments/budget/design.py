@@ -7,8 +7,8 @@ SHARES = {'f100': 1.0, 'f50': 0.5, 'f25': 0.25, 'f10': 0.1, 'f0': 0.0}
 LABELS = {
   'f100': 'All on demonstrations',
   'f50': '50% on demonstrations',
-  'f25': '25%',
-  'f10': '10%',
+  'f25': '25% on demonstrations',
+  'f10': '10% on demonstrations',
   'f0': 'All on preferences',
 }
 # What is wanted of answers, by task: the columns before the sum (reasoning), or

@@ -12,6 +12,8 @@ from posttrain_jax import lab
 
 __all__ = ['Chosen']
 
+EXTEND = 4  # times that a grid may grow at each end
+
 
 class Chosen:
   """The values that stages take.
@@ -62,6 +64,7 @@ class Chosen:
         },
         scale.sft_rates,
         lambda count, cell: cells[count].score(cell),
+        EXTEND,
       )
       rates |= {count: found[str(count)] for count in counts}
 
@@ -77,6 +80,7 @@ class Chosen:
       {kind: part.add for kind, part in parts.items()},
       {BETA: scale.betas, RATE: scale.dpo_rates},
       lambda kind, cell: parts[kind].score(cell),
+      extend=EXTEND,
     )
 
   def _count(self, own: Setting, demonstrations: int) -> int:

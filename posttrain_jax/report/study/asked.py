@@ -42,17 +42,25 @@ def _grids(results: Mapping[str, Any]) -> str:
     for key, tuned in (arm.get('tuned') or {}).items():
       grid = ', '.join(map(_short, tuned['grid']))
       chosen = tuned['chosen']
-      if isinstance(chosen, Mapping):
-        chosen = ', '.join(
-          f'{_short(x)} ({name})' for name, x in chosen.items()
-        )
-      label = f'{arm["label"]} {_short(chosen)}'
+      label = f'{arm["label"]} {_taken(chosen)}'
       found.setdefault((key, grid), []).append(label)
   return '; '.join(
     f'<code>{html.text(key)}</code> of {html.text(grid)}: '
     + html.text(', '.join(taken))
     for (key, grid), taken in found.items()
   )
+
+
+def _taken(chosen: Any) -> str:
+  """What an arm took: a value, or several with the measures they are of."""
+  if not isinstance(chosen, Mapping):
+    return _short(chosen)
+  found: dict[str, list[str]] = {}
+  for name, value in chosen.items():
+    found.setdefault(_short(value), []).append(name)
+  if len(found) == 1:
+    return next(iter(found))
+  return ', '.join(f'{x} ({", ".join(names)})' for x, names in found.items())
 
 
 def _short(value: Any) -> str:
