@@ -161,8 +161,8 @@ STUDY = lab.Study(
     'of SFT for 30, 100, 300, 1000 and 3000 demonstrations (other numbers take '
     "the nearest one's), rate and beta of DPO together, at a quarter on "
     'demonstrations (for all shares with some) and at none, with budgets of '
-    '300 (for 100 and for style too; on the large model for 1000) and 1000 '
-    '(for 3000 and 10,000 too); every grid grows for all where '
+    '300 (for 100 too) and 1000 (for 3000 and 10,000 too); '
+    'every grid grows for all where '
     'one optimum is its first or last value'
   ),
   measures=MEASURES,

@@ -1,6 +1,7 @@
 """What is asked of a budget of examples: settings, sizes, tuning."""
 
 import dataclasses
+from collections.abc import Mapping
 
 # Share of the budget that goes to demonstrations.
 SHARES = {'f100': 1.0, 'f50': 0.5, 'f25': 0.25, 'f10': 0.1, 'f0': 0.0}
@@ -86,10 +87,10 @@ SETTINGS = {
   ),
   'cot_1000_large': Setting(
     'cot', 1000, preset='pico', shares=('f100', 'f25', 'f10', 'f0'),
-    tuned='large_300',
+    tuned='large_1000',
   ),
   'style_100': Setting('style', 100, shares=_FEW, tuned='style_300'),
-  'style_1000': Setting('style', 1000, shares=_FEW, tuned='style_300'),
+  'style_1000': Setting('style', 1000, shares=_FEW, tuned='style_1000'),
 }  # fmt: skip
 # Where rates and beta are chosen, at a quarter on demonstrations ('mixed') and
 # at none ('cold').
@@ -97,7 +98,8 @@ TUNINGS = {
   'cot_300': Setting('cot', 300),
   'cot_1000': Setting('cot', 1000),
   'style_300': Setting('style', 300),
-  'large_300': Setting('cot', 300, preset='pico'),
+  'style_1000': Setting('style', 1000),
+  'large_1000': Setting('cot', 1000, preset='pico'),
 }
 # Arms that are not shares: a quarter on demonstrations of each writer.
 LEVEL_ARMS = {
@@ -116,6 +118,7 @@ class Scale:
   problems      that are measured
   counts        of demonstrations for which a rate of SFT is chosen
   sft_rates, betas, dpo_rates  grids, as they begin
+  begun         {tuning: its own (betas, dpo_rates)}
   tune_seeds    that values are chosen on; the study has others
   places        cells of a grid in one program
   """
@@ -129,6 +132,7 @@ class Scale:
   sft_rates: tuple[float, ...]
   betas: tuple[float, ...]
   dpo_rates: tuple[float, ...]
+  begun: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
   settings: tuple[str, ...]
   tunings: tuple[str, ...]
   tune_seeds: tuple[int, ...] = (100, 101)
@@ -141,13 +145,16 @@ SCALES = {
     epochs={'sft': 2.0, 'dpo': 1.0}, problems=256,
     counts=(30, 100, 300, 1000, 3000),
     sft_rates=(3e-4, 1e-3, 3e-3), betas=(0.3, 1.0, 3.0),
-    dpo_rates=(3e-5, 1e-4, 3e-4), settings=tuple(SETTINGS),
+    dpo_rates=(3e-5, 1e-4, 3e-4),
+    # Where the grids of 300 examples had grown to.
+    begun={'style_1000': ((1.0, 3.0, 9.0), (3e-4, 9e-4, 2.7e-3))},
+    settings=tuple(SETTINGS),
     tunings=tuple(TUNINGS),
   ),
   'reduced': Scale(
     seeds=2, base_steps=(60, 10), strong_steps=10,
     epochs={'sft': 2.0, 'dpo': 1.0}, problems=32, counts=(100,),
-    sft_rates=(1e-3, 3e-3), betas=(0.3, 1.0), dpo_rates=(1e-4, 3e-4),
+    sft_rates=(1e-3, 3e-3), betas=(0.3, 1.0), dpo_rates=(1e-4, 3e-4), begun={},
     settings=('cot_100',), tunings=('cot_300',), places=1,
   ),
 }  # fmt: skip

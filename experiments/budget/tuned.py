@@ -75,10 +75,11 @@ class Chosen:
         start = bench.sft(own, demonstrations, self.rate(own, demonstrations))
       return self._cells(own, lambda v: bench.dpo(own, start, pairs, v))
 
+    betas, rates_of_dpo = scale.begun.get(name, (scale.betas, scale.dpo_rates))
     parts = {'mixed': cells_of(0.25), 'cold': cells_of(0.0)}
     self.dpo[name] = lab.tune_together(
       {kind: part.add for kind, part in parts.items()},
-      {BETA: scale.betas, RATE: scale.dpo_rates},
+      {BETA: betas, RATE: rates_of_dpo},
       lambda kind, cell: parts[kind].score(cell),
       extend=EXTEND,
     )
