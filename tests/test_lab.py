@@ -272,6 +272,51 @@ def test_arms_are_tuned_alike():
     lab.tune({'a': of(1)}, [1e-3, 1e-4], lambda arm, stage: [stage])
 
 
+def test_grids_are_tuned_together():
+  """Every cell of two grids, which grow where an arm asks, for all arms."""
+  of = lambda a, b: lambda v: -abs(v['a'] - a) - abs(v['b'] - b)
+  grids = {'a': [1.0, 2.0, 4.0], 'b': [1.0, 3.0, 9.0]}
+  score = lambda arm, stage: [stage]
+  found = lab.tune_together(
+    {'inside': of(2.0, 3.0), 'high': of(8.0, 3.0)}, grids, score
+  )
+  for own in found.values():
+    assert own.entry('a')['grid'] == [1.0, 2.0, 4.0, 8.0, 16.0]
+    assert own.entry('b')['grid'] == [1.0, 3.0, 9.0]
+    assert len(own.tried) == 15 and own.edges == ()
+  assert found['high'].chosen == {'a': 8.0, 'b': 3.0}
+  assert found['high'].stage == 0.0
+  (low,) = lab.tune_together(
+    {'low': of(2.0, 0.01)}, grids, score, extend=1
+  ).values()
+  assert low.edges == ('b',) and low.entry('b')['chosen'] == 0.33
+  for bad, why in (({}, 'no grids'), ({'a': [2.0, 1.0]}, 'grid .* of "a"')):
+    with pytest.raises(ValueError, match=why):
+      lab.tune_together({'x': of(1, 1)}, bad, score)
+  with pytest.raises(ValueError, match='no arms'):
+    lab.tune_together({}, grids, score)
+
+
+def test_seeds_may_have_numbers_and_starts_of_their_own(tmp_path):
+  runs = lab.Lab(tmp_path, (5, 6))
+  first = runs.beside(range(2))
+  base = first.train('base', tiny(), hparams={'optimizer.lr': 1e-2})
+  start = lab.shared(runs, base, [1, 1])
+  lent = jax.tree.map(lambda x: x[1], base.params)
+  assert same(jax.tree.map(lambda x: x[0], start.params), lent)
+  still = runs.train('own', tiny(), start, {'optimizer.lr': [0.0, 1e-2]})
+  assert same(jax.tree.map(lambda x: x[0], still.params), lent)
+  assert not same(jax.tree.map(lambda x: x[1], still.params), lent)
+  assert runs.commits == {base.commit}
+  assert runs.seconds == pytest.approx(still.wall_seconds + base.wall_seconds)
+  with pytest.raises(ValueError, match='3 values for 2 seeds'):
+    runs.train('own', tiny(), start, {'optimizer.lr': [0.0, 1e-2, 0.0]})
+  with pytest.raises(ValueError, match='1 entries for 2 seeds'):
+    lab.shared(runs, base, [0])
+  with pytest.raises(ValueError, match='rows has 2, which is not in 0..1'):
+    lab.shared(runs, base, [0, 2])
+
+
 def test_unequal_tries_are_refused(tmp_path):
   tuned = lambda n: {'optimizer.lr': {'grid': list(range(1, n)), 'chosen': 2}}
   of = lambda n: dataclasses.replace(arm([2.0] * 5), tuned=tuned(n))

@@ -119,8 +119,60 @@ def test_the_oracle_draws_by_weight():
     ({'columns': -1.0}, 'not negative'),
     ({'program': float('nan')}, 'finite'),
     (dict.fromkeys(NAMES, 0.0), 'at least one positive'),
+    ({'slips': 1.5}, 'slips=1.5 is no share'),
+    ({'wanted': 'column'}, 'Did you mean "columns"'),
+    ({'num_digits': 2, 'least_digits': 3}, 'least_digits=3 is not in 1..'),
   ],
 )
 def test_bad_knobs_are_named(knobs, message):
   with pytest.raises(ValueError, match=message):
     tasks.make('formats', **knobs)
+
+
+@pytest.mark.parametrize(
+  'first, second, text',
+  [
+    # What is carried is forgotten in every column but the lowest.
+    (937, 95, 'c12,12,9>922'),
+    (27, 5, 'c12,2>22'),
+    (88, 88, 'c16,16>166'),
+    (12, 34, 'c6,4>46'),
+  ],
+)
+def test_a_writer_who_forgets_what_is_carried(first, second, text):
+  weights = {x: float(x == 'columns') for x in NAMES}
+  task = tasks.make('formats', **weights, slips=1.0)
+  solution = quick_jit(task.solve)(of(first, second), jax.random.key(0))
+  assert vocab.decode(solution.tokens, solution.mask) == text + '<eos>'
+
+
+def test_slips_may_be_traced_and_are_as_many_as_said():
+  def right(slips, key):
+    task = tasks.make(
+      'formats', direct=1.0, reverse=0.0, columns=0.0, program=0.0, slips=slips
+    )
+    solution = task.solve(of(27, 5), key)
+    return task.verify(of(27, 5), solution.tokens, solution.mask)['reward']
+
+  keys = jax.random.split(jax.random.key(0), 1000)
+  share = jax.jit(lambda x: jnp.mean(jax.vmap(right, (None, 0))(x, keys)))
+  assert share(0.0) == 1.0 and share(1.0) == 0.0
+  assert abs(share(0.3) - 0.7) < 0.05
+
+
+def test_the_wanted_format_alone_is_right():
+  task = tasks.make('formats', wanted='columns')
+  verify = quick_jit(
+    jax.vmap(lambda row: task.verify(of(27, 5), row, jnp.ones(32)))
+  )
+  found = verify(padded(['c12,3>32', 'c12,2>22', 'd32', 'r23']))
+  assert found['reward'].tolist() == [1, 0, 0, 0]
+  assert found['columns'].tolist() == [1, 1, 0, 0]
+
+
+def test_operands_may_have_a_least_length():
+  task = tasks.make('formats', num_digits=2, least_digits=2)
+  draw = quick_jit(jax.vmap(task.sample))
+  terms = draw(jax.random.split(jax.random.key(0), 500)).answer['terms']
+  assert terms.min() >= 10 and terms.max() <= 99
+  assert len(np.unique(terms)) > 80

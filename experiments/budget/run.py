@@ -1,313 +1,208 @@
 r"""A budget of examples, divided between demonstrations and preferences.
 
-  python -m experiments.budget.run             # full: half an hour
-  python -m experiments.budget.run --reduced   # minutes
+  python -m experiments.budget.run             # full
+  python -m experiments.budget.run --reduced   # two minutes
 
-README.md has the question and the reading, design.py the settings and claims.
+README.md has the question and the reading, design.py the settings and sizes,
+claims.py the claims, bench.py the stages, tuned.py what is tuned.
 """
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-import ml_collections
-import numpy as np
-
-from configs import sft
+from experiments.budget.bench import DPO, SFT, Bench
+from experiments.budget.claims import FORMS, MEASURES, READING, STUDY
 from experiments.budget.design import (
-  BASE,
-  BETA,
   LABELS,
-  READING,
-  ROWS,
+  LEVEL_ARMS,
+  LEVELS,
   SCALES,
   SETTINGS,
   SHARES,
-  STUDY,
-  TARGETS,
+  WANTED,
   Scale,
   Setting,
 )
-from posttrain_jax import lab, tasks
-from posttrain_jax.core.types import Array, PyTree
-from posttrain_jax.evals import in_graph
-from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import decoders
-from posttrain_jax.run import build
-from posttrain_jax.run import config as config_lib
-from posttrain_jax.tasks import vocab
+from experiments.budget.tuned import Chosen
+from posttrain_jax import lab
 
-# Settings that only differ in the budget, by task; and all of one budget.
-_SIZES = {
-  task: [
-    name
-    for name, own in SETTINGS.items()
-    if (own.task, own.price, own.preset, own.plain)
-    == (task, 1.0, 'pico', False)
-  ]
-  for task in TARGETS
-}
-_AT_4000 = [
-  name
-  for name, own in SETTINGS.items()
-  if (own.task, own.budget) == ('cot', 4000)
-]
-# Name, title, measure, its label, settings
-PLOTS = (
-  ('cot_accuracy', 'Reasoning: accuracy', 'accuracy', 'accuracy',
-   _SIZES['cot']),
-  ('cot_accuracy_4000', 'Reasoning, budget 4000: accuracy', 'accuracy',
-   'accuracy', _AT_4000),
-  ('cot_form', 'Reasoning: form kept', 'form', 'form kept', _SIZES['cot']),
-  ('style_accuracy', 'Style: accuracy', 'accuracy', 'accuracy',
-   _SIZES['style']),
-)  # fmt: skip
-RATE, COUNT = 'optimizer.lr', 'problems.count'
-SFT, DPO = 'configs/sft.py:recipe=sft', 'configs/preference.py:recipe=dpo'
+Curve = Mapping[str, Mapping[str, Any]]
 
 
-def _shared(config: Any, preset: str) -> Any:
-  config.model.preset = preset
-  config.optimizer.schedule = 'constant'
-  config.optimizer.warmup_updates = 0
-  config.steps_per_call = 50
-  config.eval.num_problems = 0
-  return config
-
-
-def base_config(preset: str, scale: Scale) -> Any:
-  config = sft.get_config()
-  config.task = sft.mixture(BASE)
-  config.num_steps = scale.base_steps
-  config.prompts_per_step = 128
-  config.optimizer.lr = 3e-3
-  return _shared(config, preset)
-
-
-def stage_config(kind: str, task: str, preset: str, steps: int) -> Any:
-  """SFT or DPO on a limited set of a target's problems."""
-  config = config_lib.load({'sft': SFT, 'dpo': DPO}[kind])
-  config.task = ml_collections.ConfigDict(tasks.defaults(**TARGETS[task]))
-  config.num_steps = steps
-  config.prompts_per_step = ROWS
-  config.problems.count = 1  # how many there are is an input of the program
-  config.problems.seed = {'sft': 1, 'dpo': 2}[kind]
-  if kind == 'dpo':
-    config.group_size = 1
-    config.others = ml_collections.ConfigDict({'writer': ''})
-    config_lib.override(
-      config,
-      [
-        ('collect.name', 'oracle_vs_rollout'), ('collect.sampler', 'writer'),
-        ('collect.keep', 'wrong'), ('collect.fixed', 'true'),
-        ('loss.beta', str(BETA)),
-      ],
-    )  # fmt: skip
-  return _shared(config, preset)
-
-
-@dataclasses.dataclass(frozen=True)
-class Answers:
-  """Probe of greedy answers to a target's held-out problems.
-
-  accuracy  right ones
-  form      those that have the marker between a chain of thought and its sum
-  """
-
-  model: ModelConfig
-  task: Any
-  num_problems: int
-  heldout_fraction: float
-
-  def __call__(
-    self, params: PyTree, base_params: PyTree, key: Array
-  ) -> dict[str, Array]:
-    del base_params
-    problems = in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction
-    )
-    samples, rewards = in_graph.generate_and_verify(
-      params, self.model, self.task, problems, key, group_size=1,
-      decoder=decoders.greedy,
-    )  # fmt: skip
-    marked = samples.completion[:, 0] == vocab.token('>')
-    form = jnp.any(marked & (samples.mask[:, 0] > 0), axis=1)
-    form &= samples.finished[:, 0] > 0
-    return {
-      'accuracy': jnp.mean(rewards),
-      'form': jnp.mean(form.astype(jnp.float32)),
-    }
-
-
-class Bench:
-  """The bases and writers, and stages and measures on top of them."""
-
-  def __init__(self, runs: lab.Lab, scale: Scale):
-    self._lab, self.scale = runs, scale
-    self._bases: dict[str, lab.Trained] = {}
-
-  def base(self, preset: str) -> lab.Trained:
-    if preset not in self._bases:
-      config = base_config(preset, self.scale)
-      self._bases[preset] = self._lab.train(f'base-{preset}', config)
-    return self._bases[preset]
-
-  def writer(self, own: Setting) -> lab.Trained:
-    config = stage_config('sft', own.task, own.preset, self.scale.writer_steps)
-    config.problems.count = 0
-    config.prompts_per_step = 128
-    config.optimizer.lr = 3e-3
-    return self._lab.train(
-      f'writer-{own.task}-{own.preset}', config, self.base(own.preset)
-    )
-
-  def sft(self, own: Setting, count: int, rate: float) -> lab.Trained:
-    steps = self.scale.steps('sft', count)
-    return self._lab.train(
-      f'sft-{own.task}-{own.preset}-{count}',
-      stage_config('sft', own.task, own.preset, steps),
-      self.base(own.preset),
-      {RATE: rate, COUNT: float(count)},
-    )
-
-  def dpo(
-    self, own: Setting, start: lab.Trained, count: int, rate: float
-  ) -> lab.Trained:
-    steps = self.scale.steps('dpo', count)
-    writer = self.base(own.preset) if own.plain else self.writer(own)
-    return self._lab.train(
-      f'dpo-{own.task}-{own.preset}-{count}',
-      stage_config('dpo', own.task, own.preset, steps),
-      start,
-      {RATE: rate, COUNT: float(count)},
-      roles={'writer': writer},
-    )
-
-  def measure(self, own: Setting, stage: lab.Trained, split: str = 'test'):
-    """{'accuracy', 'form'} in %, of each seed."""
-    config = self.base(own.preset).config
-    probe = Answers(
-      build.build(config).model,
-      tasks.make(**TARGETS[own.task]),
-      self.scale.problems,
-      config.heldout_fraction,
-    )
-    found = self._lab.measure(stage, probe, split=split)
-    return {name: 100.0 * np.asarray(x) for name, x in found.items()}
-
-  def best(self, own: Setting, stages: dict[float, lab.Trained]) -> float:
-    """The rate whose stage is best on validation problems."""
-    score = lambda stage: self.measure(own, stage, 'validation')['accuracy']
-    return lab.best(stages, score)
-
-
-def curve(
-  bench: Bench, own: Setting, known: dict[str, dict[str, float]]
-) -> dict[str, dict[str, Any]]:
-  """{share: its stages, rates and measures} of a setting.
-
-  known  rates of shares that were chosen in another setting; else {}
-  """
-  scale, found = bench.scale, {}
-  if known:
-    sft_rate = known['f100']['sft']
-  else:
-    whole, _ = own.counts(1.0)
-    tried = {rate: bench.sft(own, whole, rate) for rate in scale.sft_rates}
-    sft_rate = bench.best(own, tried)
-  for name in scale.shares:
+def curve(bench: Bench, own: Setting, chosen: Chosen) -> Curve:
+  """{share: its stages, and its measures after SFT and at the end}."""
+  found = {}
+  for name in own.shares:
     demonstrations, pairs = own.counts(SHARES[name])
-    stages, rates = [], {'sft': sft_rate}
-    start = bench.base(own.preset)
+    stages, last = [], bench.base(own)
     if demonstrations:
-      start = bench.sft(own, demonstrations, sft_rate)
-      stages.append(start)
+      last = bench.sft(own, demonstrations, chosen.rate(own, demonstrations))
+      stages.append(last)
+    before = bench.measure(own, last)
     if pairs:
-      grid = (known[name]['dpo'],) if known else scale.dpo_rates
-      if own.dpo_rate:
-        grid = (own.dpo_rate,)
-      tried = {rate: bench.dpo(own, start, pairs, rate) for rate in grid}
-      rates['dpo'] = bench.best(own, tried) if len(grid) > 1 else grid[0]
-      start = tried[rates['dpo']]
-      stages.append(start)
+      values = chosen.values(own, demonstrations)
+      last = bench.dpo(own, last, pairs, values)
+      stages.append(last)
     found[name] = {
-      'stages': stages, 'rates': rates, **bench.measure(own, start),
-    }  # fmt: skip
+      'stages': stages,
+      'before': before,
+      'after': bench.measure(own, last),
+    }
   return found
 
 
-def make_arm(name: str, curves: dict[str, dict], scale: Scale) -> lab.Arm:
-  values, chosen = {}, {}
-  for setting, points in curves.items():
-    point = points[name]
-    values[setting] = point['accuracy']
-    if SETTINGS[setting].task == 'cot':
-      values[f'form_{setting}'] = point['form']
-    for kind, rate in point['rates'].items():
-      if kind == 'sft' and SHARES[name] == 0.0:
-        continue
-      chosen.setdefault(kind, {})[setting] = rate
-  shown = 'cot_4000' if 'cot_4000' in curves else next(iter(curves))
-  grids = {'sft': scale.sft_rates, 'dpo': scale.dpo_rates}
+def share_arm(
+  name: str, curves: Mapping[str, Curve], chosen: Chosen
+) -> lab.Arm:
+  """A share of the budget, in all settings that have it."""
+  values, outcomes = {}, {}
+  own = {key: found[name] for key, found in curves.items() if name in found}
+  for key, point in own.items():
+    values[key] = point['after']['accuracy']
+    outcomes[key] = point['after']['problems']
+    if key in FORMS:
+      values[f'form_{key}'] = point['after']['form']
+  if {'cot_100', 'cot_1000'} <= own.keys():
+    values['growth'] = values['cot_1000'] - values['cot_100']
+  shown = 'cot_1000' if 'cot_1000' in own else next(iter(own))
   return lab.Arm(
     label=LABELS[name],
     family='preference' if SHARES[name] < 0.5 else 'sft',
     config=f'{SFT}; {DPO}',
     overrides={'share of demonstrations': SHARES[name]},
     values=values,
-    account=lab.total_account(curves[shown][name]['stages']),
-    tuned={
-      f'{RATE} of {kind}': {'grid': list(grids[kind]), 'chosen': rates}
-      for kind, rates in chosen.items()
+    account=lab.total_account(own[shown]['stages']),
+    tuned=chosen.entries(
+      [(key, SETTINGS[key], SHARES[name]) for key in own],
+      {key: (key, f'form_{key}') for key in FORMS},
+    ),
+    outcomes=outcomes,
+  )
+
+
+def level_arm(
+  level: str, curves: Mapping[str, Curve], chosen: Chosen
+) -> lab.Arm:
+  """A quarter on demonstrations of one writer, before and after DPO."""
+  setting = LEVEL_ARMS[level]
+  point = curves[setting]['f25']
+  return lab.Arm(
+    label=f'Writer: {level} ({100 * LEVELS[level]:.0f}% forgotten)',
+    family='sft',
+    config=f'{SFT}; {DPO}',
+    overrides={'slips': LEVELS[level]},
+    values={
+      'level_sft': point['before']['accuracy'],
+      'level_dpo': point['after']['accuracy'],
+      'level_cost': (
+        curves[LEVEL_ARMS['perfect']]['f25']['before']['accuracy']
+        - point['before']['accuracy']
+      ),
+    },
+    account=lab.total_account(point['stages']),
+    tuned=chosen.entries([('level_dpo', SETTINGS[setting], SHARES['f25'])], {}),
+    outcomes={
+      'level_sft': point['before']['problems'],
+      'level_dpo': point['after']['problems'],
     },
   )
 
 
-def figures(curves: dict[str, dict]) -> list[dict[str, Any]]:
-  """Accuracy and form along the share, for each target and at 4000."""
+def _short(name: str) -> str:
+  """Of a setting of 1000 examples for reasoning: what is special about it."""
+  label = MEASURES[name].label.removeprefix(MEASURES['cot_1000'].label)
+  label = label.removeprefix(', ') or 'fair writer, own pairs'
+  return label[0].upper() + label[1:]
+
+
+def figures(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
+  """Accuracy along the budget, along the share, and before and after DPO."""
   found = []
-  for plot, title, what, label, settings in PLOTS:
-    series = {}
-    for setting in settings:
-      if setting not in curves:
-        continue
-      points = curves[setting]
-      shares = sorted(points, key=SHARES.get)
-      series[STUDY.measures[setting].label.split(', ', 1)[1]] = {
-        'x': [100.0 * SHARES[name] for name in shares],
-        'y': [points[name][what].tolist() for name in shares],
-      }
+  caption = (
+    'Sampled answers to held-out problems that are right and in the wanted '
+    'form, mean over seeds.'
+  )
+
+  def lines(name, title, xlabel, series, logx=False):
     if series:
       found.append(
         {
-          'kind': 'lines', 'name': plot,
-          'title': f'{title} by the share of demonstrations',
-          'xlabel': 'share of the budget on demonstrations (%)',
-          'ylabel': f'{label} (%)', 'logx': False, 'series': series,
-          'caption': 'Greedy answers to held-out problems, mean over seeds; '
-                     'the rest of the budget is preference pairs for DPO.',
+          'kind': 'lines', 'name': name, 'title': title, 'xlabel': xlabel,
+          'ylabel': 'accuracy (%)', 'logx': logx, 'series': series,
+          'caption': caption,
         }
       )  # fmt: skip
+
+  for task, title in (('cot', 'Reasoning'), ('style', 'Style')):
+    keys = [
+      key for key in curves
+      if SETTINGS[key].task == task and key == f'{task}_{SETTINGS[key].budget}'
+    ]  # fmt: skip
+    series = {}
+    for share, label in LABELS.items():
+      there = [key for key in keys if share in curves[key]]
+      if len(there) > 1:
+        series[label] = {
+          'x': [SETTINGS[key].budget for key in there],
+          'y': [curves[key][share]['after']['accuracy'].tolist()
+                for key in there],
+        }  # fmt: skip
+    lines(f'{task}_by_budget', f'{title}: accuracy by budget',
+          'examples that the budget buys', series, True)  # fmt: skip
+  of_1000 = [
+    key
+    for key in curves
+    if (SETTINGS[key].task, SETTINGS[key].budget) == ('cot', 1000)
+  ]
+  lines(
+    'cot_by_share', 'Reasoning, 1000 examples: accuracy by share',
+    'share of the budget on demonstrations (%)',
+    {
+      _short(key): {
+        'x': [100 * SHARES[x] for x in sorted(curves[key], key=SHARES.get)],
+        'y': [curves[key][x]['after']['accuracy'].tolist()
+              for x in sorted(curves[key], key=SHARES.get)],
+      }
+      for key in of_1000
+    },
+  )  # fmt: skip
+  if set(LEVEL_ARMS.values()) <= curves.keys():
+    found.append(
+      {'kind': 'bars', 'name': 'levels',
+       'title': 'A quarter on demonstrations of three writers',
+       'measures': ['level_sft', 'level_dpo'], 'caption': caption},
+    )  # fmt: skip
   return found
 
 
 def run(runs: lab.Lab, scale: Scale):
-  """Trains and measures every share of every setting."""
+  """Tunes, then trains and measures every share of every setting."""
+  chosen = Chosen(runs, scale)
   bench = Bench(runs, scale)
-  curves = {}
-  for name in scale.settings:
-    tuned = curves.get(SETTINGS[name].tuned, {})
-    known = {share: point['rates'] for share, point in tuned.items()}
-    curves[name] = curve(bench, SETTINGS[name], known)
-  arms = {name: make_arm(name, curves, scale) for name in scale.shares}
-  asked = {
-    name: measure
-    for name, measure in STUDY.measures.items()
-    if name.removeprefix('form_') in curves
+  curves = {
+    name: curve(bench, SETTINGS[name], chosen) for name in scale.settings
   }
-  there = [x for x in STUDY.claims if x.measure in asked]
-  study = dataclasses.replace(STUDY, claims=there, measures=asked)
+  arms = {
+    name: share_arm(name, curves, chosen)
+    for name in SHARES
+    if any(name in found for found in curves.values())
+  }
+  if set(LEVEL_ARMS.values()) <= curves.keys():
+    arms |= {x: level_arm(x, curves, chosen) for x in LEVEL_ARMS}
+  there = {name for arm in arms.values() for name in arm.values}
+  tasks = {SETTINGS[name].task for name in scale.settings}
+  study = dataclasses.replace(
+    STUDY,
+    claims=[x for x in STUDY.claims if x.measure in there],
+    measures={k: x for k, x in STUDY.measures.items() if k in there},
+    problems={
+      task: lab.of_probe(runs, bench.probe(Setting(task, 1), 'test'))
+      for task in WANTED
+      if task in tasks
+    },
+  )
   reading = READING if scale is SCALES['full'] else ()
   return study, arms, figures(curves), reading
 

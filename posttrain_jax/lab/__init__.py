@@ -3,6 +3,8 @@
 stages.py   `Lab`: trains and measures stages, keeps them on disk
 direct.py   `look`: what is measured of seeds alone, without a model
 files.py    how both are kept
+shared.py   `shared`: a stage of one lab as the start of many seeds
+hparams.py  numbers that are inputs of a program, one for all seeds or each
 tuning.py   `tune`: one grid for all arms, that grows for all
 counts.py   how many different problems a measurement looks at
 judged.py   claims judged from what arms measured
@@ -20,14 +22,22 @@ from posttrain_jax.lab.results import (
   Study,
   total_account,
 )
+from posttrain_jax.lab.shared import shared
 from posttrain_jax.lab.stages import Lab, Trained
-from posttrain_jax.lab.tuning import Tuned, best, tune
+from posttrain_jax.lab.tuning import (
+  Together,
+  Tuned,
+  best,
+  tune,
+  tune_together,
+)
 
 __all__ = [
   'Arm',
   'Lab',
   'Measure',
   'Study',
+  'Together',
   'Trained',
   'Tuned',
   'best',
@@ -35,6 +45,8 @@ __all__ = [
   'look',
   'main',
   'of_probe',
+  'shared',
   'total_account',
   'tune',
+  'tune_together',
 ]

@@ -28,13 +28,14 @@ from posttrain_jax import log, sweep
 from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.lab import files
+from posttrain_jax.lab.hparams import Hparam, of_seed, plain, stacked
 from posttrain_jax.log import progress
 from posttrain_jax.models import adapted
 from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import guard
 
-__all__ = ['Lab', 'Trained']
+__all__ = ['Lab', 'Trained', 'save']
 
 # What is folded into a seed's key for the problems of a measurement. Choices
 # are made on other problems than those that are reported.
@@ -61,7 +62,7 @@ class Trained:
 
   name: str
   config: Any
-  hparams: Mapping[str, float]
+  hparams: Mapping[str, Hparam]
   account: tuple[Mapping[str, float], ...]
   curves: Mapping[str, np.ndarray]
   digest: str
@@ -159,15 +160,15 @@ class Lab:
     name: str,
     config: Any,
     start: Trained | None = None,
-    hparams: Mapping[str, float] | None = None,
+    hparams: Mapping[str, Hparam] | None = None,
     roles: Mapping[str, Trained] | None = None,
     snapshots: Sequence[int] = (),
   ) -> Trained:
     """Trains `config` with every seed, or reads it where that was done.
 
     start    its policy is where each seed begins; None: fresh parameters
-    hparams  {dotted config key: number} that one program takes as inputs, so
-             that a grid of them compiles once
+    hparams  {dotted config key: number, or one a seed} that one program takes
+             as inputs, so that a grid of them compiles once
     roles    {'ref' or another of `config.others`: whose policy it is}; a role
              that is not named is the policy as the stage starts
     snapshots  steps at which the policy is kept too (`Trained.snapshots`)
@@ -176,8 +177,8 @@ class Lab:
     and trained again.
 
     Raises:
-      ValueError: a config that cannot work, or that needs the host; a snapshot
-        that is no step of it; another process trains the stage.
+      ValueError: a config that cannot work, or that needs the host; hparams of
+        other seeds; no such snapshot; another process trains the stage.
       failed.NonFinite: a seed's step was not finite; nothing is kept of the
         stage but a record of that step.
     """
@@ -187,7 +188,7 @@ class Lab:
           f'stage "{name}": snapshots has {step}, which is not in '
           f'1..{config.num_steps - 1}'
         )
-    hparams = dict(hparams or {})
+    hparams = plain(hparams, len(self.seeds))
     given = {'policy': start, **(roles or {})}
     given = {role: x for role, x in given.items() if x is not None}
     came_from = {role: x.digest for role, x in given.items()}
@@ -271,7 +272,7 @@ class Lab:
     if key not in self._programs:
       self._programs[key] = sweep.Program(config, names, self._mesh)
     program = self._programs[key]
-    values = [jnp.full(count, hparams[k], jnp.float32) for k in names]
+    values = stacked(hparams, count)
     params = {role: x.params for role, x in given.items()} or None
     state = program.start(self._keys, values, params)
     handle = self._bar.task(name, config.num_steps) if self._bar else None
@@ -305,7 +306,7 @@ class Lab:
       rows.append(found)
       step += done
       if step in snapshots:
-        _save(folder / f'params-{step}.safetensors', state.params)
+        save(folder / f'params-{step}.safetensors', state.params)
       if self._bar:
         shown = {
           k: float(np.mean(x[:, -1]))
@@ -317,7 +318,7 @@ class Lab:
       k: np.concatenate([found[k] for found in rows], axis=1) for k in rows[0]
     }
     took = time.monotonic() - first
-    _save(folder / 'params.safetensors', state.params)
+    save(folder / 'params.safetensors', state.params)
     self._write(folder, config, program.run, curves, took, snapshots, ended)
 
   def _failure(self, folder, config, run, hparams, index, state, error):
@@ -325,7 +326,8 @@ class Lab:
     if config.on_nonfinite == 'stop':
       config = config.copy_and_resolve_references()
       config.seed = self.seeds[index]
-      place = failed.Together(dict(hparams), len(self.seeds), index)
+      own = of_seed(hparams, index)
+      place = failed.Together(own, len(self.seeds), index)
       one = jax.tree.map(lambda x: x[index], state)
       error = failed.save(folder, config, run, error, one, {}, place)
     error.args = (f'{folder.name}, seed {self.seeds[index]}: {error}',)
@@ -393,7 +395,7 @@ class Lab:
     return {name: x.tolist() for name, x in measured.items()}
 
 
-def _save(path: Path, params: PyTree) -> None:
+def save(path: Path, params: PyTree) -> None:
   # What a later stage starts from, or a probe looks at, is the weights.
   flat = traverse_util.flatten_dict(adapted.merged(params), sep='/')
   safetensors.save_file(flat, path)

@@ -2,16 +2,26 @@
 
 found = tune({'sft': train_sft, 'grpo': train_grpo}, [3e-4, 1e-3, 3e-3], score)
 found['sft'].chosen, found['sft'].tried[found['sft'].chosen]
+
+`tune_together` does the same where an arm has several numbers to choose.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ['Tuned', 'best', 'check_equal', 'tune']
+__all__ = [
+  'Together',
+  'Tuned',
+  'best',
+  'check_equal',
+  'tune',
+  'tune_together',
+]
 
 
 def best(
@@ -76,42 +86,131 @@ def tune(
   Raises:
     ValueError: a grid that is not as said, no arms, `close` below 0.
   """
-  values = list(grid)
-  rising = all(a < b for a, b in zip(values, values[1:]))
-  if len(values) < 2 or values[0] <= 0 or not rising:
-    raise ValueError(f'grid {values}: at least two positive values, ascending')
+  made = {
+    arm: lambda values, make=make: make(values['value'])
+    for arm, make in arms.items()
+  }
+  found = tune_together(made, {'value': grid}, score, extend, close)
+  return {
+    arm: Tuned(
+      {cell[0]: stage for cell, stage in x.tried.items()},
+      x.chosen['value'],
+      bool(x.edges),
+    )
+    for arm, x in found.items()
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+  """What an arm tried of several grids, and which cell of them is taken.
+
+  grids   {name: values, ascending}, as they have grown
+  tried   {one value of each grid, in their order: stage}
+  chosen  {name: value} of the cell with the best score
+  edges   names whose chosen value is the first or last of its grid
+  """
+
+  grids: Mapping[str, tuple[float, ...]]
+  tried: Mapping[tuple[float, ...], Any]
+  chosen: Mapping[str, float]
+  edges: tuple[str, ...]
+
+  @property
+  def stage(self) -> Any:
+    """The stage of the chosen cell."""
+    return self.tried[tuple(self.chosen[name] for name in self.grids)]
+
+  def entry(self, name: str) -> dict[str, Any]:
+    """Of one grid, for `Arm.tuned`."""
+    return {'grid': list(self.grids[name]), 'chosen': self.chosen[name]}
+
+
+def tune_together(
+  arms: Mapping[str, Callable[[dict[str, float]], Any]],
+  grids: Mapping[str, Sequence[float]],
+  score: Callable[[str, Any], Any],
+  extend: int = 2,
+  close: float = 0.0,
+) -> dict[str, Together]:
+  """`tune` of several numbers: every cell of their grids with every arm.
+
+  Each grid grows as the one of `tune` does, for all arms.
+
+  Args:
+    arms: {arm: {name: value} -> stage}.
+    grids: {name: positive values, ascending, at least two}.
+    score: (arm, stage) -> one number a seed; higher is better.
+    extend: how often a grid may grow at each end.
+    close: as of `tune`; of cells that are as good the first is taken, in the
+      order of the grids.
+
+  Raises:
+    ValueError: a grid that is not as said, no grids, no arms, `close` below 0.
+  """
+  values = {name: list(grid) for name, grid in grids.items()}
+  if not values:
+    raise ValueError('no grids to tune')
+  for name, grid in values.items():
+    rising = all(a < b for a, b in zip(grid, grid[1:]))
+    if len(grid) < 2 or grid[0] <= 0 or not rising:
+      whose = f'grid {grid}' if name == 'value' else f'grid {grid} of "{name}"'
+      raise ValueError(f'{whose}: at least two positive values, ascending')
   if not 0 <= close < math.inf:
     raise ValueError(f'close={close} is no finite number >= 0')
   if not arms:
     raise ValueError('no arms to tune')
-  tried: dict[str, dict[float, Any]] = {arm: {} for arm in arms}
-  left = {'low': extend, 'high': extend}
+  tried: dict[str, dict[tuple, Any]] = {arm: {} for arm in arms}
+  left = {(name, end): extend for name in values for end in (0, -1)}
   while True:
     for arm, make in arms.items():
-      for value in values:
-        if value not in tried[arm]:
-          tried[arm][value] = make(value)
+      for cell in itertools.product(*values.values()):
+        if cell not in tried[arm]:
+          tried[arm][cell] = make(dict(zip(values, cell)))
+    # In the order of the grids: the first of equals is the lowest.
     chosen = {
-      arm: best(
-        {value: tried[arm][value] for value in values},
+      arm: dict(zip(values, best(
+        dict(sorted(own.items())),
         lambda stage, arm=arm: score(arm, stage),
         close,
-      )
-      for arm in arms
-    }
-    more = False
-    if values[0] in chosen.values() and left['low']:
-      left['low'] -= 1
-      values, more = [_next(values[1], values[0]), *values], True
-    if values[-1] in chosen.values() and left['high']:
-      left['high'] -= 1
-      values, more = [*values, _next(values[-2], values[-1])], True
-    if not more:
+      )))
+      for arm, own in tried.items()
+    }  # fmt: skip
+    grown = _grown(values, list(chosen.values()), left)
+    if not grown:
       break
+    values = grown
+  kept = {name: tuple(grid) for name, grid in values.items()}
   return {
-    arm: Tuned(tried[arm], chosen[arm], chosen[arm] in (values[0], values[-1]))
-    for arm in arms
+    arm: Together(
+      kept,
+      tried[arm],
+      own,
+      tuple(x for x in kept if own[x] in (kept[x][0], kept[x][-1])),
+    )
+    for arm, own in chosen.items()
   }
+
+
+def _grown(
+  values: Mapping[str, list[float]],
+  chosen: Sequence[Mapping[str, float]],
+  left: dict[tuple[str, int], int],
+) -> dict[str, list[float]]:
+  """The grids with a value more at each end where an arm's best is and that may
+  still grow, which is counted in `left`; {} where none has one."""
+  grown, more = {}, False
+  for name, grid in values.items():
+    taken = {own[name] for own in chosen}
+    longer = list(grid)
+    if grid[0] in taken and left[name, 0]:
+      left[name, 0] -= 1
+      longer, more = [_next(grid[1], grid[0]), *longer], True
+    if grid[-1] in taken and left[name, -1]:
+      left[name, -1] -= 1
+      longer, more = [*longer, _next(grid[-2], grid[-1])], True
+    grown[name] = longer
+  return grown if more else {}
 
 
 def _next(before: float, last: float) -> float:

@@ -49,12 +49,15 @@ def example(prompt: Text, answer: dict[str, Array], size: int) -> Example:
   )
 
 
-def two_numbers(key: Array, num_digits: int, sign: str) -> Example:
+def two_numbers(
+  key: Array, num_digits: int, sign: str, least_digits: int = 1
+) -> Example:
   """'27+5=' of two numbers of up to `num_digits` digits; answer {'terms'}."""
   # Uniform over lengths first, so that short operands are not rare.
   length_key, digit_key = jax.random.split(key)
-  digits = jax.random.randint(length_key, (2,), 1, num_digits + 1)
-  terms = jax.random.randint(digit_key, (2,), 0, 10**digits)
+  digits = jax.random.randint(length_key, (2,), least_digits, num_digits + 1)
+  low = 10 ** (least_digits - 1) if least_digits > 1 else 0
+  terms = jax.random.randint(digit_key, (2,), low, 10**digits)
   prompt = vocab.join(
     vocab.number(terms[0], num_digits),
     vocab.literal(sign),

@@ -5,10 +5,12 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, vocab
 from posttrain_jax.tasks.parts import lists
@@ -25,33 +27,63 @@ class Task:
   """Sum of two numbers of up to `num_digits` digits, in a format of one's own.
 
   num_digits  digits of the larger operands
+  least_digits  of the smaller ones
   direct      weight of demonstrations 'd32', the sum
   reverse     of 'r23', the sum from its lowest digit on
   columns     of 'c12,3>32', the sum of each column with what is carried into
               it, the lowest first, then the sum
   program     of 'p27 5+', in postfix notation; the verifier runs it
 
+  slips       chance, in each column but the lowest, that the writer of a
+              demonstration forgets what is carried into it, in the columns and
+              in the sum alike; a program has no columns to slip in
+  wanted      the format that alone is right ('direct', ...); '' = any
+
   The oracle draws the format of each demonstration; only the proportions of
-  the weights matter. Any of the formats is right that says the sum: the columns
-  themselves are not judged. `verify` also says which format it was.
+  the weights matter. Any of the formats is right that says the sum, unless one
+  is wanted: the columns themselves are not judged. `verify` also says which
+  format it was. Weights and `slips` may be traced (sweeps): they are then not
+  checked, and a traced weight leaves room for its format.
+
+  Raises:
+    ValueError: a knob that is not as said.
   """
 
   num_digits: int = 3
+  least_digits: int = 1
   direct: float = 1.0
   reverse: float = 1.0
   columns: float = 1.0
   program: float = 1.0
+  slips: float = 0.0
+  wanted: str = ''
 
   def __post_init__(self):
     base.check(
       1 <= self.num_digits <= 7,
       f'formats: num_digits={self.num_digits} is not in 1..7 (int32 sums)',
     )
-    weights = self._weights
     base.check(
-      all(math.isfinite(w) and w >= 0 for w in weights) and sum(weights) > 0,
+      1 <= self.least_digits <= self.num_digits,
+      f'formats: least_digits={self.least_digits} is not in 1..num_digits='
+      f'{self.num_digits}',
+    )
+    weights = self._weights
+    known = [w for w in weights if not _traced(w)]
+    base.check(
+      all(math.isfinite(w) and w >= 0 for w in known)
+      and (len(known) < len(weights) or sum(known) > 0),
       f'formats: the weights {dict(zip(LETTERS, weights))} must be finite and '
       'not negative, and at least one positive',
+    )
+    base.check(
+      _traced(self.slips) or 0.0 <= self.slips <= 1.0,
+      f'formats: slips={self.slips} is no share from 0 to 1',
+    )
+    base.check(
+      not self.wanted or self.wanted in LETTERS,
+      f'formats: no format wanted="{self.wanted}".'
+      + nearest(self.wanted, LETTERS),
     )
 
   @property
@@ -67,11 +99,11 @@ class Task:
     n = self.num_digits
     total = n + 1
     lengths = (total, total, 3 * n + total, 2 * n + 2)
-    asked = [x for x, w in zip(lengths, self._weights) if w > 0]
+    asked = [x for x, w in zip(lengths, self._weights) if _traced(w) or w > 0]
     return 1 + max(asked) + 1  # with the letter and the EOS
 
   def sample(self, key: Array) -> Example:
-    return base.two_numbers(key, self.num_digits, '+')
+    return base.two_numbers(key, self.num_digits, '+', self.least_digits)
 
   def identity(self, example: Example) -> Array:
     """The two numbers, whichever comes first."""
@@ -108,6 +140,8 @@ class Task:
     """Right or not; 1.0 under the name of the format that it begins as."""
     index, value, ok = self._said(completion, mask)
     right = ok & (value == example.answer['terms'].sum())
+    if self.wanted:
+      right &= index == list(LETTERS).index(self.wanted)
     return {'reward': right.astype(jnp.float32)} | {
       name: (index == i).astype(jnp.float32) for i, name in enumerate(LETTERS)
     }
@@ -122,14 +156,15 @@ class Task:
   def solve(self, example: Example, key: Array) -> Text:
     """The sum in a format that is drawn from the weights."""
     first, second = example.answer['terms']
-    total = vocab.number(first + second, self.num_digits + 1)
+    sums, value = self._added(first, second, jax.random.fold_in(key, 1))
+    total = vocab.number(value, self.num_digits + 1)
     program = vocab.join(
       vocab.number(first, self.num_digits),
       vocab.literal(' '),
       vocab.number(second, self.num_digits),
       vocab.literal('+'),
     )
-    columns = vocab.join(self._columns(first, second), total)
+    columns = vocab.join(self._columns(first, second, sums), total)
     index = jax.random.categorical(key, jnp.log(jnp.array(self._weights)))
     size = self.completion_length
     found = [
@@ -142,21 +177,44 @@ class Task:
     ]
     return jax.tree.map(lambda *texts: jnp.stack(texts)[index], *found)
 
-  def _columns(self, first: Array, second: Array) -> Text:
+  def _added(
+    self, first: Array, second: Array, key: Array
+  ) -> tuple[Array, Array]:
+    """(sum of each column with what is carried into it [n], the whole sum), as
+    someone says them who forgets a carry now and then."""
+    power = 10 ** jnp.arange(self.num_digits)
+    digits = first // power % 10 + second // power % 10
+    slips = jax.random.bernoulli(key, self.slips, (self.num_digits,))
+
+    def column(carry, place):
+      total = digits[place] + jnp.where(slips[place], 0, carry)
+      return total // 10, total
+
+    places = jnp.arange(self.num_digits)
+    _, sums = jax.lax.scan(column, jnp.int32(0), places)
+    # Above the longer number there is no column: what is carried stays.
+    there = (jnp.maximum(first, second) >= power) | (places == 0)
+    last = jnp.sum(there) - 1
+    value = jnp.sum(jnp.where(places < last, sums % 10, 0) * power)
+    return sums, value + sums[last] * power[last]
+
+  def _columns(self, first: Array, second: Array, sums: Array) -> Text:
     """'12,3>': sums of columns, each with a sign behind it."""
     most = jnp.maximum(first, second)
 
     def column(place):
       power = 10**place
-      below = (first % power + second % power) // power
-      total = first // power % 10 + second // power % 10 + below
       is_last = most < power * 10
       sign = jnp.where(is_last, vocab.token('>'), vocab.token(','))
-      text = vocab.join(vocab.number(total, 2), vocab.char(sign))
+      text = vocab.join(vocab.number(sums[place], 2), vocab.char(sign))
       used = (place == 0) | (most >= power)
       return Text(text.tokens, text.length * used)
 
     return lists.concat(jax.vmap(column)(jnp.arange(self.num_digits)))
+
+
+def _traced(value: Any) -> bool:
+  return isinstance(value, jax.core.Tracer)
 
 
 def _reversed(text: Text) -> Text:

@@ -47,9 +47,15 @@ class Subset:
       raise AttributeError(name)
     return getattr(self.task, name)
 
+  def _seed_key(self) -> Array:
+    seed = self.seed
+    if isinstance(seed, jax.core.Tracer):  # a sweep traces floats
+      seed = seed.astype(jnp.uint32)
+    return seed_key(seed)
+
   def problem(self, index: Array | int) -> Example:
     """Problem 0 <= index < count."""
-    key = jax.random.fold_in(seed_key(self.seed), index)
+    key = jax.random.fold_in(self._seed_key(), index)
     return split.sample(self.task, key, heldout=False, fraction=self.fraction)
 
   def sample(self, key: Array) -> Example:
@@ -60,5 +66,5 @@ class Subset:
     """The demonstration that belongs to the problem, whatever the key."""
     del key
     word = split.fingerprint(split.identity(self.task, example))
-    own = jax.random.fold_in(seed_key(self.seed), word)
+    own = jax.random.fold_in(self._seed_key(), word)
     return self.task.solve(example, own)

@@ -51,10 +51,15 @@ def _grids(results: Mapping[str, Any]) -> str:
 
 
 def taken(chosen: Any) -> str:
-  """A tuned value, or those of each measure."""
-  if isinstance(chosen, Mapping):
-    return ', '.join(f'{_short(x)} ({name})' for name, x in chosen.items())
-  return _short(chosen)
+  """What an arm took: a value, or several with the measures they are of."""
+  if not isinstance(chosen, Mapping):
+    return _short(chosen)
+  found: dict[str, list[str]] = {}
+  for name, value in chosen.items():
+    found.setdefault(_short(value), []).append(name)
+  if len(found) == 1:
+    return next(iter(found))
+  return ', '.join(f'{x} ({", ".join(names)})' for x, names in found.items())
 
 
 def _short(value: Any) -> str:
