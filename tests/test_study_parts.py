@@ -118,7 +118,7 @@ def test_stages_take_what_was_tuned_nearest_to_them():
 
 
 def test_what_an_arm_took_is_said_once():
-  assert asked._taken(1e-3) == '0.001'
-  assert asked._taken({'a': 1e-3, 'b': 1e-3}) == '0.001'
+  assert asked.taken(1e-3) == '0.001'
+  assert asked.taken({'a': 1e-3, 'b': 1e-3}) == '0.001'
   several = {'a': 1e-3, 'b': 3e-3, 'c': 1e-3}
-  assert asked._taken(several) == '0.001 (a, c), 0.003 (b)'
+  assert asked.taken(several) == '0.001 (a, c), 0.003 (b)'
