@@ -1,6 +1,7 @@
 """The paradigm lab: stages with seeds, equal accounts, judged claims.
 
 stages.py   `Lab`: trains and measures stages, keeps them on disk
+trained.py  `Trained`: what a stage left
 tuning.py   `tune`: one grid for all arms, that grows for all
 counts.py   how many different problems a measurement looks at
 judged.py   claims judged from what arms measured
@@ -17,7 +18,8 @@ from posttrain_jax.lab.results import (
   Study,
   total_account,
 )
-from posttrain_jax.lab.stages import Lab, Trained
+from posttrain_jax.lab.stages import Lab
+from posttrain_jax.lab.trained import Trained
 from posttrain_jax.lab.tuning import Tuned, best, tune
 
 __all__ = [

@@ -10,8 +10,6 @@ config, start, hyperparameters and seeds, is read in place of trained: a study
 that was stopped goes on where it was.
 """
 
-import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +25,14 @@ from safetensors import flax as safetensors
 from posttrain_jax import log, sweep
 from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
+from posttrain_jax.lab.trained import Trained, digest_of
 from posttrain_jax.log import progress
 from posttrain_jax.models import adapted
 from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import guard
 
-__all__ = ['Lab', 'Trained']
+__all__ = ['Lab']
 
 # What is folded into a seed's key for the problems of a measurement. Choices
 # are made on other problems than those that are reported.
@@ -41,46 +40,6 @@ SPLITS = {'test': EVALUATION, 'validation': EVALUATION + 1}
 # Config keys that change nothing of what is learnt.
 _ASIDE = ('checkpoint.', 'eval.', 'log.', 'mesh.', 'seed', 'steps_per_call')
 FILE = 'stage.json'
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-  """A stage's result, with a leading axis of seeds [S].
-
-  account  one dict of `accounting.ITEMS` a seed, of this stage alone
-  curves   {metric: [S, steps]}
-  digest   of all that it came from
-  commit   of the code that trained it
-  wall_seconds  that training all seeds took, compiling included
-  path     of the parameters
-  snapshots  {step: Trained} on the way there, accounted up to that step
-  failed   {index of a seed: its step that was not finite}; that seed stands
-           still from there, and what is measured of it is nan
-  """
-
-  name: str
-  config: Any
-  hparams: Mapping[str, float]
-  account: tuple[Mapping[str, float], ...]
-  curves: Mapping[str, np.ndarray]
-  digest: str
-  commit: str
-  wall_seconds: float
-  path: Path
-  snapshots: Mapping[int, 'Trained']
-  failed: Mapping[int, int] = dataclasses.field(default_factory=dict)
-
-  @property
-  def params(self) -> PyTree:
-    """The policy's parameters, arrays [S, ...]; read when asked for."""
-    flat = safetensors.load_file(self.path)
-    return traverse_util.unflatten_dict(flat, sep='/')
-
-
-def digest_of(*parts: Any) -> str:
-  """A short name for anything that JSON or repr can hold."""
-  text = json.dumps(parts, sort_keys=True, default=repr)
-  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _learns(config: Any) -> dict[str, Any]:
@@ -357,7 +316,10 @@ class Lab:
   ) -> dict[str, list[float]]:
     """{measure: a number or list a seed} of `probe(params, base_params, key)`,
     as `measures.Probe`. Kept beside the stage, by what the probe prints as."""
-    what = digest_of(repr(probe), base.digest if base else '', split)
+    parts = [repr(probe), base.digest if base else '', split]
+    if trained.shared_by:  # by whom, is in no name of its folder
+      parts.append(self.seeds)
+    what = digest_of(*parts)
     kept = trained.path.with_name(f'{trained.path.stem}-{what}.json')
     if not kept.exists():
       began = time.monotonic()
