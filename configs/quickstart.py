@@ -24,7 +24,7 @@ OLD = dict(
 NEW = dict(num_numbers=2, max_number=40)
 # Shares of the base model's rows: old tasks by how hard they are, the new one
 # so that it is right about a third of the time.
-WEIGHTS = dict(addition=1.5, sorting=0.4, list_functions=1.0, countdown=0.3)
+WEIGHTS = dict(addition=1.5, sorting=0.4, list_functions=1.0, countdown=0.5)
 
 
 def new_task() -> ml_collections.ConfigDict:
@@ -41,6 +41,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Of problems that are never trained on, for each seed; a hash says which half
   # rates are chosen by, and which half is reported.
   c.eval.new_problems = 512
+  c.eval.samples = 4  # a problem of the new task, at temperature 1
   c.eval.old_problems = 256  # of the old tasks together, all reported
   c.eval.batch = 256  # problems at a time
   c.eval.shown = 4  # problems whose answers are shown side by side
@@ -49,7 +50,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.base.task = sft.mixture({**OLD, 'countdown': NEW})
   for name, weight in WEIGHTS.items():
     c.base.task.parts[name].weight = weight
-  c.base.num_steps = 1200
+  c.base.num_steps = 1000
   c.base.prompts_per_step = 64
   c.base.optimizer.lr = 3e-3
 
@@ -67,7 +68,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c[name].group_size = 8
   for name in ('sft', 'own', 'grpo'):
     c[name].task = new_task()
-    c[name].optimizer.schedule = 'constant'
+    c[name].optimizer.schedule = 'linear'  # to 0
     c[name].optimizer.warmup_updates = 0
     c[name].optimizer.lr = c.rates[0]  # `rates` says which
   for name in ('base', 'sft', 'own', 'grpo'):

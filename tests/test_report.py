@@ -41,7 +41,9 @@ class Page(html.parser.HTMLParser):
 
 def arm(accuracy, retention=0.7, **extra):
   made = {}
-  for name, mean in (('accuracy', accuracy), ('retention', retention)):
+  for name, mean in (
+    ('accuracy', accuracy), ('greedy', 0.61), ('retention', retention)
+  ):  # fmt: skip
     made |= {
       name: mean, f'{name}_low': mean - 0.04, f'{name}_high': mean + 0.04,
       f'{name}_seeds': [mean - 0.01, mean, mean + 0.01],

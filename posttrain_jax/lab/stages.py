@@ -73,6 +73,13 @@ class Lab:
     workdir: where stages are kept.
     seeds: of the runs; seed i of a stage starts from seed i of its start.
     bar: shows the stages as they train.
+    brief: measurements are small, so that compiling them is most of their cost:
+      kernels of a CPU are left unoptimised.
+    like: another lab with as many seeds, whose compiled programs this one takes
+      and adds to.
+
+  Raises:
+    ValueError: `like` has another number of seeds.
   """
 
   def __init__(
@@ -80,17 +87,26 @@ class Lab:
     workdir: str | Path,
     seeds: Sequence[int],
     bar: progress.Progress | None = None,
+    like: 'Lab | None' = None,
+    brief: bool = False,
   ):
     self.workdir = Path(workdir)
     self.seeds = tuple(seeds)
     self.commits: set[str] = set()
     self._bar = bar
+    quick = brief and jax.default_backend() == 'cpu'
+    self._options = {'xla_backend_optimization_level': 0} if quick else None
     self._took: dict[Path, float] = {}
     self._keys = jnp.stack([seed_key(seed) for seed in self.seeds])
     self._told = False
-    self._programs: dict[str, sweep.Program] = {}
-    self._probes: dict[Any, Callable] = {}
-    self._mesh = sweep.seed_mesh(len(self.seeds))
+    if like is not None and len(like.seeds) != len(self.seeds):
+      raise ValueError(
+        f'a lab of {len(self.seeds)} seeds cannot take the programs of one of '
+        f'{len(like.seeds)}'
+      )
+    self._programs: dict[str, sweep.Program] = like._programs if like else {}
+    self._probes: dict[Any, Callable] = like._probes if like else {}
+    self._mesh = like._mesh if like else sweep.seed_mesh(len(self.seeds))
 
   @property
   def seconds(self) -> float:
@@ -338,7 +354,8 @@ class Lab:
   def _probed(self, trained, probe, base, split) -> dict[str, list[float]]:
     if probe not in self._probes:
       self._probes[probe] = jax.jit(
-        sweep.spread(probe, (0, 0 if base else None, 0), self._mesh)
+        sweep.spread(probe, (0, 0 if base else None, 0), self._mesh),
+        compiler_options=self._options,
       )
     theirs = base.params if base else None
     keys = self.split_keys(split)

@@ -1,6 +1,7 @@
 """What a model answers to problems that it was never trained on: `Answers`."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,9 +21,11 @@ __all__ = ['Answers', 'reported', 'texts']
 class Answers:
   """`answers(params, None, key) -> {name: array}`, as `lab.Lab.measure` asks.
 
-  The most likely answer to each of N held-out problems that `key` stands for:
+  To each of N held-out problems that `key` stands for, the most likely answer:
     right   [N] 1.0 where the verifier accepts it
     tokens  [N, C] the answer, and `mask` [N, C], 1 on its tokens
+  and where `samples` are asked for, at temperature 1:
+    sampled  [N] the share of them that are right
 
   batch  problems at a time (memory); N is a multiple of it
   """
@@ -32,6 +35,7 @@ class Answers:
   num_problems: int
   batch: int
   heldout_fraction: float
+  samples: int = 0
 
   def problems(self, key: Array) -> Example:
     """The problems [N, ...] of a key."""
@@ -47,19 +51,29 @@ class Answers:
       lambda x: x.reshape(-1, self.batch, *x.shape[1:]), self.problems(key)
     )
 
-    def answered(part: Example) -> dict[str, Array]:
+    def draw(part: Example, size: int, decoder: Callable):
       samples, rewards = in_graph.generate_and_verify(
         params,
         self.model,
         self.task,
         part,
-        key,
-        group_size=1,
-        decoder=decoders.greedy,
+        jax.random.fold_in(key, 1),
+        group_size=size,
+        decoder=decoder,
       )
-      right = (rewards[:, 0] > 0.5).astype(jnp.float32)
-      tokens, mask = samples.completion[:, 0], samples.mask[:, 0]
-      return {'right': right, 'tokens': tokens, 'mask': mask}
+      return samples, (rewards > 0.5).astype(jnp.float32)
+
+    def answered(part: Example) -> dict[str, Array]:
+      samples, right = draw(part, 1, decoders.greedy)
+      found = {
+        'right': right[:, 0],
+        'tokens': samples.completion[:, 0],
+        'mask': samples.mask[:, 0],
+      }
+      if self.samples:
+        _, right = draw(part, self.samples, decoders.sample)
+        found['sampled'] = jnp.mean(right, axis=1)
+      return found
 
     found = jax.lax.map(answered, parts)
     return jax.tree.map(

@@ -33,8 +33,15 @@ __all__ = ['main', 'run', 'summarise']
 SUMMARY = 'summary.json'
 
 
-def run(config: Any, workdir: str | Path, command: str) -> dict[str, Any]:
-  """Trains and compares the arms; returns the summary that it writes.
+def run(
+  config: Any,
+  workdir: str | Path,
+  command: str,
+  like: training.Labs | None = None,
+) -> tuple[dict[str, Any], training.Labs]:
+  """Trains and compares the arms: the summary that it writes, and its labs.
+
+  like  the labs of another one, whose compiled programs are taken
 
   Raises:
     ValueError: as `training.check`.
@@ -44,7 +51,8 @@ def run(config: Any, workdir: str | Path, command: str) -> dict[str, Any]:
   workdir = Path(workdir)
   began, used = time.monotonic(), time.process_time()
   with progress.Progress() as bar:
-    found = training.train(config, workdir, bar)
+    both = training.labs(config, workdir, bar, like)
+    found = training.train(config, both, bar)
   summary = summarise(config, found) | {
     'command': command,
     'commit': found.commit,
@@ -57,7 +65,7 @@ def run(config: Any, workdir: str | Path, command: str) -> dict[str, Any]:
   }
   text = json.dumps(log.strict(summary), indent=1, ensure_ascii=False)
   (workdir / SUMMARY).write_text(text + '\n', encoding='utf-8')
-  return summary
+  return summary, both
 
 
 def summarise(config: Any, found: training.Found) -> dict[str, Any]:
@@ -106,6 +114,7 @@ def summarise(config: Any, found: training.Found) -> dict[str, Any]:
         {
           'rate': rate,
           'accuracy_seeds': point.accuracy.tolist(),
+          'greedy_seeds': point.greedy.tolist(),
           'retention_seeds': point.retention.tolist(),
           'validation_seeds': point.validation.tolist(),
         }
@@ -131,7 +140,7 @@ def _pair(point: training.Point, seed: int) -> tuple[float, float]:
 
 def _arm(point: training.Point) -> dict[str, Any]:
   made = {}
-  for name in ('accuracy', 'retention'):
+  for name in ('accuracy', 'greedy', 'retention'):
     values = getattr(point, name)
     interval = t_interval(values)
     made[name] = interval.mean
@@ -175,7 +184,7 @@ def show(summary: Mapping[str, Any]) -> None:
     cells = [
       f'{100 * arm[name]:.1f} [{100 * arm[f"{name}_low"]:.1f}, '
       f'{100 * arm[f"{name}_high"]:.1f}]'
-      for name in ('accuracy', 'retention')
+      for name in ('accuracy', 'retention', 'greedy')
     ]
     rate = '' if arm['rate'] is None else f'{arm["rate"]:g}'
     rows.append([arm['label'], *cells, rate, f'{arm["steps"]}'])
@@ -183,9 +192,10 @@ def show(summary: Mapping[str, Any]) -> None:
   progress.table(
     f'New task: {summary["task"]}; {summary["problems"]["new"]["test"]} '
     f'held-out problems, seeds {seeds}',
-    ['model', 'new task % [95%]', 'old tasks kept % [95%]', 'rate', 'steps'],
+    ['model', 'new task % [95%]', 'old tasks kept % [95%]', 'greedy % [95%]',
+     'rate', 'steps'],
     rows,
-  )
+  )  # fmt: skip
   for item in summary['statements']:
     print(
       f'{"holds" if item["holds"] else "does not hold"}: {item["text"]} '
@@ -205,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       return 0
     runtime.prepare(runs=config.seeds)
     command = 'python -m posttrain_jax.quickstart ' + ' '.join(argv)
-    summary = run(config, flags.workdir, command)
+    summary, _ = run(config, flags.workdir, command)
   except (ValueError, OSError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2

@@ -19,7 +19,16 @@ from posttrain_jax.quickstart.answers import Answers, reported, texts
 from posttrain_jax.run import accounting, build, values
 from posttrain_jax.tasks import vocab
 
-__all__ = ['ARMS', 'LABELS', 'Found', 'Point', 'check', 'steps_of', 'train']
+__all__ = [
+  'ARMS',
+  'LABELS',
+  'Found',
+  'Point',
+  'check',
+  'labs',
+  'steps_of',
+  'train',
+]
 
 # In the order of the page; SFT on own answers stands between the two.
 ARMS = ('sft', 'grpo', 'own')
@@ -30,19 +39,24 @@ LABELS = {
   'own': 'SFT on own right answers',
 }
 RATE = 'optimizer.lr'
+Labs = tuple[lab.Lab, lab.Lab]
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
   """What a model of every seed answers.
 
-  accuracy    [S] share of the new task's reported problems that are right
-  retention   [S] of the old tasks' problems
-  validation  [S] of the new task's other problems, by which a rate is chosen
+  accuracy    [S] share of sampled answers that are right, to the new task's
+              reported problems
+  greedy      [S] of the most likely answers to them
+  retention   [S] of the most likely answers to the old tasks' problems
+  validation  [S] as `accuracy`, of the new task's other problems, by which a
+              rate is chosen
   shown       texts, one for each of the problems that the page shows
   """
 
   accuracy: np.ndarray
+  greedy: np.ndarray
   retention: np.ndarray
   validation: np.ndarray
   shown: tuple[tuple[str, bool], ...]
@@ -84,6 +98,7 @@ def check(config: Any) -> None:
     'eval.old_problems': 1,
     'eval.batch': 1,
     'eval.shown': 0,
+    'eval.samples': 1,
   }
   for key, low in least.items():
     value = config
@@ -149,16 +164,17 @@ class Judge:
 
   def __init__(self, config: Any, runs: lab.Lab):
     base = build.build(config.base)
-    make = lambda task, count: Answers(
+    make = lambda task, count, samples: Answers(
       model=base.model,
       task=task,
       num_problems=count,
       batch=min(count, config.eval.batch),
       heldout_fraction=config.base.heldout_fraction,
+      samples=samples,
     )
     new = build.make_task(config.grpo.task)
-    self._new = make(new, config.eval.new_problems)
-    self._old = make(old_tasks(config), config.eval.old_problems)
+    self._new = make(new, config.eval.new_problems, config.eval.samples)
+    self._old = make(old_tasks(config), config.eval.old_problems, 0)
     self._runs = runs
     draw = lambda answers: [
       jax.jit(answers.problems)(key) for key in runs.split_keys('test')
@@ -182,19 +198,20 @@ class Judge:
   def __call__(self, stage: lab.Trained) -> Point:
     new = self._runs.measure(stage, self._new)
     old = self._runs.measure(stage, self._old)
-    right = np.asarray(new['right'])
-    mean = lambda kept: np.array(
+    right, sampled = np.asarray(new['right']), np.asarray(new['sampled'])
+    mean = lambda shares, kept: np.array(
       [row[keep].mean() if keep.any() else np.nan
-       for row, keep in zip(right, kept)]
+       for row, keep in zip(shares, kept)]
     )  # fmt: skip
     written = texts(
       *(np.asarray(new[key][0])[self._first] for key in ('tokens', 'mask'))
     )
     verdicts = right[0][self._first] > 0.5
     return Point(
-      accuracy=mean(self._reported),
+      accuracy=mean(sampled, self._reported),
+      greedy=mean(right, self._reported),
       retention=np.mean(old['right'], axis=1),
-      validation=mean(~self._reported),
+      validation=mean(sampled, ~self._reported),
       shown=tuple(zip(written, verdicts.tolist())),
     )
 
@@ -219,11 +236,27 @@ def old_tasks(config: Any) -> Any:
   return build.make_task(entry)
 
 
-def train(config: Any, workdir: Path, bar: progress.Progress) -> Found:
-  """Trains and measures the base and every arm at every rate."""
+def labs(
+  config: Any,
+  workdir: Path,
+  bar: progress.Progress | None = None,
+  like: Labs | None = None,
+) -> Labs:
+  """The lab of the base's one seed and that of the arms' seeds.
+
+  like  those of another quickstart, whose compiled programs they take
+  """
   seeds = range(config.seed, config.seed + config.seeds)
-  alone = lab.Lab(workdir, [config.seed], bar)
-  runs = lab.Lab(workdir, seeds, bar)
+  base, arms = like or (None, None)
+  return (
+    lab.Lab(workdir, seeds[:1], bar, base, brief=True),
+    lab.Lab(workdir, seeds, bar, arms, brief=True),
+  )
+
+
+def train(config: Any, both: Labs, bar: progress.Progress) -> Found:
+  """Trains and measures the base and every arm at every rate; `labs`."""
+  alone, runs = both
   bar.say(
     f'Training the base model: {config.base.num_steps} steps on '
     f'{", ".join(config.base.task.parts)}. Its first minute is compiling.'

@@ -18,16 +18,18 @@ __all__ = ['regenerate', 'write_comparison']
 _REQUIRED = {
   'summary': ('arms', 'statements', 'frontiers', 'task', 'old_tasks',
               'problems', 'seeds', 'command', 'commit', 'hardware'),
-  'arm': ('label', *(f'{name}{part}' for name in ('accuracy', 'retention')
+  'arm': ('label', *(f'{name}{part}'
+                     for name in ('accuracy', 'greedy', 'retention')
                      for part in ('', '_low', '_high', '_seeds'))),
   'statement': ('text', 'holds', 'difference', 'low', 'high'),
   'sample': ('arm', 'prompt', 'completion', 'reward'),
 }  # fmt: skip
 
 HOW_TO_READ = (
-  'New task: the share of held-out problems to which the most likely answer is '
-  'right. Old tasks kept: the same, for the tasks that the base model was '
-  'trained on. What falls there was forgotten.',
+  'New task: the chance that one sampled answer (temperature 1) to a held-out '
+  'problem is right; greedy: that the most likely one is. Old tasks kept: the '
+  'share of held-out problems of the tasks that the base model was trained on '
+  'to which the most likely answer is right. What falls there was forgotten.',
   'A line in the picture goes from the base model through the learning rates, '
   'the lowest first. Higher and further right is better: of two models that '
   'are equally right on the new task, the higher one forgot less.',
@@ -77,8 +79,6 @@ def write_comparison(
   page = Report(
     'A new task, and what is kept of the old ones', _subtitle(summary)
   )
-  for item in summary['statements']:
-    page.text(_statement(item), lede=True)
   page.figure(
     frontiers.draw(summary),
     'frontier',
@@ -87,6 +87,8 @@ def write_comparison(
     dark=frontiers.draw(summary, dark=True),
     min_width=288,
   )
+  for item in summary['statements']:
+    page.text(_statement(item), lede=True)
   page.heading('The arms')
   _arms(page, summary)
   page.heading('Every learning rate')
@@ -177,12 +179,14 @@ def _share(arm: Mapping[str, Any], name: str) -> str:
 
 def _arms(page: Report, summary: Mapping[str, Any]) -> None:
   page.table(
-    ['model', 'new task, %', 'old tasks kept, %', 'rate', 'steps', 'FLOPs'],
+    ['model', 'new task, %', 'old tasks kept, %', 'new task, greedy, %',
+     'rate', 'steps', 'FLOPs'],
     [
       [
         arm['label'],
         _share(arm, 'accuracy'),
         _share(arm, 'retention'),
+        _share(arm, 'greedy'),
         None if arm.get('rate') is None else f'{arm["rate"]:g}',
         None if not arm.get('steps') else f'{arm["steps"]}',
         None if not arm.get('flops') else short(arm['flops']),
@@ -191,7 +195,7 @@ def _arms(page: Report, summary: Mapping[str, Any]) -> None:
     ],
     'Means over seeds with 95% intervals; FLOPs of one seed at one rate, '
     'counted.',
-  )
+  )  # fmt: skip
 
 
 def _rates(page: Report, summary: Mapping[str, Any]) -> None:

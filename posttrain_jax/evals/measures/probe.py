@@ -126,7 +126,7 @@ class Probe:
     _ = self._evaluator  # which checks problems and batch
 
   @property
-  def _evaluator(self) -> in_graph.Evaluator:
+  def _evaluator(self) -> 'in_graph.Evaluator':  # may be half imported
     return in_graph.Evaluator(
       model=self.model,
       task=self.task,
