@@ -21,10 +21,10 @@ OLD = dict(
   list_functions=dict(depth=1, length=4),
 )
 # What it is to learn: two numbers and a target.
-NEW = dict(num_numbers=2, max_number=40)
+NEW = dict(num_numbers=2, max_number=32)
 # Shares of the base model's rows: old tasks by how hard they are, the new one
 # so that it is right about a third of the time.
-WEIGHTS = dict(addition=1.5, sorting=0.4, list_functions=1.0, countdown=0.5)
+WEIGHTS = dict(addition=1.5, sorting=0.4, list_functions=1.0, countdown=0.7)
 
 
 def new_task() -> ml_collections.ConfigDict:
@@ -36,7 +36,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0  # of the base; the arms have this one and those that follow it
   c.seeds = 3  # of each arm, in one program
-  c.rates = (3e-4, 6e-4, 1.2e-3)  # that every arm tries
+  c.rates = (2e-4, 4e-4, 8e-4)  # that every arm tries
   c.eval = ml_collections.ConfigDict()
   # Of problems that are never trained on, for each seed; a hash says which half
   # rates are chosen by, and which half is reported.
@@ -56,15 +56,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   # Its number of steps follows from GRPO's compute, as that of `own` does.
   c.sft = sft.get_config()
-  c.sft.prompts_per_step = 256
+  c.sft.prompts_per_step = 128
 
   c.own = sft.get_config('recipe=rejection_sampling')
   c.own.collect.sampler = 'policy'
 
   c.grpo = rl.get_config('recipe=grpo')
-  c.grpo.num_steps = 40
+  c.grpo.num_steps = 60
   for name in ('own', 'grpo'):
-    c[name].prompts_per_step = 32
+    c[name].prompts_per_step = 16
     c[name].group_size = 8
   for name in ('sft', 'own', 'grpo'):
     c[name].task = new_task()

@@ -134,8 +134,8 @@ def summarise(config: Any, found: training.Found) -> dict[str, Any]:
 
 def _pair(point: training.Point, seed: int) -> tuple[float, float]:
   """(accuracy, retention) of a seed, in %."""
-  pair = point.accuracy[seed], point.retention[seed]
-  return tuple(100.0 * float(x) for x in pair)
+  percent = lambda shares: 100.0 * float(shares[seed])
+  return percent(point.accuracy), percent(point.retention)
 
 
 def _arm(point: training.Point) -> dict[str, Any]:

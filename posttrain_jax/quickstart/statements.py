@@ -39,7 +39,7 @@ def chosen(validation: Mapping[float, np.ndarray]) -> float:
   """The rate with the best mean over seeds of {rate: [S] accuracy on the
   validation problems}; the lowest of equals."""
   means = {rate: float(np.mean(x)) for rate, x in validation.items()}
-  return max(sorted(means), key=means.get)
+  return max(sorted(means), key=means.__getitem__)
 
 
 def front(points: Points) -> np.ndarray:

@@ -133,6 +133,7 @@ def check(config: Any) -> None:
           f'{name}.{key} is not that of grpo: the arms would not learn the '
           'same thing'
         )
+  old_tasks(config)
   if not config.grpo.heldout_fraction > 0:
     raise ValueError(
       'heldout_fraction=0 leaves no problem that is not trained on; nearest '
@@ -268,7 +269,9 @@ def train(config: Any, both: Labs, bar: progress.Progress) -> Found:
     f'The base model is right on {_percent(start.accuracy)} of the new task '
     f'and {_percent(start.retention)} of the old ones.'
   )
-  steps, points, account = steps_of(config), {}, {}
+  steps = steps_of(config)
+  points: dict[str, dict[float, Point]] = {}
+  account = {}
   for name in ARMS:
     points[name] = {}
     arm = arm_config(config, name, steps[name])
