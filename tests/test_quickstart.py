@@ -9,6 +9,7 @@ import pytest
 
 from configs import quickstart as quickstart_config
 from experiments.quickstart import triples
+from posttrain_jax import report
 from posttrain_jax.models import transformer
 from posttrain_jax.quickstart import answers, command, statements, training
 from posttrain_jax.run import accounting, build
@@ -185,6 +186,58 @@ def test_the_triples_are_apart_and_used_for_no_pilot():
   config = quickstart_config.get_config()
   first = triples.TRIPLES[0]
   assert first == tuple(range(config.seed, config.seed + config.seeds))
+
+
+def point(accuracy, retention, validation):
+  seeds = np.array([-0.01, 0.0, 0.01])
+  return training.Point(
+    accuracy=accuracy + seeds, greedy=accuracy + 0.1 + seeds,
+    retention=retention + seeds, validation=validation + seeds,
+    shown=(('1+2', True), ('3', False)),
+  )  # fmt: skip
+
+
+def test_a_summary_follows_from_what_was_found(tmp_path, capsys):
+  config = config_lib.load(SPEC)
+  gained = {'sft': 0.45, 'grpo': 0.5, 'own': 0.4}
+  points = {
+    name: {
+      2e-4: point(best - 0.05, 0.7, 0.3),
+      # The best on validation problems is taken, not the best that is reported.
+      4e-4: point(best, 0.4 if name == 'sft' else 0.7, 0.5),
+      8e-4: point(best + 0.1, 0.1, 0.4),
+    }
+    for name, best in gained.items()
+  }
+  found = training.Found(
+    base=point(0.3, 0.8, 0.3),
+    points=points,
+    steps={'sft': 70, 'grpo': 60, 'own': 52},
+    account={name: {'flops': 1e11} for name in points},
+    prompts=('1,2>3:', '2,3>7:'),
+    problems={'new': dict(test=140, validation=130, shared=0, drawn=700),
+              'old': dict(test=400, validation=0, shared=0, drawn=700)},
+    seconds=100.0,
+    commit='abc1234',
+  )  # fmt: skip
+  summary = command.summarise(config, found)
+  arms = summary['arms']
+  assert list(arms) == ['base', 'sft', 'grpo', 'own']
+  for name, best in gained.items():
+    assert arms[name]['rate'] == 4e-4
+    assert arms[name]['accuracy'] == pytest.approx(best)
+    assert arms[name]['accuracy_low'] < best - 0.02  # t of three seeds is wide
+  above, kept = summary['statements']
+  assert above['holds'] and above['difference'] == pytest.approx(20.0)
+  # At 55% SFT has 10 points left, and GRPO, from 50%, 70 to 60%, 10: 40.
+  assert kept['holds'] and kept['difference'] == pytest.approx(30.0)
+  assert [x['completion'] for x in summary['samples'][:4]] == ['1+2'] * 4
+  made = {'command': 'c', 'commit': 'abc1234', 'hardware': 'h'}
+  command.show(summary)
+  assert 'holds: GRPO stands clearly above' in capsys.readouterr().out
+  page = report.write_comparison(tmp_path, summary | made).read_text()
+  assert '140 different held-out' in page
+  assert '50.0 [47.5, 52.5]' in page
 
 
 def test_step_costs_by_hand():
