@@ -246,7 +246,7 @@ LONG = (
   'test_model::test_later_tokens_do_not_change_earlier_logits[llama',
   'test_model::test_unrolled_and_rematerialised_are_the_scan[qwen3-fields0',
   'test_model::test_unrolled_and_rematerialised_are_the_scan[qwen3-fields1',
-  'test_quickstart::test_all_four_arms_are_compared',
+  'test_quickstart::test_all_arms_are_compared',
   'test_recipes_preference::test_the_loss_falls[reward_model',
   'test_recipes_sft::test_own_answers_get_better[nft',
   'test_report::',

@@ -123,13 +123,13 @@ def test_configs_and_recipes(spec, known):
 
 
 def test_the_quickstart_and_its_arms():
-  arms = ('base', 'sft_start', 'grpo', 'more_sft')
+  arms = ('base', 'sft', 'grpo', 'own')
   config = config_lib.load('configs/quickstart.py')
   check = lambda config: values.check_arms(config, arms)
   check(config)
-  for key, value in (('seed', -1), ('eval.samples', 0.5), ('eval.batch', 0),
+  for key, value in (('seed', -1), ('eval.shown', math.nan), ('eval.batch', 0),
                      ('base.num_steps', -1), ('grpo.loss.clip_low', math.nan),
-                     ('more_sft.guides', 5)):  # fmt: skip
+                     ('own.guides', 5)):  # fmt: skip
     old = config_lib.flatten(config.to_dict())[key]
     assert_refuses(config, key, old, [value], check)
     put(config, key, value)

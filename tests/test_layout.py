@@ -22,8 +22,9 @@ ORDER = (
   ('evals',),
   ('run',),
   ('sweep', 'report'),
+  ('lab',),
   ('train', 'evaluate', 'sample', 'compare', 'export', 'show_data',
-   'doctor', 'quickstart', 'objectives', 'plan', 'lab', 'lm_eval'),
+   'doctor', 'quickstart', 'objectives', 'plan', 'lm_eval'),
 )  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 

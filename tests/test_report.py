@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from posttrain_jax import log, report
+from posttrain_jax import report
 from posttrain_jax.report import __main__ as command
-from posttrain_jax.report import plots, wording
+from posttrain_jax.report import frontiers, plots
 
 VOID = {'meta', 'img', 'source', 'br', 'link', 'input', 'hr'}
 
@@ -39,30 +39,49 @@ class Page(html.parser.HTMLParser):
     self.words.append(data)
 
 
-def arm(accuracy, half=0.04, **extra):
-  return {
-    'accuracy': accuracy,
-    'accuracy_low': accuracy - half,
-    'accuracy_high': accuracy + half,
-  } | extra
+def arm(accuracy, retention=0.7, **extra):
+  made = {}
+  for name, mean in (
+    ('accuracy', accuracy), ('greedy', 0.61), ('retention', retention)
+  ):  # fmt: skip
+    made |= {
+      name: mean, f'{name}_low': mean - 0.04, f'{name}_high': mean + 0.04,
+      f'{name}_seeds': [mean - 0.01, mean, mean + 0.01],
+    }  # fmt: skip
+  return made | extra
 
 
 def make_summary():
-  full = dict(pass_at_8=0.8, retention=0.9, tokens=1_200_000, seconds=75.0)
+  rates = [(3e-4, 0.4, 0.6), (6e-4, 0.5, 0.3)]
   return {
     'arms': {
-      'base': arm(0.05, kl_to_base=0.0, **full),
-      'sft_start': arm(0.4, kl_to_base=0.2, **full),
-      'grpo': arm(0.6, kl_to_base=0.3, **full),
-      'my_new_arm': arm(0.58),
+      'base': arm(0.3, 0.8, label='base model', rate=None, steps=0),
+      'sft': arm(0.5, 0.3, label='SFT', rate=6e-4, steps=40, flops=2.5e11),
+      'grpo': arm(0.6, label='GRPO', rate=6e-4, steps=35, flops=2.5e11),
+      'my_new_arm': arm(0.58, label='mine & <i>new</i>'),
+    },
+    'statements': [
+      dict(text='It holds.', holds=True, difference=20.0, low=14.0, high=26.0),
+      dict(text='It may.', holds=False, difference=3.0, low=None, high=None),
+    ],
+    'frontiers': {
+      name: [dict(arm(x, y), rate=rate) for rate, x, y in rates]
+      for name in ('sft', 'grpo', 'my_new_arm')
     },
     'task': 'countdown',
-    'problems': 512,
-    'seed': 0,
+    'old_tasks': ['addition', 'sorting'],
+    'problems': {
+      'new': dict(test=512, validation=99, shared=0),
+      'old': dict(test=300, validation=0, shared=0),
+    },
+    'seeds': [0, 1, 2],
     'command': 'python -m posttrain_jax.quickstart',
+    'commit': 'abc1234',
+    'hardware': '2 CPU cores',
+    'wall_seconds': 75.0,
     'samples': [
       {
-        'arm': 'grpo',
+        'arm': 'GRPO',
         'prompt': '3 <b>4</b> & 7',
         'completion': '<script>alert(1)</script>',
         'reward': 1.0,
@@ -71,21 +90,10 @@ def make_summary():
   }
 
 
-def write_run(workdir, steps):
-  header = {'config': {'seed': 0}, 'versions': {'jax': '9.8.7'}}
-  with log.Writer(workdir, header, tensorboard=False) as writer:
-    for step in range(1, steps + 1):
-      writer.write(step, {'loss': 1 / step, 'reward': 0.5, 'num_tokens': 10})
-      if step % 2 == 0:
-        writer.write(step, {'eval/accuracy': step / 10}, 'eval')
-
-
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """A comparison's folder, with its page."""
+  """A quickstart's folder, with its page."""
   workdir = tmp_path_factory.mktemp('comparison')
-  write_run(workdir / 'sft_start', 4)
-  write_run(workdir / 'grpo', 6)
   (workdir / 'summary.json').write_text(json.dumps(make_summary()))
   report.write_comparison(workdir, make_summary())
   return workdir
@@ -101,22 +109,31 @@ def test_the_page_is_whole_and_self_contained(workdir):
   assert 'script' not in page.tags and 'viewport' in text
   words = ' '.join(page.words)
   for expected in (
-    'sft_start', 'grpo', 'my_new_arm', '60.0%', '56.0–64.0%', '80.0%',
-    '1.20M', '1:15', '512 held-out', '9.8.7', '<script>alert(1)</script>',
-    'quickstart', '+20.0',
+    'mine & <i>new</i>', '60.0 [56.0, 64.0]', '39.0 / 40.0 / 41.0', '1:15',
+    '512 different held-out', 'abc1234', '<script>alert(1)</script>',
+    'quickstart', '✓ It holds. (+20.0 points', '✗ Not in this run: It may.',
+    'addition, sorting', 'Seeds 0, 1, 2',
   ):  # fmt: skip
     assert expected in words, expected
 
 
 def test_the_pictures_are_files_too(workdir):
-  names = {path.name for path in (workdir / 'plots').iterdir()}
-  assert names == {
-    'accuracy.png', 'accuracy_by_step.png', 'accuracy_by_tokens.png',
-    'reward_by_step.png', 'reward_by_tokens.png', 'loss.png',
-    'accuracy_by_retention.png', 'accuracy_by_kl_to_base.png',
-  }  # fmt: skip
-  for path in (workdir / 'plots').iterdir():
-    assert path.read_bytes().startswith(b'\x89PNG')
+  assert [path.name for path in (workdir / 'plots').iterdir()] == [
+    'frontier.png'
+  ]
+  picture = workdir / 'plots' / 'frontier.png'
+  assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_picture_has_every_arm_at_every_rate():
+  figure = frontiers.draw(make_summary())
+  lines = [x for x in figure.axes[0].lines if len(x.get_xdata()) == 3]
+  assert [list(x.get_xdata()) for x in lines] == [
+    pytest.approx([30.0, 40.0, 50.0])
+  ] * 3
+  assert list(lines[0].get_ydata()) == pytest.approx([80.0, 60.0, 30.0])
+  written = ' '.join(x.get_text() for x in figure.texts)
+  assert all(x in written for x in ('base model', 'SFT', 'GRPO', 'mine'))
 
 
 def test_the_command_makes_the_page_again(workdir, capsys):
@@ -135,43 +152,20 @@ def test_what_is_missing_is_named(tmp_path):
   (tmp_path / 'summary.json').write_text('{')
   with pytest.raises(ValueError, match='summary.json: not JSON'):
     report.regenerate(tmp_path)
-  summary = make_summary()
-  del summary['arms']['grpo']['accuracy_low']
-  with pytest.raises(ValueError, match='"accuracy_low" in arm "grpo"'):
-    report.write_comparison(tmp_path, summary)
-  summary = make_summary()
-  del summary['samples'][0]['reward']
-  with pytest.raises(ValueError, match='"reward" in sample 1'):
-    report.write_comparison(tmp_path, summary)
-
-
-def test_read_curves_counts_tokens_from_the_start(workdir):
-  curves = report.read_curves(workdir, ['base', 'sft_start'])
-  assert curves['accuracy'] == {
-    'sft_start': {
-      'step': [2, 4], 'tokens': [20.0, 40.0], 'value': [0.2, 0.4]
-    }
-  }  # fmt: skip
-
-
-def test_the_verdict_is_honest_whoever_wins():
-  arms = {'sft_start': arm(0.4), 'grpo': arm(0.6), 'more_sft': arm(0.8)}
-  sentences = wording.verdict(arms)
-  # Intervals of half width 4 points: the difference's is 4 sqrt(2) = 5.7.
-  assert sentences == [
-    'grpo gained 20.0 points over sft_start (95% interval +14.3 to +25.7).',
-    'more_sft gained 40.0 points over sft_start (95% interval +34.3 to +45.7).',
-    'Between the two best, more_sft is ahead of grpo by 20.0 points '
-    '(95% interval +14.3 to +25.7).',
-  ]
-  arms = {'sft_start': arm(0.4), 'grpo': arm(0.3), 'more_sft': arm(0.41)}
-  lost, unclear, best = wording.verdict(arms)
-  assert 'grpo lost 10.0 points' in lost
-  assert 'more_sft is not clearly different from sft_start' in unclear
-  assert 'more_sft is ahead of grpo' in best
-  arms['grpo'] = arm(0.4)
-  assert 'do not decide' in wording.verdict(arms)[-1]
-  assert wording.verdict({'base': arm(0.1)}) == []
+  for part, key, told in (
+    (('arms', 'grpo'), 'accuracy_low', '"accuracy_low" in arm "grpo"'),
+    (('samples', 0), 'reward', '"reward" in sample 1'),
+    (('statements', 1), 'holds', '"holds" in statement 2'),
+    ((), 'frontiers', '"frontiers" in the summary'),
+    (('arms',), 'base', 'no arm "base"'),
+    (('arms',), 'my_new_arm', '"frontiers" has "my_new_arm"'),
+  ):
+    summary = inner = make_summary()
+    for name in part:
+      inner = inner[name]
+    del inner[key]
+    with pytest.raises(ValueError, match=told):
+      report.write_comparison(tmp_path, summary)
 
 
 def test_a_page_of_ones_own(tmp_path):

@@ -1,6 +1,7 @@
 """The paradigm lab: stages with seeds, equal accounts, judged claims.
 
 stages.py   `Lab`: trains and measures stages, keeps them on disk
+trained.py  `Trained`: what a stage left
 direct.py   `look`: what is measured of seeds alone, without a model
 files.py    how both are kept
 shared.py   `shared`: a stage of one lab as the start of many seeds
@@ -23,7 +24,8 @@ from posttrain_jax.lab.results import (
   total_account,
 )
 from posttrain_jax.lab.shared import shared
-from posttrain_jax.lab.stages import Lab, Trained
+from posttrain_jax.lab.stages import Lab
+from posttrain_jax.lab.trained import Trained
 from posttrain_jax.lab.tuning import (
   Together,
   Tuned,

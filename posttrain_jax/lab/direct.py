@@ -17,7 +17,8 @@ import numpy as np
 from posttrain_jax import log
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.lab import files
-from posttrain_jax.lab.stages import Lab, digest_of
+from posttrain_jax.lab.stages import Lab
+from posttrain_jax.lab.trained import digest_of
 
 __all__ = ['look']
 

@@ -15,7 +15,8 @@ from posttrain_jax import log, report
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.evals.statistics import Claim
 from posttrain_jax.lab import judged, markdown, tuning
-from posttrain_jax.lab.stages import Lab, Trained
+from posttrain_jax.lab.stages import Lab
+from posttrain_jax.lab.trained import Trained
 from posttrain_jax.report.generated import filled
 from posttrain_jax.run import accounting
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from posttrain_jax.lab.stages import Lab, Trained, digest_of, save
+from posttrain_jax.lab.stages import Lab, save
+from posttrain_jax.lab.trained import Trained, digest_of
 
 __all__ = ['shared']
 

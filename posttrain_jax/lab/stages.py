@@ -10,8 +10,6 @@ config, start, hyperparameters and seeds, is read in place of trained: a study
 that was stopped goes on where it was.
 """
 
-import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +27,14 @@ from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.lab import files
 from posttrain_jax.lab.hparams import Hparam, of_seed, plain, stacked
+from posttrain_jax.lab.trained import Trained, digest_of
 from posttrain_jax.log import progress
 from posttrain_jax.models import adapted
 from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import guard
 
-__all__ = ['Lab', 'Trained', 'save']
+__all__ = ['Lab', 'save']
 
 # What is folded into a seed's key for the problems of a measurement. Choices
 # are made on other problems than those that are reported.
@@ -43,46 +42,6 @@ SPLITS = {'test': EVALUATION, 'validation': EVALUATION + 1}
 # Config keys that change nothing of what is learnt.
 _ASIDE = ('checkpoint.', 'eval.', 'log.', 'mesh.', 'seed', 'steps_per_call')
 FILE = 'stage.json'
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-  """A stage's result, with a leading axis of seeds [S].
-
-  account  one dict of `accounting.ITEMS` a seed, of this stage alone
-  curves   {metric: [S, steps]}
-  digest   of all that it came from
-  commit   of the code that trained it
-  wall_seconds  that training all seeds took, compiling included
-  path     of the parameters
-  snapshots  {step: Trained} on the way there, accounted up to that step
-  failed   {index of a seed: its step that was not finite}; that seed stands
-           still from there, and what is measured of it is nan
-  """
-
-  name: str
-  config: Any
-  hparams: Mapping[str, Hparam]
-  account: tuple[Mapping[str, float], ...]
-  curves: Mapping[str, np.ndarray]
-  digest: str
-  commit: str
-  wall_seconds: float
-  path: Path
-  snapshots: Mapping[int, 'Trained']
-  failed: Mapping[int, int] = dataclasses.field(default_factory=dict)
-
-  @property
-  def params(self) -> PyTree:
-    """The policy's parameters, arrays [S, ...]; read when asked for."""
-    flat = safetensors.load_file(self.path)
-    return traverse_util.unflatten_dict(flat, sep='/')
-
-
-def digest_of(*parts: Any) -> str:
-  """A short name for anything that JSON or repr can hold."""
-  text = json.dumps(parts, sort_keys=True, default=repr)
-  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _learns(config: Any) -> dict[str, Any]:
@@ -118,6 +77,13 @@ class Lab:
     workdir: where stages are kept.
     seeds: of the runs; seed i of a stage starts from seed i of its start.
     bar: shows the stages as they train.
+    brief: measurements are small, so that compiling them is most of their cost:
+      kernels of a CPU are left unoptimised.
+    like: another lab with as many seeds, whose compiled programs this one takes
+      and adds to.
+
+  Raises:
+    ValueError: `like` has another number of seeds.
   """
 
   def __init__(
@@ -125,17 +91,26 @@ class Lab:
     workdir: str | Path,
     seeds: Sequence[int],
     bar: progress.Progress | None = None,
+    like: 'Lab | None' = None,
+    brief: bool = False,
   ):
     self.workdir = Path(workdir)
     self.seeds = tuple(seeds)
     self.commits: set[str] = set()
     self._bar = bar
+    quick = brief and jax.default_backend() == 'cpu'
+    self._options = {'xla_backend_optimization_level': 0} if quick else None
     self._took: dict[Path, float] = {}
     self._keys = jnp.stack([seed_key(seed) for seed in self.seeds])
     self._told = False
-    self._programs: dict[str, sweep.Program] = {}
-    self._probes: dict[Any, Callable] = {}
-    self._mesh = sweep.seed_mesh(len(self.seeds))
+    if like is not None and len(like.seeds) != len(self.seeds):
+      raise ValueError(
+        f'a lab of {len(self.seeds)} seeds cannot take the programs of one of '
+        f'{len(like.seeds)}'
+      )
+    self._programs: dict[str, sweep.Program] = like._programs if like else {}
+    self._probes: dict[Any, Callable] = like._probes if like else {}
+    self._mesh = like._mesh if like else sweep.seed_mesh(len(self.seeds))
 
   @property
   def seconds(self) -> float:
@@ -366,7 +341,10 @@ class Lab:
   ) -> dict[str, list[float]]:
     """{measure: a number or list a seed} of `probe(params, base_params, key)`,
     as `measures.Probe`. Kept beside the stage, by what the probe prints as."""
-    what = digest_of(repr(probe), base.digest if base else '', split)
+    parts = [repr(probe), base.digest if base else '', split]
+    if trained.shared_by:  # by whom, is in no name of its folder
+      parts.append(self.seeds)
+    what = digest_of(*parts)
     kept = trained.path.with_name(f'{trained.path.stem}-{what}.json')
     if not kept.exists():
       began = time.monotonic()
@@ -385,7 +363,8 @@ class Lab:
   def _probed(self, trained, probe, base, split) -> dict[str, list[float]]:
     if probe not in self._probes:
       self._probes[probe] = jax.jit(
-        sweep.spread(probe, (0, 0 if base else None, 0), self._mesh)
+        sweep.spread(probe, (0, 0 if base else None, 0), self._mesh),
+        compiler_options=self._options,
       )
     theirs, keys = base.params if base else None, self.split_keys(split)
     found = self._probes[probe](trained.params, theirs, keys)

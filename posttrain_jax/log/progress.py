@@ -78,6 +78,10 @@ class Progress:
     """Adds a task of `total` steps; returns the handle for `update`."""
     return self._view.task(name, total)
 
+  def say(self, text: str) -> None:
+    """A sentence on a line of its own, above the bars."""
+    self._view.say(text)
+
   def update(
     self,
     handle: int,
@@ -119,6 +123,9 @@ class _Bars:
     )
     self.start, self.stop = self._bars.start, self._bars.stop
 
+  def say(self, text: str) -> None:
+    self._bars.console.print(Text(text))
+
   def task(self, name: str, total: int) -> int:
     return self._bars.add_task(name, total=total, shown='')
 
@@ -139,6 +146,9 @@ class _Lines:
 
   def stop(self) -> None:
     self._file.flush()
+
+  def say(self, text: str) -> None:
+    print(text, file=self._file, flush=True)
 
   def task(self, name: str, total: int) -> int:
     now = time.monotonic()

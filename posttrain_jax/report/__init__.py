@@ -5,18 +5,14 @@
   page.figure(report.curves(runs, xlabel='step'), 'reward', 'Training reward')
   page.write(workdir / 'report.html')
 
-`python -m posttrain_jax.report WORKDIR` makes the comparison page of a workdir
-again from its summary.json and metrics files; of a study's folder, its page
-from results.json (`study.write`). With `--index` it makes the page over all
+`python -m posttrain_jax.report FOLDER` makes the page of a quickstart's workdir
+again from its summary.json; of a study's folder, its page from results.json
+(`study.write`). With `--index` it makes the page over all
 studies of a folder (`study.index.write`).
 """
 
 from posttrain_jax.report import study
-from posttrain_jax.report.comparison import (
-  read_curves,
-  regenerate,
-  write_comparison,
-)
+from posttrain_jax.report.comparison import regenerate, write_comparison
 from posttrain_jax.report.page import Report
 from posttrain_jax.report.plots import (
   bars_with_intervals,
@@ -30,7 +26,6 @@ __all__ = [
   'bars_with_intervals',
   'curves',
   'panels',
-  'read_curves',
   'regenerate',
   'scatter_frontier',
   'study',

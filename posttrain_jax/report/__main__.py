@@ -1,6 +1,6 @@
 """python -m posttrain_jax.report FOLDER: make the page of a folder again.
 
-FOLDER is a study (results.json), a comparison's workdir (summary.json) or,
+FOLDER is a study (results.json), the quickstart's workdir (summary.json) or,
 with --index, the folder of all studies.
 """
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     prog='python -m posttrain_jax.report', description=__doc__
   )
   parser.add_argument(
-    'folder', help='with results.json (a study) or summary.json and its runs'
+    'folder', help='with results.json (study) or summary.json (quickstart)'
   )
   parser.add_argument(
     '--index',
