@@ -132,10 +132,9 @@ def easy_rows(
   """
   loss = masked.mean(-require(signals, 'ref_logps'), mask, axis=1)
   median = quantile(loss, jnp.sum(mask, axis=1) > 0, 0.5)
-  tau = jnp.maximum(jnp.where(tau == 0, median, tau), min_tau)
-  return detach(
-    jnp.broadcast_to(jnp.exp(-loss / tau)[:, None], mask.shape), mask
-  )
+  scale = jnp.maximum(jnp.where(tau == 0, median, tau), min_tau)
+  weights = jnp.exp(-loss / scale)[:, None]
+  return detach(jnp.broadcast_to(weights, mask.shape), mask)
 
 
 def critical_tokens(
