@@ -300,6 +300,7 @@ LONG = (
   'test_backtracking::',
   'test_beam::',
   'test_cache::test_stored_dtypes_are_near[int8',
+  'test_lab::test_seeds_may_have_numbers_and_starts_of_their_own',
   'test_lab::test_stages_are_kept_and_go_on_from_each_other',
   'test_puzzles::',
   'test_recipes_rl::test_the_reward_rises[grpo',

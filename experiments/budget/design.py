@@ -119,6 +119,7 @@ class Scale:
   counts        of demonstrations for which a rate of SFT is chosen
   sft_rates, betas, dpo_rates  grids, as they begin
   begun         {tuning: its own (betas, dpo_rates)}
+  extend        times that a grid may grow at each end
   tune_seeds    that values are chosen on; the study has others
   places        cells of a grid in one program
   """
@@ -137,6 +138,7 @@ class Scale:
   tunings: tuple[str, ...]
   tune_seeds: tuple[int, ...] = (100, 101)
   places: int = 4
+  extend: int = 4
 
 
 SCALES = {
@@ -155,6 +157,6 @@ SCALES = {
     seeds=2, base_steps=(60, 10), strong_steps=10,
     epochs={'sft': 2.0, 'dpo': 1.0}, problems=32, counts=(100,),
     sft_rates=(1e-3, 3e-3), betas=(0.3, 1.0), dpo_rates=(1e-4, 3e-4), begun={},
-    settings=('cot_100',), tunings=('cot_300',), places=1,
+    settings=('cot_100',), tunings=('cot_300',), places=1, extend=0,
   ),
 }  # fmt: skip

@@ -12,8 +12,6 @@ from posttrain_jax import lab
 
 __all__ = ['Chosen']
 
-EXTEND = 4  # times that a grid may grow at each end
-
 
 class Chosen:
   """The values that stages take.
@@ -64,7 +62,7 @@ class Chosen:
         },
         scale.sft_rates,
         lambda count, cell: cells[count].score(cell),
-        EXTEND,
+        scale.extend,
       )
       rates |= {count: found[str(count)] for count in counts}
 
@@ -81,7 +79,7 @@ class Chosen:
       {kind: part.add for kind, part in parts.items()},
       {BETA: betas, RATE: rates_of_dpo},
       lambda kind, cell: parts[kind].score(cell),
-      extend=EXTEND,
+      extend=scale.extend,
     )
 
   def _count(self, own: Setting, demonstrations: int) -> int:

@@ -330,7 +330,10 @@ def _log_ticks(axes: Axes, xs: Sequence[np.ndarray]) -> None:
   ticks = np.unique(np.concatenate([[1.0], *xs][bool(xs) :]))
   ticks = ticks[ticks > 0]
   ticks = ticks[:: max(1, -(-len(ticks) // 6))]
-  axes.set_xticks(ticks, [f'{x:g}' if x < 1e4 else short(x) for x in ticks])
+  names = [f'{x:g}' if x < 1e4 else short(x) for x in ticks]
+  if sum(map(len, names)) > 16:  # they would touch
+    names = [f'{x / 1000:g}k' if x >= 1000 else f'{x:g}' for x in ticks]
+  axes.set_xticks(ticks, names)
   axes.set_xticks([], minor=True)
 
 
