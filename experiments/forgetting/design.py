@@ -139,7 +139,7 @@ SCALES = {
   ),
   'reduced': Scale(
     seeds=2, preset='depth-1', base_steps=60, base_rows=32, steps=5, rows=32,
-    snapshots=(), grid=(3e-4, 1e-3), arms=('sft', 'wise', 'own', 'grpo'),
+    snapshots=(), grid=(3e-4, 1e-3), arms=('sft', 'wise', 'grpo'),
     problems=dict(known=32, facts=32, near=32, far=32),
   ),
 }  # fmt: skip
