@@ -60,6 +60,7 @@ OPTIONAL = (
   'explore_controller',
   'kl_controller',
   'sft_controller',
+  'temperature_controller',
   'token_rewards',
 )
 

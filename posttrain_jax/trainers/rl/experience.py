@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import struct
 
-from posttrain_jax.core.types import Array, PyTree, Rollout
+from posttrain_jax.core.types import Array, Batch, PyTree, Rollout
 
 __all__ = ['Experience']
 
@@ -22,6 +22,9 @@ class Experience:
                   losses that ask for them
   token_rewards   [B, G, C] beside the verifier's, of `config.token_rewards`
   guide_state     [B, ...] states of the guide, where it has an environment
+  hard            Rollout [B, 1, C] demonstrations for the buffer of unsolved
+                  problems
+  valid           Batch [V, T] demonstrations of other problems
   """
 
   prompts: Array
@@ -33,6 +36,8 @@ class Experience:
   prefix_rewards: Array | None = None
   token_rewards: Array | None = None
   guide_state: PyTree | None = None
+  hard: Rollout | None = None
+  valid: Batch | None = None
 
   def expert_rewards(self) -> Array:
     """[B, D] of demonstrations; one that was left out has the group's mean.
