@@ -146,16 +146,16 @@ def label_in_group(
 ) -> Array:
   """ViSurf: `group_normalized` of a group whose last member is the label.
 
-  Once another is as good it earns their mean, so that its advantage is 0.
-
   Args:
-    smooth: whether it gives way; else it is pushed however good the policy is.
+    smooth: once another is as good it earns their mean, so that its advantage
+      is 0; else it is pushed however good the policy is.
     docked: taken off its reward first, as for a format that it does not teach.
 
   Reference: Liu et al. (2025), https://arxiv.org/abs/2510.10606 eq. 6 to 9
   """
-  own, label = rewards[:, :-1], rewards[:, -1:] - docked
-  best, mean = (f(own, axis=1, keepdims=True) for f in (jnp.max, jnp.mean))
+  own, first, label = rewards[:, :-1], rewards[:, :1], rewards[:, -1:] - docked
+  best = jnp.max(own, axis=1, keepdims=True, initial=-jnp.inf)
+  mean = first + jnp.sum(own - first, 1, keepdims=True) / max(own.shape[1], 1)
   label = jnp.where((best >= label) & jnp.asarray(smooth), mean, label)
   return group_normalized(jnp.concatenate([own, label], 1), epsilon=epsilon)
 
