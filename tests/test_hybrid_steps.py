@@ -89,12 +89,14 @@ def test_all_answers_of_a_problem_begin_as_they_are_told(monkeypatch):
   assert seen['num_generated'] == written
 
 
+@pytest.mark.long
 def test_without_a_chance_nothing_is_told(monkeypatch):
   _, lived, seen = lived_of(monkeypatch, 'uft', hints=0.0)
   assert not np.any(lived.samples.given)
   assert seen['num_demonstrations'] == 0
 
 
+@pytest.mark.long
 def test_the_controller_sets_the_temperature_of_the_group(monkeypatch):
   _, cold, _ = lived_of(monkeypatch, 'acereason', temperature=0.01)
   _, hot, _ = lived_of(monkeypatch, 'acereason', temperature=2.0)
@@ -103,6 +105,7 @@ def test_the_controller_sets_the_temperature_of_the_group(monkeypatch):
   assert np.any(np.asarray(hot.samples.completion) != rows)
 
 
+@pytest.mark.long
 def test_a_second_answer_stands_behind_the_plain_prompt(monkeypatch):
   _, lived, seen = lived_of(monkeypatch, 'critique_grpo')
   guest, rewards = lived.guests['expert']
@@ -113,6 +116,7 @@ def test_a_second_answer_stands_behind_the_plain_prompt(monkeypatch):
   assert seen['num_generated'] > lived.samples.num_generated()
 
 
+@pytest.mark.long
 def test_second_answers_are_to_what_was_said(monkeypatch):
   """The policy is asked with the answer and its mark behind the prompt."""
   asked = {}
