@@ -20,7 +20,7 @@ of prompts in place of a task), model (a name of configs.models), smoke.
 import ml_collections
 
 from configs import base, models, recipes, sft
-from configs.recipes import rl as rows
+from configs.recipes import rl_parts as rows
 from posttrain_jax import token_weights
 from posttrain_jax.core.resolve import part
 from posttrain_jax.rollout import decoders
@@ -75,6 +75,29 @@ def add_sampler(c: ml_collections.ConfigDict) -> None:
   c.sampler.reload_body = '{"model_path": "{path}"}'
 
 
+def add_beside(c: ml_collections.ConfigDict) -> None:
+  """Keys of what stands beside a group's own answers, and of its terms."""
+  c.demos_per_prompt = 0
+  c.expert_loss = none()  # on demonstrations, with an advantage
+  c.expert_advantage = none()  # 'none': the group's, demonstrations included
+  c.sft_loss = ml_collections.ConfigDict(rows.SFT_LOSS)  # on demonstrations
+  # Of demonstrations: 'one', or 'learner': the policy's own before the update.
+  c.expert_old_logps = 'one'
+  c.sft_weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
+  c.contrastive = none(coef=0.0)  # embeddings of answers and demonstrations
+  c.explore = ml_collections.ConfigDict(rows.EXPLORE)  # another temperature
+
+  # Where they are from: the task's 'oracle', or the policy, 'refined' by what
+  # it is told of its first answers.
+  c.demos_from = 'oracle'
+  c.refine = ml_collections.ConfigDict(rows.REFINE)
+  c.valid_per_step = 0  # further ones, that only a controller looks at
+
+  c.prefix = ml_collections.ConfigDict(rows.PREFIX)  # begin as demonstrations
+  c.hints = ml_collections.ConfigDict(rows.HINTS)  # all of them, as a prompt
+  c.hard_buffer = ml_collections.ConfigDict(rows.HARD_BUFFER)  # SFT, apart
+
+
 def shrink(c: ml_collections.ConfigDict) -> None:
   """A run of four tiny steps, to see that everything works."""
   c.num_steps = 4
@@ -110,6 +133,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.decoder = ml_collections.ConfigDict(part(decoders, 'sample'))
   c.cache_stages = base.auto()  # in which the cache grows; more compile longer
   c.slots = base.auto()  # completions decoded at a time; 0 = all
+  c.mask_unfinished = False  # cut answers: compared, but out of the loss
   c.old_logps = 'sampler'  # or 'learner': rescored, so the first ratio is 1
   # Answers of the next step are drawn while Python judges those of this one:
   # by the policy before this step's update, which their ratios correct for.
@@ -131,26 +155,18 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.token_rewards = none()  # beside the verifier's reward of the answer
   c.log_reward = ml_collections.ConfigDict(rows.LOG_REWARD)  # of flow losses
 
-  # Rows beside a group's own answers, and their terms
-  c.demos_per_prompt = 0
-  c.expert_loss = none()  # on demonstrations, with an advantage
-  c.expert_advantage = none()  # 'none': the group's, demonstrations included
-  c.sft_loss = ml_collections.ConfigDict(rows.SFT_LOSS)  # on demonstrations
-  c.sft_weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
-  c.contrastive = none(coef=0.0)  # embeddings of answers and demonstrations
-  c.explore = ml_collections.ConfigDict(rows.EXPLORE)  # another temperature
-
-  c.prefix = ml_collections.ConfigDict(rows.PREFIX)  # begin as demonstrations
-
+  add_beside(c)
   # What weighs the tasks of a mixture as the run goes on, or the problems of
   # problems.count: of posttrain_jax/curricula.py.
   c.curriculum = none()
 
-  # What sets a coefficient (or explore's temperature) as the run goes on
-  for what in ('kl', 'entropy', 'sft', 'explore'):
+  # What sets a coefficient (or a temperature) as the run goes on
+  for what in ('kl', 'entropy', 'sft', 'explore', 'temperature'):
     c[f'{what}_controller'] = none()
   # and the smallest part of a demonstration that prefixes begin with
   c.prefix_controller = ml_collections.ConfigDict(rows.PREFIX_CONTROLLER)
+  # and the chance of each part of a demonstration to be told as a hint
+  c.hints_controller = ml_collections.ConfigDict(rows.HINTS_CONTROLLER)
   recipes.apply(c, arg.recipe)
 
   c.num_steps = 200

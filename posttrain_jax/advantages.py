@@ -26,6 +26,7 @@ __all__ = [
   'group_centered_batch_scaled',
   'group_centered_batch_whitened',
   'group_normalized',
+  'label_in_group',
   'leave_one_out',
   'pass_at_k',
   'raw',
@@ -134,6 +135,29 @@ def signed(rewards: Array, *, threshold: float = 0.5) -> Array:
   Reference: Fu et al. (2025), SRFT, https://arxiv.org/abs/2506.19767
   """
   return jnp.where(rewards > threshold, 1.0, -1.0).astype(rewards.dtype)
+
+
+def label_in_group(
+  rewards: Array,
+  *,
+  smooth: bool = True,
+  docked: float = 0.0,
+  epsilon: float = 1e-4,
+) -> Array:
+  """ViSurf: `group_normalized` of a group whose last member is the label.
+
+  Args:
+    smooth: once another is as good it earns their mean, so that its advantage
+      is 0; else it is pushed however good the policy is.
+    docked: taken off its reward first, as for a format that it does not teach.
+
+  Reference: Liu et al. (2025), https://arxiv.org/abs/2510.10606 eq. 6 to 9
+  """
+  own, first, label = rewards[:, :-1], rewards[:, :1], rewards[:, -1:] - docked
+  best = jnp.max(own, axis=1, keepdims=True, initial=-jnp.inf)
+  mean = first + jnp.sum(own - first, 1, keepdims=True) / max(own.shape[1], 1)
+  label = jnp.where((best >= label) & jnp.asarray(smooth), mean, label)
+  return group_normalized(jnp.concatenate([own, label], 1), epsilon=epsilon)
 
 
 def batch_whitened(

@@ -43,6 +43,8 @@ KINDS = {
   'distill': ('distill.py:recipe=gkd,smoke', {'others.teacher': 'teacher'}),
   'grpo': ('rl.py:recipe=grpo,smoke', {'steps_per_call': 2}),
   'luffy': ('rl.py:recipe=luffy,smoke', {'group_size': 3}),
+  'relift': ('rl.py:recipe=relift,smoke', {'hard_buffer.rows': 3}),
+  'sasr': ('rl.py:recipe=sasr,smoke', {'group_size': 3}),
   'host': ('rl.py:data=jsonl,smoke', {
     'tokenizer': 'byte', 'reward_pool.workers': 1, 'max_new_tokens': 8,
     'rewards': '[{"name": "own_rewards:early"}]',

@@ -29,6 +29,7 @@ import posttrain_jax.losses
 
 # What a case may be, beside what its axes say.
 TRAITS = {
+  'label_last': 'the last of a group is no answer like the others',
   'whole_batch': "a row's output depends on the other rows of the batch",
   'sorted': 'entry i of the output is not about row i',
   'per_group': 'consecutive rows of one prompt are judged together',

@@ -195,6 +195,7 @@ CASES = [
   advantage_case('group_centered', EQUIVARIANT, SHIFT),
   advantage_case('leave_one_out', EQUIVARIANT, SHIFT),
   advantage_case('group_normalized', SHIFT, SCALE),
+  advantage_case('label_in_group', SHIFT, SCALE, JUMP, 'label_last'),
   advantage_case('pass_at_k', JUMP, k=2),
   *(
     advantage_case(name, SHIFT, SCALE, BATCH)

@@ -33,6 +33,8 @@ REWARDS = np.array(
   [[1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]], float
 )
 GREEDY = np.array([1.0, 0.0, 1.0, 0.0, 0.0])
+# Tokens that all answers of a problem are told.
+HINTS = np.array([1, 0, 2, 3, 1])
 # Tokens of the groups' answers: an empty one, and some that are cut (the width
 # without an end).
 SIZES = np.array(
@@ -90,6 +92,8 @@ class Data:
   stopped_rewards  [B, G, C] of own answers stopped before each token
   token_rewards  [B, G, C] beside those of answers, 0 where nothing counts
   forced         [N, C] 1.0 on the tokens of 'prefix' rows that were given
+  hints          [N, C] 1.0 on the tokens of own rows that all answers of the
+                 problem were told, where a method tells any
   row_width      columns of a learner's row: the longest prompt and answer
   step           steps done before this one, of `num_steps`
   """
@@ -105,6 +109,7 @@ class Data:
   stopped_rewards: np.ndarray
   token_rewards: np.ndarray
   forced: np.ndarray
+  hints: np.ndarray
   row_width: int = PROMPT + WIDTH
   max_new_tokens: int = WIDTH
   eos: int = EOS
@@ -193,6 +198,9 @@ def world() -> tuple[Tables, Data]:
   length = np.minimum(mask.sum(axis=1) - 1, 1 + np.arange(count) % 3)
   forced = (np.arange(WIDTH) < length[:, None]) * given[:, None] * mask
   own = mask[: PROBLEMS * GROUP].reshape(PROBLEMS, GROUP, WIDTH)
+  told = np.zeros_like(mask)
+  many = np.repeat(HINTS, GROUP)[:, None]
+  told[: PROBLEMS * GROUP] = np.arange(WIDTH) < many
   data = Data(
     tokens=tokens,
     mask=mask,
@@ -206,6 +214,7 @@ def world() -> tuple[Tables, Data]:
     * (rng.uniform(size=own.shape) > 0.3),
     token_rewards=0.5 * rng.standard_normal(own.shape) * own,
     forced=forced,
+    hints=told * mask,
   )
   left = data.rows()[LEFT]
   likely = np.eye(VOCAB + 1)[tokens[left]]

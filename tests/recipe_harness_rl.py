@@ -58,14 +58,22 @@ from recipe_answers_rl import (
   world,
 )
 
-from posttrain_jax import controllers
+from posttrain_jax import rollout
+from posttrain_jax.controllers import common, measured, schedules, shares
 from posttrain_jax.core.types import Rollout, TrainState
 from posttrain_jax.losses import contrastive
 from posttrain_jax.models import heads, scoring, transformer
 from posttrain_jax.rewards import answers, entries, mixing
 from posttrain_jax.run import build, config
-from posttrain_jax.trainers import update
-from posttrain_jax.trainers.rl import checks, guests, objective, prefixes
+from posttrain_jax.trainers import gradients, update
+from posttrain_jax.trainers.rl import (
+  checks,
+  guests,
+  hard_buffer,
+  hints,
+  objective,
+  prefixes,
+)
 from posttrain_jax.trainers.rl import step as rl_step
 from posttrain_jax.trainers.rl.experience import Experience
 
@@ -115,7 +123,10 @@ class _Wide:
     return getattr(self._module, 'float64' if name == 'float32' else name)
 
 
-WIDENED = (contrastive, controllers, heads, scoring)
+WIDENED = (
+  common, measured, schedules, shares,
+  contrastive, gradients, hard_buffer, heads, scoring,
+)  # fmt: skip
 
 
 @functools.cache
@@ -179,9 +190,10 @@ def _params(table: Tables) -> dict:
   }
 
 
-def _rollout(data: Data, kind: str) -> Rollout:
+def _rollout(data: Data, kind: str, told: bool = False) -> Rollout:
   rows = data.rows(kind)
-  forced = data.forced[rows] if kind == 'prefix' else None
+  which = data.hints if told else data.forced
+  forced = which[rows] if told or kind == 'prefix' else None
   return Rollout(
     completion=jnp.asarray(data.tokens[rows]),
     mask=jnp.asarray(data.mask[rows]),
@@ -213,21 +225,28 @@ def _learner(c):
   size = dict(vocab_size=VOCAB, width=VOCAB + 1, tie_embeddings=False)
   models = {k: dataclasses.replace(m, **size) for k, m in made.models.items()}
   models.setdefault('ref', models['policy'])
-  gradient = update.make_gradient(
-    objective.make_objective(c, models, EOS), microbatch_rows=0
-  )
 
-  def look(state, batch, key):
-    del key
-    grads, metrics = gradient(state.others['live'], state, batch)
-    return state.replace(step=state.step + 1, opt_state=grads), metrics
+  def looking(goal, of=None):
+    del of
+    gradient = update.make_gradient(goal, microbatch_rows=0)
 
-  learn = rl_step.make_learn(c, models, look, lambda state: state)
+    def look(state, batch, key, **given):
+      del key
+      grads, metrics = gradient(state.others['live'], state, batch, **given)
+      state = state.replace(step=state.step + 1, opt_state=grads)
+      return state, {**metrics, 'grad_norm': jnp.zeros(())}
+
+    return look
+
+  look = looking(objective.make_objective(c, models, EOS))
+  study = None
+  if hard_buffer.used(c):
+    study = hard_buffer.make_study(c, models['policy'], looking, made.sizes)
+  learn = rl_step.make_learn(c, models, look, lambda state: state, study=study)
 
   def step(state: TrainState, lived: Experience):
-    # Compiled without the metrics that nobody reads here.
     state, metrics = learn(state, lived, jax.random.key(0))
-    return state, metrics['loss']
+    return state, metrics['loss'] + metrics.get('hard/loss', 0.0)
 
   return jax.jit(step)
 
@@ -242,6 +261,16 @@ def _rewards(c, data: Data, samples: Rollout):
   mix = answers.make_mix(listed, {}, c.num_steps)
   state = TrainState(jnp.int32(data.step), {}, {})
   return mix(state, None, samples, {'reward': verified})['reward']
+
+
+def _remembered(c, params) -> dict:
+  """What the state keeps beside the model before the first step."""
+  kept = {k: x.init() for k, x in objective.make_controllers(c).items()}
+  if hard_buffer.used(c):
+    held = hard_buffer.empty(c.hard_buffer.rows + PROBLEMS, PROMPT + WIDTH)
+    held['opt_state'] = jax.tree.map(jnp.zeros_like, params)
+    kept[hard_buffer.CONTROL] = held
+  return kept
 
 
 def _experience(c, data: Data) -> Experience:
@@ -259,7 +288,12 @@ def _experience(c, data: Data) -> Experience:
   if c.token_rewards.name != 'none':
     given['token_rewards'] = jnp.asarray(data.token_rewards)
   tokens, mask = prompt_rows()
-  samples = _rollout(data, 'own')
+  given['hard'] = _rollout(data, 'expert') if hard_buffer.used(c) else None
+  if c.valid_per_step:
+    given['valid'] = rollout.assemble_groups(
+      jnp.asarray(tokens), jnp.asarray(mask), _rollout(data, 'expert')
+    )
+  samples = _rollout(data, 'own', hints.used(c))
   return Experience(
     prompts=jnp.asarray(tokens),
     prompt_mask=jnp.asarray(mask),
@@ -281,21 +315,24 @@ def run(recipe: str, setting: Setting = Setting()) -> Real:
   c = load(recipe, *setting.items)
   with _replaced():
     learn = _learner(c)
-    moving = objective.make_controllers(c)
     state = TrainState(
       step=jnp.int32(0),
       params=_params(data.start),
       opt_state=None,
       ref_params=_params(data.ref),
       others={'live': _params(live)},
-      control={what: x.init() for what, x in moving.items()},
+      control=_remembered(c, _params(live)),
     )
     lived = _experience(c, data)
     for _ in range(setting.step + 1):
       state, loss = learn(state, lived)
+    grads = np.asarray(state.opt_state['states'])
+    if hard_buffer.used(c):  # of the update that comes after
+      held = state.control[hard_buffer.CONTROL]
+      grads = grads + np.asarray(held['opt_state']['states'])
     return Real(
       value=float(loss),
-      gradient=np.asarray(state.opt_state['states']),
+      gradient=grads,
       live=live,
       data=data,
     )

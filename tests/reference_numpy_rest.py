@@ -186,6 +186,15 @@ def pass_at_k(rewards, k):
   ]) / wins.std()  # fmt: skip
 
 
+def label_in_group(rewards):
+  out = []
+  for *own, label in rewards:
+    group = [*own, sum(own) / len(own) if max(own) >= label else label]
+    mean = sum(group) / len(group)
+    out.append([(r - mean) / spread(np.array(group), 1e-4) for r in group])
+  return np.array(out)
+
+
 def advantage(name, rewards, greedy):
   centered = np.array([row - sum(row) / len(row) for row in rewards])
   flat = rewards.reshape(-1)
@@ -203,6 +212,7 @@ def advantage(name, rewards, greedy):
     'group_normalized': lambda: np.array([
       c / spread(row, 1e-4) for c, row in zip(centered, rewards)
     ]),
+    'label_in_group': lambda: label_in_group(rewards),
     'batch_whitened': lambda: scaled(rewards - flat.mean(), flat),
     'group_centered_batch_whitened': lambda: scaled(
       centered, centered.reshape(-1)

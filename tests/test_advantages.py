@@ -20,6 +20,12 @@ HAND = {
     [x / (1.0 + 1e-4) for x in (1.5, -0.5, -0.5, -0.5)],
   ],
   'group_centered': [[0.5, -0.5, -0.5, 0.5], [1.5, -0.5, -0.5, -0.5]],
+  # The last is as good as another one: it earns their mean, 1/3 and 2/3, which
+  # is then the group's, with variances 2/9 and 8/9.
+  'label_in_group': [
+    [x / (math.sqrt(2 / 9) + 1e-4) for x in (2 / 3, -1 / 3, -1 / 3, 0)],
+    [x / (math.sqrt(8 / 9) + 1e-4) for x in (4 / 3, -2 / 3, -2 / 3, 0)],
+  ],
   'leave_one_out': [
     [2 / 3, -2 / 3, -2 / 3, 2 / 3],
     [2.0, -2 / 3, -2 / 3, -2 / 3],
@@ -52,7 +58,7 @@ def call(name, rewards, **hparams):
 @pytest.mark.parametrize('name', HAND)
 def test_hand_computed(name):
   np.testing.assert_allclose(
-    call(name, jnp.array(REWARDS)), HAND[name], rtol=1e-5
+    call(name, jnp.array(REWARDS)), HAND[name], rtol=1e-5, atol=1e-7
   )
 
 

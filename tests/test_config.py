@@ -215,6 +215,7 @@ def test_every_key_is_read(name, monkeypatch):
   # Read only where their part is switched on.
   switched = (
     'kl.', 'value_loss.', 'data.', 'log_reward.', 'sft_', 'prefix',
+    'hints_controller.', 'refine.',
         'problems.seed', 'reward_pool.', 'sampler.',
   )  # fmt: skip
   assert [

@@ -182,3 +182,102 @@ def test_entropy_temperature_holds_the_entropy_in_a_band(start):
     state, value = controller.update(state, {'entropy': entropy}, step, 60)
     entropy *= 1.1 if value > 1 else 0.9
   assert 0.4 < entropy < 0.6
+
+
+def test_cosine_then_none_by_hand():
+  found = controllers.cosine_then_none(high=0.9, low=0.1, until=0.5)
+  # At half of the cosine the middle; from its end on nothing, not the low end.
+  close(values(found, [0.0] * 4), [0.9, 0.5, 0.0, 0.0, 0.0])
+  close(values(controllers.cosine_then_none(until=0.0), [0.0] * 2), [0.0] * 3)
+  whole = controllers.cosine_then_none(high=1.0, low=0.5, until=1.0)
+  close(values(whole, [0.0] * 4)[2], 0.75)
+
+
+def test_entropy_at_by_hand():
+  controller = controllers.entropy_at(
+    target=0.5, gain=0.2, start=1.0, low=0.8, high=1.25
+  )
+  # Half of the target too low; on it; more than all of it too high, counted as
+  # all of it; then down to the smallest temperature and up to the largest.
+  found = values(controller, [0.25, 0.5, 1.6, 9.0, 9.0, 0.0, 0.0, 0.0])
+  close(found[:4], [1.0, np.exp(0.1), np.exp(0.1), np.exp(-0.1)])
+  close(found[4:], [0.8, 0.8, 0.8 * np.exp(0.2), 0.8 * np.exp(0.4), 1.25])
+
+
+@pytest.mark.parametrize('start', [0.4, 1.9])
+def test_entropy_at_finds_the_temperature_of_the_target(start):
+  """A policy whose entropy is 0.3 T: the target is at T = 1.5."""
+  controller = controllers.entropy_at(target=0.45, start=start)
+  state = controller.init()
+  for step in range(1, 200):
+    entropy = 0.3 * controller.value(state)
+    state, value = controller.update(state, {'entropy': entropy}, step, 200)
+  close(value, 1.5, 1e-3)
+
+
+def shares(controller, norms, num_steps):
+  return values(controller, norms, num_steps)
+
+
+def test_grad_switch_by_hand():
+  # Two steps of ten are warm-up: norms 4 and 2, 3 on average.
+  norms = [4.0, 2.0, 3.0, 1.0, 0.0, 9.0]
+  found = values(controllers.grad_switch(warmup=0.2), norms, num_steps=10)
+  close(found, [1.0, 1.0, 2 / 5, 1 / 2, 1 / 4, 0.0, 3 / 4])
+  half = controllers.grad_switch(gamma=0.5, warmup=0.2)
+  close(values(half, norms, num_steps=10)[3:5], [3 / 4.5, 1 / 2.5])
+  found = controllers.grad_switch_clipped(warmup=0.2)
+  found = values(found, norms, num_steps=10)
+  close(found, [1.0, 1.0, 2 / 3, 1.0, 1 / 3, 0.0, 1.0])
+
+
+def test_without_a_warm_up_the_first_step_is_what_is_compared_with():
+  found = controllers.grad_switch(warmup=0.0)
+  close(values(found, [2.0, 6.0, 2.0]), [1.0, 0.5, 0.75, 0.5])
+
+
+def vectors(sft, rl, valid, entropy):
+  """The metrics of gradients that are given as vectors."""
+  found = {'entropy': entropy}
+  named = {'rl': rl, 'sft': sft, 'valid': valid}
+  for name, x in named.items():
+    found[f'grad_norm/{name}'] = np.linalg.norm(x)
+    for other, y in named.items():
+      if name < other:
+        found[f'grad_dot/{name}/{other}'] = np.dot(x, y)
+  return found
+
+
+def meta(seen, **hparams):
+  controller = controllers.meta_share(**hparams)
+  state, found = controller.init(), []
+  for step, metrics in enumerate(seen, 1):
+    state, value = controller.update(state, metrics, step, len(seen))
+    found.append(float(value))
+  return found
+
+
+def test_meta_share_by_hand():
+  only = dict(meta_rate=0.1, entropy_rate=0.0)
+  # sft - rl = [3, 4]; along it, against it, across it, and no gradient at all.
+  seen = [
+    vectors([4, 4], [1, 0], valid, 0.5)
+    for valid in ([6, 8], [-3, -4], [4, -3], [0, 0])
+  ]
+  close(meta(seen, **only), [0.6, 0.5, 0.5, 0.5])
+  close(meta(seen[:1] * 2, **only, meta_every=2.0), [0.5, 0.6])
+  close(meta(seen[:1], meta_rate=-0.1, entropy_rate=0.0), [0.4])
+  # A quarter of a right angle's cosine: 3 / 5 of [1, 0].
+  close(meta([vectors([4, 4], [1, 0], [1, 0], 0.5)], **only), [0.56])
+  # Entropy: the first one is the target, or the one that is told.
+  seen = [vectors([1, 0], [1, 0], [1, 0], x) for x in (0.5, 0.3, 0.9)]
+  alone = dict(meta_rate=0.0, entropy_rate=0.5)
+  close(meta(seen, **alone), [0.5, 0.6, 0.4])
+  close(meta(seen, **alone, target=0.7), [0.6, 0.8, 0.7])
+  close(meta(seen, **alone, target=3.0), [0.95, 0.95, 0.95])
+  close(meta(seen, meta_rate=0.0, entropy_rate=-9.0, target=3.0), [0.05] * 3)
+
+
+def test_meta_share_of_equal_gradients_is_told_nothing():
+  seen = [vectors([1, 2], [1, 2], [3, -1], 0.5)]
+  close(meta(seen, entropy_rate=0.0), [0.5])

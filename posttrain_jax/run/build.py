@@ -163,7 +163,7 @@ def build(config: Any) -> Run:
     models={k: m for k, m in models.items() if k in held | {'policy'}},
     task=task,
     tokenizer=tokenizer,
-    init=_make_init(config, adapter, optimizer, held),
+    init=_make_init(config, adapter, optimizer, held, sizes),
     step=offload.wrapped(
       guard.guarded(steps.step, config.on_nonfinite), config
     ),
@@ -180,23 +180,31 @@ def build(config: Any) -> Run:
 
 
 def _make_init(
-  config: Any, adapter: Adapter | None, optimizer: Any, held: set[str]
+  config: Any,
+  adapter: Adapter | None,
+  optimizer: Any,
+  held: set[str],
+  sizes: Sizes,
 ) -> Callable[..., TrainState]:
   """`Run.init`; `held` are the frozen roles."""
-  moving = trainers.kind(config.paradigm).controllers(config)
+  kind = trainers.kind(config.paradigm)
+  moving, kept = kind.controllers(config), kind.memories(config, sizes)
 
   def init_state(params: Start, key: Array | None = None) -> TrainState:
     policy = params['policy']
     if adapter is not None:
       policy = adapter.attach(policy, base.start_key(config, key))
     frozen = lambda role: base.frozen(config, params, policy, role)
+    opt_state = optimizer.init(trained(policy))
+    control = {what: c.init() for what, c in moving.items()}
+    control |= {what: make(opt_state) for what, make in kept.items()}
     return TrainState(
       step=jnp.int32(0),
       params=policy,
-      opt_state=optimizer.init(trained(policy)),
+      opt_state=opt_state,
       ref_params=frozen('ref') if 'ref' in held else None,
       others={role: frozen(role) for role in sorted(held - {'ref'})},
-      control={what: c.init() for what, c in moving.items()},
+      control=control,
     )
 
   return init_state
@@ -232,14 +240,14 @@ def _updater(
   )
   schedule = optim.make_schedule(config.optimizer, sizes.num_updates)
 
-  def make_update(goal):
-    change = update.make_update(goal, optimizer, sizes, specs)
+  def make_update(goal, of=sizes):
+    change = update.make_update(goal, optimizer, of, specs)
 
-    def logged(state, batch, key):
+    def logged(state, batch, key, **given):
       # The rate of the step's first minibatch; a step that was skipped made no
       # updates.
       rate = peak * schedule(optim.updates_done(state.opt_state))
-      state, metrics = change(state, batch, key)
+      state, metrics = change(state, batch, key, **given)
       rate = jnp.asarray(rate, jnp.float32)
       return state, {**metrics, 'learning_rate': rate}
 

@@ -61,6 +61,7 @@ OPTIONAL = (
   'explore_controller',
   'kl_controller',
   'sft_controller',
+  'temperature_controller',
   'token_rewards',
 )
 

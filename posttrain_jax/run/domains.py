@@ -42,6 +42,7 @@ from posttrain_jax.params import adapters
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import (
   curriculum_domains,
+  hybrid_domains,
   inputs,
   notices,
   reward_domains,
@@ -51,7 +52,7 @@ from posttrain_jax.run.device_domains import DEVICES
 from posttrain_jax.run.optim_domains import OPTIMIZER
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers import guard
-from posttrain_jax.trainers.rl import prefixes, terms
+from posttrain_jax.trainers.rl import terms
 
 __all__ = ['KEYS', 'PARTS', 'domain_of', 'hyperparameter']
 
@@ -159,12 +160,8 @@ KEYS = {
   'kl.place': Word(('loss', 'reward')),
   'value_loss.coef': NOT_NEGATIVE,
   'sft_loss.coef': NOT_NEGATIVE,
-  'sft_loss.mix': Word(('add', 'convex')),
   'contrastive.coef': NOT_NEGATIVE,
-  'demos_per_prompt': COUNT,
-  'explore.per_prompt': COUNT,
-  'explore.coef': NOT_NEGATIVE,
-  'explore.cooling': NOT_NEGATIVE,
+  **hybrid_domains.KEYS,
   'reward_pool.timeout': POSITIVE,
   'reward_pool.workers': ONE_OR_MORE,
   'rewards': Anything('rewards.entries'),
@@ -172,16 +169,6 @@ KEYS = {
   'rollout_overlap': FLAG,
   'log_reward.floor': POSITIVE,
   'log_reward.temperature': POSITIVE,
-  'prefix.per_prompt': COUNT,
-  'prefix.high': SOME,
-  'prefix.top_fraction': SOME,
-  'prefix.baseline': Word(prefixes.BASELINES),
-  # What a controller steers decides what its values may be.
-  **{
-    f'{what}_controller.{name}': domain
-    for what, domain in (('explore', POSITIVE), ('prefix', SHARE))
-    for name in ('value', 'start', 'end', 'peak', 'valley', 'low', 'high')
-  },
 }
 
 # Of a task "text:NAME", beside its own knobs.
@@ -223,6 +210,8 @@ PARTS = {
   'adapters/rank': ONE_OR_MORE,
   'adapters/targets': Patterns(),
   'advantages/ddof': NOT_NEGATIVE,
+  'advantages/docked': FINITE,
+  'advantages/smooth': FLAG,
   'advantages/whiten': FLAG,
   'advantages/whiten_rewards': FLAG,
   'advantages/baseline': Word(terms.BASELINES),
@@ -240,19 +229,7 @@ PARTS = {
   'collect/oracle_vs_rollout.keep': Word(collect.KEEP['oracle_vs_rollout']),
   'collect/rollouts.keep': Word(collect.KEEP['rollouts']),
   'contrastive/ceiling': Number(-1, 1),
-  'controllers/clip': POSITIVE,
-  'controllers/decay': SHARE,
-  'controllers/delta': NOT_NEGATIVE,
-  'controllers/end': FINITE,
-  'controllers/horizon': POSITIVE,
-  'controllers/peak': NOT_NEGATIVE,
-  'controllers/start': FINITE,
-  'controllers/adaptive_kl.start': POSITIVE,  # it is multiplied for ever
-  'controllers/target': POSITIVE,
-  'controllers/turn': SHARE,
-  'controllers/valley': NOT_NEGATIVE,
-  'controllers/value': FINITE,
-  'controllers/warmup': SHARE,
+  **hybrid_domains.CONTROLLERS,
   **curriculum_domains.PARTS,
   'decoders/min_p.p': SHARE,
   'decoders/temperature': TEMPERATURE,

@@ -19,6 +19,8 @@ compares paradigms:
   rows_per_prompt(config)         rows of one problem or record
   controllers(config)             {what: Controller} of numbers that move, or
                                   {what: step.Carry} of what is remembered
+  memories(config, sizes)         {what: (the optimizer's first state) -> value}
+                                  of what else a state keeps in `control`
   forwards(config, sizes, roles)  passes of a step beside its updates
   counts(config, sizes)           what a step shows and compares, of a file
   make_step(setup)                `step.Setup` -> `step.Steps`
@@ -39,8 +41,8 @@ KINDS = ('sft', 'preference', 'rl', 'distill')
 # What each of them has, as described above.
 PROTOCOL = (
   'LABEL', 'check', 'check_sizes', 'controllers', 'counts', 'forwards',
-  'loss_room', 'make_step', 'needs', 'records', 'roles', 'rows_per_prompt',
-  'scorers', 'sources', 'value_head',
+  'loss_room', 'make_step', 'memories', 'needs', 'records', 'roles',
+  'rows_per_prompt', 'scorers', 'sources', 'value_head',
 )  # fmt: skip
 
 

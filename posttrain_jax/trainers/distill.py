@@ -33,6 +33,7 @@ __all__ = [
   'loss_room',
   'make_objective',
   'make_step',
+  'memories',
   'needs',
   'records',
   'roles',
@@ -52,6 +53,7 @@ records, sources, rows_per_prompt = (
 )
 roles, scorers, forwards = sft.roles, sft.scorers, sft.forwards
 controllers, counts = sft.controllers, sft.counts
+memories = sft.memories
 
 
 def loss_room(name: str) -> ModuleType:

@@ -21,7 +21,7 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree, TrainState
 
 __all__ = ['MODES', 'SKIPPED', 'WHAT', 'bare', 'check', 'finite', 'guarded',
-           'hold', 'on', 'once', 'reasons', 'verdict']  # fmt: skip
+           'hold', 'on', 'once', 'reasons', 'unheld', 'verdict']  # fmt: skip
 
 MODES = ('stop', 'skip')
 # Metric of every step: 0, or the sum of what is not finite. It is for the loop,
@@ -145,6 +145,20 @@ def bare(step: Any) -> Any:
     token = _BARE.set(True)
     try:
       return step.__wrapped__(*given, **named)
+    finally:
+      _BARE.reset(token)
+
+  return free
+
+
+def unheld(update: Callable) -> Callable:
+  """An update that is made whatever it is, for a step of several: the step as a
+  whole is then looked at (`guarded`), and stands still as a whole."""
+
+  def free(*given: Any, **named: Any):
+    token = _BARE.set(True)
+    try:
+      return update(*given, **named)
     finally:
       _BARE.reset(token)
 

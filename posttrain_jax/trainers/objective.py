@@ -18,6 +18,7 @@ from posttrain_jax.core.types import (
 )
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.trainers.gradients import Parts
 from posttrain_jax.trainers.shared import Shared
 
 __all__ = [
@@ -46,12 +47,15 @@ class Objective:
   coefs     {term: coefficient}: a number, or (state) -> number
   shared    prompts that rows share; `evaluate` then takes `size`, one of
             `shared.sizes(batch)`
+  parts     the terms in groups, where something reads their gradients; None:
+            only that of the whole loss is taken
   """
 
   evaluate: Callable[[PyTree, TrainState, Batch], tuple[Sums, Metrics]]
   count: Callable[[Batch], dict[str, Array]]
   coefs: Mapping[str, float | Callable[[TrainState], Array]]
   shared: Shared | None = None
+  parts: Parts | None = None
 
   def coef(self, state: TrainState, term: str) -> Array | float:
     """The coefficient of a term in this step."""

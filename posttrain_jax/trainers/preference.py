@@ -46,6 +46,7 @@ __all__ = [
   'loss_room',
   'make_objective',
   'make_step',
+  'memories',
   'needs',
   'records',
   'roles',
@@ -142,7 +143,7 @@ def check_sizes(config: Any, sizes: Any) -> None:
   step.refuse_split(sizes, parts)
 
 
-scorers = sft.scorers
+scorers, memories = sft.scorers, sft.memories
 
 
 def forwards(

@@ -33,6 +33,7 @@ __all__ = [
   'loss_room',
   'make_objective',
   'make_step',
+  'memories',
   'needs',
   'records',
   'roles',
@@ -124,6 +125,12 @@ def scorers(config: Any) -> tuple[str, ...]:
 def controllers(config: Any) -> dict[str, Any]:
   """No coefficient moves."""
   del config
+  return {}
+
+
+def memories(config: Any, sizes: Any) -> dict[str, Any]:
+  """Nothing is kept beside the model."""
+  del config, sizes
   return {}
 
 

@@ -63,7 +63,8 @@ class Setup:
   needs        arrays that frozen models have to give
   provided     arrays that come with the rows
   from_host    whether rows come as batches: of a file, or of a host task
-  make_update  Objective -> (state, batch, key) -> (state, metrics)
+  make_update  Objective -> (state, batch, key) -> (state, metrics); `of=`
+               sizes of another batch than the step's
   refresh      (state) -> state: moves the reference
   """
 
@@ -75,7 +76,7 @@ class Setup:
   needs: frozenset[str]
   provided: tuple[str, ...]
   from_host: bool
-  make_update: Callable[[Objective], Callable]
+  make_update: Callable[..., Callable]
   refresh: Callable[[TrainState], TrainState]
 
 

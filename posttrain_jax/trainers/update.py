@@ -16,7 +16,7 @@ import optax
 from posttrain_jax.core import masked, sharding, trees
 from posttrain_jax.core.types import Array, Batch, PyTree, TrainState
 from posttrain_jax.models import adapted, dropout
-from posttrain_jax.trainers import guard, optim
+from posttrain_jax.trainers import gradients, guard, optim
 from posttrain_jax.trainers.objective import Objective
 
 # Metrics of the whole minibatch take the largest token, not the mean.
@@ -47,20 +47,10 @@ def _at_size(grad: Callable, objective: Objective) -> Callable:
   return chosen
 
 
-def make_gradient(
-  objective: Objective, microbatch_rows: int, specs: PyTree = None
-) -> Callable[..., tuple[PyTree, dict[str, Array]]]:
-  """(params, state, minibatch, key=None) -> (gradient, metrics), for any
-  micro-batch.
-
-  params  those that are trained: `adapted.trained` of the state's, all of them
-          where it has no adapters; what is frozen is read from the state
-  specs   PartitionSpecs of the parameters, by which gradients are split too
-
-  key     of what adapters with dropout leave out; None: nothing
-
-  `state` is the one before the step; the objective may read its models.
-  """
+def _make_take(objective: Objective) -> Callable:
+  """(trained, state, batch, counts, key, size=None) -> (gradient, aux); or the
+  gradient of each of `objective.parts`, by name."""
+  apart = objective.parts
 
   def loss_fn(trained, state, batch, counts, key, size=None):
     params = adapted.join(trained, state.params)
@@ -81,12 +71,49 @@ def make_gradient(
       for name in metrics
       if name in MAX_METRICS
     }
-    return total, (total, values, means, tops)
+    scalar = total if apart is None else apart.values(state, values)
+    return scalar, (total, values, means, tops)
 
+  def take(trained, *given, **sized):
+    if apart is None:
+      return jax.grad(loss_fn, has_aux=True)(trained, *given, **sized)
+    # One backward pass a part; the loss's own gradient is made of them below.
+    of_parts = functools.partial(loss_fn, **sized)
+    grads, aux = gradients.each(of_parts, trained, *given)
+    return dict(zip(apart.of, grads, strict=True)), aux
+
+  return take
+
+
+def make_gradient(
+  objective: Objective, microbatch_rows: int, specs: PyTree = None
+) -> Callable[..., tuple[PyTree, dict[str, Array]]]:
+  """(params, state, minibatch, key=None, toward=None) -> (gradient, metrics),
+  for any micro-batch.
+
+  params  those that are trained: `adapted.trained` of the state's, all of them
+          where it has no adapters; what is frozen is read from the state
+  specs   PartitionSpecs of the parameters, by which gradients are split too
+
+  key     of what adapters with dropout leave out; None: nothing
+  toward  a gradient from outside, where `objective.parts` reads one
+
+  `state` is the one before the step; the objective may read its models.
+  """
+  apart = objective.parts
   place = lambda tree: sharding.as_declared(tree, specs)
 
+  def placed(grads):
+    if apart is None:
+      return place(grads)
+    return {part: place(tree) for part, tree in grads.items()}
+
   def gradient(
-    params: PyTree, state: TrainState, batch: Batch, key: Array | None = None
+    params: PyTree,
+    state: TrainState,
+    batch: Batch,
+    key: Array | None = None,
+    toward: PyTree = None,
   ):
     key = key if dropout.drops(state.params) else None
     rows = batch.tokens.shape[0]
@@ -95,18 +122,19 @@ def make_gradient(
       for name, count in objective.count(batch).items()
     }
     parts = 1 if microbatch_rows == 0 else rows // microbatch_rows
-    grad = _at_size(jax.grad(loss_fn, has_aux=True), objective)
+    grad = _at_size(_make_take(objective), objective)
     if parts == 1:
       grads, aux = grad(params, state, batch, counts, key)
-      grads = place(grads)
+      grads = placed(grads)
     else:
 
       def body(total, given):
         micro, own = given
         grads, aux = grad(params, state, sharding.rows(micro), counts, own)
-        return place(jax.tree.map(jnp.add, total, place(grads))), aux
+        return placed(jax.tree.map(jnp.add, total, placed(grads))), aux
 
-      zeros = place(jax.tree.map(jnp.zeros_like, params))
+      zeros = jax.tree.map(jnp.zeros_like, params)
+      zeros = placed(zeros if apart is None else dict.fromkeys(apart.of, zeros))
       split = None if key is None else jax.random.split(key, parts)
       given = (split_rows(batch, parts), split)
       grads, aux = jax.lax.scan(body, zeros, given)
@@ -123,6 +151,9 @@ def make_gradient(
     # A lone term is the loss itself; several are told apart.
     if len(values) > 1:
       metrics |= {f'loss/{name}': value for name, value in values.items()}
+    if apart is not None:
+      metrics |= gradients.measured(apart, grads, toward)
+      grads = place(gradients.weighed(apart, state, grads))
     return grads, {'loss': total, **metrics}
 
   return gradient
@@ -134,7 +165,8 @@ def make_update(
   sizes: Any,
   specs: PyTree = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-  """`update(state, batch, key) -> (state, metrics)`: all updates of one step.
+  """`update(state, batch, key, toward=None) -> (state, metrics)`: all updates
+  of one step; `toward` as in `make_gradient`.
 
   sizes  .minibatch_rows, .microbatch_rows (0: not split), .updates_per_rollout
          (passes over the batch; prompts are shuffled from the second one on),
@@ -148,12 +180,12 @@ def make_update(
   """
   gradient = make_gradient(objective, sizes.microbatch_rows, specs)
 
-  def one(before, alone, key, carry, minibatch):
+  def one(before, alone, key, toward, carry, minibatch):
     own = key
     if dropout.drops(before.params):
       own = jax.random.fold_in(key, optim.updates_done(carry[1]))
     rows = sharding.rows(minibatch)
-    grads, metrics = gradient(carry[0], before, rows, own)
+    grads, metrics = gradient(carry[0], before, rows, own, toward)
     metrics['grad_norm'] = trees.global_norm(grads)
 
     def moved(carry, grads):
@@ -169,12 +201,14 @@ def make_update(
     metrics[guard.WHAT] = what
     return guard.once(what == 0, moved, carry, grads), metrics
 
-  def update(state: TrainState, batch: Batch, key: Array):
+  def update(
+    state: TrainState, batch: Batch, key: Array, toward: PyTree = None
+  ):
     rows = batch.tokens.shape[0]
     parts = rows // (sizes.minibatch_rows or rows)
     carry = (adapted.trained(state.params), state.opt_state)
     alone = parts == 1 and sizes.updates_per_rollout == 1
-    train = functools.partial(one, state, alone, key)
+    train = functools.partial(one, state, alone, key, toward)
     if alone:
       carry, metrics = train(carry, batch)
     else:

@@ -12,12 +12,27 @@ guests.py      rows beside a group's own answers: which kinds there are
 guest_rows.py  how those rows are drawn, and where they go
 curriculum.py  problems that are drawn by weights which move
 prefixes.py    answers that go on from the beginning of a demonstration
+aside.py       what is done for a group, and drawn aside from it
+hints.py       groups that are told the beginning of a demonstration
+refined.py     second answers, told what was wrong with the first
+hard_buffer.py demonstrations of unsolved problems, learnt apart
+imitation.py   imitation of rows that stand in no group
+steering.py    numbers that controllers set
+sampling.py    how answers are drawn; extras.py: what terms ask for beside
+hybrid_checks.py  what cannot work of all that
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from posttrain_jax.rewards import entries
-from posttrain_jax.trainers.rl import curriculum, guests
+from posttrain_jax.trainers.rl import (
+  curriculum,
+  guests,
+  hard_buffer,
+  refined,
+  steering,
+)
 from posttrain_jax.trainers.rl.checks import (
   check,
   check_sizes,
@@ -41,6 +56,7 @@ __all__ = [
   'forwards',
   'loss_room',
   'make_step',
+  'memories',
   'needs',
   'records',
   'roles',
@@ -93,6 +109,13 @@ def rows_per_prompt(config: Any) -> int:
   return config.group_size + guests.rows_beside(config)
 
 
+def memories(config: Any, sizes: Any) -> dict[str, Callable]:
+  """The buffer of demonstrations of unsolved problems."""
+  if not hard_buffer.used(config):
+    return {}
+  return {hard_buffer.CONTROL: hard_buffer.memory(config, sizes)}
+
+
 def counts(config: Any, sizes: Any) -> dict[str, float]:
   """The step counts what it draws itself."""
   del config, sizes
@@ -132,4 +155,30 @@ def forwards(
     passes.append((1.0, role, own, sizes.row_tokens))
   if guests.contrasts(config):
     passes.append((1.0, 'policy', prompts, sizes.row_tokens))
+  return passes + _hybrid_forwards(config, sizes)
+
+
+def _hybrid_forwards(
+  config: Any, sizes: Any
+) -> list[tuple[float, str, int, int]]:
+  """Passes for rows beside a group, and for what controllers read.
+
+  A backward pass is two forward ones. An update on held demonstrations is
+  counted in every step that could fill its buffer.
+  """
+  prompts, length = sizes.prompts_per_step, sizes.row_tokens
+  passes = []
+  if config.expert_old_logps == 'learner':
+    passes.append((1.0, 'policy', prompts * config.demos_per_prompt, length))
+  if refined.used(config):
+    answer = sizes.max_new_tokens
+    second = refined.width_of(config, sizes.prompt_length, answer) + answer
+    passes.append((1.0, 'policy', prompts * config.group_size, second))
+  if hard_buffer.used(config):
+    held = min(config.hard_buffer.rows, prompts)
+    passes.append((3.0, 'policy', held, length))
+  if config.valid_per_step:
+    passes.append((3.0, 'policy', config.valid_per_step, length))
+  if steering.gradients_read(config):  # one more backward pass over all rows
+    passes.append((2.0, 'policy', sizes.rows, length))
   return passes

@@ -136,12 +136,14 @@ def spent(
   drawn: Sequence[Rollout],
   beside: dict[str, tuple[Rollout, Array]] | None = None,
   prefixes: bool = False,
+  more: dict[str, Array] | None = None,
 ) -> dict[str, Array]:
   """What a step's answers took, for `accounting`.
 
   drawn     answers [B, G, C] of the policy: the group's, greedy ones
   beside    {kind of `guests.KINDS`: (answers [B, k, C], rewards)}
   prefixes  each answer of the group was judged at each of its tokens too
+  more      {name: [] float32} to add
 
   Demonstrations count as such, and the tokens of one that an answer begins with
   are not the policy's.
@@ -155,8 +157,11 @@ def spent(
   shown = [x for kind, (x, _) in beside.items() if kind in ('expert', 'prefix')]
   answers = lambda rows: sum(x.mask.shape[0] * x.mask.shape[1] for x in rows)
   verified = answers(judged) + (drawn[0].mask.size if prefixes else 0)
-  return {
+  took = {
     'num_generated': sum(x.num_generated() for x in written),
     'num_verified': jnp.float32(verified),
     'num_demonstrations': jnp.float32(answers(shown)),
   }
+  for name, x in (more or {}).items():
+    took[name] = took[name] + x
+  return took

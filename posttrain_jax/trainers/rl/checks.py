@@ -28,6 +28,9 @@ from posttrain_jax.rollout.guide import Chain, Guide, chain
 from posttrain_jax.trainers.rl import (
   curriculum,
   guests,
+  hard_buffer,
+  hints,
+  hybrid_checks,
   objective,
   prefixes,
   reward_checks,
@@ -73,6 +76,13 @@ def _needs_graph(config: Any) -> str:
     return f'explore.per_prompt={config.explore.per_prompt} needs more answers'
   if prefixes.used(config):
     return f'prefix.per_prompt={config.prefix.per_prompt} needs demonstrations'
+  if hints.used(config):
+    return f'hints.chunks={config.hints.chunks} needs demonstrations'
+  if hard_buffer.used(config):
+    return f'hard_buffer.rows={config.hard_buffer.rows} needs demonstrations'
+  if objective.steered(config, 'temperature'):
+    named = config.temperature_controller.name
+    return f'temperature_controller "{named}" needs its own sampler'
   if config.token_rewards.name != 'none':
     return f'token_rewards "{config.token_rewards.name}" needs the oracle'
   if needs_prefixes(config):
@@ -114,6 +124,7 @@ def check(config: Any) -> None:
       'equal answers; take "sample" or one that truncates, such as "top_p"'
     )
   guests.check(config)
+  hybrid_checks.check(config)
   _check_prefix(config)
   _check_guides(config)
   _check_coefficients(config)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import struct
 
-from posttrain_jax.core.types import Array, PyTree, Rollout
+from posttrain_jax.core.types import Array, Batch, PyTree, Rollout
 
 __all__ = ['Experience']
 
@@ -24,6 +24,9 @@ class Experience:
   guide_state     [B, ...] states of the guide, where it has an environment
   part            [B] int32 the part of the curriculum that a problem is of
   right           [B, G] 1.0 where the verifier says so, with a curriculum
+  hard            Rollout [B, 1, C] demonstrations for the buffer of unsolved
+                  problems
+  valid           Batch [V, T] demonstrations of other problems
   """
 
   prompts: Array
@@ -37,6 +40,8 @@ class Experience:
   guide_state: PyTree | None = None
   part: Array | None = None
   right: Array | None = None
+  hard: Rollout | None = None
+  valid: Batch | None = None
 
   def expert_rewards(self) -> Array:
     """[B, D] of demonstrations; one that was left out has the group's mean.

@@ -14,7 +14,8 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, Batch, Rollout, TrainState
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import guides
-from posttrain_jax.trainers.rl import guests, objective, prefixes
+from posttrain_jax.trainers.objective import score
+from posttrain_jax.trainers.rl import guests, prefixes, refined, steering
 from posttrain_jax.trainers.rl.experience import Experience
 from posttrain_jax.trainers.shared import Shared
 
@@ -31,9 +32,9 @@ def make_sources(
   ask(generate, state, examples, key, **given) has the policy write answers.
   """
   sources = {}
-  steering = objective.make_controllers(config)
+  moving = steering.make_controllers(config)
 
-  if guests.with_experts(config):
+  if guests.with_experts(config) and not refined.used(config):
 
     def demonstrate(ask, state, examples, key):
       del ask, state
@@ -46,7 +47,7 @@ def make_sources(
 
   if guests.exploring(config):
     explore_rows = make_rollout(beside=config.explore.per_prompt)
-    hot = steering['explore']
+    hot = moving['explore']
 
     def explore(ask, state, examples, key):
       _, key = jax.random.split(key)
@@ -60,7 +61,7 @@ def make_sources(
       beside=config.prefix.per_prompt, guide=guides.forced_prefix()
     )
     begin = prefixes.make_beginnings(config, task, width, pad_id)
-    low = steering['prefix']
+    low = moving['prefix']
 
     def go_on_from_prefix(ask, state, examples, key):
       begin_key, key = jax.random.split(jax.random.fold_in(key, 2))
@@ -70,6 +71,26 @@ def make_sources(
 
     sources['prefix'] = go_on_from_prefix
   return sources
+
+
+def _make_score_experts(
+  config: Any, model: ModelConfig, shared: Shared | None
+) -> Callable[[TrainState, Batch], Batch]:
+  """(state, demonstrations) -> the same, with the policy's old probabilities
+  where `config.expert_old_logps` wants them; else 1 stands for them."""
+  if config.expert_old_logps != 'learner' or not guests.joins_experts(config):
+    return lambda state, rows: rows
+  view_of = steering.make_view(config)
+  own = None
+  if shared is not None:
+    own = shared.with_group(config.demos_per_prompt)
+
+  def scored(state: TrainState, rows: Batch) -> Batch:
+    read = score if own is None else own.score_once
+    signals = read(state.params, model, rows, view_of(state))
+    return rows.replace(old_logps=jax.lax.stop_gradient(signals.logps))
+
+  return scored
 
 
 def make_join(
@@ -84,6 +105,7 @@ def make_join(
   shared  reads each prompt once for all of its rows
   """
   prefix_rows = prefixes.make_rows(config, model, shared)
+  score_experts = _make_score_experts(config, model, shared)
 
   def join(
     state: TrainState,
@@ -101,7 +123,7 @@ def make_join(
       if expert_advantages is not None:
         spread = expert_advantages.reshape(-1)[:, None] * rows.mask
         rows = rows.replace(advantages=spread)
-      others['expert'] = rows
+      others['expert'] = score_experts(state, rows)
       metrics['rewards/expert/mean'] = jnp.mean(given)
     if guests.exploring(config):
       samples, given = lived.guests['explore']

@@ -38,6 +38,8 @@ __all__ = [
 
 KINDS = ('own', 'expert', 'explore', 'prefix')
 
+# What imitation is to the other terms: `sft_loss.mix`.
+MIXES = ('add', 'convex', 'between', 'coin')
 # An answer with a reward above it is right, where a method asks.
 RIGHT = 0.5
 # Exploring answers are imitated whose advantage in their group is above it.
@@ -79,6 +81,8 @@ def rows_beside(config: Any) -> int:
 def check(config: Any) -> None:
   """Raises ValueError for parts that would have no effect, or no rows."""
   users = joins_experts(config) or contrasts(config)
+  if config.sft_loss.mix != 'add':
+    _check_share(config)
   if users and not with_experts(config):
     raise ValueError(
       'demos_per_prompt=0: expert_loss, sft_loss and contrastive train on '
@@ -88,11 +92,6 @@ def check(config: Any) -> None:
     raise ValueError(
       f'demos_per_prompt={config.demos_per_prompt}, and nothing reads the '
       'demonstrations: set expert_loss.name, sft_loss.coef or contrastive.name'
-    )
-  if config.sft_loss.mix == 'convex' and not 0 <= config.sft_loss.coef <= 1:
-    raise ValueError(
-      f'sft_loss.coef={config.sft_loss.coef} is a share (sft_loss.mix='
-      '"convex") and must be in 0..1'
     )
   if contrasts(config) and not active(config.contrastive.coef):
     raise ValueError(
@@ -120,6 +119,21 @@ def check(config: Any) -> None:
       f'explore.per_prompt={config.explore.per_prompt} and '
       f'explore_controller.name="{config.explore_controller.name}": answers '
       'beside the group need a temperature; take "entropy_temperature"'
+    )
+
+
+def _check_share(config: Any) -> None:
+  """Raises ValueError for a share of imitation that is none."""
+  mix, coef = config.sft_loss.mix, config.sft_loss.coef
+  if not 0 <= coef <= 1:
+    raise ValueError(
+      f'sft_loss.coef={coef} is a share (sft_loss.mix="{mix}") and must be in '
+      '0..1'
+    )
+  if not imitates(config):
+    raise ValueError(
+      f'sft_loss.mix="{mix}" shares a step with imitation, and there is none: '
+      'set sft_loss.coef or sft_controller.name, or take sft_loss.mix="add"'
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from posttrain_jax import controllers, token_weights
+from posttrain_jax import token_weights
 from posttrain_jax.core import arrays as named
 from posttrain_jax.core.resolve import active, arrays_of
 from posttrain_jax.core.stops import Ends
@@ -24,11 +24,19 @@ from posttrain_jax.losses import (
   value,
 )
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.trainers.arrays import signals_read_by
+from posttrain_jax.trainers.gradients import Parts
 from posttrain_jax.trainers.objective import Objective, bind, score, with_mask
-from posttrain_jax.trainers.rl import guests, prefixes
+from posttrain_jax.trainers.rl import guests, hints, prefixes
+from posttrain_jax.trainers.rl.steering import (
+  COIN,
+  coefficient,
+  gradients_read,
+  make_controllers,
+  make_view,
+  steered,
+)
 from posttrain_jax.trainers.rl.terms import (
   bind_kl,
   has_critic,
@@ -54,25 +62,6 @@ __all__ = [
   'steered',
 ]
 
-# What each controller sets.
-STEERS = ('kl', 'entropy', 'sft', 'explore', 'prefix')
-
-
-def steered(config: Any, what: str) -> bool:
-  """Whether a controller sets the coefficient (or another number) `what`."""
-  if what == 'prefix':
-    return prefixes.used(config)
-  return config[f'{what}_controller'].name != 'none'
-
-
-def make_controllers(config: Any) -> dict[str, controllers.Controller]:
-  """{what: Controller} of those that a config names."""
-  return {
-    what: bind(controllers, config[f'{what}_controller'])()
-    for what in STEERS
-    if steered(config, what)
-  }
-
 
 def penalised(config: Any, place: str) -> bool:
   """Whether the KL to the reference is in the 'loss', or in the 'reward'."""
@@ -88,30 +77,65 @@ def needs_value_head(config: Any) -> bool:
   return has_critic(config)
 
 
-def coefficient(config: Any, what: str, fixed: float) -> Callable:
-  """(TrainState) -> the coefficient of a term, `fixed` or a controller's."""
-  controller = make_controllers(config).get(what)
-  if controller is None:
-    return lambda state: fixed
-  return lambda state: controller.value(state.control[what])
+def _shares(config: Any, terms: list[str]) -> tuple[Callable, set[str]]:
+  """((state) -> the share of imitation, terms that have the rest of it)."""
+  mix, rest = config.sft_loss.mix, set(terms) - {'sft'}
+  if mix == 'coin':
+    return (lambda state: state.control[COIN]['value']), rest
+  of_mix = {'add': set(), 'convex': {'policy'}, 'between': rest - {'value'}}
+  return coefficient(config, 'sft', config.sft_loss.coef), of_mix[mix] & rest
 
 
 def _coefs(config: Any, terms: list[str]) -> dict[str, Callable]:
-  """{term: (TrainState) -> its coefficient}."""
+  """{term: (TrainState) -> its coefficient, before any share of imitation}."""
   bonus = coefficient(config, 'entropy', config.entropy_coef)
-  share = coefficient(config, 'sft', config.sft_loss.coef)
-  convex = config.sft_loss.mix == 'convex' and 'sft' in terms
   number = lambda x: lambda state: x
   coefs = {
-    'policy': (lambda state: 1.0 - share(state)) if convex else number(1.0),
+    'policy': number(1.0),
     'kl': coefficient(config, 'kl', config.kl.coef),
     'entropy': lambda state: -bonus(state),
     'value': number(config.value_loss.coef),
-    'sft': share,
+    'sft': number(1.0),
     'explore': _exploring(config),
     'contrastive': number(config.contrastive.get('coef', 0.0)),
+    'hint': number(config.hints.coef),
   }
   return {term: coefs[term] for term in terms}
+
+
+def _shared_out(
+  config: Any, terms: list[str]
+) -> tuple[dict[str, Callable], Parts | None]:
+  """(coefficients of terms; the parts whose gradients controllers read)."""
+  base = _coefs(config, terms)
+  if 'sft' not in terms:
+    return base, None
+  share, rest = _shares(config, terms)
+
+  def weighed(term: str) -> Callable:
+    own = base[term]
+    if term == 'sft':
+      return share
+    if term in rest:
+      return lambda state: (1.0 - share(state)) * own(state)
+    return own
+
+  coefs = {term: weighed(term) for term in terms}
+  reads = gradients_read(config)
+  if not reads:
+    return coefs, None
+  others = lambda state: 1.0 - share(state)
+  one = lambda state: 1.0
+  apart = {'value'} & set(terms) - rest
+  parts = {
+    'sft': (share, {'sft': one}),
+    'rl': (
+      one if config.sft_loss.mix == 'add' else others,
+      {x: base[x] for x in terms if x != 'sft' and x not in apart},
+    ),
+  }
+  parts |= {term: (one, {term: base[term]}) for term in apart}
+  return coefs, Parts(parts, reads)
 
 
 def _exploring(config: Any) -> Callable:
@@ -156,10 +180,13 @@ def _make_masks(
 
   def masks(batch: Batch) -> dict[str, Array]:
     kinds = {kind: guests.mask_of(batch, kind) for kind in guests.KINDS}
+    # What an answer was told counts in the term on hints alone.
+    kinds['own'] = kinds['own'] * (1.0 - hints.mask_of(batch))
     own = kinds['own']
     found = {**dict.fromkeys(terms, own), **kinds}
     found['policy'] = own + sum(kinds[kind] for kind in beside)
     found['sft'] = kinds['expert']
+    found['hint'] = hints.mask_of(batch)
     if config.entropy_over == 'all':
       found['entropy'] = found['policy']
     return found
@@ -235,6 +262,7 @@ def _terms_of(config: Any) -> list[str]:
     'sft': guests.imitates(config),
     'explore': guests.exploring(config),
     'contrastive': guests.contrasts(config),
+    'hint': hints.taught(config),
   }
   return [term for term, there in present.items() if there]
 
@@ -251,7 +279,33 @@ def _averages(config: Any, terms: list[str]) -> dict[str, Callable]:
   )
   if config.entropy_over == 'all':
     averages['entropy'] = reduce.token_mean
+  if 'hint' in terms:
+    averages['hint'] = reduce.token_mean
   return averages
+
+
+def _imitated(
+  imitate: Callable, signals: TokenSignals, mask: Array
+) -> tuple[Array, dict]:
+  """The sum of `sft` over demonstrations, and its metrics."""
+  loss, seen = imitate(signals, mask)
+  seen = {**seen, 'nll': -signals.logps, 'entropy': signals.entropy}
+  return reduce.token_mean(loss, mask)[0], _prefixed('sft', seen, mask)
+
+
+def _likelihoods(
+  terms: list[str], signals: TokenSignals, mask: dict[str, Array]
+) -> dict[str, Array]:
+  """Token losses of the terms that raise what stands there, as it is."""
+  losses = {}
+  if 'hint' in terms:
+    losses['hint'] = -signals.logps
+  if 'explore' in terms:
+    one = jnp.ones_like(signals.logps)
+    losses['explore'], _ = policy_gradient.reinforce(
+      signals.logps, signals.logps, one, mask['explore']
+    )
+  return losses
 
 
 def make_objective(
@@ -267,16 +321,15 @@ def make_objective(
   `contrastive`. On demonstrations: `expert_loss`, averaged together with the
   own rows, and `sft`, averaged by their own tokens. On exploring rows:
   `explore`, REINFORCE with advantage 1. On rows that go on from a prefix:
-  `config.loss`, averaged together with the own rows.
+  `config.loss`, averaged together with the own rows. On hints: `hint`.
 
-  With `config.entropy_over` 'all' the entropy is that of all rows which the
-  policy's term averages over, and a mean over their tokens.
+  With `config.entropy_over` 'all' the entropy is a mean over all tokens of all
+  rows of the policy's term.
 
-  shared  reads each prompt once for all of its rows
-  guide   what steered the rollouts
+  shared, guide  prompts that rows share; what steered the rollouts
   """
   model = models['policy']
-  temperature = decoders.view(config.decoder, guide)
+  view_of = make_view(config, guide)
   terms = _terms_of(config)
   averages = _averages(config, terms)
   beside = _make_guests(config, eos_id)
@@ -287,14 +340,19 @@ def make_objective(
     read |= imitate_reads
   if 'contrastive' in terms:
     contrast, contrast_count = make_contrast(config, model)
-  logits = 'logits' in read
 
   def evaluate(
     params: PyTree, state: TrainState, batch: Batch, size: int | None = None
   ):
     view: dict[str, Any] = {'shared': shared, 'size': size}
     signals = score(
-      params, model, batch, temperature, entropy=True, logits=logits, **view
+      params,
+      model,
+      batch,
+      view_of(state),
+      entropy=True,
+      logits='logits' in read,
+      **view,
     )
     mask = masks(batch)
     own, expert = mask['own'], mask['expert']
@@ -305,18 +363,13 @@ def make_objective(
       # Each is 0 on the others' rows.
       losses['policy'] = losses['policy'] + theirs
       marked |= _prefixed(kind, seen, mask[kind])
-    if 'explore' in terms:
-      losses['explore'], _ = policy_gradient.reinforce(
-        signals.logps, signals.logps, jnp.ones_like(own), mask['explore']
-      )
+    losses |= _likelihoods(terms, signals, mask)
     sums = {
       name: averages[name](x, mask[name])[0] for name, x in losses.items()
     }
     if 'sft' in terms:
-      loss, seen = imitate(signals, expert)
-      sums['sft'] = reduce.token_mean(loss, expert)[0]
-      seen = {**seen, 'nll': -signals.logps, 'entropy': signals.entropy}
-      marked |= _prefixed('sft', seen, expert)
+      sums['sft'], seen = _imitated(imitate, signals, expert)
+      marked |= seen
     if 'contrastive' in terms:
       loss, seen, exists = contrast(params, batch)
       sums['contrastive'] = jnp.sum(loss)
@@ -333,4 +386,5 @@ def make_objective(
       counts['contrastive'] = contrast_count(batch)
     return counts
 
-  return Objective(evaluate, count, _coefs(config, terms), shared)
+  coefs, parts = _shared_out(config, terms)
+  return Objective(evaluate, count, coefs, shared, parts)

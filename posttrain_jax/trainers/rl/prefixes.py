@@ -31,9 +31,9 @@ from posttrain_jax.core.types import (
   TrainState,
 )
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import decoders, environments, guides
+from posttrain_jax.rollout import environments, guides
 from posttrain_jax.trainers.objective import score
-from posttrain_jax.trainers.rl import guests
+from posttrain_jax.trainers.rl import guests, steering
 from posttrain_jax.trainers.shared import Shared
 
 __all__ = [
@@ -145,16 +145,17 @@ def make_rows(
 
   shared  reads each prompt once for all of its rows
   """
-  temperature = decoders.view(config.decoder)
+  view_of = steering.make_view(config)
   rescored = config.old_logps == 'learner'
   if shared is not None and used(config):
     shared = shared.with_group(config.prefix.per_prompt)
 
-  def read(params: PyTree, batch: Batch) -> Array:
+  def read(state: TrainState, batch: Batch) -> Array:
+    at = view_of(state)
     if shared is None:
-      signals = score(params, model, batch, temperature)
+      signals = score(state.params, model, batch, at)
     else:
-      signals = shared.score_once(params, model, batch, temperature)
+      signals = shared.score_once(state.params, model, batch, at)
     return jax.lax.stop_gradient(signals.logps)
 
   def rows(
@@ -179,7 +180,7 @@ def make_rows(
     spread = jnp.where(forced > 0, flat(begun)[:, None], flat(after)[:, None])
     taught = jnp.ones_like(forced) if rescored else forced
     old_logps = jnp.where(
-      taught > 0, read(state.params, batch), batch.need('old_logps')
+      taught > 0, read(state, batch), batch.need('old_logps')
     )
     batch = batch.replace(
       advantages=spread * batch.mask,

@@ -6,17 +6,14 @@ For in-graph tasks the whole step is one compiled program; host tasks run the
 same two halves (the rollout, then `learn`) around a Python verifier.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import diagnostics, rollout, token_weights
+from posttrain_jax import diagnostics, rollout
 from posttrain_jax.core import masked, sharding
-from posttrain_jax.core.resolve import arrays_of, lookup
-from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import (
   Array,
   Batch,
@@ -25,88 +22,27 @@ from posttrain_jax.core.types import (
   Rollout,
   TrainState,
 )
-from posttrain_jax.losses import flow
-from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rewards import answers
-from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide, context, spread
-from posttrain_jax.trainers.objective import bind
+from posttrain_jax.trainers import guard
 from posttrain_jax.trainers.rl import (
   advantages,
   curriculum,
+  extras,
   guest_rows,
-  guests,
+  hints,
+  imitation,
   objective,
+  steering,
 )
+from posttrain_jax.trainers.rl.aside import NOTHING, Aside
 from posttrain_jax.trainers.rl.experience import Experience
+from posttrain_jax.trainers.rl.sampling import make_rollout
 from posttrain_jax.trainers.rl.scoring import make_score_rows
 from posttrain_jax.trainers.shared import Shared
 
 __all__ = ['make_learn', 'make_rollout', 'make_step']
-
-
-def make_rollout(
-  config: Any,
-  model: ModelConfig,
-  max_new_tokens: int,
-  eos_id: Ends,
-  pad_id: int,
-  *,
-  slots: int = 0,
-  cache_stages: int = 1,
-  guide: Guide | None = None,
-  greedy: bool = False,
-  beside: int = 0,
-) -> Callable[..., Rollout]:
-  """`generate(params, prompts, prompt_mask, prompt_ids, key) -> Rollout`.
-
-  slots, cache_stages  of `rollout.generate`
-  guide   what steers the answers; where it cannot start from a prompt (it has a
-          task's environment in it, or forces a prefix), `generate` takes its
-          states `guide_state` [B, ...] too
-  greedy  one greedy answer a prompt, in place of the group
-  beside  answers a prompt beside the group, in place of it (0: the group)
-
-  `generate` may be given a temperature in place of the decoder's; `logps` are
-  then at that temperature.
-  """
-  decoder: Callable = decoders.greedy
-  if not greedy:
-    decoder = bind(decoders, config.decoder)
-  group_size = 1 if greedy else beside or config.group_size
-
-  def generate(
-    params,
-    prompts,
-    prompt_mask,
-    prompt_ids,
-    key,
-    temperature=None,
-    guide_state=None,
-  ):
-    draw = decoder
-    if temperature is not None:
-      draw = functools.partial(decoder, temperature=temperature)
-    return rollout.generate(
-      params,
-      model,
-      prompts,
-      prompt_mask,
-      key,
-      group_size=group_size,
-      max_new_tokens=max_new_tokens,
-      decoder=draw,
-      eos_id=eos_id,
-      pad_id=pad_id,
-      prompt_ids=prompt_ids,
-      slots=0 if greedy else slots,
-      stages=cache_stages,
-      guide=guide,
-      guide_state=spread(guide_state, group_size),
-    )
-
-  return generate
 
 
 def make_learn(
@@ -116,17 +52,22 @@ def make_learn(
   refresh: Callable[[TrainState], TrainState],
   shared: Shared | None = None,
   guide: Guide | None = None,
+  study: Callable | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
   """`learn(state, experience, key) -> (state, metrics)`.
 
   shared  reads each prompt once for all of its rows
   guide   what steered the rollouts: replayed where it changed logits
+  study   of `hard_buffer.make_study`, after the update
   """
   score_rows = make_score_rows(config, models, shared, guide)
+  toward = imitation.make_toward(models['policy'])
   token_advantages = advantages.make_token_advantages(config)
-  add_extras = _make_extras(config, models['policy'])
+  add_extras = extras.make_extras(config, models['policy'])
   with_guests = guest_rows.make_join(config, models['policy'], shared)
   moving = objective.make_controllers(config)
+  if study is not None:  # of two updates neither is made alone
+    update = guard.unheld(update)
   judges_experts = config.expert_loss.name != 'none'
   follow = curriculum.make_follow(config)
 
@@ -147,28 +88,38 @@ def make_learn(
     )
     compared = batch
     batch = add_extras(state, batch, lived)
+    if config.mask_unfinished:  # it was compared with the others, all the same
+      batch = _without(batch, lived.samples.finished)
+    batch = hints.told(config, batch, lived.samples)
     batch, seen = with_guests(state, batch, lived, theirs)
-    before = state
-    state, updated = update(state, batch, key)
+    state = steering.tossed(config, state, key)
+    given = {}
+    if lived.valid is not None:
+      given['toward'] = toward(state, lived.valid)
+    state, updated = update(state, batch, key, **given)
     metrics = {**updated, **metrics, **scored, **seen}
     if 'rollout/logp_gap_max' not in metrics:
       difference = 'sampling/sampling_logp_difference'
       metrics['rollout/logp_gap_max'] = updated[f'{difference}/max']
     metrics['num_tokens'] = masked.count(batch.mask)
-    control = {}
-    for what, controller in moving.items():
-      metrics[f'control/{what}'] = controller.value(before.control[what])
-      control[what], _ = controller.update(
-        before.control[what], metrics, state.step, config.num_steps
-      )
+    if study is not None:
+      state, studied = study(state, lived, key)
+      metrics |= studied
+      metrics['num_tokens'] += studied['hard/tokens']
+    control, values = steering.moved(config, moving, state, metrics)
     if follow is not None:
       control[curriculum.KEY], chances = follow(
-        before.control[curriculum.KEY], lived, compared, state.step
+        control[curriculum.KEY], lived, compared, state.step
       )
-      metrics |= chances
-    return refresh(state.replace(control=control)), metrics
+      values |= chances
+    return refresh(state.replace(control=control)), metrics | values
 
   return learn
+
+
+def _without(batch: Batch, finished: Array) -> Batch:
+  """The batch where answers that were cut count no more."""
+  return batch.replace(mask=batch.mask * finished.reshape(-1)[:, None])
 
 
 def _own_rows(lived: Experience) -> Batch:
@@ -196,46 +147,6 @@ def _replayed(batch: Batch, guide: Guide | None, lived: Experience) -> Batch:
   return batch.replace(
     guide=context(guide, states, lived.samples, batch.need('starts'), total)
   )
-
-
-def _make_extras(config: Any, model: ModelConfig) -> Callable[..., Batch]:
-  """Adds what the terms of an objective ask for beside log-probabilities."""
-  weights = lookup(token_weights, config.weights.name)
-  contrasts = guests.contrasts(config)
-  verdicts = 'correct' in arrays_of(weights) or contrasts
-
-  def annotated(state, prompts, prompt_mask, samples):
-    """[B, D] embeddings of demonstrations, one a problem."""
-    batch = rollout.assemble_groups(prompts, prompt_mask, samples)
-    made = heads.sequence_embedding(
-      state.params, model, batch.tokens, batch.mask,
-      segment_ids=batch.segment_ids,
-    )  # fmt: skip
-    return jax.lax.stop_gradient(made)
-
-  def add(state: TrainState, batch: Batch, lived: Experience) -> Batch:
-    extras = dict(batch.extras)
-    flat, group_size = lived.rewards.reshape(-1), lived.rewards.shape[1]
-    if verdicts:
-      extras['correct'] = (flat > guests.RIGHT).astype(jnp.float32)
-    if config.loss.name in flow.__all__:
-      extras['log_rewards'] = answers.log_reward(config.log_reward, flat)
-    judged = lived.prefix_rewards
-    if judged is not None:
-      lengths = lived.prompt_mask.astype(jnp.int32).sum(axis=1)
-      extras['state_log_rewards'] = answers.prefix_log_rewards(
-        config.log_reward,
-        judged.reshape(-1, judged.shape[-1]),
-        jnp.repeat(lengths, group_size),
-        batch.mask.shape[1],
-      )
-    if contrasts:
-      shown, _ = lived.guests['expert']
-      anchors = annotated(state, lived.prompts, lived.prompt_mask, shown)
-      extras['anchors'] = jnp.repeat(anchors, group_size, axis=0)
-    return batch.replace(extras=extras)
-
-  return add
 
 
 def _make_ask(
@@ -308,6 +219,32 @@ def _spread(components: dict[str, Array], std: bool) -> dict[str, Array]:
   return out
 
 
+def _make_given(
+  stopped: Callable | None,
+  reward_tokens: Callable | None,
+  start_guide: Callable[[Example], PyTree] | None,
+) -> Callable[..., tuple[dict[str, PyTree], dict[str, Array]]]:
+  """(state, examples, samples, key) -> (fields of `Experience`, metrics)."""
+
+  def given(state: TrainState, examples: Example, samples: Rollout, key: Array):
+    made: dict[str, PyTree] = {}
+    seen: dict[str, Array] = {}
+    if start_guide is not None:
+      made['guide_state'] = start_guide(examples)
+    if stopped is not None:
+      made['prefix_rewards'] = stopped(
+        examples, samples.completion, samples.mask
+      )
+    if reward_tokens is not None:
+      made['token_rewards'], dense = reward_tokens(
+        state.params, examples, samples, jax.random.fold_in(key, 2)
+      )
+      seen = {f'token_rewards/{name}': x for name, x in dense.items()}
+    return made, seen
+
+  return given
+
+
 def make_step(
   sample_examples: Callable[[Array], Example],
   verify: Callable[[Example, Array, Array], dict[str, Array]],
@@ -322,6 +259,7 @@ def make_step(
   mix: Callable[..., dict[str, Array]] | None = None,
   verifies: bool = True,
   draw: Callable[..., tuple[Example, Array]] | None = None,
+  aside: Aside = NOTHING,
 ) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
   """The whole step for an in-graph task: `step(state, key)`.
 
@@ -338,8 +276,10 @@ def make_step(
                       weighted sum of several rewards as 'reward'
   verifies            whether the verifier's word trains, or is only logged
   draw                of a curriculum, in place of `sample_examples`
+  aside               what is done for the group, and drawn aside from it
   """
   stopped = _over_group(answers.stopped_everywhere(verify))
+  more = _make_given(stopped if prefixes else None, reward_tokens, start_guide)
   judge = _make_judge(verify, mix)
   ask = _make_ask(start_guide)
   draw_beside = _make_draw_beside(sources or {}, ask, judge)
@@ -347,14 +287,15 @@ def make_step(
 
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
-    examples, given = problems(state, example_key)
-    samples = ask(generate, state, examples, sample_key)
+    examples, drawn_by = problems(state, example_key)
+    told = aside.before(state, examples, sample_key)
+    samples = ask(generate, state, examples, sample_key, **told)
     components = judge(state, examples, samples)
+    given, seen = more(state, examples, samples, sample_key)
+    given |= drawn_by
     if 'part' in given:
       given['right'] = curriculum.right(components)
     drawn = [samples]
-    if start_guide is not None:
-      given['guide_state'] = start_guide(examples)
     if generate_greedy is not None:
       greedy = ask(generate_greedy, state, examples, sample_key)
       given['greedy_rewards'] = judge(state, examples, greedy)['reward'][:, 0]
@@ -362,27 +303,23 @@ def make_step(
     drawn_beside = draw_beside(
       state, examples, jax.random.fold_in(sample_key, 1)
     )
-    if prefixes:
-      given['prefix_rewards'] = stopped(
-        examples, samples.completion, samples.mask
-      )
-    seen = {}
-    if reward_tokens is not None:
-      dense_key = jax.random.fold_in(sample_key, 2)
-      given['token_rewards'], seen = reward_tokens(
-        state.params, examples, samples, dense_key
-      )
+    also = aside.after(
+      state, examples, samples, components['reward'], judge, sample_key
+    )
     lived = Experience(
       prompts=examples.prompt,
       prompt_mask=examples.prompt_mask,
       samples=samples,
       rewards=components['reward'],
-      guests=drawn_beside,
+      guests=drawn_beside | also.guests,
       **given,
+      **also.given,
     )
     state, metrics = learn(state, lived, update_key)
-    metrics |= {f'token_rewards/{name}': x for name, x in seen.items()}
-    metrics |= advantages.spent(drawn, drawn_beside, 'prefix_rewards' in given)
+    read = metrics.pop('hard/demonstrations', 0.0)  # when they are trained on
+    metrics |= seen | also.seen
+    metrics |= advantages.spent(drawn, drawn_beside, prefixes, also.spent)
+    metrics['num_demonstrations'] += read
     if not verifies:  # it only looks on
       metrics['num_verified'] = jnp.zeros_like(metrics['num_verified'])
     return state, metrics | _spread(components, mix is not None)

@@ -29,11 +29,11 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.rollout import decoders
 from posttrain_jax.rollout.guide import Guide
 from posttrain_jax.trainers.arrays import signals_read_by
 from posttrain_jax.trainers.objective import bind, score
 from posttrain_jax.trainers.rl import guests
+from posttrain_jax.trainers.rl.steering import make_view
 
 __all__ = [
   'BASELINES',
@@ -158,7 +158,7 @@ def make_penalty(
   view  how `score` reads the batch
   """
   penalty = bind_kl(config.kl)
-  temperature = decoders.view(config.decoder, guide)
+  view_of = make_view(config, guide)
   on_logits = config.kl.name in regularizers.LOGITS
   corrected = 'old_logps' in arrays_of(penalty.func)
 
@@ -168,7 +168,7 @@ def make_penalty(
         state.model('ref'),
         models['ref'],
         batch,
-        temperature,
+        view_of(state),
         logits=True,
         **view,
       )

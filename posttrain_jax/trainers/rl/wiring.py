@@ -19,11 +19,15 @@ from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split
 from posttrain_jax.trainers.rl import (
+  aside,
   checks,
   curriculum,
   guest_rows,
+  hard_buffer,
+  hints,
   objective,
   prefixes,
+  refined,
   reward_checks,
   step,
 )
@@ -97,10 +101,16 @@ def make_step(setup: Setup) -> Steps:
     **kind,
   )
   token_rewards.check(config.token_rewards, task)
-  prefixes.check_task(config, task)
-  generate = make_rollout()
+  for rows in (prefixes, hints, refined):
+    rows.check_task(config, task)
+  generate = aside.make_generate(config, make_rollout)
+  study = None
+  if hard_buffer.used(config):
+    study = hard_buffer.make_study(
+      config, models['policy'], setup.make_update, sizes
+    )
   learn = step.make_learn(
-    config, models, setup.make_update(goal), setup.refresh, shared, guide
+    config, models, setup.make_update(goal), setup.refresh, shared, guide, study
   )
   rewards = entries.read(config.rewards)
   mixing.check(rewards, sizes.max_new_tokens)
@@ -112,23 +122,20 @@ def make_step(setup: Setup) -> Steps:
     return Steps(host, generate=generate)
   reward_checks.check_parts(rewards, task)
 
-  def sample_examples(key):
+  def sample_examples(key, count=sizes.prompts_per_step):
     return split.sample_batch(
-      task,
-      key,
-      sizes.prompts_per_step,
-      heldout=False,
-      fraction=config.heldout_fraction,
+      task, key, count, heldout=False, fraction=config.heldout_fraction
     )
+
+  size = sizes.max_new_tokens, tokenizer.pad_id
 
   kinds: dict[str, Any] = {
     'start_guide': checks.make_start(task, guide),
     'mix': answers.make_mix(rewards, models, config.num_steps),
     'verifies': not rewards or any(e.kind == entries.VERIFIER for e in rewards),
     'draw': curriculum.make_draw(config, task, sizes.prompts_per_step),
-    'sources': guest_rows.make_sources(
-      config, task, make_rollout, sizes.max_new_tokens, tokenizer.pad_id
-    ),
+    'sources': guest_rows.make_sources(config, task, make_rollout, *size),
+    'aside': aside.make(config, task, make_rollout, sample_examples, *size),
   }
   if config.token_rewards.name != 'none':
     part = dict(config.token_rewards)
