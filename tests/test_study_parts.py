@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.budget import bench, tuned
-from experiments.budget import design as budget
+from experiments.budget import settings as budget
 from posttrain_jax import lab
 from posttrain_jax.report.study import asked
 

@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 
 from configs import sft
-from experiments.budget.design import WANTED, Scale, Setting
 from experiments.budget.probe import Judged
+from experiments.budget.settings import WANTED, Scale, Setting
 from posttrain_jax import lab, tasks
 from posttrain_jax.run import build
 from posttrain_jax.run import config as config_lib

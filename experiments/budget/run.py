@@ -3,8 +3,8 @@ r"""A budget of examples, divided between demonstrations and preferences.
   python -m experiments.budget.run             # full
   python -m experiments.budget.run --reduced   # two minutes
 
-README.md has the question and the reading, design.py the settings and sizes,
-claims.py the claims, bench.py the stages, tuned.py what is tuned.
+README.md has the question and the reading, settings.py the settings and sizes,
+design.py the claims, bench.py the stages, tuned.py what is tuned.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.budget.bench import DPO, SFT, Bench
-from experiments.budget.claims import FORMS, MEASURES, READING, STUDY
-from experiments.budget.design import (
+from experiments.budget.design import FORMS, MEASURES, READING, STUDY
+from experiments.budget.settings import (
   LABELS,
   LEVEL_ARMS,
   LEVELS,

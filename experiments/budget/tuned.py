@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.budget.bench import BETA, RATE, Bench, Cells
-from experiments.budget.design import SETTINGS, TUNINGS, Scale, Setting
+from experiments.budget.settings import SETTINGS, TUNINGS, Scale, Setting
 from posttrain_jax import lab
 
 __all__ = ['Chosen']
