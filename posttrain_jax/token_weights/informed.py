@@ -132,9 +132,9 @@ def easy_rows(
   """
   loss = masked.mean(-require(signals, 'ref_logps'), mask, axis=1)
   median = quantile(loss, jnp.sum(mask, axis=1) > 0, 0.5)
-  tau = jnp.maximum(jnp.where(tau == 0, median, tau), min_tau)
+  scale = jnp.maximum(jnp.where(tau == 0, median, tau), min_tau)
   return detach(
-    jnp.broadcast_to(jnp.exp(-loss / tau)[:, None], mask.shape), mask
+    jnp.broadcast_to(jnp.exp(-loss / scale)[:, None], mask.shape), mask
   )
 
 
