@@ -7,6 +7,7 @@ import pytest
 from fault_tools import contents, noise, small_files
 
 from posttrain_jax import log
+from posttrain_jax.core import units
 from posttrain_jax.log import board
 from posttrain_jax.run import checkpoint, saving, stored
 from posttrain_jax.run.saving import NoRoom, Saver
@@ -62,7 +63,7 @@ def test_too_little_room_is_told_before_a_run(tmp_path, monkeypatch, capsys):
 
 
 def test_sizes_and_full_disks_are_read():
-  shown = [saving.shown_bytes(x) for x in (0, 1023, 1024, 3.25 * 2**30, 2**50)]
+  shown = [units.shown_bytes(x) for x in (0, 1023, 1024, 3.25 * 2**30, 2**50)]
   assert shown == ['0 B', '1023 B', '1.0 KiB', '3.2 GiB', '1024.0 TiB']
   inner = ValueError('...: No space left on device [file]')
   try:

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from posttrain_jax.core.pool import NoWorker
 from posttrain_jax.core.types import PyTree, TrainState
+from posttrain_jax.core.units import shown_bytes
 from posttrain_jax.data.bad_rows import BadData
 from posttrain_jax.run import failed, stored
 from posttrain_jax.run.lease import Lost
-from posttrain_jax.run.saving import NoRoom, free_bytes, is_full, shown_bytes
+from posttrain_jax.run.saving import NoRoom, free_bytes, is_full
 from posttrain_jax.run.stop import Interrupted
 from posttrain_jax.trainers import guard
 

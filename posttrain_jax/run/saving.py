@@ -15,10 +15,11 @@ from typing import Any
 import jax
 
 from posttrain_jax.core.types import PyTree, TrainState
+from posttrain_jax.core.units import shown_bytes
 from posttrain_jax.models import adapted
 from posttrain_jax.run import checkpoint, stored
 
-__all__ = ['NoRoom', 'Saver', 'free_bytes', 'is_full', 'shown_bytes']
+__all__ = ['NoRoom', 'Saver', 'free_bytes', 'is_full']
 
 # What a file system says when it takes no more.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -44,15 +45,6 @@ def is_full(error: BaseException) -> bool:
     or any(text in str(cause) for text in TEXTS)
     for cause in _causes(error)
   )
-
-
-def shown_bytes(count: float) -> str:
-  """'3.2 GiB'."""
-  for unit in ('B', 'KiB', 'MiB', 'GiB'):
-    if count < 1024:
-      return f'{count:.0f} B' if unit == 'B' else f'{count:.1f} {unit}'
-    count /= 1024
-  return f'{count:.1f} TiB'
 
 
 def free_bytes(folder: Path) -> float:

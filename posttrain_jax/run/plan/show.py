@@ -7,9 +7,9 @@ from typing import Any
 import jax
 
 from posttrain_jax.core import sharding
+from posttrain_jax.core.units import shown_bytes
 from posttrain_jax.run import hlo
 from posttrain_jax.run.plan import estimate, gpus, making, programs
-from posttrain_jax.run.plan.chips import GIB
 from posttrain_jax.run.plan.making import Plan
 
 __all__ = ['as_json', 'in_words']
@@ -23,14 +23,6 @@ NO_MFU = (
   'no utilisation is claimed: nothing here was timed on the chip, and seconds '
   f'rest on an assumed efficiency of {estimate.EFFICIENCY}'
 )
-
-
-def _size(size: float) -> str:
-  """Bytes in words."""
-  for unit, name in ((GIB, 'GiB'), (2**20, 'MiB'), (2**10, 'KiB')):
-    if abs(size) >= unit:
-      return f'{size / unit:.2f} {name}'
-  return f'{size:.0f} B'
 
 
 def _sum(moved: Any) -> dict[str, float]:
@@ -168,8 +160,9 @@ def verdict(plan: Plan) -> str:
   """'fits: ...' or 'does not fit: 3.10 GiB over; microbatch_rows=4 fits'."""
   if not plan.over:
     left = plan.limit - plan.fullest.total
-    return f'fits: {_size(left)} of {_size(plan.limit)} are left on each chip'
-  told = f'does not fit: {_size(plan.over)} over'
+    has, there = shown_bytes(left, 2), shown_bytes(plan.limit, 2)
+    return f'fits: {has} of {there} are left on each chip'
+  told = f'does not fit: {shown_bytes(plan.over, 2)} over'
   if plan.fits:
     verb = 'fits' if len(plan.fits) == 1 else 'fit'
     return f'{told}; {" or ".join(one.told for one in plan.fits)} {verb}'
@@ -184,7 +177,7 @@ def _hbm(plan: Plan) -> list[str]:
   for part in plan.parts:
     lines.append(f'memory of a chip while "{part.name}" runs')
     shown = {**plan.hbm[part.name], 'total': part.total, 'limit': plan.limit}
-    lines += [f'  {name:22} {_size(size):>12}' for name, size in shown.items()]
+    lines += [f'  {k:22} {shown_bytes(x, 2):>12}' for k, x in shown.items()]
     if part.exhausted is not None:
       lines += [f'  its largest: {one}' for one in part.exhausted.largest]
   return lines
@@ -215,17 +208,18 @@ def _links(plan: Plan) -> list[str]:
       continue
     lines.append(f'sent by a chip in "{name}"')
     for kind, size in moved.sent.items():
-      lines.append(f'  {kind:22} {_size(size):>12}')
+      lines.append(f'  {kind:22} {shown_bytes(size, 2):>12}')
     asked, total = _asked(plan, name), sum(moved.sent.values())
     if asked and plan.compiled:
       size = sum(asked.values())
       lines.append(
-        f'  {"its layout asks for":22} {_size(size):>12}'
+        f'  {"its layout asks for":22} {shown_bytes(size, 2):>12}'
         f'   (sent: {total / size:.2f} of it)'
       )
       if total > MUCH * size:
         lines += [
-          f'  most of it: {_size(one["bytes"])} {one["kind"]} {one["array"]} '
+          f'  most of it: {shown_bytes(one["bytes"], 2)} {one["kind"]} '
+          f'{one["array"]} '
           f'x{one["times"]} {one["source"]}'
           for one in _largest(_part(plan, name), 3)
         ]
