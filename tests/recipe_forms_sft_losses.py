@@ -282,13 +282,6 @@ F_SFT_DIFFERS = (
 
 FORMS = {
   'sft': Form(sft, ARXIV + '2203.02155', 'section 3.5: one mean over tokens'),
-  'l2_to_start': Form(
-    sft,
-    ARXIV + '1802.01483',
-    'equation 2, beside the likelihood',
-    'The pull to the start is added by the optimizer, to the gradient, and is '
-    'not in the loss that a run logs; its strength of 0.01 is ours.',
-  ),
   'label_smoothing': Form(label_smoothing, ARXIV + '1512.00567', 'section 7'),
   'dft': Form(
     dft,

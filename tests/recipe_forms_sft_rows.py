@@ -3,7 +3,7 @@
 import dataclasses
 
 from recipe_form import Form
-from recipe_forms_sft_losses import ARXIV, over_tokens
+from recipe_forms_sft_losses import ARXIV, over_tokens, sft
 
 
 def _of(rows):
@@ -72,6 +72,13 @@ def _judged(oracle: bool):
 
 
 FORMS = {
+  'l2_to_start': Form(
+    sft,
+    ARXIV + '1802.01483',
+    'equation 2, beside the likelihood',
+    'The pull to the start is added by the optimizer, to the gradient, and is '
+    'not in the loss that a run logs; its strength of 0.01 is ours.',
+  ),
   'rejection_sampling': Form(
     _of(_accepted),
     ARXIV + '2308.01825',

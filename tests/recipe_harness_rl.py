@@ -57,6 +57,7 @@ from recipe_answers_rl import (
   prompt_rows,
   world,
 )
+from recipe_slopes_rl import directions, slopes
 
 from posttrain_jax import rollout
 from posttrain_jax.controllers import common, measured, schedules, shares
@@ -341,38 +342,6 @@ def run(recipe: str, setting: Setting = Setting()) -> Real:
 # ---- The comparison.
 
 
-def _directions(shape: tuple[int, ...]) -> list[np.ndarray]:
-  """Random ones: through all rows, and through one row each.
-
-  A gradient that is wrong anywhere is wrong along a random direction; those of
-  one row say where.
-  """
-  rng = np.random.default_rng(11)
-  everywhere = [rng.standard_normal(shape) for _ in range(4)]
-  alone = []
-  for row in range(shape[0]):
-    one = np.zeros(shape)
-    one[row] = rng.standard_normal(shape[1:])
-    alone.append(one)
-  return everywhere + alone
-
-
-def slopes(form, real: Real, size: float = 1e-6) -> np.ndarray:
-  """The form's slope along each of the directions, by central differences."""
-  states = real.live.states
-
-  def at(direction, step):
-    moved = Tables(states + step * direction)
-    return form.value(moved, real.live, real.data)
-
-  return np.array(
-    [
-      (at(x, size) - at(x, -size)) / (2 * size)
-      for x in _directions(states.shape)
-    ]
-  )
-
-
 def collected(name: str) -> dict:
   """{recipe: what its file of forms has under `name`}: 'FORMS', 'SETTINGS'."""
   found = {}
@@ -393,7 +362,7 @@ def measure(recipe: str) -> dict[str, float]:
   real = run(recipe, collected('SETTINGS').get(recipe, Setting()))
   value = form.value(real.live, real.live, real.data)
   expected = slopes(form, real)
-  found = [np.sum(x * real.gradient) for x in _directions(real.gradient.shape)]
+  found = [np.sum(x * real.gradient) for x in directions(real.gradient.shape)]
   gap = np.abs(np.array(found) - expected).max() / np.abs(expected).max()
   return {
     'value': float(abs(real.value - value) / max(abs(value), 1e-12)),
@@ -406,8 +375,8 @@ def compare(form, real: Real, rtol: float = 1e-9, slope_rtol: float = 1e-6):
   value = form.value(real.live, real.live, real.data)
   np.testing.assert_allclose(real.value, value, rtol=rtol, err_msg='value')
   expected = slopes(form, real)
-  directions = _directions(real.gradient.shape)
-  found = np.array([np.sum(x * real.gradient) for x in directions])
+  along = directions(real.gradient.shape)
+  found = np.array([np.sum(x * real.gradient) for x in along])
   scale = np.abs(expected).max()
   assert scale > 0, 'the form does not depend on the policy'
   np.testing.assert_allclose(

@@ -297,7 +297,7 @@ def test_losses_over_a_minibatch_are_not_cut(recipe, name):
     (
       'aepo',
       'explore_controller',
-      'entropy',
+      'adaptive_entrop',
       'Did you mean "adaptive_entropy"',
     ),
   ],

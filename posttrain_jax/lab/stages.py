@@ -23,6 +23,7 @@ from flax import traverse_util
 from safetensors import flax as safetensors
 
 from posttrain_jax import log, sweep
+from posttrain_jax.core import target
 from posttrain_jax.core.keys import EVALUATION, seed_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.lab import files
@@ -98,7 +99,7 @@ class Lab:
     self.seeds = tuple(seeds)
     self.commits: set[str] = set()
     self._bar = bar
-    quick = brief and jax.default_backend() == 'cpu'
+    quick = brief and target.backend() == 'cpu'
     self._options = {'xla_backend_optimization_level': 0} if quick else None
     self._took: dict[Path, float] = {}
     self._keys = jnp.stack([seed_key(seed) for seed in self.seeds])

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from posttrain_jax import log, report
+from posttrain_jax.core import target
 from posttrain_jax.evals.statistics import t_interval
 from posttrain_jax.log import progress
 from posttrain_jax.quickstart import statements, training
@@ -171,10 +171,10 @@ def _samples(
 
 
 def hardware() -> str:
-  device = jax.devices()[0]
+  device = target.devices()[0]
   if device.platform == 'cpu':
     return f'{os.cpu_count()} CPU cores ({platform.machine()})'
-  return f'{jax.device_count()} x {device.device_kind}'
+  return f'{target.device_count()} x {device.device_kind}'
 
 
 def show(summary: Mapping[str, Any]) -> None:

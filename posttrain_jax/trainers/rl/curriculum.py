@@ -189,7 +189,7 @@ def _stats(lived: Experience, batch: Batch, place: Array) -> curricula.Stats:
   of_row = masked.mean(jnp.abs(batch.need('advantages')), batch.mask, axis=1)
   part, found = lived.part, lived.right
   assert part is not None and found is not None
-  part = part[:, None] == place  # [B, K]
+  part = part[:, None] == place[None]  # [B, K]
   drawn = jnp.sum(part, axis=0).astype(jnp.float32)
 
   def mean(values: Array) -> Array:

@@ -71,8 +71,8 @@ def check(config: Any) -> None:
       )
   if hosted:
     entries.check_untimed(rewards)
-  _check_verdicts(config, rewards)
   _check_grouped(config, rewards)
+  _check_verdicts(config, rewards)
   _check_overlap(config)
   _check_sampler(config)
 
