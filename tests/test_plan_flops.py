@@ -120,6 +120,14 @@ def test_shards_are_counted_together():
     lambda a, b: a @ b, mesh=mesh, in_specs=(spec, whole), out_specs=spec
   )
   assert counted(split, A, B).total == ONE
+  # Over one axis of two: inside, what the other splits is whole.
+  mesh = jax.make_mesh((2, 2), ('x', 'y'), 2 * kinds, devices=jax.devices()[:4])
+  part = jax.shard_map(
+    lambda a, b: a @ b, mesh=mesh, in_specs=(spec, whole), out_specs=spec,
+    axis_names={'x'},
+  )  # fmt: skip
+  with jax.set_mesh(mesh):
+    assert counted(part, A, B).total == ONE
 
 
 def test_experts_count_the_rows_they_are_given():

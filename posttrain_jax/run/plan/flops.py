@@ -178,16 +178,22 @@ def _count(jaxpr: Any, turns: float, known: Known) -> Counted:
     elif name == 'pallas_call':
       out.add(_kernel(eqn, turns))
     elif name == 'shard_map':
-      shards = _size(
-        params['mesh'].shape[axis]
-        for axis in params.get('manual_axes', params['mesh'].shape)
-      )
+      shards = _size(params['mesh'].shape[axis] for axis in _manual(params))
       for inner in _inner(params['jaxpr']):
         out.add(_count(inner, turns, {}), shards)
     else:
       for inner in _distinct(eqn):
         out.add(_count(inner, turns, _passed(eqn, inner, known)))
   return out
+
+
+def _manual(params: dict[str, Any]) -> Any:
+  """Axes of a mesh that a `shard_map` splits its arrays over; those of the
+  others are whole inside. jax has called them by two names."""
+  for name in ('newly_manual_axes', 'manual_axes'):
+    if name in params:
+      return params[name]
+  raise ValueError(f'shard_map names no axes; it has {", ".join(params)}')
 
 
 def _distinct(eqn: Any) -> list[Any]:
