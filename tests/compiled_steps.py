@@ -20,32 +20,17 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from experiments.benchmarks import shapes
 from posttrain_jax import rollout
 from posttrain_jax.core import sharding
 from posttrain_jax.models import transformer
 from posttrain_jax.run import build, hlo, traffic
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run.plan import topology
 from posttrain_jax.run.state import abstract_state, state_shardings
 
 SENT = Path(__file__).parent / 'goldens' / 'sent.json'
-VOCAB, WIDTH, MLP = 4096, 512, 1280
-MODEL = {
-  'architectures': ['Qwen3ForCausalLM'],
-  'model_type': 'qwen3',
-  'vocab_size': VOCAB,
-  'hidden_size': WIDTH,
-  'intermediate_size': MLP,
-  'num_hidden_layers': 3,
-  'num_attention_heads': 8,
-  'num_key_value_heads': 4,
-  'head_dim': 64,
-  'max_position_embeddings': 4096,
-  'tie_word_embeddings': True,
-  'hidden_act': 'silu',
-  'rms_norm_eps': 1e-6,
-  'rope_theta': 10000.0,
-  'eos_token_id': 1,
-}
+MODEL = {**shapes.SHAPE, 'num_hidden_layers': 3}
 COMMON = dict(
   prompts_per_step=16,
   group_size=1,
@@ -73,17 +58,7 @@ MESHES = {
 @functools.cache
 def devices():
   """Of v5e:2x4, by libtpu."""
-  for key, value in (
-    ('TPU_SKIP_MDS_QUERY', '1'),
-    ('TPU_ACCELERATOR_TYPE', 'v5litepod-8'),
-    ('TPU_WORKER_HOSTNAMES', 'localhost'),
-    # Several test processes at once: none of them has a TPU.
-    ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1'),
-  ):
-    os.environ.setdefault(key, value)
-  from jax.experimental import topologies
-
-  return topologies.get_topology_desc('v5e:2x4', 'tpu').devices
+  return topology.targets(topology.parse('v5e:2x4')).devices
 
 
 @functools.cache
@@ -127,7 +102,12 @@ def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
         whole[axis] //= sizes['tensor']
     if shards > 1 and any('fsdp' in sharding.names_of(x) for x in param.spec):
       weights |= {math.prod(whole), math.prod(whole[1:])}
-  stream = read(run) * WIDTH // sharding.row_parts(sizes) // sizes['sequence']
+  stream = (
+    read(run)
+    * MODEL['hidden_size']
+    // sharding.row_parts(sizes)
+    // sizes['sequence']
+  )
   heads = run.model.num_kv_heads * run.model.head_dim // sizes['tensor']
   keys = seen(run) * heads // sharding.row_parts(sizes)
 

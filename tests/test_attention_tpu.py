@@ -1,7 +1,5 @@
 """Attention compiled for TPUs that are not there, forward and backward."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.config import ModelConfig
+from posttrain_jax.run.plan import topology
 
 pytest.importorskip('libtpu')
 pytestmark = pytest.mark.slow
@@ -23,18 +22,7 @@ MESHES = {
 
 @pytest.fixture(scope='module')
 def devices():
-  from jax.experimental import topologies
-
-  for name, value in (
-    ('TPU_SKIP_MDS_QUERY', '1'),
-    ('TPU_ACCELERATOR_TYPE', 'v5litepod-8'),
-    ('TPU_WORKER_HOSTNAMES', 'localhost'),
-    # Several test processes at once: none of them has a TPU.
-    ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1'),
-  ):
-    os.environ.setdefault(name, value)
-  found = topologies.get_topology_desc(platform='tpu', topology_name='v5e:2x4')
-  return np.array(found.devices)
+  return np.array(topology.targets(topology.parse('v5e:2x4')).devices)
 
 
 def mesh_of(devices, axes):

@@ -3,7 +3,6 @@
 
 import dataclasses
 import math
-import os
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
 from posttrain_jax.run import hlo
+from posttrain_jax.run.plan import topology
 
 pytest.importorskip('libtpu')
 
@@ -30,17 +30,7 @@ ROWS = PROMPTS * GROUP
 
 @pytest.fixture(scope='module')
 def devices():
-  for key, value in (
-    ('TPU_SKIP_MDS_QUERY', '1'),
-    ('TPU_ACCELERATOR_TYPE', 'v5litepod-8'),
-    ('TPU_WORKER_HOSTNAMES', 'localhost'),
-    # Several test processes at once: none of them has a TPU.
-    ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1'),
-  ):
-    os.environ.setdefault(key, value)
-  from jax.experimental import topologies
-
-  return topologies.get_topology_desc('v5e:2x4', 'tpu').devices
+  return topology.targets(topology.parse('v5e:2x4')).devices
 
 
 def sent(devices, config, axes, decoder=decoders.sample, slots=0):

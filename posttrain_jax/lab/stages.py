@@ -35,7 +35,7 @@ from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import guard
 
-__all__ = ['Lab', 'save']
+__all__ = ['Lab']
 
 # What is folded into a seed's key for the problems of a measurement. Choices
 # are made on other problems than those that are reported.
@@ -282,7 +282,7 @@ class Lab:
       rows.append(found)
       step += done
       if step in snapshots:
-        save(folder / f'params-{step}.safetensors', state.params)
+        _save(folder / f'params-{step}.safetensors', state.params)
       if self._bar:
         shown = {
           k: float(np.mean(x[:, -1]))
@@ -294,7 +294,7 @@ class Lab:
       k: np.concatenate([found[k] for found in rows], axis=1) for k in rows[0]
     }
     took = time.monotonic() - first
-    save(folder / 'params.safetensors', state.params)
+    _save(folder / 'params.safetensors', state.params)
     self._write(folder, config, program.run, curves, took, snapshots, ended)
 
   def _failure(self, folder, config, run, hparams, index, state, error):
@@ -343,8 +343,8 @@ class Lab:
     """{measure: a number or list a seed} of `probe(params, base_params, key)`,
     as `measures.Probe`. Kept beside the stage, by what the probe prints as."""
     parts = [repr(probe), base.digest if base else '', split]
-    if trained.shared_by:  # by whom, is in no name of its folder
-      parts.append(self.seeds)
+    if trained.rows is not None:  # lent to whom, is in no name of its folder
+      parts += [trained.rows, self.seeds]
     what = digest_of(*parts)
     kept = trained.path.with_name(f'{trained.path.stem}-{what}.json')
     if not kept.exists():
@@ -375,7 +375,7 @@ class Lab:
     return {name: x.tolist() for name, x in measured.items()}
 
 
-def save(path: Path, params: PyTree) -> None:
+def _save(path: Path, params: PyTree) -> None:
   # What a later stage starts from, or a probe looks at, is the weights.
   flat = traverse_util.flatten_dict(adapted.merged(params), sep='/')
   safetensors.save_file(flat, path)

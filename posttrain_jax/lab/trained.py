@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ class Trained:
   snapshots  {step: Trained} on the way there, accounted up to that step
   failed   {index of a seed: its step that was not finite}; that seed stands
            still from there, and what is measured of it is nan
-  shared_by  how many seeds start from it, where it was trained with one
-             (`for_seeds`)
+  rows     the seeds [S] of the file at `path`, where it is lent to seeds of
+           another lab (`of_rows`); None: all of them, in their order
   """
 
   name: str
@@ -46,14 +46,14 @@ class Trained:
   path: Path
   snapshots: Mapping[int, 'Trained']
   failed: Mapping[int, int] = dataclasses.field(default_factory=dict)
-  shared_by: int = 0
+  rows: tuple[int, ...] | None = None
 
   @property
   def params(self) -> PyTree:
     """The policy's parameters, arrays [S, ...]; read when asked for."""
     flat = safetensors.load_file(self.path)
-    if self.shared_by:
-      flat = {k: jnp.repeat(x, self.shared_by, axis=0) for k, x in flat.items()}
+    if self.rows is not None:
+      flat = {k: x[jnp.array(self.rows)] for k, x in flat.items()}
     return traverse_util.unflatten_dict(flat, sep='/')
 
   def for_seeds(self, count: int) -> 'Trained':
@@ -67,14 +67,33 @@ class Trained:
         f'stage "{self.name}" has {len(self.account)} seeds: only a stage of '
         'one is shared'
       )
+    return self.of_rows([0] * count)
+
+  def of_rows(self, rows: Sequence[int]) -> 'Trained':
+    """This stage as a start: seed i begins at seed `rows[i]` of it.
+
+    Its account is that seed's, so arms that start from it count it once each.
+
+    Raises:
+      ValueError: a row that it has not, or it is lent already.
+    """
+    count = len(self.account)
+    if self.rows is not None:
+      raise ValueError(f'stage "{self.name}" is lent already')
+    for row in rows:
+      if not 0 <= row < count:
+        raise ValueError(f'rows has {row}, which is not in 0..{count - 1}')
+    index = np.array(rows)
     return dataclasses.replace(
       self,
-      shared_by=count,
-      account=self.account * count,
-      curves={k: np.repeat(x, count, axis=0) for k, x in self.curves.items()},
-      digest=f'{self.digest}x{count}',
-      snapshots={k: x.for_seeds(count) for k, x in self.snapshots.items()},
-      failed={i: x for i in range(count) for x in self.failed.values()},
+      rows=tuple(rows),
+      account=tuple(self.account[row] for row in rows),
+      curves={k: np.asarray(x)[index] for k, x in self.curves.items()},
+      digest=digest_of(self.digest, list(rows)),
+      snapshots={k: x.of_rows(rows) for k, x in self.snapshots.items()},
+      failed={
+        i: self.failed[row] for i, row in enumerate(rows) if row in self.failed
+      },
     )
 
 
