@@ -5,6 +5,7 @@ trained.py  `Trained`: what a stage left
 direct.py   `look`: what is measured of seeds alone, without a model
 files.py    how both are kept
 shared.py   `shared`: a stage of one lab as the start of many seeds
+rounds.py   `rounds`: a loop of stages that hand on models and numbers
 hparams.py  numbers that are inputs of a program, one for all seeds or each
 tuning.py   `tune`: one grid for all arms, that grows for all
 counts.py   how many different problems a measurement looks at
@@ -23,6 +24,7 @@ from posttrain_jax.lab.results import (
   Study,
   total_account,
 )
+from posttrain_jax.lab.rounds import Carry, Look, Swap, Train, rounds
 from posttrain_jax.lab.shared import shared
 from posttrain_jax.lab.stages import Lab
 from posttrain_jax.lab.trained import Trained
@@ -36,10 +38,14 @@ from posttrain_jax.lab.tuning import (
 
 __all__ = [
   'Arm',
+  'Carry',
   'Lab',
+  'Look',
   'Measure',
   'Study',
+  'Swap',
   'Together',
+  'Train',
   'Trained',
   'Tuned',
   'best',
@@ -47,6 +53,7 @@ __all__ = [
   'look',
   'main',
   'of_probe',
+  'rounds',
   'shared',
   'total_account',
   'tune',

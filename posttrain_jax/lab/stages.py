@@ -24,7 +24,7 @@ from safetensors import flax as safetensors
 
 from posttrain_jax import log, sweep
 from posttrain_jax.core import target
-from posttrain_jax.core.keys import EVALUATION, seed_key
+from posttrain_jax.core.keys import EVALUATION, drawn_key, seed_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.lab import files
 from posttrain_jax.lab.hparams import Hparam, of_seed, plain, stacked
@@ -54,6 +54,8 @@ def _learns(config: Any) -> dict[str, Any]:
     del flat['adapter.name']
   if flat.get('optimizer.l2_to_start') == 0.0:  # nor a pull to its start
     del flat['optimizer.l2_to_start']
+  if (config.paradigm, flat.get('curriculum.name')) == ('sft', 'none'):
+    del flat['curriculum.name']  # nor weights of its tasks that move
   return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}
 
 
@@ -139,6 +141,7 @@ class Lab:
     hparams: Mapping[str, Hparam] | None = None,
     roles: Mapping[str, Trained] | None = None,
     snapshots: Sequence[int] = (),
+    draw: int = 0,
   ) -> Trained:
     """Trains `config` with every seed, or reads it where that was done.
 
@@ -148,6 +151,8 @@ class Lab:
     roles    {'ref' or another of `config.others`: whose policy it is}; a role
              that is not named is the policy as the stage starts
     snapshots  steps at which the policy is kept too (`Trained.snapshots`)
+    draw     which of a seed's problems and answers: every number has its own,
+             and two stages of one config and number meet the same ones
 
     A stage on disk that is not what was written is named, moved to `damaged/`
     and trained again.
@@ -169,14 +174,13 @@ class Lab:
     given = {role: x for role, x in given.items() if x is not None}
     came_from = {role: x.digest for role, x in given.items()}
     snapshots = sorted(snapshots)
-    digest = digest_of(
-      _learns(config), hparams, came_from, self.seeds, snapshots
-    )
+    learns = _learns(config) | ({'draw': draw} if draw else {})
+    digest = digest_of(learns, hparams, came_from, self.seeds, snapshots)
     folder = self.workdir / 'stages' / f'{name}-{digest}'
     # The file is written last.
     if not (folder / FILE).exists() or not self._is_whole(folder):
       with lease.Lease(folder):
-        self._run(name, config, hparams, given, folder, snapshots)
+        self._run(name, config, hparams, given, folder, snapshots, draw)
         manifest.write(folder, config.num_steps, digest, '')
     made = self._read(name, config, hparams, folder, digest)
     self.commits.add(made.commit)
@@ -242,7 +246,7 @@ class Lab:
       snapshots=dict(sorted(snapshots.items())),
     )
 
-  def _run(self, name, config, hparams, given, folder, snapshots) -> None:
+  def _run(self, name, config, hparams, given, folder, snapshots, draw) -> None:
     first, count = time.monotonic(), len(self.seeds)
     key, names = digest_of(_computes(config), sorted(hparams)), sorted(hparams)
     if key not in self._programs:
@@ -250,7 +254,8 @@ class Lab:
     program = self._programs[key]
     values = stacked(hparams, count)
     params = {role: x.params for role, x in given.items()} or None
-    state = program.start(self._keys, values, params)
+    keys = jnp.stack([drawn_key(seed, draw) for seed in self.seeds])
+    state = program.start(keys, values, params)
     handle = self._bar.task(name, config.num_steps) if self._bar else None
     step, rows, ended = 0, [], {}
     watches = [
@@ -259,9 +264,7 @@ class Lab:
     while step < config.num_steps:
       until = min(x for x in (*snapshots, config.num_steps) if x > step)
       began = time.monotonic()
-      state, found, done = program.advance(
-        state, self._keys, values, until - step
-      )
+      state, found, done = program.advance(state, keys, values, until - step)
       found = {k: np.asarray(x) for k, x in found.items()}
       what = found.pop(guard.WHAT)
       for index, watch in enumerate(watches):
@@ -273,7 +276,7 @@ class Lab:
             step + bad + 1, row, what[index, bad], config.on_nonfinite
           )
           error = self._failure(
-            folder, config, program.run, hparams, index, state, error
+            folder, config, program.run, hparams, index, state, error, draw
           )
           checkpoint.tell(str(error))
       found['time/step'] = np.full(
@@ -297,13 +300,13 @@ class Lab:
     _save(folder / 'params.safetensors', state.params)
     self._write(folder, config, program.run, curves, took, snapshots, ended)
 
-  def _failure(self, folder, config, run, hparams, index, state, error):
+  def _failure(self, folder, config, run, hparams, index, state, error, draw):
     """The error of a seed whose step was not finite, with a record."""
     if config.on_nonfinite == 'stop':
       config = config.copy_and_resolve_references()
       config.seed = self.seeds[index]
       own = of_seed(hparams, index)
-      place = failed.Together(own, len(self.seeds), index)
+      place = failed.Together(own, len(self.seeds), index, draw)
       one = jax.tree.map(lambda x: x[index], state)
       error = failed.save(folder, config, run, error, one, {}, place)
     error.args = (f'{folder.name}, seed {self.seeds[index]}: {error}',)

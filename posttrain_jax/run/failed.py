@@ -23,7 +23,7 @@ from safetensors import numpy as safetensors
 
 from posttrain_jax import log
 from posttrain_jax.core import hosts, paths, sharding
-from posttrain_jax.core.keys import run_key
+from posttrain_jax.core.keys import STEPS, drawn_key
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.run import base, build, checkpoint, inputs, model_folder
 from posttrain_jax.trainers import guard
@@ -90,11 +90,13 @@ class Together:
 
   values  {config key: number} that the program took as inputs
   count   of the runs, of which this was number `index`
+  draw    of `keys.drawn_key`: which of the seed's keys it had
   """
 
   values: dict[str, float]
   count: int
   index: int
+  draw: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +229,9 @@ def _write(
     arrays = {name: np.ascontiguousarray(x) for name, x in given.items()}
     with paths.written(_arrays(path)) as file:
       safetensors.save_file(arrays, file)
-  key = jax.random.fold_in(run_key(config.seed), error.step - 1)
+  draw = together.draw if together else 0
+  key = jax.random.fold_in(drawn_key(config.seed, draw), STEPS)
+  key = jax.random.fold_in(key, error.step - 1)
   record = {
     'step': error.step,
     'not_finite': guard.reasons(error.what),

@@ -17,7 +17,7 @@ import numpy as np
 
 from posttrain_jax import log
 from posttrain_jax.core import sharding, trees
-from posttrain_jax.core.keys import seed_key
+from posttrain_jax.core.keys import drawn_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.run import build, checkpoint, failed, loop
 from posttrain_jax.run import config as config_lib
@@ -128,7 +128,7 @@ def _together(record: failed.Record, config: Any):
     states = jax.tree.map(
       lambda x: np.stack([x] * place.count), jax.device_get(state)
     )
-    keys = jnp.stack([seed_key(config.seed)] * place.count)
+    keys = jnp.stack([drawn_key(config.seed, place.draw)] * place.count)
     values = [
       jnp.full(place.count, place.values[name], jnp.float32) for name in names
     ]
