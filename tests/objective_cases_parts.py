@@ -110,6 +110,24 @@ CASES = [
   case('cosine_tolerance', ('error',), each(
     lambda error: reference.cosine_tolerance(error, 0.1, 0.7), 'error'),
     low=0.1, high=0.7),
+  case('f_beta', ('matched', 'said', 'wanted', 'format'), each(
+    lambda *x: reference.f_beta(*x, 2.0), 'matched', 'said', 'wanted',
+    'format'), JUMPS, beta=2.0),
+  *(case('matched_calls', ('names', 'points', 'most', 'format'), each(
+    functools.partial(reference.matched_calls, scale=2.0, coarse=coarse),
+    'names', 'points', 'most', 'format'), JUMPS, variant='coarse' * coarse,
+    scale=2.0, level='coarse' if coarse else 'fine')
+    for coarse in (False, True)),
+  case('hierarchical', ('format', 'right', 'score', 'error'), each(
+    lambda a, b, *x: reference.hierarchical((a, b), x, (0.5, 0.3, 9.0, 2.0),
+                                            0.6),
+    'format', 'right', 'score', 'error'), JUMPS,
+    of=('format', 'right', 'score', 'error'), values=(0.5, 0.3, 9.0, 2.0),
+    gates=2, least=0.6),
+  case('audited', ('score', 'error'), each(
+    lambda a, b, ended: reference.audited((a, b), (2.0, -0.5), ended, -0.7),
+    'score', 'error', 'finished'), of=('score', 'error'), weights=(2.0, -0.5),
+    unfinished=-0.7),
   *(case('adversary', ('score',), each(
     functools.partial(reference.adversary, kind=kind), 'score'),
     variant=kind, of='score', kind=kind)

@@ -82,6 +82,57 @@ def cosine_tolerance(error, low, high):
   return 0.5 * (1 + math.cos(math.pi * (error - low) / (high - low)))
 
 
+def f_beta(matched, said, wanted, gate, beta):
+  """SoRFT's, by precision and recall."""
+  if not gate or not matched:
+    return 0.0
+  precision, recall = matched / said, matched / wanted
+  square = beta**2
+  return (1 + square) * precision * recall / (square * precision + recall)
+
+
+def matched_calls(names, points, most, gate, scale, coarse):
+  """ToolRL's, from -scale to scale."""
+  if not most:
+    return 0.0
+  reached = names + points if gate else 0.0
+  if coarse:
+    return scale if reached == 1 + most else -scale
+  return -scale + (scale - -scale) * reached / (1 + most)
+
+
+def hierarchical(gates, parts, worth, least):
+  """Shop-R1's: worth of gates, then of what stands below them."""
+  total = 0.0
+  for gate, value in zip(gates, worth):
+    if gate <= 0.5:
+      return total
+    total += value * gate
+  below = worth[len(gates) :]
+  return total + sum(v * x for x, v in zip(parts, below) if x >= least)
+
+
+def audited(features, weights, finished, unfinished):
+  size = sum(map(abs, weights))
+  total = sum(w * x for w, x in zip(weights, features))
+  return (total / size if size else 0.0) + (0.0 if finished else unfinished)
+
+
+def audit(rows, gold, before, rate):
+  """Pearson's correlation of each feature with gold, from sums."""
+  n, out = len(gold), []
+  for place, old in enumerate(before):
+    x = [row[place] for row in rows]
+    sxy = sum(a * b for a, b in zip(x, gold)) - sum(x) * sum(gold) / n
+    sxx = sum(a * a for a in x) - sum(x) ** 2 / n
+    syy = sum(b * b for b in gold) - sum(gold) ** 2 / n
+    if sxx < 1e-9 or syy < 1e-9:
+      out.append(old)
+    else:
+      out.append((1 - rate) * old + rate * sxy / math.sqrt(sxx * syy))
+  return out
+
+
 def adversary(logit, kind):
   chance = 1 / (1 + math.exp(-logit))
   return {

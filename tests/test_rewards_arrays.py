@@ -232,6 +232,8 @@ def test_the_command_line_takes_json():
 
 # Hyperparameters that have to be given.
 NEEDED = {
+  'audited': {'of': ['v'], 'weights': [1.0]},
+  'hierarchical': {'of': ['v'], 'values': [1.0]},
   'regex': {'pattern': 'x'},
   'tiered': {'of': ['v'], 'values': [1.0]},
   'weighted': {'of': ['v'], 'weights': [1.0]},

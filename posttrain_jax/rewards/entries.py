@@ -21,7 +21,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from posttrain_jax.core.resolve import hparams_of, nearest
+import jax
+
+from posttrain_jax.core.resolve import active, hparams_of, nearest
 from posttrain_jax.rewards import arrays, texts
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
   'read',
   'roles',
   'verdict_of',
+  'with_value',
 ]
 
 MODEL, VERIFIER = 'model', 'verifier'
@@ -48,6 +51,8 @@ ORDERED = {
 # Numbers that stand beside the entries of `of`, and whether they may be left
 # out.
 LISTS = {
+  'audited': {'weights': False},
+  'hierarchical': {'values': False},
   'tiered': {'values': False},
   'weighted': {'weights': False, 'last': True},
 }
@@ -162,10 +167,11 @@ def _entry(given: Any, where: str) -> Entry:
     params = known | params
     _check_params(name, params, where)
   weight = given.get('weight', 1.0)
-  if isinstance(weight, bool) or not isinstance(weight, int | float):
-    raise ValueError(f'{where}.weight={weight!r} is not a finite number')
-  if not abs(weight) < float('inf'):
-    raise ValueError(f'{where}.weight={weight!r} is not a finite number')
+  if not isinstance(weight, jax.core.Tracer):
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not number or not abs(weight) < float('inf'):
+      raise ValueError(f'{where}.weight={weight!r} is not a finite number')
+    weight = float(weight)
   verdict = given.get('verdict', name in (*texts.VERDICTS, VERIFIER))
   if not isinstance(verdict, bool):
     raise ValueError(f'{where}.verdict={verdict!r} is not true or false')
@@ -176,7 +182,7 @@ def _entry(given: Any, where: str) -> Entry:
     )
   if label in TAKEN:
     raise ValueError(f'{where}.label="{label}" is the name of another metric')
-  return Entry(name, label, float(weight), verdict, kind, params)
+  return Entry(name, label, weight, verdict, kind, params)
 
 
 def _check_params(name: str, params: dict[str, Any], where: str) -> None:
@@ -199,6 +205,10 @@ def _check_params(name: str, params: dict[str, Any], where: str) -> None:
   if name == 'cosine_tolerance' and not params['low'] < params['high']:
     raise ValueError(
       f'{where}: low={params["low"]} is not below high={params["high"]}'
+    )
+  if name == 'hierarchical' and params['gates'] > len(params['of']):
+    raise ValueError(
+      f'{where}: gates={params["gates"]} of {len(params["of"])} entries of "of"'
     )
   for low, high in ORDERED.get(name, ()):
     if not params[low] <= params[high]:
@@ -290,9 +300,42 @@ def read(listed: Any) -> tuple[Entry, ...]:
         f'rewards[{index}]: there is a "{label}" before it; give one of them '
         'another "label"'
       )
-  if entries and not any(entry.weight for entry in entries):
+  if entries and not any(active(entry.weight) for entry in entries):
     raise ValueError('rewards: all weights are 0, and nothing is learnt')
   return _linked(entries)
+
+
+def with_value(listed: Any, path: Sequence[str], value: Any) -> tuple:
+  """The list with one number of an entry set, which may be traced.
+
+  path  (label of the entry, 'weight' or a hyperparameter), and of a list the
+        place of the number: ('audited', 'weights', '0')
+
+  Raises:
+    ValueError: no such entry, number or place, with the nearest one.
+  """
+  entries, found = read(listed), [dict(entry) for entry in listed]
+  labels = [entry.label for entry in entries]
+  key = '.'.join(('rewards', *path))
+  label, name, *place = path if len(path) > 1 else (*path, '')
+  if label not in labels:
+    raise ValueError(f'{key}: no reward "{label}".{nearest(label, labels)}')
+  index = labels.index(label)
+  known = {'weight': entries[index].weight} | entries[index].params
+  if name not in known:
+    raise ValueError(f'{key}: it has no "{name}".{nearest(name, list(known))}')
+  if not place and isinstance(known[name], int | float):
+    found[index][name] = value
+    return tuple(found)
+  sizes = (
+    range(len(known[name])) if isinstance(known[name], list | tuple) else ()
+  )
+  if len(place) != 1 or place[0] not in map(str, sizes):
+    raise ValueError(f'{key} is no number of {name}={known[name]!r}')
+  numbers = list(known[name])
+  numbers[int(place[0])] = value
+  found[index][name] = tuple(numbers)
+  return tuple(found)
 
 
 def check_untimed(entries: Sequence[Entry]) -> None:

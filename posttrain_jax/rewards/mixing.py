@@ -8,8 +8,11 @@ or not.
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from posttrain_jax.core.resolve import active
 from posttrain_jax.core.types import Array
 from posttrain_jax.rewards import arrays
 from posttrain_jax.rewards.entries import Entry
@@ -40,7 +43,9 @@ def completed(
 def check(entries: Sequence[Entry], limit: int) -> None:
   """Raises ValueError for lengths that answers of `limit` tokens cannot have,
   before any is drawn."""
-  blank = np.zeros((1, 1), np.float32)
+  numbers = jax.tree.leaves([entry.params for entry in entries])
+  traced = any(isinstance(x, jax.core.Tracer) for x in numbers)
+  blank = (jnp if traced else np).zeros((1, 1), np.float32)
   facts = arrays.Facts(blank, blank, limit)
   completed(entries, {entry.label: blank for entry in entries}, facts)
 
@@ -54,7 +59,7 @@ def total(
   does, the reward is 0.0 and the answer is unscored, 1.0. Entries of weight 0
   are only measured.
   """
-  counted = [entry for entry in entries if entry.weight]
+  counted = [entry for entry in entries if active(entry.weight)]
   xp = arrays.namespace(next(iter(scores.values())))
   values = xp.stack([scores[entry.label] for entry in counted])
   weights = xp.asarray([entry.weight for entry in counted], np.float32)

@@ -19,6 +19,7 @@ from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
 from posttrain_jax.models import remat
 from posttrain_jax.params import adapters
+from posttrain_jax.rewards import entries
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers.rl.terms import advantage_keys
@@ -241,7 +242,8 @@ def _fill(config: ConfigDict, defaults: ConfigDict) -> None:
 
 
 def with_values(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:
-  """A copy with dotted keys set to values of any kind, traced ones too.
+  """A copy with dotted keys set to values of any kind, traced ones too; of
+  rewards as `entries.with_value`: 'rewards.LABEL.weight'.
 
   Raises:
     ValueError: an unknown key, with the nearest valid one.
@@ -249,6 +251,10 @@ def with_values(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:
   config = config.copy_and_resolve_references()
   known = keys(config)
   for key, value_ in values.items():
+    if key.startswith('rewards.') and 'rewards' in known:
+      path = key.split('.')[1:]
+      config.rewards = entries.with_value(config.rewards, path, value_)
+      continue
     if key not in known:
       raise ValueError(f'unknown config key "{key}".{nearest(key, known)}')
     *path, leaf = key.split('.')

@@ -12,14 +12,23 @@
 Nothing here reads text; rewards that do stand in `texts`. `as_texts` gives
 one of these TRL's signature.
 
+  audits.py   of features whose weights are looked into between stages
   common.py   facts, and what the functions share
+  counted.py  of sets, calls and actions, by their parts
   lengths.py  of lengths, alone or beside a verdict
   parts.py    of what was found: which parts count, and for how much
 """
 
+from posttrain_jax.rewards.arrays.audits import audit as audit
+from posttrain_jax.rewards.arrays.audits import audited
 from posttrain_jax.rewards.arrays.common import Facts as Facts
 from posttrain_jax.rewards.arrays.common import as_texts as as_texts
 from posttrain_jax.rewards.arrays.common import namespace as namespace
+from posttrain_jax.rewards.arrays.counted import (
+  f_beta,
+  hierarchical,
+  matched_calls,
+)
 from posttrain_jax.rewards.arrays.lengths import (
   cosine_length,
   length,
@@ -38,10 +47,14 @@ from posttrain_jax.rewards.arrays.parts import (
 
 __all__ = [
   'adversary',
+  'audited',
   'cosine_length',
   'cosine_tolerance',
+  'f_beta',
   'gated',
+  'hierarchical',
   'length',
+  'matched_calls',
   'relative_length',
   'soft_overlong',
   'staged',
@@ -54,9 +67,13 @@ __all__ = [
 # '' names the first verdict.
 READS = {
   'adversary': ('of',),
+  'audited': ('of',),
   'cosine_length': ('of',),
   'cosine_tolerance': ('of',),
+  'f_beta': ('matched', 'said', 'wanted', 'by'),
   'gated': ('of', 'by'),
+  'hierarchical': ('of',),
+  'matched_calls': ('names', 'points', 'most', 'by'),
   'relative_length': ('of',),
   'staged': ('of',),
   'ternary': ('of', 'abstained'),

@@ -36,7 +36,17 @@ def namespace(array: Any) -> ModuleType:
 
 
 # Hyperparameters that name entries, one or several each.
-NAMES = ('of', 'by', 'abstained')
+NAMES = (
+  'of',
+  'by',
+  'abstained',
+  'matched',
+  'said',
+  'wanted',
+  'names',
+  'points',
+  'most',
+)
 
 
 def _read_by(hparams: Mapping[str, Any]) -> list[str]:
