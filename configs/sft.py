@@ -121,6 +121,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.task = task_entry(arg.task)
   add_rows(c, arg.data)
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
+  # What weighs the tasks of a mixture as the run goes on, or the problems of
+  # problems.count: of posttrain_jax/curricula.py.
+  c.curriculum = ml_collections.ConfigDict({'name': 'none'})
 
   c.num_steps = 400
   c.prompts_per_step = 128

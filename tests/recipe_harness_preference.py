@@ -182,7 +182,7 @@ def objective_of(recipe: str, params, data: recipe_answers.Data):
     needs = preference.needs(c, provided)
     batch = arrays.make_prepare(needs, provided, MODELS)(state, batch)
     for what, carry in preference.controllers(c).items():
-      batch, *_ = carry.enter(state.control[what], batch)
+      batch, *_ = carry.enter(state.control[what], batch, state)
     goal = preference.make_objective(c, MODELS)
     gradient, metrics = update.make_gradient(goal, 0)(params, state, batch)
     return float(metrics['loss']), jax.tree.map(np.asarray, gradient)

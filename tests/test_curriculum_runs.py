@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ import pytest
 
 from configs import rl, sft
 from posttrain_jax import curricula, sweep
-from posttrain_jax.core.types import Batch, Rollout, TrainState
+from posttrain_jax.core.types import Batch, Rollout, TokenSignals, TrainState
 from posttrain_jax.run import build, loop
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import tasks as run_tasks
 from posttrain_jax.tasks import base
-from posttrain_jax.trainers.rl import curriculum
+from posttrain_jax.trainers import curriculum
+from posttrain_jax.trainers.rl import curriculum as of_rl
 from posttrain_jax.trainers.rl.experience import Experience
 
 PARTS = dict(
@@ -34,8 +36,8 @@ def in_the_repository(monkeypatch):
   monkeypatch.chdir(Path(__file__).parent.parent)
 
 
-def load(*items, mixed=True):
-  config = rl.get_config('smoke')
+def load(*items, mixed=True, kind=rl):
+  config = kind.get_config('smoke')
   if mixed:
     config.task = sft.mixture(PARTS)
   config_lib.override(config, [*SMALL, *items])
@@ -124,7 +126,7 @@ def test_what_a_step_tells_a_curriculum():
   made = dataclasses.replace(curricula.bandit(), update=keep)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(curriculum, '_bound', lambda config: made)
-    follow = curriculum.make_follow(config)
+    follow = of_rl.make_follow(config)
   _, metrics = follow({'mean': jnp.zeros(2)}, lived, batch, 2)
   np.testing.assert_allclose(found['drawn'], [2, 1])
   np.testing.assert_allclose(found['reward'], [0.375, 1])
@@ -148,6 +150,85 @@ def test_what_cannot_be_weighed(items, mixed, told):
   config = load(('curriculum.name', 'bandit'), *items, mixed=mixed)
   with pytest.raises(ValueError, match=told):
     curriculum.check(config)
+
+
+@pytest.mark.parametrize('items, told', [
+  ([], None),
+  ([('curriculum.name', 'bandit')], 'goes by advantages, which SFT has none'),
+  ([('data.source', 'jsonl'), ('curriculum.name', 'stages')],
+   'draws problems of in-graph tasks'),
+  ([('problems.count', '4'), ('curriculum.name', 'stages')],
+   'goes through parts in their order'),
+])  # fmt: skip
+def test_what_sft_cannot_weigh(items, told):
+  trainer, config = build.trainers.kind('sft'), load(*items, kind=sft)
+  if told is None:
+    assert trainer.check(config) is None and trainer.controllers(config) == {}
+    return
+  with pytest.raises(ValueError, match=told):
+    trainer.check(config)
+
+
+def test_what_a_step_of_sft_tells_a_curriculum(monkeypatch):
+  """Rows: likeliest throughout, but for a token; likeliest where it counts;
+  left out; of another part."""
+  mask = jnp.array([[1, 1, 1], [0, 1, 1], [0, 0, 0], [1, 1, 0]], jnp.float32)
+  top = jnp.array([[1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 1, 0]], jnp.float32)
+  logps = -jnp.array([[1, 2, 3], [9, 1, 2], [9, 9, 9], [0.5, 1.5, 9.0]])
+  found = TokenSignals(logps=logps * mask, is_top=top)
+  monkeypatch.setattr(curriculum, 'score', lambda *args, **keys: found)
+  config = load(('curriculum.name', 'skill_profile'), kind=sft)
+  config.task.parts.b.weight, config.task.parts.c.weight = 0.0, 3.0
+  made = {}
+
+  def keep(state, stats, step, num_steps):
+    made.update(stats._asdict(), step=step, num_steps=num_steps)
+    return {'mean': stats.solved}
+
+  own = dataclasses.replace(curricula.skill_profile(), update=keep)
+  monkeypatch.setattr(curriculum, '_bound', lambda config: own)
+  carry = curriculum.make_carry(config, None)
+  batch = Batch(*[mask] * 4, extras={'part': jnp.array([0, 2, 2, 2])})
+  state = TrainState(jnp.int32(3), {}, {})
+  same, after, metrics = carry.enter({'mean': jnp.zeros(2)}, batch, state)
+  assert same is batch and metrics['curriculum/c'] == 0.75
+  np.testing.assert_allclose(made['drawn'], [1, 2])
+  np.testing.assert_allclose(made['reward'], [-2, -(1.5 + 1) / 2])
+  np.testing.assert_allclose(after['mean'], [0, 1])
+  np.testing.assert_allclose(made['advantage'], [0, 0])
+  assert (made['step'], made['num_steps']) == (4, config.num_steps)
+
+
+@pytest.mark.parametrize('name, more', [
+  ('none', 0), ('stages', 0), ('skill_profile', 1)
+])  # fmt: skip
+def test_sft_reads_its_rows_only_where_that_is_asked(name, more):
+  config = load(('curriculum.name', name), kind=sft)
+  sizes = SimpleNamespace(rows=8, row_tokens=9, prompts_per_step=8,
+                          max_new_tokens=5)  # fmt: skip
+  passes = build.trainers.kind('sft').forwards(config, sizes, ['policy'])
+  assert passes.count((1.0, 'policy', 8, 9)) == more
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name, source', [
+  ('stages', 'oracle'), ('skill_profile', 'rollouts')
+])  # fmt: skip
+def test_sft_draws_by_the_weights(name, source):
+  config = load(
+    ('curriculum.name', name), ('collect.name', source),
+    ('group_size', '2' if source == 'rollouts' else '1'),
+    kind=sft,
+  )  # fmt: skip
+  state, curves = jax.jit(sweep.make_train(config))(jax.random.key(0))
+  assert curves['curriculum/a'].shape == (4,)
+  if name == 'stages':  # one task after the other, of four steps two each
+    np.testing.assert_allclose(curves['curriculum/a'], [1, 1, 0, 0])
+    return
+  # A fresh model writes hardly a row of its own likeliest tokens.
+  mean = np.asarray(state.control['curriculum']['mean'])
+  assert mean.shape == (2,) and np.all((mean >= 0) & (mean < 1))
+  assert np.all(np.isfinite(curves['loss']))
 
 
 @pytest.mark.long
@@ -187,5 +268,5 @@ def test_seeds_side_by_side_have_their_own_weights(name, mixed, items):
 def test_without_one_there_is_nothing():
   config = load()
   assert curriculum.make_draw(config, None, 4) is None
-  assert curriculum.make_follow(config) is None
+  assert of_rl.make_follow(config) is None
   assert build.trainers.kind('rl').controllers(config) == {}

@@ -155,7 +155,7 @@ def test_bco_shifts_by_the_mean_of_all_rewards(params, state):
     batch = batch.replace(old_logps=batch.ref_logps + slope * batch.mask)
     lengths = np.asarray(batch.mask.sum(axis=1))
     seen += list(0.3 * slope * lengths[lengths > 0])
-    batch, control, metrics = carry.enter(control, batch)
+    batch, control, metrics = carry.enter(control, batch, None)
     np.testing.assert_allclose(batch.extras['shift'], np.mean(seen), rtol=1e-5)
     np.testing.assert_allclose(
       metrics['rewards/shift'], np.mean(seen), rtol=1e-5

@@ -57,6 +57,9 @@ class Setting:
                     what learns from them is not told of it
   eos_id            what ends a completion, as `rollout.generate` takes it
   pad_id            of the tokenizer
+  draw              (key) -> problems, the part [B] of a curriculum that each
+                    is of; None: the task's own
+  parts             those parts, for whoever asks once the rows are made
   spent             adds up what one step's rows take
   """
 
@@ -70,6 +73,8 @@ class Setting:
   eos_id: Ends
   pad_id: int
   guide: Guide | None = None
+  draw: Callable[[Array], tuple[Example, Array]] | None = None
+  parts: list[Array] = dataclasses.field(default_factory=list, compare=False)
   spent: Spent = dataclasses.field(default_factory=Spent, compare=False)
 
   @property
@@ -79,6 +84,10 @@ class Setting:
 
   def examples(self, key: Array) -> Example:
     """Training problems [B, ...]."""
+    if self.draw is not None:
+      examples, part = sharding.rows(self.draw(key))
+      self.parts.append(part)
+      return examples
     return sharding.rows(
       split.sample_batch(
         self.task,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.core import masked
-from posttrain_jax.core.types import Array, Batch
+from posttrain_jax.core.types import Array, Batch, TrainState
 from posttrain_jax.trainers.step import Carry
 
 __all__ = ['mean_reward']
@@ -22,7 +22,8 @@ def mean_reward(beta: Array | float) -> Carry:
   """
   zero = lambda: jnp.zeros((), jnp.float32)
 
-  def enter(before: dict[str, Array], batch: Batch) -> Any:
+  def enter(before: dict[str, Array], batch: Batch, state: TrainState) -> Any:
+    del state
     gaps = masked.select(
       batch.need('old_logps') - batch.need('ref_logps'), batch.mask
     )

@@ -13,7 +13,7 @@ from posttrain_jax.core.resolve import arrays_of, lookup
 from posttrain_jax.core.types import Batch, TrainState
 from posttrain_jax.losses import reduce, supervised
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.trainers import arrays, step
+from posttrain_jax.trainers import arrays, curriculum, step
 from posttrain_jax.trainers.objective import (
   Objective,
   bind,
@@ -113,7 +113,17 @@ def value_head(config: Any) -> bool:
   return 'values' in arrays.signals_read_by(loss)
 
 
-roles, forwards = step.roles, step.forwards
+roles = step.roles
+
+
+def forwards(
+  config: Any, sizes: Any, models: Any
+) -> list[tuple[float, str, int, int]]:
+  """Passes of a step beside its updates: (times, role, rows, tokens a row)."""
+  passes = step.forwards(config, sizes, models)
+  if curriculum.reads(config):  # how rows stand before the update
+    passes.append((1.0, 'policy', sizes.rows, sizes.row_tokens))
+  return passes
 
 
 def scorers(config: Any) -> tuple[str, ...]:
@@ -123,9 +133,8 @@ def scorers(config: Any) -> tuple[str, ...]:
 
 
 def controllers(config: Any) -> dict[str, Any]:
-  """No coefficient moves."""
-  del config
-  return {}
+  """The weights of a curriculum."""
+  return curriculum.states(config)
 
 
 def memories(config: Any, sizes: Any) -> dict[str, Any]:
@@ -150,10 +159,30 @@ def counts(config: Any, sizes: Any) -> dict[str, float]:
 
 def check(config: Any) -> None:
   """Raises ValueError for parts of a config that cannot work together."""
+  _check_curriculum(config)
   if not step.from_file(config):
     collect.check(config, *sources(config))
   elif config.data.packing:
     check_packing(config)
+
+
+def _check_curriculum(config: Any) -> None:
+  """Raises ValueError for weights of rows that a file decides, or that ask for
+  what answers earned."""
+  if not curriculum.used(config):
+    return
+  where = f'curriculum.name="{config.curriculum.name}"'
+  if step.from_file(config):
+    raise ValueError(
+      f'{where} draws problems of in-graph tasks; a mixture of files has fixed '
+      'weights, data.sources=[{"path": ..., "weight": ...}]'
+    )
+  curriculum.check(config)
+  if 'advantage' in curriculum.reads(config):
+    raise ValueError(
+      f'{where} goes by advantages, which SFT has none of; nearest valid: '
+      '"learnable", or one of configs/rl.py'
+    )
 
 
 def check_sizes(config: Any, sizes: Any) -> None:
@@ -228,5 +257,10 @@ def make_objective(
 
 def make_step(setup: step.Setup) -> step.Steps:
   """The steps of a run."""
-  objective = make_objective(setup.config, setup.models, setup.provided)
-  return step.on_rows(setup, objective)
+  config, models = setup.config, setup.models
+  objective = make_objective(config, models, setup.provided)
+  if not curriculum.used(config):
+    return step.on_rows(setup, objective)
+  carried = {curriculum.KEY: curriculum.make_carry(config, models['policy'])}
+  draw = curriculum.make_draw(config, setup.task, setup.sizes.prompts_per_step)
+  return step.on_rows(setup, objective, carried, draw)

@@ -1,6 +1,7 @@
 """The step of all trainers but RL's: rows, scores, update, refresh."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from posttrain_jax.core import arrays as named
 from posttrain_jax.core import masked, sharding
 from posttrain_jax.core.keys import seed_key
 from posttrain_jax.core.resolve import resolve
-from posttrain_jax.core.types import Array, Batch, TrainState
+from posttrain_jax.core.types import Array, Batch, Example, TrainState
 from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.models.adapted import Held, trained
 from posttrain_jax.models.config import ModelConfig
@@ -44,12 +45,13 @@ class Carry:
   `TrainState.control`.
 
   init   () -> its state before the first step
-  enter  (state, prepared batch) -> (batch with what the objective reads of it,
-         the state after this step, {metric: scalar})
+  enter  (its state, prepared batch, TrainState before the step) -> (batch with
+         what the objective reads of it, its state after this step, {metric:
+         scalar})
   """
 
   init: Callable[[], dict[str, Array]]
-  enter: Callable[[Any, Batch], tuple[Batch, dict[str, Array], Metrics]]
+  enter: Callable[..., tuple[Batch, dict[str, Array], Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +233,7 @@ def make_learn(
     control = dict(state.control)
     seen: Metrics = {}
     for what, carry in (carried or {}).items():
-      batch, control[what], more = carry.enter(control[what], batch)
+      batch, control[what], more = carry.enter(control[what], batch, state)
       seen |= more
     state, metrics = update(state, batch, update_key)
     return refresh(state.replace(control=control)), {
@@ -269,8 +271,15 @@ def make_step(
   return on_key
 
 
-def _make_source(setup: Setup) -> Callable:
-  """(state, key) -> rows, from `config.collect`."""
+def _make_source(
+  setup: Setup,
+  draw: Callable[[TrainState, Array], tuple[Example, Array]] | None = None,
+) -> Callable:
+  """(state, key) -> rows, from `config.collect`.
+
+  draw  of a curriculum: (state, key) -> problems, the part [B] that each is of;
+        rows then have it as `extras['part']` [R]
+  """
   config, sizes, tokenizer = setup.config, setup.sizes, setup.tokenizer
   setting = collect.Setting(
     task=setup.task,
@@ -292,8 +301,14 @@ def _make_source(setup: Setup) -> Callable:
   function = resolve(collect, part.pop('name'), **part)
 
   def source(state: TrainState, key: Array):
-    own = dataclasses.replace(setting, spent=collect.Spent())
+    own = dataclasses.replace(setting, spent=collect.Spent(), parts=[])
+    if draw is not None:
+      own = dataclasses.replace(own, draw=functools.partial(draw, state))
     batch, metrics = function(own, state, key)
+    if own.parts:
+      (part,) = own.parts  # a source draws its problems once
+      part = jnp.repeat(part, batch.mask.shape[0] // part.shape[0])
+      batch = batch.replace(extras={**batch.extras, 'part': part})
     return batch, {**metrics, **own.spent.metrics()}
 
   return source
@@ -323,7 +338,7 @@ def make_judge(
     batch = batch.replace(extras={**batch.extras, 'seed': seeds})
     batch = sharding.rows(prepare(state, sharding.rows(batch)))
     for what, carry in (carried or {}).items():
-      batch, _, _ = carry.enter(state.control[what], batch)
+      batch, _, _ = carry.enter(state.control[what], batch, state)
     sums, metrics = objective.evaluate(state.params, state, batch)
     counts = objective.count(batch)
     found = {}
@@ -354,12 +369,14 @@ def on_rows(
   setup: Setup,
   objective: Objective,
   carried: dict[str, Carry] | None = None,
+  draw: Callable[..., tuple[Example, Array]] | None = None,
 ) -> Steps:
   """The steps of a kind that is given its rows, or makes them by `collect`.
 
   carried  {what: Carry} of what the method remembers of earlier steps
+  draw     of `_make_source`
   """
-  source = None if setup.from_host else _make_source(setup)
+  source = None if setup.from_host else _make_source(setup, draw)
   prepare = arrays.make_prepare(setup.needs, setup.provided, setup.models)
   learn = make_learn(
     setup.make_update(objective), prepare, setup.refresh, carried

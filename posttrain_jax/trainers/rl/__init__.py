@@ -10,7 +10,7 @@ scoring.py     what models say of rollouts before the update
 advantages.py  from rewards to what each token is told
 guests.py      rows beside a group's own answers: which kinds there are
 guest_rows.py  how those rows are drawn, and where they go
-curriculum.py  problems that are drawn by weights which move
+curriculum.py  what a step tells the weights that problems are drawn by
 prefixes.py    answers that go on from the beginning of a demonstration
 aside.py       what is done for a group, and drawn aside from it
 hints.py       groups that are told the beginning of a demonstration
@@ -26,8 +26,8 @@ from collections.abc import Callable
 from typing import Any
 
 from posttrain_jax.rewards import entries
+from posttrain_jax.trainers import curriculum
 from posttrain_jax.trainers.rl import (
-  curriculum,
   guests,
   hard_buffer,
   refined,

@@ -25,8 +25,8 @@ from posttrain_jax.losses import (
 )
 from posttrain_jax.rollout import environments, guides
 from posttrain_jax.rollout.guide import Chain, Guide, chain
+from posttrain_jax.trainers import curriculum
 from posttrain_jax.trainers.rl import (
-  curriculum,
   guests,
   hard_buffer,
   hints,

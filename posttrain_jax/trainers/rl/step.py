@@ -26,6 +26,7 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rewards import answers
 from posttrain_jax.rollout.guide import Guide, context, spread
 from posttrain_jax.trainers import guard
+from posttrain_jax.trainers.curriculum import KEY
 from posttrain_jax.trainers.rl import (
   advantages,
   curriculum,
@@ -108,9 +109,7 @@ def make_learn(
       metrics['num_tokens'] += studied['hard/tokens']
     control, values = steering.moved(config, moving, state, metrics)
     if follow is not None:
-      control[curriculum.KEY], chances = follow(
-        control[curriculum.KEY], lived, compared, state.step
-      )
+      control[KEY], chances = follow(control[KEY], lived, compared, state.step)
       values |= chances
     return refresh(state.replace(control=control)), metrics | values
 

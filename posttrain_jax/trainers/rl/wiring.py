@@ -18,10 +18,10 @@ from posttrain_jax.rewards import answers, entries, mixing
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.rollout import decoders
 from posttrain_jax.tasks import split
+from posttrain_jax.trainers import curriculum
 from posttrain_jax.trainers.rl import (
   aside,
   checks,
-  curriculum,
   guest_rows,
   hard_buffer,
   hints,
