@@ -21,7 +21,7 @@ INNER = {'addition': ADDITION, 'frozen_lake': LAKE}
 WRAPPED = {
   f'{condition}-{name}': (conditioned.wrap(task, condition), task)
   for name, task in INNER.items()
-  for condition in conditioned.CONDITIONS
+  for condition in ('feedback', 'direction')
 }
 
 

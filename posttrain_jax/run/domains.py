@@ -50,7 +50,7 @@ from posttrain_jax.run import (
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.device_domains import DEVICES
 from posttrain_jax.run.optim_domains import OPTIMIZER
-from posttrain_jax.tasks import conditioned
+from posttrain_jax.tasks import conditioned, second_tries
 from posttrain_jax.trainers import guard
 from posttrain_jax.trainers.rl import terms
 
@@ -92,6 +92,11 @@ KEYS = {
   'condition.name': Word(('none', *conditioned.CONDITIONS)),
   'condition.buckets': Whole(2),
   'condition.degrees': Number(-45, 45, none=True),
+  'condition.feedback': Word(second_tries.FEEDBACK),
+  'condition.plain': Number(0, 1),
+  'condition.slips': Number(0, 1),
+  'condition.tries': Whole(1, 16),
+  'condition.wrong': Number(0, 1),
   'model.preset': TEXT,
   'model.sliding_window': COUNT,
   'model.dtype': Word((AUTO, *FLOATS)),

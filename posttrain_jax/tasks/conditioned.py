@@ -6,6 +6,8 @@ task in turns are the inner task's.
 
   Feedback   says whether the answer that follows is good
   Direction  says what the reward weighs: being right, and being short
+
+And those of `second_tries`, which show an answer, or ask again.
 """
 
 import dataclasses
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, Example, PyTree
-from posttrain_jax.tasks import base, split, vocab
+from posttrain_jax.tasks import base, second_tries, split, vocab
 from posttrain_jax.tasks.vocab import Text
 
 __all__ = ['Direction', 'Feedback', 'evaluated', 'knobs', 'wrap']
@@ -164,7 +166,12 @@ class Direction(_Conditioned):
     }
 
 
-CONDITIONS = {'feedback': Feedback, 'direction': Direction}
+CONDITIONS = {
+  'feedback': Feedback,
+  'direction': Direction,
+  'seen_answer': second_tries.Seen,
+  'retry': second_tries.Retry,
+}
 
 
 def knobs(name: str) -> dict[str, Any]:

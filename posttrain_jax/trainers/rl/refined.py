@@ -8,7 +8,8 @@ group, trained on behind the plain prompt, as if no mark had been there.
   prompt, answer, mark [, the oracle's answer], '|'  ->  second answer
 
 `config.refine` says what the marks are, and whether the oracle's answer is
-told. A model has to have seen such rows to make anything of them.
+told. A model has to have seen such rows to make anything of them: the condition
+`seen_answer` has them.
 
 Reference: Zhang et al. (2025), https://arxiv.org/abs/2506.03106 (Critique-GRPO;
 the feedback of its code's "simple_gt": right or wrong, and the true answer)
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import Array, Example, Rollout, TrainState
 from posttrain_jax.rollout import environments
-from posttrain_jax.tasks import vocab
+from posttrain_jax.tasks import second_tries, vocab
 from posttrain_jax.tasks.vocab import Text
 from posttrain_jax.trainers.rl import guests
 
@@ -42,7 +43,7 @@ __all__ = [
 
 # What a second prompt says: whether the answer is right, or the oracle's too.
 FEEDBACK = ('verdict', 'truth')
-END = '|'
+END = second_tries.END
 
 
 class Refined(NamedTuple):
@@ -109,8 +110,8 @@ def second_prompt(
   mark = vocab.where(
     right, vocab.literal(part.right), vocab.literal(part.wrong)
   )
-  shown = (truth,) if part.feedback == 'truth' else ()
-  return vocab.join(prompt, answer, mark, *shown, vocab.literal(END), size=size)
+  shown = truth if part.feedback == 'truth' else None
+  return second_tries.again(prompt, answer, mark, shown, size)
 
 
 def chosen(rewards: Array) -> Array:
