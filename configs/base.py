@@ -146,8 +146,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.init_from = ''
   c.tokenizer = 'auto'  # that of init_from; or 'task', 'byte', a path to one
 
-  # What stands before each prompt, 'none', 'feedback' or 'direction', or asks
-  # again: 'seen_answer', 'retry' (`tasks.second_tries`).
+  # What stands before each prompt: 'none', 'feedback', 'direction', 'mode'; or
+  # what asks again: 'seen_answer', 'retry' (`tasks.second_tries`).
   c.condition = ml_collections.ConfigDict()
   c.condition.name = 'none'
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.resolve import active, nearest
 from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, split, vocab
 from posttrain_jax.tasks.parts.search_cells import (
@@ -57,6 +57,9 @@ class Task:
   incorrect       share that ends in a wrong answer: the same trace around a
                   path that errs at a random step
   shuffled        share whose steps and detours stand in random order
+  prune           share whose trace is short: the same steps, and of the same
+                  detours the first `pruned_to`; 1 keeps one that failed, 0
+                  the path alone
   """
 
   puzzle: str = 'sudoku'
@@ -68,6 +71,8 @@ class Task:
   direct: float = 0.0
   incorrect: float = 0.0
   shuffled: float = 0.0
+  prune: float = 0.0
+  pruned_to: float = 1.0
 
   def __post_init__(self):
     base.check(
@@ -91,7 +96,8 @@ class Task:
     )
     limits = {
       'partial': 1.0, 'backtracks': self.max_backtracks, 'direct': 1.0,
-      'incorrect': 1.0, 'shuffled': 1.0,
+      'incorrect': 1.0, 'shuffled': 1.0, 'prune': 1.0,
+      'pruned_to': 99,
     }  # fmt: skip
     for name, most in limits.items():
       value = getattr(self, name)
@@ -146,7 +152,11 @@ class Task:
     found = self._puzzle.branches(
       example.answer, branch_key, kind[0] < self.incorrect
     )
-    trace = _trace(found, noise, self.backtracks, kind[1] < self.shuffled)
+    most = self.backtracks
+    if active(self.prune):
+      short = drawn[0, 1] < self.prune
+      most = jnp.where(short, jnp.minimum(most, self.pruned_to), most)
+    trace = _trace(found, noise, most, kind[1] < self.shuffled)
     trace = vocab.join(trace, vocab.literal('>'))
     shown = trace.length * (kind[2] >= self.direct)
     trace = Text(trace.tokens, shown.astype(jnp.int32))

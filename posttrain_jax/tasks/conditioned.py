@@ -6,6 +6,7 @@ task in turns are the inner task's.
 
   Feedback   says whether the answer that follows is good
   Direction  says what the reward weighs: being right, and being short
+  Mode       says whether a long or a short chain of thought is asked for
 
 And those of `second_tries`, which show an answer, or ask again.
 """
@@ -166,9 +167,74 @@ class Direction(_Conditioned):
     }
 
 
+LONG, SHORT, NEUTRAL = map(vocab.token, 'ls=')
+ASKS = ('drawn', 'long', 'short', 'neutral')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode(_Conditioned):
+  """'l' or 's' before the prompt: the demonstration is long, or it is short,
+  which keeps its steps and their order ('prune' of a task); '=' asks for none.
+
+  share  of problems whose demonstration is short
+  asks   'drawn': the mode of each demonstration; 'long' or 'short': that one,
+         in prompt and demonstration; 'neutral': prompts say '=', and
+         demonstrations are of both kinds
+
+  Evaluation of 'drawn' asks for none, so that the model chooses.
+
+  Reference: Yu et al. (2025), LS-Mixture, https://arxiv.org/abs/2505.03469
+  """
+
+  share: float = 0.5
+  asks: str = 'drawn'
+
+  def __post_init__(self):
+    base.check(
+      hasattr(self.task, 'prune'),
+      'mode: the task has no knob "prune" for short demonstrations; take '
+      'task=backtracking',
+    )
+    base.check(
+      isinstance(self.share, jax.core.Tracer) or 0.0 <= self.share <= 1.0,
+      f'mode: share={self.share} is no share from 0 to 1',
+    )
+    base.check(
+      self.asks in ASKS,
+      f'mode: unknown asks="{self.asks}".{nearest(self.asks, ASKS)}',
+    )
+
+  def sample(self, key: Array) -> Example:
+    problem_key, mode_key = jax.random.split(key)
+    example = self.task.sample(problem_key)
+    short = jax.random.uniform(mode_key) < self.share
+    if self.asks in ('long', 'short'):
+      short = jnp.bool_(self.asks == 'short')
+    token = jnp.where(short, SHORT, LONG)
+    if self.asks == 'neutral':
+      token = NEUTRAL
+    answer = {'inner': example.answer, 'short': short}
+    return self._condition(example, token).replace(answer=answer)
+
+  def _inner(self, example: Example) -> Example:
+    example = super()._inner(example)
+    return example.replace(answer=example.answer['inner'])
+
+  def verify(
+    self, example: Example, completion: Array, mask: Array
+  ) -> dict[str, Array]:
+    return self.task.verify(self._inner(example), completion, mask)
+
+  def solve(self, example: Example, key: Array) -> Text:
+    prune = example.answer['short'].astype(jnp.float32)
+    task = dataclasses.replace(self.task, prune=prune)
+    return task.solve(self._inner(example), key)
+
+
 CONDITIONS = {
   'feedback': Feedback,
   'direction': Direction,
+  'mode': Mode,
   'seen_answer': second_tries.Seen,
   'retry': second_tries.Retry,
 }
@@ -205,7 +271,10 @@ def wrap(task: Any, name: str = 'none', **changed) -> Any:
 
 
 def evaluated(task: Any) -> Any:
-  """The task as evaluation asks it: drawn directions become 0 degrees."""
+  """The task as evaluation asks it: drawn directions become 0 degrees, drawn
+  modes none."""
   if isinstance(task, Direction) and task.degrees is None:
     return dataclasses.replace(task, degrees=0.0)
+  if isinstance(task, Mode) and task.asks == 'drawn':
+    return dataclasses.replace(task, asks='neutral')
   return task
