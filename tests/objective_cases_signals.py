@@ -233,6 +233,7 @@ CASES = [
   weight_case('talr', BATCH, ROW),
   weight_case('talr_floor', BATCH, ROW),
   weight_case('easy_rows', BATCH, ROW),
+  weight_case('reward_weighted'),
   weight_case('srft_entropy', ROW),
   weight_case('srft_rollouts', ROW),
   weight_case('rho1', BATCH, ROW, JUMP),

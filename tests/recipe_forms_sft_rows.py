@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 from recipe_form import Form
 from recipe_forms_sft_losses import ARXIV, over_tokens, sft
 
@@ -71,7 +72,44 @@ def _judged(oracle: bool):
   return rows
 
 
+def _without_question(live, frozen, data):
+  """Answers from column 0 on, all tokens but the first."""
+  del frozen
+  late = lambda r: dataclasses.replace(
+    r, ids=r.ids[1:], columns=np.arange(1, len(r))
+  )
+  return over_tokens([-live.logps(late(r)) for r in data.demonstrations()])
+
+
+def _second_tries(live, frozen, data):
+  """exp(reward) times the token mean of each turn, averaged over turns."""
+  del frozen
+  turns = []
+  for b, group in enumerate(data.own['policy']):
+    turns.append(group[0].at(2 * b))
+    if group[0].reward < 1:
+      tries = data.own['teacher'][b][: data.size]
+      turns.append(max(tries, key=lambda a: a.reward).at(2 * b + 1))
+  losses = [np.exp(r.reward) * -live.logps(r).mean() for r in turns]
+  return sum(losses) / len(losses)
+
+
 FORMS = {
+  'qfft': Form(
+    _without_question,
+    ARXIV + '2506.12860',
+    'NLL of the answer alone; the template has no question',
+    'The first token of an answer is not predicted: nothing stands before it, '
+    'as with their tokenizer, which begins no text.',
+  ),
+  'rise': Form(
+    _second_tries,
+    'https://github.com/cmu-mind/RISE',
+    'train.py, compute_loss; workflow_convert.py, criteria "all"',
+    'Two turns, drawn anew in every step; theirs are collected once an '
+    'iteration. The temperature is 1, where their script has 0.4, the best is '
+    'of 8, theirs of 16, and what is told of an answer is its mark.',
+  ),
   'l2_to_start': Form(
     sft,
     ARXIV + '1802.01483',

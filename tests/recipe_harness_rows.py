@@ -21,7 +21,7 @@ from recipe_answers_rows import PROMPT, WIDTH, Answers, Model
 
 from configs import recipes
 from posttrain_jax import collect, rollout
-from posttrain_jax.collect import groups, single
+from posttrain_jax.collect import groups, second_tries, single
 from posttrain_jax.core.types import Example, Rollout, TokenSignals, TrainState
 from posttrain_jax.models import transformer
 from posttrain_jax.run import build, config, model_folder, roles
@@ -104,16 +104,14 @@ def _setting(answers: Answers) -> type:
     prompt_mask[b, : len(gold.prompt)] = 1.0
 
   def as_rollout(own):
-    tokens, mask = _padded(own)
-    mask = jnp.asarray(mask, jnp.float32)
-    finished = jnp.ones(mask.shape[:-1])
-    return Rollout(jnp.asarray(tokens), mask, jnp.zeros(mask.shape), finished)
+    tokens, mask = (jnp.asarray(x) for x in _padded(own))
+    mask = mask.astype(jnp.float32)
+    return Rollout(tokens, mask, 0.0 * mask, jnp.ones(mask.shape[:-1]))
 
   class Fixed(collect.Setting):
     def examples(self, key):
       identity = jnp.arange(len(prompts), dtype=jnp.uint32)
-      prompt, mask = jnp.asarray(prompts), jnp.asarray(prompt_mask)
-      return Example(prompt, mask, identity, {})
+      return Example(*map(jnp.asarray, (prompts, prompt_mask)), identity, {})
 
     def solve(self, examples, key):
       tokens, mask = _padded(answers.gold)
@@ -123,6 +121,8 @@ def _setting(answers: Answers) -> type:
       return None
 
     def sample(self, state, sampler, examples, key, group_size, greedy=False):
+      if 'again' in examples.answer:  # a first answer is shown
+        return as_rollout([g[:group_size] for g in answers.own['teacher']])
       if examples.prompt.shape[1] > PROMPT:  # the demonstration is shown
         return as_rollout([[again] for again in answers.again])
       own = answers.own[sampler]
@@ -159,6 +159,8 @@ def _generate(vocab: int):
   return generate
 
 
+# Of a table, the row alone says that a prompt shows an answer.
+_AGAIN = lambda _, e, *given: e.replace(answer={'again': e.prompt_id})
 _NO_TOKENIZER = model_folder, 'check_tokens', lambda *given: None
 
 
@@ -250,6 +252,8 @@ def _rows(c, vocab: int):
     (collect, 'Setting', _setting(data)),
     (rollout, 'generate', _generate(vocab)),
     (single, 'chances', chances),
+    (second_tries, 'bare', lambda _, examples: examples),
+    (second_tries, 'beside', _AGAIN),
     (groups, 'chances', chances),
     (transformer, 'token_logps', _IN_ORDER),
     _NO_TOKENIZER,
@@ -312,13 +316,9 @@ def _learn(c, data: Answers, batch):
 
     live = _params(data.models['live'])
     value, gradient, seeds = jax.jit(learn)(_state(run, data), live, batch)
-  if c.loss.get('num_samples'):
-    shape = (*batch.mask.shape, c.loss.num_samples)
-    draw = (
-      lambda seed: jax.random.uniform(  # each row from its own key
-        jax.random.key(seed), shape[1:], float
-      )
-    )
+  if c.loss.get('num_samples'):  # each row from its own key
+    size = (batch.mask.shape[1], c.loss.num_samples)
+    draw = lambda seed: jax.random.uniform(jax.random.key(seed), size, float)
     draws = jax.vmap(draw)(seeds)
     data = dataclasses.replace(data, uniform=np.asarray(draws))
   return float(value), jax.tree.map(np.asarray, gradient), data

@@ -47,11 +47,13 @@ class Scripted(Setting):
   def examples(self, key):
     return jax.tree.map(lambda x: x[self.order], super().examples(key))
 
+  def kinds(self, examples):
+    hinted = examples.prompt.shape[1] > self.task.prompt_length
+    return (self.again if hinted else self.plan)[examples.prompt_id]
+
   def sample(self, state, sampler, examples, key, group_size, *, greedy=False):
     assert sampler in self.models
-    hinted = examples.prompt.shape[1] > self.task.prompt_length
-    plan = self.again if hinted else self.plan
-    kinds = plan[examples.prompt_id, :group_size]
+    kinds = self.kinds(examples)[:, :group_size]
     tokens, mask = self.solve(examples, jax.random.key(0))
     first = tokens[:, None, :1] - vocab.ZERO
     spread = lambda x: jnp.repeat(x[:, None], group_size, axis=1)
@@ -129,9 +131,8 @@ def prompts_of(batch, size):
 
 RIGHT = np.array(PLAN) == R  # [problem, sample]
 # Those of a plain task that need no model.
-SCRIPTED = [
-  name for name in collect.__all__ if name not in ('counterfactual', 'feedback')
-]
+OTHERS = ('counterfactual', 'feedback', 'question_free', 'retries')
+SCRIPTED = [name for name in collect.__all__ if name not in OTHERS]
 HPARAMS = {'oracle': {'noise': 0.5}, 'rollouts': {'whole_fraction': 0.5}}
 
 

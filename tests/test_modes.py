@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_backtracking import pieces
@@ -120,8 +119,3 @@ def test_what_cannot_be_pruned():
     backtracking.Task(prune=1.5)
   with pytest.raises(ValueError, match='pruned_to=-1 is not in 0..99'):
     backtracking.Task(pruned_to=-1)
-
-
-def test_pieces_read_what_they_are_given():
-  assert pieces('1+23#2+35>2+3') == ['1+23#', '2+35']
-  assert jnp.asarray(vocab.encode('#')).shape == (1,)

@@ -214,6 +214,16 @@ def test_critical_tokens():
   )
 
 
+def test_rows_weigh_by_their_rewards():
+  found = token_weights.reward_weighted(
+    HALF, MASK, scores=jnp.array([np.log(2.0), -100.0]), temperature=0.5
+  )
+  close(found, MASK * np.array([[4.0], [np.exp(-200.0)]]))
+  most = token_weights.reward_weighted(HALF, MASK, scores=jnp.array([1e9, 0.0]))
+  close(most[0].max(), np.exp(80.0), 1e-5)
+  close(most[1], MASK[1])
+
+
 def test_shad_by_hand():
   # Row 0: tokens 0, 2 are reasoning, with mean loss ln 2 and 3 ln 2 -> 2 ln 2;
   # token 1 boilerplate, loss ln 2. w_r = sigmoid(ln 2) = 2/3 at tau 1.
@@ -270,6 +280,7 @@ EXTRA = {
   'critical': 'marks',
   'history_logps': 'other',
   'keys': 'marks',
+  'scores': 'correct',
   'shuffled_logps': 'other',
   'wrong_changed': 'marks',
   'wrong_logps': 'other',
@@ -332,6 +343,7 @@ def test_normalised_weights_sum_to_the_token_count(name, hparams):
     ('prefix_only', 'length', [1, 3]),
     ('talr', 'tau', [0.0, 3.0]),
     ('easy_rows', 'tau', [0.0, 3.0]),
+    ('reward_weighted', 'temperature', [0.4, 1.0]),
     ('threshold', 'low', [0.1, 0.5]),
     ('ss_token', 'fraction', [0.3, 0.9]),
     ('q_tuning', 'sample_fraction', [0.3, 1.0]),

@@ -220,6 +220,13 @@ CASES = {
   'talr': ({}, {}, talr),
   'talr_floor': ({}, {}, talr_floor),
   'easy_rows': ({}, {}, easy_rows),
+  'reward_weighted': (
+    {'scores': 'correct'},
+    {'temperature': 0.4},
+    lambda d, m: by_row(
+      lambda r: np.full(len(r['logps']), math.exp(r['correct'] / 0.4)), d, m
+    ),
+  ),
   'srft_entropy': (
     {},
     {},

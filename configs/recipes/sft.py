@@ -252,6 +252,25 @@ SFT = {
     collect=part(collect, 'best_of', threshold=-1.0),
     group_size=8,
   ),
+  # Demonstrations without their questions; a long chain is what they teach.
+  'qfft': _loss(
+    'https://arxiv.org/abs/2506.12860',
+    'nll',
+    collect=part(collect, 'question_free'),
+  ),
+  # First answers, and second ones behind those that were wrong. Half of the
+  # problems of an evaluation show an answer.
+  'rise': _weighted(
+    'https://arxiv.org/abs/2407.18219',
+    'reward_weighted',
+    SEQUENCE_MEAN,
+    collect=part(collect, 'retries'),
+    condition=dict(
+      name='seen_answer',
+      **{**conditioned.knobs('seen_answer'), 'plain': 0.5},
+    ),
+    group_size=8,
+  ),
   # Sequence-level distillation: the teacher's answers as demonstrations.
   'teacher_samples': _loss(
     'https://arxiv.org/abs/1606.07947',

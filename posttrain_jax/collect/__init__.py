@@ -10,7 +10,8 @@ Every function is called the same way:
   metrics  {name: scalar}
 
 `SINGLE` functions give one row a problem, `GROUPS` `group_size` rows next to
-each other, `PAIRS` two: chosen, then rejected. No gradient flows through an
+each other, `PAIRS` two, chosen, then rejected, `TURNS` two, one behind the
+other. No gradient flows through an
 answer. `sampler` names the model that writes: 'policy' as it is now, 'ref' (the
 start, or a past iterate with `ref.refresh_every`), or a role of
 `config.others` such as 'teacher'.
@@ -19,7 +20,7 @@ start, or a past iterate with `ref.refresh_every`), or a role of
 import sys
 from typing import Any
 
-from posttrain_jax.collect import groups, pairs
+from posttrain_jax.collect import groups, pairs, second_tries
 from posttrain_jax.collect.groups import (
   feedback,
   labelled,
@@ -31,12 +32,14 @@ from posttrain_jax.collect.labelled_rows import (
   oracle_with_wrong,
 )
 from posttrain_jax.collect.pairs import best_vs_worst, oracle_vs_rollout
+from posttrain_jax.collect.second_tries import retries
 from posttrain_jax.collect.setting import Setting as Setting
 from posttrain_jax.collect.setting import Spent as Spent
 from posttrain_jax.collect.single import (
   best_of,
   on_policy_mix,
   oracle,
+  question_free,
   self_rehearsal,
 )
 from posttrain_jax.core.resolve import nearest, resolve
@@ -47,9 +50,12 @@ SINGLE = (
   'on_policy_mix',
   'oracle',
   'oracle_with_wrong',
+  'question_free',
   'self_rehearsal',
 )
 GROUPS = ('feedback', 'labelled', 'oracle_and_rollouts', 'rollouts')
+# Two rows a problem, the second behind the first.
+TURNS = ('retries',)
 PAIRS = ('best_vs_worst', 'oracle_vs_rollout')
 # Sources that take one answer of each problem.
 LONE = (
@@ -57,10 +63,16 @@ LONE = (
   'on_policy_mix',
   'oracle',
   'oracle_vs_rollout',
+  'question_free',
   'self_rehearsal',
 )
 # What the `keep` of a source may be.
-KEEP = {'oracle_vs_rollout': pairs.KEEP, 'rollouts': groups.KEEP}
+KEEP = {
+  'oracle_vs_rollout': pairs.KEEP,
+  'retries': second_tries.KEEP,
+  'rollouts': groups.KEEP,
+}
+PICK = second_tries.PICK
 
 __all__ = [
   'best_of',
@@ -73,6 +85,8 @@ __all__ = [
   'oracle_and_rollouts',
   'oracle_vs_rollout',
   'oracle_with_wrong',
+  'question_free',
+  'retries',
   'rollouts',
   'self_rehearsal',
 ]
@@ -87,6 +101,8 @@ def written_per_prompt(name: str, group_size: int, length: int) -> int:
     'oracle': 0,
     'oracle_and_rollouts': group_size - 1,
     'oracle_vs_rollout': 1,
+    'question_free': 0,
+    'retries': 1 + group_size,
     'on_policy_mix': 1,
     'self_rehearsal': 2,
     'counterfactual': 1 + 2 * length,
@@ -95,7 +111,7 @@ def written_per_prompt(name: str, group_size: int, length: int) -> int:
 
 def rows_per_prompt(name: str, group_size: int) -> int:
   """Rows that a source gives for each problem."""
-  if name in PAIRS:
+  if name in (*PAIRS, *TURNS):
     return 2
   return group_size if name in GROUPS else 1
 
@@ -135,6 +151,11 @@ def _check_sizes(config: Any, name: str, part: dict) -> None:
     raise ValueError(
       'collect "feedback" writes verdicts into prompts: take '
       f'condition.name="feedback", not "{config.condition.name}"'
+    )
+  if name == 'retries' and config.condition.name != 'seen_answer':
+    raise ValueError(
+      'collect "retries" asks again behind an answer: take '
+      f'condition.name="seen_answer", not "{config.condition.name}"'
     )
   if name == 'feedback' and part.get('oracle', True):
     least = 2

@@ -14,7 +14,13 @@ from posttrain_jax.collect.setting import (
 )
 from posttrain_jax.core.types import Array, Batch, Rollout, TrainState
 
-__all__ = ['best_of', 'on_policy_mix', 'oracle', 'self_rehearsal']
+__all__ = [
+  'best_of',
+  'on_policy_mix',
+  'oracle',
+  'question_free',
+  'self_rehearsal',
+]
 
 Rows = tuple[Batch, dict[str, Array]]
 
@@ -70,6 +76,33 @@ def oracle(
     given if given is None else moved(given),
   )
   return batch.replace(extras={'scores': 1.0 - wrong.astype(jnp.float32)}), {}
+
+
+def question_free(setting: Setting, state: TrainState, key: Array) -> Rows:
+  """QFFT: demonstrations of the task's oracle without their questions.
+
+  A row is an answer alone, from position 0 on. Nothing stands before its first
+  token, which is therefore not predicted; questions come back when the model is
+  asked.
+
+  Extras: `scores` [B], 1.0.
+
+  Reference: Liu et al. (2025), QFFT, https://arxiv.org/abs/2506.12860 and
+  https://github.com/LWL-cpu/Question-Free-Fine-Tuning (a template without
+  question, roles or system text)
+  """
+  del state
+  example_key, solve_key = jax.random.split(key)
+  examples = setting.examples(example_key)
+  nothing = examples.replace(prompt_mask=jnp.zeros_like(examples.prompt_mask))
+  tokens, mask = setting.solve(examples, solve_key)
+  given = setting.given(examples, tokens)
+  batch = rollout.assemble(
+    nothing.prompt, nothing.prompt_mask, tokens, mask, given
+  )
+  ones = jnp.ones(batch.mask.shape[:1])
+  batch = batch.replace(mask=batch.mask.at[:, 0].set(0.0))
+  return batch.replace(extras={'scores': ones}), {}
 
 
 def self_rehearsal(

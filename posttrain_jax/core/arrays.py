@@ -45,7 +45,14 @@ class Named(NamedTuple):
   needs: tuple[str, ...] = ()
 
 
-_PAIRED = ('best_of', 'best_vs_worst', 'oracle', 'oracle_vs_rollout')
+_PAIRED = (
+  'best_of',
+  'best_vs_worst',
+  'oracle',
+  'oracle_vs_rollout',
+  'question_free',
+  'retries',
+)
 _JUDGED = ('feedback', 'labelled', 'oracle_and_rollouts', 'rollouts')
 _REFERENCE, _OLD = ('reference policy',), ('old policy',)
 _VOCABULARY = ('whole vocabulary',)

@@ -45,10 +45,14 @@ def again(
   return vocab.join(prompt, answer, *told, vocab.literal(END), size=size)
 
 
+def said_in(tokens: Array, mask: Array) -> Text:
+  """What a completion [C] says before its end."""
+  return vocab.compact(tokens, vocab.before_eos(tokens, mask))
+
+
 def said(text: Text) -> Text:
   """What an answer says before its end."""
-  tokens, mask = text.tokens, text.mask
-  return vocab.compact(tokens, vocab.before_eos(tokens, mask))
+  return said_in(text.tokens, text.mask)
 
 
 def _check_alone(task: Any, name: str) -> None:
@@ -149,6 +153,22 @@ class Seen:
       'seen': ~jnp.asarray(plain),
     }
     return base.example(prompt, answer, self.prompt_length)
+
+  def bare(self, example: Example) -> Example:
+    """The problem without an answer."""
+    blank = Text(jnp.zeros((1,), jnp.int32), jnp.int32(0))
+    shown = self.level(self._inner(example), blank, blank, True)
+    return shown.replace(prompt_id=example.prompt_id)
+
+  def show(
+    self, example: Example, tokens: Array, mask: Array, key: Array
+  ) -> Example:
+    """The problem beside another answer, a completion [C] that was given to
+    it; `key` is that of the oracle, whose answer may be told."""
+    inner = self._inner(example)
+    answer = vocab.fit(said_in(tokens, mask), self._told)
+    shown = self.level(inner, answer, said(self.task.solve(inner, key)), False)
+    return shown.replace(prompt_id=example.prompt_id)
 
   def _inner(self, example: Example) -> Example:
     """The problem as the inner task knows it."""

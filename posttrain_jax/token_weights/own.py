@@ -18,6 +18,7 @@ __all__ = [
   'high_entropy',
   'prefix_only',
   'prob_power',
+  'reward_weighted',
   'srft_entropy',
   'srft_rollouts',
   'talr',
@@ -45,6 +46,30 @@ def prob_power(
   """
   logps = masked.select(signals.logps, mask)
   return detach(jnp.exp(jnp.minimum(alpha * logps, MAX_EXPONENT)), mask)
+
+
+def reward_weighted(
+  signals: TokenSignals,
+  mask: Array,
+  *,
+  scores: Array,
+  temperature: float = 1.0,
+) -> Array:
+  """RISE: exp(reward / temperature) on all tokens of a row.
+
+  Weights are not brought to a mean of 1: a row without a reward still counts
+  as 1. The exponent is clamped at 80.
+
+  Args:
+    scores: [B] reward of each row's answer.
+    temperature: the lower, the more right answers outweigh others.
+
+  Reference: Qu et al. (2024), RISE, https://arxiv.org/abs/2407.18219 and
+  https://github.com/cmu-mind/RISE, workflow_convert.py (its script has 0.4)
+  """
+  del signals
+  weights = jnp.exp(jnp.minimum(scores / temperature, MAX_EXPONENT))
+  return detach(jnp.broadcast_to(weights[:, None], mask.shape), mask)
 
 
 def threshold(

@@ -60,7 +60,8 @@ def records(config: Any) -> tuple[str, ...]:
 
 def sources(config: Any) -> tuple[tuple[str, ...], str]:
   """(names of `collect` that make its rows, for whom)."""
-  return collect.SINGLE + collect.GROUPS, f'paradigm "{config.paradigm}"'
+  kinds = collect.SINGLE + collect.GROUPS + collect.TURNS
+  return kinds, f'paradigm "{config.paradigm}"'
 
 
 def _parts(config: Any, provided: Iterable[str]):
