@@ -131,7 +131,13 @@ def prompts_of(batch, size):
 
 RIGHT = np.array(PLAN) == R  # [problem, sample]
 # Those of a plain task that need no model.
-OTHERS = ('counterfactual', 'feedback', 'question_free', 'retries')
+OTHERS = (
+  'counterfactual',
+  'feedback',
+  'principle_pairs',
+  'question_free',
+  'retries',
+)
 SCRIPTED = [name for name in collect.__all__ if name not in OTHERS]
 HPARAMS = {'oracle': {'noise': 0.5}, 'rollouts': {'whole_fraction': 0.5}}
 

@@ -32,6 +32,7 @@ from posttrain_jax.collect.labelled_rows import (
   oracle_with_wrong,
 )
 from posttrain_jax.collect.pairs import best_vs_worst, oracle_vs_rollout
+from posttrain_jax.collect.principles import principle_pairs
 from posttrain_jax.collect.second_tries import retries
 from posttrain_jax.collect.setting import Setting as Setting
 from posttrain_jax.collect.setting import Spent as Spent
@@ -56,13 +57,14 @@ SINGLE = (
 GROUPS = ('feedback', 'labelled', 'oracle_and_rollouts', 'rollouts')
 # Two rows a problem, the second behind the first.
 TURNS = ('retries',)
-PAIRS = ('best_vs_worst', 'oracle_vs_rollout')
+PAIRS = ('best_vs_worst', 'oracle_vs_rollout', 'principle_pairs')
 # Sources that take one answer of each problem.
 LONE = (
   'counterfactual',
   'on_policy_mix',
   'oracle',
   'oracle_vs_rollout',
+  'principle_pairs',
   'question_free',
   'self_rehearsal',
 )
@@ -85,6 +87,7 @@ __all__ = [
   'oracle_and_rollouts',
   'oracle_vs_rollout',
   'oracle_with_wrong',
+  'principle_pairs',
   'question_free',
   'retries',
   'rollouts',
@@ -101,6 +104,7 @@ def written_per_prompt(name: str, group_size: int, length: int) -> int:
     'oracle': 0,
     'oracle_and_rollouts': group_size - 1,
     'oracle_vs_rollout': 1,
+    'principle_pairs': 2,
     'question_free': 0,
     'retries': 1 + group_size,
     'on_policy_mix': 1,

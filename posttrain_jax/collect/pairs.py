@@ -29,9 +29,11 @@ def interleave(chosen: Batch, rejected: Batch) -> Batch:
   return jax.tree.map(zipped, chosen, rejected)
 
 
-def _pairs(
+def pairs_of(
   chosen: Batch, rejected: Batch, scores: tuple[Array, Array], keep: Array
 ) -> Batch:
+  """Rows of pairs with both sides' scores [B]; where `keep` [B] is 0 neither
+  counts."""
   batch = interleave(chosen, rejected)
   both = jnp.stack(scores, axis=1).reshape(-1)
   batch = keep_rows(batch, jnp.repeat(keep, 2))
@@ -72,7 +74,7 @@ def best_vs_worst(
   chosen = rows_of(examples, _pick(samples, jnp.argmax(rewards, axis=1)))
   rejected = rows_of(examples, _pick(samples, jnp.argmin(rewards, axis=1)))
   keep = high - low > margin
-  batch = _pairs(chosen, rejected, (high, low), keep)
+  batch = pairs_of(chosen, rejected, (high, low), keep)
   return batch, reward_metrics(rewards, keep)
 
 
@@ -108,7 +110,7 @@ def oracle_vs_rollout(
   tokens, mask = setting.solve(examples, solve_key)
   gold = setting.verify(examples, tokens[:, None], mask[:, None])[:, 0]
   kept = jnp.ones_like(gold) if keep == 'all' else gold - rewards[:, 0]
-  batch = _pairs(
+  batch = pairs_of(
     demonstrations(setting, examples, solve_key),
     rows_of(examples, samples),
     (gold, rewards[:, 0]),

@@ -50,6 +50,7 @@ _PAIRED = (
   'best_vs_worst',
   'oracle',
   'oracle_vs_rollout',
+  'principle_pairs',
   'question_free',
   'retries',
 )

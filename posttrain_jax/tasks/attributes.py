@@ -132,6 +132,21 @@ class Task:
     found = jnp.concatenate([of_letter, rising[None]]).T
     return jnp.where(formed, found, 0.0), formed
 
+  def degrees(
+    self, example: Example, completion: Array, mask: Array
+  ) -> tuple[Array, Array]:
+    """([K] what the string has of the property of each principle, [K] 1, -1 or
+    0 where it is asked for, negated or not named).
+
+    K is 3 with 'whole', and `segments` with 'each', one principle each.
+    """
+    found, _ = self.shares(completion, mask)
+    wanted = example.answer['wanted']
+    if self.places == 'whole':
+      return found.mean(axis=0), wanted[0]
+    own = jnp.abs(wanted)
+    return jnp.sum(found * own, axis=1), jnp.sum(wanted, axis=1)
+
   def verify(
     self, example: Example, completion: Array, mask: Array
   ) -> dict[str, Array]:
