@@ -121,6 +121,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.task = task_entry(arg.task)
   add_rows(c, arg.data)
   c.weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
+  # Share of the model's own likeliest tokens in the embeddings that it reads.
+  c.own_inputs = 0.0
   # What weighs the tasks of a mixture as the run goes on, or the problems of
   # problems.count: of posttrain_jax/curricula.py.
   c.curriculum = ml_collections.ConfigDict({'name': 'none'})

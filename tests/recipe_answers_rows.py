@@ -12,7 +12,16 @@ import functools
 
 import numpy as np
 
-__all__ = ['Answer', 'Answers', 'Model', 'Row', 'follow', 'make', 'reward_of']
+__all__ = [
+  'Answer',
+  'Answers',
+  'Model',
+  'Row',
+  'follow',
+  'make',
+  'moved',
+  'reward_of',
+]
 
 PROMPT, WIDTH = 3, 5  # columns of a prompt and of an answer
 # Right and wrong answers of one kind of problem after the other.
@@ -145,6 +154,14 @@ def reward_of(tokens) -> float:
   if sum(tokens) % 2 == 0:
     return 1.0
   return 0.25 if len(tokens) > 3 else 0.0
+
+
+def moved(xp, tokens, share, vocab: int):
+  """[R, T, V] what is added to a table's logits where the tokens [R, T] that
+  stand before are a share of what the model reads: a stand-in for one that
+  reads them. `xp` is numpy or jax.numpy."""
+  before = xp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
+  return share * xp.sin(before[..., None] + xp.arange(vocab))
 
 
 def follow(tokens, vocab: int) -> int:

@@ -105,17 +105,6 @@ def _importance(per_sequence: bool):
   return value
 
 
-def ift(live, frozen, data):
-  """Weights carry a gradient: nothing of them is read from `frozen`."""
-  losses = []
-  for r in data.demonstrations():
-    loss = -live.logps(r)
-    item, steps = loss / len(r), range(len(r))
-    future = [sum(0.95 ** (i - t) * item[i] for i in steps[t:]) for t in steps]
-    losses.append(loss * np.array(future) * len(r) / sum(future))
-  return over_rows(losses)
-
-
 # One token rollouts
 
 
@@ -345,13 +334,6 @@ FORMS = {
     'section 5, the discriminator',
     'The adversary alone, with labels smoothed by 0.1: the policy that answers '
     'it is another run. SFT as inverse RL (2403.12017) has no code.',
-  ),
-  'ift': Form(
-    ift,
-    'https://github.com/TsinghuaC3I/Intuitive-Fine-Tuning',
-    'src/trainers.py, get_cumsum_weight (left, loss, L1) and get_batch_metrics',
-    "The model reads the demonstration's tokens: their mixture with its own "
-    'predictions (lambda 0.2) is not here.',
   ),
   'poft': Form(
     poft,

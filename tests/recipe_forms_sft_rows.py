@@ -1,10 +1,12 @@
-"""Cross-entropy on rows that a loop makes: which answers, and how often."""
+"""Cross-entropy on rows that a loop makes, which answers and how often; and on
+rows that a model has a part in reading."""
 
 import dataclasses
 
 import numpy as np
+from recipe_answers_rows import moved
 from recipe_form import Form
-from recipe_forms_sft_losses import ARXIV, over_tokens, sft
+from recipe_forms_sft_losses import ARXIV, over_rows, over_tokens, sft
 
 
 def _of(rows):
@@ -94,7 +96,30 @@ def _second_tries(live, frozen, data):
   return sum(losses) / len(losses)
 
 
+def ift(live, frozen, data):
+  """Weights carry a gradient: nothing of them is read from `frozen`; what the
+  model would have said is, and moves its logits."""
+  losses = []
+  for r in data.demonstrations():
+    said = np.argmax(frozen.raw(r), -1)
+    whole = np.concatenate([r.prompt, said])[None]
+    vocab = live.logits.shape[-1]
+    logits = live.raw(r) + moved(np, whole, 0.2, vocab)[0, r.columns]
+    loss = np.logaddexp.reduce(logits, -1) - logits[np.arange(len(r)), r.ids]
+    item, steps = loss / len(r), range(len(r))
+    future = [sum(0.95 ** (i - t) * item[i] for i in steps[t:]) for t in steps]
+    losses.append(loss * np.array(future) * len(r) / sum(future))
+  return over_rows(losses)
+
+
 FORMS = {
+  'ift': Form(
+    ift,
+    'https://github.com/TsinghuaC3I/Intuitive-Fine-Tuning',
+    'src/trainers.py, get_cumsum_weight (left, loss, L1) and get_batch_metrics',
+    'Where embeddings are tied, the table that is mixed is the present one; '
+    'theirs is the first. Without ties it gets no gradient and stays.',
+  ),
   'qfft': Form(
     _without_question,
     ARXIV + '2506.12860',

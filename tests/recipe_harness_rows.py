@@ -18,6 +18,7 @@ import optax
 import recipe_answers_rows as rows_of
 import recipe_tables
 from recipe_answers_rows import PROMPT, WIDTH, Answers, Model
+from recipe_slopes_rows import compare
 
 from configs import recipes
 from posttrain_jax import collect, rollout
@@ -31,7 +32,6 @@ from posttrain_jax.trainers import update
 __all__ = ['PARADIGMS', 'compare', 'evaluate', 'measure', 'names']
 
 PARADIGMS = ('sft', 'distill')
-STEP = 1e-5  # of the central differences
 EOS = 1  # of the tasks' tokenizer
 SEED = 0
 # Recipes whose reference is not the policy as it starts.
@@ -55,6 +55,8 @@ def _look_up(rows):
   def token_logps(params, _, tokens, mask, temperature=1.0, **wanted):
     index = rows(wanted['positions'])
     logits = params['logits'][index] / temperature
+    if 'mixed' in wanted:
+      logits = logits + rows_of.moved(jnp, *wanted['mixed'], logits.shape[-1])
     log_probs = jax.nn.log_softmax(logits)
     taken = jnp.take_along_axis(log_probs, tokens[..., None], -1, mode='clip')
     scored = mask > 0
@@ -339,52 +341,6 @@ def evaluate(paradigm: str, name: str, *changes: tuple[str, str]) -> dict:
   mask = np.zeros(data.models['live'].values.shape)
   mask[np.asarray(batch.positions[:, 0])] = np.asarray(batch.mask)
   return dict(value=value, gradient=gradient, data=data, mask=mask)
-
-
-# Against a form
-
-
-def _slopes(form, data: Answers, mask) -> dict[str, np.ndarray]:
-  """The form's gradient by central differences, at the places that count."""
-  frozen = data.models['live']
-  slopes = {
-    'logits': np.zeros(frozen.logits.shape),
-    'values': np.zeros(frozen.values.shape),
-  }
-  arrays = {'logits': frozen.logits.copy(), 'values': frozen.values.copy()}
-  for name, x in arrays.items():
-    places = np.argwhere(mask > 0)
-    if name == 'logits':
-      last = np.arange(x.shape[-1])
-      places = [(*place, v) for place in places for v in last]
-    for place in map(tuple, places):
-      at, sides = x[place], []
-      for step in (STEP, -STEP):
-        x[place] = at + step
-        sides.append(form.value(Model(**arrays), frozen, data))
-      x[place] = at
-      slopes[name][place] = (sides[0] - sides[1]) / (2 * STEP)
-  return slopes
-
-
-def compare(found: dict, form) -> dict[str, float]:
-  """How far what `evaluate` found is from a form.
-
-  Of the value relative to it, of the gradient to its largest number.
-  """
-  data = found['data']
-  live = data.models['live']
-  value = form.value(live, live, data)
-  slopes = _slopes(form, data, found['mask'])
-  largest = max(np.abs(x).max() for x in slopes.values())
-  assert np.isfinite(value) and largest > 0, 'the form has no gradient'
-  gap = max(
-    np.abs(found['gradient'][k] - slopes[k]).max() for k in ('logits', 'values')
-  )
-  return {
-    'value': abs(found['value'] - value) / abs(value),
-    'gradient': float(gap / largest),
-  }
 
 
 @functools.cache

@@ -36,6 +36,7 @@ def test_every_form_is_of_a_recipe_and_says_where_it_is_from(paradigm):
 
 CHANGES = [
   ('ift', ('reduce.name', 'token_mean')),
+  ('ift', ('own_inputs', '0.0')),
   ('poft', ('loss.gamma', '0.1')),
   ('rho1', ('weights.fraction', '0.7')),
   ('rejection_sampling', ('collect.dedup', 'False')),

@@ -91,8 +91,11 @@ SFT = {
     collect=part(collect, 'oracle_and_rollouts'),
     group_size=2,
   ),
-  # Of the two halves, the weights; the inputs are the demonstration's own.
-  'ift': _loss('https://arxiv.org/abs/2405.11870', 'ift', SEQUENCE_MEAN),
+  # Inputs are mixed with the model's own predictions, and tokens answer for the
+  # losses they lead to.
+  'ift': _loss(
+    'https://arxiv.org/abs/2405.11870', 'ift', SEQUENCE_MEAN, own_inputs=0.2
+  ),
   # `others.teacher` stands for the aligned models whose scores are beaten.
   'poft': _loss(
     'https://arxiv.org/abs/2412.12865',

@@ -54,6 +54,8 @@ def _learns(config: Any) -> dict[str, Any]:
     del flat['adapter.name']
   if flat.get('optimizer.l2_to_start') == 0.0:  # nor a pull to its start
     del flat['optimizer.l2_to_start']
+  if flat.get('own_inputs') == 0.0:  # nor inputs of its own
+    del flat['own_inputs']
   if (config.paradigm, flat.get('curriculum.name')) == ('sft', 'none'):
     del flat['curriculum.name']  # nor weights of its tasks that move
   return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}

@@ -87,10 +87,23 @@ def leave(layer: PyTree, branch: str, out: Array, config: ModelConfig) -> Array:
 
 
 def embed(
-  params: PyTree, config: ModelConfig, tokens: Array, positions: Array
+  params: PyTree,
+  config: ModelConfig,
+  tokens: Array,
+  positions: Array,
+  mixed: tuple[Array, Array | float] | None = None,
 ) -> Array:
-  """The residual stream [B, T, D] before the first layer."""
+  """The residual stream [B, T, D] before the first layer.
+
+  mixed  (other tokens [B, T], their share) of the embeddings, through which no
+         gradient then flows
+  """
   x = lookup.looked_up(params['embed']['tokens'], tokens, config)
+  if mixed is not None:
+    other, share = mixed
+    theirs = lookup.looked_up(params['embed']['tokens'], other, config)
+    share = jnp.asarray(share, x.dtype)
+    x = jax.lax.stop_gradient((1.0 - share) * x + share * theirs)
   x = constrain(x, *STREAM)
   if config.scale_embedding:
     # Rounded to the activations' type, as in training.

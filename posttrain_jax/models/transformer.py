@@ -250,8 +250,10 @@ def hidden_states(
   segment_ids: Array | None = None,
   mask: Array | None = None,
   cache: Cache | None = None,
+  mixed: tuple[Array, Array | float] | None = None,
 ) -> tuple[Array, Cache | None]:
-  """Final normalised hidden states [B, T, D]; arguments as in `apply`."""
+  """Final normalised hidden states [B, T, D]; arguments as in `apply`, and
+  `mixed` of `layers.embed`."""
   rows, length = tokens.shape
   if segment_ids is None:
     segment_ids = jnp.ones_like(tokens) if mask is None else mask.astype(int)
@@ -261,7 +263,7 @@ def hidden_states(
     positions = jnp.broadcast_to(
       jnp.arange(length)[None] + offset, tokens.shape
     )
-  x = layers.embed(params, config, tokens, positions)
+  x = layers.embed(params, config, tokens, positions, mixed)
   tables = rope.by_kind(positions, config)
   if cache is not None and length == 1:
     x, cache = _decode_layers(params, x, tables, positions, real, cache, config)
@@ -312,6 +314,7 @@ def token_logps(
   context: PyTree = None,
   entropy: bool = False,
   logits: bool = False,
+  mixed: tuple[Array, Array | float] | None = None,
 ) -> TokenSignals:
   """log pi(tokens[b, t] | tokens[b, :t]) for every counted token.
 
@@ -323,11 +326,15 @@ def token_logps(
   positions, segment_ids  as in `apply`; give segment_ids where rows are padded
   entropy       also the entropy of each token's distribution, and is_top
   logits        also the logits [B, T, V], aligned to the token they score
+  mixed         (tokens [B, T], share): the inputs are this share of theirs, and
+                the rest of the row's own (`layers.embed`)
 
   Rows of `config.logit_chunk` positions are scored at a time and recomputed in
   the backward pass, so that no [B, T, V] array exists (unless `logits` asks).
   """
-  hidden, _ = hidden_states(params, config, tokens, positions, segment_ids)
+  hidden, _ = hidden_states(
+    params, config, tokens, positions, segment_ids, mixed=mixed
+  )
   previous = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
   previous = sharding.constrain(previous, *layers.STREAM)
 

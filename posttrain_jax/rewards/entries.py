@@ -103,7 +103,7 @@ class Entry:
   def timed(self) -> bool:
     """Whether it changes as a run goes on."""
     switch = arrays.TIMED.get(self.name) if self.kind == 'array' else None
-    return switch is not None and bool(self.params[switch])
+    return switch is not None and active(self.params[switch])
 
 
 def names() -> list[str]:
@@ -202,6 +202,9 @@ def _check_params(name: str, params: dict[str, Any], where: str) -> None:
     )
   if name == 'tag_format' and not params['tags']:
     raise ValueError(f'{where}: reward "tag_format" needs "tags"')
+  traced = [isinstance(x, jax.core.Tracer) for x in params.values()]
+  if any(traced):  # a number that is none yet is compared with nothing
+    return _check_lists(name, params, where)
   if name == 'cosine_tolerance' and not params['low'] < params['high']:
     raise ValueError(
       f'{where}: low={params["low"]} is not below high={params["high"]}'

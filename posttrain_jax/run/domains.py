@@ -163,6 +163,7 @@ KEYS = {
   'entropy_coef': FINITE,
   'entropy_over': Word(('own', 'all')),
   'nll_coef': NOT_NEGATIVE,
+  'own_inputs': SHARE,
   'kl.coef': NOT_NEGATIVE,
   'kl.place': Word(('loss', 'reward')),
   'value_loss.coef': NOT_NEGATIVE,

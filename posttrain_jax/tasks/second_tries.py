@@ -145,7 +145,7 @@ class Seen:
       truth if self.feedback == 'truth' else None,
       self.prompt_length,
     )
-    prompt = vocab.where(plain, bare, prompt)
+    prompt = vocab.where(jnp.asarray(plain), bare, prompt)
     answer = {
       'inner': example.answer,
       'length': bare.length,

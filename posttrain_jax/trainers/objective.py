@@ -97,7 +97,7 @@ def score(
   *,
   shared: Shared | None = None,
   size: int | None = None,
-  **wanted: bool,
+  **wanted: Any,
 ) -> TokenSignals:
   """What a model says of the rows of a batch, and what the batch carries.
 

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from posttrain_jax import collect, token_weights
 from posttrain_jax.core import arrays as named
 from posttrain_jax.core import masked
-from posttrain_jax.core.resolve import arrays_of, lookup
+from posttrain_jax.core.resolve import active, arrays_of, lookup
 from posttrain_jax.core.types import Batch, TrainState
 from posttrain_jax.losses import reduce, supervised
 from posttrain_jax.models.config import ModelConfig
@@ -122,6 +123,8 @@ def forwards(
 ) -> list[tuple[float, str, int, int]]:
   """Passes of a step beside its updates: (times, role, rows, tokens a row)."""
   passes = step.forwards(config, sizes, models)
+  if active(config.get('own_inputs', 0.0)):
+    passes.append((1.0, 'policy', sizes.rows, sizes.row_tokens))
   if curriculum.reads(config):  # how rows stand before the update
     passes.append((1.0, 'policy', sizes.rows, sizes.row_tokens))
   return passes
@@ -215,6 +218,15 @@ def check_packing(config: Any, losses: ModuleType = supervised) -> None:
     )
 
 
+def _own(params: Any, model: ModelConfig, batch: Batch) -> Any:
+  """[B, T] what the model itself takes for likeliest at each counted token,
+  given the row before it; the row's own tokens elsewhere."""
+  found = score(jax.lax.stop_gradient(params), model, batch, logits=True)
+  likeliest = jnp.argmax(found.need('logits'), axis=-1)
+  counted = (batch.mask > 0) & (jnp.arange(batch.mask.shape[1]) > 0)[None]
+  return jnp.where(counted, likeliest, batch.tokens).astype(batch.tokens.dtype)
+
+
 def make_objective(
   config: Any, models: dict[str, ModelConfig], provided: Iterable[str]
 ) -> Objective:
@@ -229,9 +241,15 @@ def make_objective(
   own = {'loss': arrays_of(loss.func), 'weights': arrays_of(weigh.func)}
   read = arrays.signals_read_by(loss) | arrays.signals_read_by(weigh)
   optional = arrays.optional_of(weigh)
+  own_inputs = active(config.get('own_inputs', 0.0))
 
   def evaluate(params, state: TrainState, batch: Batch):
-    signals = score(params, model, batch, entropy=True, logits='logits' in read)
+    more = {}
+    if own_inputs:
+      more['mixed'] = _own(params, model, batch), config.own_inputs
+    signals = score(
+      params, model, batch, entropy=True, logits='logits' in read, **more
+    )
     supply = lambda names, extra=(): arrays.inside(
       names, extra, params, state, batch, models
     )

@@ -149,8 +149,8 @@ def ift(
   propagation half. The other half, the temporal residual connection, belongs to
   the forward pass that computes `logps`: the input embedding of token t is
   (1 - lambda) E[y_t] + lambda E[argmax of the prediction of token t], lambda
-  0.2, E frozen at its initial value, prompt and first token unmixed. On `logps`
-  of an ordinary forward pass this function is the lambda = 0 ablation. gamma 0
+  0.2, without a gradient for E, the prompt unmixed: `config.own_inputs`. On
+  `logps` of an ordinary forward pass this is the lambda = 0 ablation. gamma 0
   means w = 1, as in the authors' code. The paper averages per sequence, then
   over sequences. Reads `logps`.
 
