@@ -90,7 +90,8 @@ def test_the_prompt_says_which_demonstration_comes(asks, tokens):
   counts = np.array([x.count('#') for x in texts(text)])
   short = np.asarray(example.answer['short'])
   assert np.all(counts[short] <= 1)
-  assert np.all(counts[~short] > 1) or asks == 'short'
+  if asks != 'short':  # as many as the problem has, up to five
+    assert np.mean(counts[~short]) > 2
   if asks in ('drawn', 'neutral'):
     assert 0.2 < short.mean() < 0.8
   if asks == 'drawn':

@@ -132,7 +132,7 @@ def test_numbers_of_entries_may_be_inputs_of_a_program():
   ('rewards.audited.wieghts.0', 'no "wieghts". Did you mean "weights"'),
   ('rewards.audited.weights', 'is no number of weights='),
   ('rewards.audited.weights.2', 'is no number of weights='),
-  ('rewards.audited.of.0.x', 'is no number of of='),
+  ('rewards.audited.of.0', 'is no number of of='),
 ])  # fmt: skip
 def test_a_number_that_is_not_there_is_named(key, told):
   config = config_lib.load('configs/rl.py')

@@ -92,7 +92,7 @@ def question_free(setting: Setting, state: TrainState, key: Array) -> Rows:
   question, roles or system text)
   """
   del state
-  example_key, solve_key = jax.random.split(key)
+  example_key, solve_key, _ = jax.random.split(key, 3)  # those of `oracle`
   examples = setting.examples(example_key)
   nothing = examples.replace(prompt_mask=jnp.zeros_like(examples.prompt_mask))
   tokens, mask = setting.solve(examples, solve_key)

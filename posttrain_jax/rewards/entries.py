@@ -330,10 +330,9 @@ def with_value(listed: Any, path: Sequence[str], value: Any) -> tuple:
   if not place and isinstance(known[name], int | float):
     found[index][name] = value
     return tuple(found)
-  sizes = (
-    range(len(known[name])) if isinstance(known[name], list | tuple) else ()
-  )
-  if len(place) != 1 or place[0] not in map(str, sizes):
+  given = known[name] if isinstance(known[name], list | tuple) else ()
+  places = [str(i) for i, x in enumerate(given) if not isinstance(x, str)]
+  if len(place) != 1 or place[0] not in places:
     raise ValueError(f'{key} is no number of {name}={known[name]!r}')
   numbers = list(known[name])
   numbers[int(place[0])] = value

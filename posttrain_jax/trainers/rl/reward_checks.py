@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from posttrain_jax import advantages, token_weights
 from posttrain_jax.core import hub
-from posttrain_jax.core.resolve import arrays_of, lookup, nearest
+from posttrain_jax.core.resolve import active, arrays_of, lookup, nearest
 from posttrain_jax.data.text_task import is_text
 from posttrain_jax.models.hf_config import is_scorer
 from posttrain_jax.rewards import arrays, entries
@@ -84,7 +84,9 @@ def _on_prefixes(config: Any) -> bool:
 def _check_verdicts(config: Any, rewards: Sequence[entries.Entry]) -> None:
   """Raises ValueError where a method asks which answers are right, and a sum
   of rewards does not say."""
-  alone = len(rewards) == 1 and rewards[0].verdict and rewards[0].weight == 1.0
+  alone = len(rewards) == 1 and rewards[0].verdict
+  if alone and not isinstance(rewards[0].weight, jax.core.Tracer):
+    alone = rewards[0].weight == 1.0
   if not rewards or alone:
     return
   weights = lookup(token_weights, config.weights.name)
@@ -105,7 +107,9 @@ def _check_verdicts(config: Any, rewards: Sequence[entries.Entry]) -> None:
 def _check_grouped(config: Any, rewards: Sequence[entries.Entry]) -> None:
   """Raises ValueError where answers that are judged apart from the group would
   be compared with others than it."""
-  names = [e.label for e in rewards if e.name in arrays.GROUPED and e.weight]
+  names = [
+    e.label for e in rewards if e.name in arrays.GROUPED and active(e.weight)
+  ]
   if not names:
     return
   greedy = lookup(advantages, config.advantage.name)
