@@ -5,9 +5,11 @@ diversity.py    of samples: distinct ones, self-BLEU, n-grams
 calibration.py  is the model right as often as it is sure
 spectra.py      of weight changes: size, sparsity, rank, overlap with the base
 divergences.py  forward and reverse KL, total variation, entropy
+audit.py        `Audit`: weights of features, by what they go with
 probe.py        `Probe`: the measures of a model on a task, in one program
 """
 
+from posttrain_jax.evals.measures.audit import Audit
 from posttrain_jax.evals.measures.probe import Probe
 
-__all__ = ['Probe']
+__all__ = ['Audit', 'Probe']
