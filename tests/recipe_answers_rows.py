@@ -161,7 +161,7 @@ def moved(xp, tokens, share, vocab: int):
   stand before are a share of what the model reads: a stand-in for one that
   reads them. `xp` is numpy or jax.numpy."""
   before = xp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
-  return share * xp.sin(before[..., None] + xp.arange(vocab))
+  return share * xp.sin(before[..., None] + xp.arange(vocab)[None, None])
 
 
 def follow(tokens, vocab: int) -> int:

@@ -85,8 +85,10 @@ def test_by_hand(task, wanted, prompt, text, reward, parts):
 
 
 @pytest.mark.parametrize('knobs', [
-  {}, {'places': 'whole', 'width': 2}, {'places': 'whole', 'width': 6,
-                                        'least': 3},
+  {}, *(
+    pytest.param({'places': 'whole', **x}, marks=pytest.mark.long)
+    for x in ({'width': 2}, {'width': 6, 'least': 3})
+  )
 ])  # fmt: skip
 def test_every_set_of_principles_can_be_met(knobs):
   task = tasks.make('attributes', **knobs)

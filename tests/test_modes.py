@@ -79,7 +79,10 @@ def asked(asks):
 
 
 @pytest.mark.parametrize('asks, tokens', [
-  ('drawn', 'ls'), ('long', 'l'), ('short', 's'), ('neutral', '=')
+  ('drawn', 'ls'), *(
+    pytest.param(*x, marks=pytest.mark.long)
+    for x in (('long', 'l'), ('short', 's'), ('neutral', '='))
+  )
 ])  # fmt: skip
 def test_the_prompt_says_which_demonstration_comes(asks, tokens):
   example, text, found = asked(asks)

@@ -145,6 +145,7 @@ def test_a_mark_that_the_model_writes_itself_is_none():
     assert found['reward'] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('slips, first', [(0.0, 1.0), (1.0, 0.0)])
 def test_the_oracle_slips_and_mends_it(slips, first):
   task = Retry(ADDITION, tries=3, slips=slips)

@@ -28,7 +28,7 @@ def decisive(gaps: Array, wanted: Array) -> tuple[Array, Array]:
     gaps: [B, K] what the first answer has of each property above the second.
     wanted: [B, K] 1, -1 (the principle is negated) or 0 (it is not named).
   """
-  sizes = jnp.mean(gaps**2, axis=0)
+  sizes = jnp.mean(gaps**2, axis=0, keepdims=True)
   scores = wanted * gaps / jnp.where(sizes > 0, sizes, 1.0)
   which = jnp.argmax(jnp.abs(scores), axis=1)
   return jnp.take_along_axis(scores, which[:, None], axis=1)[:, 0], which

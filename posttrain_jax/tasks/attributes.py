@@ -95,7 +95,7 @@ class Task:
     if self.places == 'each':
       which = jax.random.randint(which_key, (self.segments,), 0, n)
       sign = 2 * jax.random.randint(sign_key, (self.segments,), 0, 2) - 1
-      wanted = sign[:, None] * (which[:, None] == jnp.arange(n))
+      wanted = sign[:, None] * (which[:, None] == jnp.arange(n)[None])
       return self.level(wanted)
     count = jax.random.randint(count_key, (), self.least, self.most + 1)
     rank = jnp.argsort(jax.random.permutation(which_key, n))
@@ -181,7 +181,7 @@ class Task:
     # more fall, however few letters there are.
     order = jnp.argsort(jnp.where(fits, noise[:, 0], -1.0), axis=-1)
     two = jnp.sort(order[:, -2:], axis=-1)
-    turns = jnp.arange(self.width) % 2
+    turns = jnp.arange(self.width)[None] % 2
     falling = jnp.where(turns == 0, two[:, 1:], two[:, :1])
     rising = jnp.sort(drawn, axis=-1)
     asked = wanted[:, 2, None]

@@ -71,7 +71,7 @@ def audit(
   The rule stands for the model that rewrites a rubric in MPO, Kim et al.
   (2025), https://arxiv.org/abs/2504.20157; it is ours.
   """
-  apart = features - jnp.mean(features, axis=0)
+  apart = features - jnp.mean(features, axis=0, keepdims=True)
   wanted = gold - jnp.mean(gold)
   spread = jnp.sqrt(jnp.mean(apart**2, axis=0) * jnp.mean(wanted**2))
   together = jnp.mean(apart * wanted[:, None], axis=0)

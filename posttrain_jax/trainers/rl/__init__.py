@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from posttrain_jax.rewards import entries
-from posttrain_jax.trainers import curriculum
+from posttrain_jax.trainers.curriculum import states as curriculum_states
 from posttrain_jax.trainers.rl import (
   guests,
   hard_buffer,
@@ -71,7 +71,7 @@ LABEL = 'RL'
 
 def controllers(config: Any) -> dict[str, Any]:
   """{what: what has its `init`} of all that moves beside the parameters."""
-  return {**make_controllers(config), **curriculum.states(config)}
+  return {**make_controllers(config), **curriculum_states(config)}
 
 
 def records(config: Any) -> tuple[str, ...]:
