@@ -244,7 +244,7 @@ def make_objective(
   own_inputs = active(config.get('own_inputs', 0.0))
 
   def evaluate(params, state: TrainState, batch: Batch):
-    more = {}
+    more: dict[str, Any] = {}
     if own_inputs:
       more['mixed'] = _own(params, model, batch), config.own_inputs
     signals = score(
