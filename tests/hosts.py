@@ -42,14 +42,15 @@ class Hosts:
     forced = f'--xla_force_host_platform_device_count={devices}'
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     self._env = {
+      # A busy machine may be given longer.
+      'POSTTRAIN_START_TIMEOUT': '60',
+      'POSTTRAIN_HEARTBEAT_TIMEOUT': '10',
       **os.environ,
       'JAX_PLATFORMS': 'cpu',
       'XLA_FLAGS': f'{flags} {forced}',
       'PYTHONPATH': path,
       'PYTHONUNBUFFERED': '1',
       'TF_CPP_MIN_LOG_LEVEL': '2',
-      'POSTTRAIN_START_TIMEOUT': '60',
-      'POSTTRAIN_HEARTBEAT_TIMEOUT': '10',
       **env,
     }
 

@@ -42,6 +42,8 @@ KINDS = {
   'dpo': ('preference.py:recipe=dpo,data=jsonl,smoke', BYTES),
   'distill': ('distill.py:recipe=gkd,smoke', {'others.teacher': 'teacher'}),
   'grpo': ('rl.py:recipe=grpo,smoke', {'steps_per_call': 2}),
+  'ppo': ('rl.py:recipe=ppo,smoke', {}),
+  'lora': ('sft.py:smoke', {'adapter.name': 'lora', 'adapter.rank': 2}),
   'luffy': ('rl.py:recipe=luffy,smoke', {'group_size': 3}),
   'relift': ('rl.py:recipe=relift,smoke', {'hard_buffer.rows': 3}),
   'sasr': ('rl.py:recipe=sasr,smoke', {'group_size': 3}),

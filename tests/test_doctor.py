@@ -89,9 +89,9 @@ def meminfo(root: Path, total: float, free: float, limit: float = 0) -> Path:
   [
     ((64, 50), 'ok', '50.0 GiB free of 64.0 GiB'),
     ((64, 3), 'warning', '3.0 GiB free'),
-    ((64, 0.5), 'fault', '0.5 GiB free'),
+    ((64, 0.5), 'fault', '512.0 MiB free'),
     ((64, 50, 8), 'ok', '7.0 GiB free of 8.0 GiB, the limit of the container'),
-    ((64, 50, 1.5), 'fault', '0.5 GiB free of 1.5 GiB'),
+    ((64, 50, 1.5), 'fault', '512.0 MiB free of 1.5 GiB'),
     ((64, 50, 999), 'ok', '50.0 GiB free of 64.0 GiB'),
   ],
 )

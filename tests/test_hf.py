@@ -191,16 +191,20 @@ def test_bfloat16(tmp_path):
   _assert_same(wide, jax.tree.map(lambda x: x.astype(jnp.float32), params))
 
 
-def test_place_gets_each_parameter_once():
+def test_each_parameter_is_asked_where_it_goes_once():
   seen = {}
-  _, params = hf.load(
-    GOLDENS / 'qwen3', place=lambda name, x: seen.setdefault(name, x)
-  )
-  assert set(seen) == set(
-    transformer.param_table(hf.read_config(GOLDENS / 'qwen3'))
-  )
-  assert params['layers']['query'] is seen['layers/query']
-  assert isinstance(seen['layers/query'], np.ndarray)
+  there = jax.sharding.SingleDeviceSharding(jax.devices()[3])
+
+  def where(name, shape):
+    assert name not in seen
+    seen[name] = shape
+    return there
+
+  config, params = hf.load(GOLDENS / 'qwen3', where=where)
+  table = transformer.param_table(config)
+  assert seen == {name: param.shape for name, param in table.items()}
+  assert {x.sharding for x in jax.tree.leaves(params)} == {there}
+  _assert_same(params, hf.load(GOLDENS / 'qwen3')[1])
 
 
 def test_folders_that_are_no_checkpoints(tmp_path):

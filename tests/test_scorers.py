@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import chat_folders
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scorer_folders
+from scorer_folders import EXPECTED
 
 from posttrain_jax import evaluate, log, train
 from posttrain_jax.data import tokenizers
@@ -18,30 +19,12 @@ from posttrain_jax.run import build, inference, reward_models, roles
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers.text_scorer import TextScorer
 
-GOLDENS = Path(__file__).parent / 'goldens' / 'scorers'
-EXPECTED = json.loads((GOLDENS / 'expected.json').read_text())
-NAMES = sorted(EXPECTED)
 ASK = [{'role': 'user', 'content': 'What is 2+2?'}]
 
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
-  """`llama` and `qwen2`, reward models; `model`, which answers; prompts."""
-  out = tmp_path_factory.mktemp('scorers')
-  for name in NAMES:
-    chat_folders.make('qwen2_5', out / name)
-    for file in ('config.json', 'model.safetensors'):
-      shutil.copy(GOLDENS / name / file, out / name / file)
-  chat_folders.make('qwen2_5', out / 'model')
-  chat_folders.add_weights(out / 'model', width=16)
-  rows = [
-    {'prompt': [{'role': 'user', 'content': f'{i}+1'}], 'answer': str(i + 1)}
-    for i in range(12)
-  ]
-  (out / 'prompts.jsonl').write_text(
-    ''.join(json.dumps(row) + '\n' for row in rows)
-  )
-  return out
+  return scorer_folders.make(tmp_path_factory.mktemp('scorers'))
 
 
 def scorer_of(folder):

@@ -15,7 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import (
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  Sharding,
+  SingleDeviceSharding,
+)
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.types import PyTree
@@ -23,8 +29,8 @@ from posttrain_jax.core.types import PyTree
 # Bytes of a text that processes send each other at once.
 SHORT = 256
 
-__all__ = ['Agreement', 'Elsewhere', 'by_rows', 'first', 'held', 'merged',
-           'own', 'own_of', 'place_rows', 'placed', 'said', 'several',
+__all__ = ['Agreement', 'Elsewhere', 'by_rows', 'first', 'held', 'made',
+           'merged', 'own', 'own_of', 'place_rows', 'placed', 'said', 'several',
            'together', 'whole']  # fmt: skip
 
 
@@ -140,6 +146,32 @@ def placed(
     return x[(np.searchsorted(rows, numbers), *index[1:])]
 
   return jax.make_array_from_callback(shape, place, part)
+
+
+def made(
+  shape: Sequence[int],
+  place: Sharding,
+  read: Callable[[tuple[tuple[int, int], ...]], np.ndarray],
+) -> jax.Array:
+  """A global array of which this process makes its own devices' parts alone.
+
+  read  (start, stop) of each axis -> that part; called once for each part,
+        however many devices have it, and one part is on the host at a time
+  """
+  wanted: dict[tuple, list[jax.Device]] = {}
+  indices = place.addressable_devices_indices_map(tuple(shape))
+  for device, index in indices.items():
+    assert index is not None
+    ranges = tuple(x.indices(n)[:2] for x, n in zip(index, shape))
+    wanted.setdefault(ranges, []).append(device)
+  arrays = []
+  for ranges, devices in wanted.items():
+    part = read(ranges)
+    for device in devices:
+      there = SingleDeviceSharding(device, memory_kind=place.memory_kind)
+      arrays.append(jax.device_put(part, there))
+    del part
+  return jax.make_array_from_single_device_arrays(tuple(shape), place, arrays)
 
 
 def place_rows(

@@ -6,26 +6,28 @@ written by `hf_config`.
 """
 
 import collections
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes  # noqa: F401  numpy learns bfloat16 from it
 import numpy as np
 import safetensors
 from flax import traverse_util
+from jax.sharding import Sharding
 from safetensors.numpy import save_file
 
-from posttrain_jax.core import dtypes, trees
+from posttrain_jax.core import dtypes, hosts, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import hf_pieces
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import read_config, read_json, to_json
 from posttrain_jax.models.hf_pieces import Piece
+from posttrain_jax.models.hf_read import Source, Tensor, Weights
 from posttrain_jax.models.hf_table import Row, rows
 
 __all__ = [
@@ -42,16 +44,8 @@ __all__ = [
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 SCORE = 'score.weight'  # of a reward model
-STORED_DTYPES = ('BF16', 'F16', 'F32', 'F64')
 # Weights of PyTorch: a pickle, which may run code when it is read.
 PICKLED = ('*.bin', '*.pt', '*.pth')
-
-
-class Tensor(NamedTuple):
-  """A tensor of a file: the file, the key there."""
-
-  file: Path
-  key: str
 
 
 def is_folder(path: str | Path) -> bool:
@@ -103,74 +97,20 @@ def _open(
   return hf_pieces.renamed(found, expected, config)
 
 
-def _tensor(found: dict[str, Tensor], key: str, shape: tuple) -> np.ndarray:
-  """One tensor as it is stored, after a check of shape, dtype and numbers.
-
-  The file is open for this one alone: what is read through a mapping of it
-  counts as the process's memory for as long as the mapping lasts.
-  """
-  file, theirs = found[key]
-  with safetensors.safe_open(file, framework='numpy') as handle:
-    stored = handle.get_slice(theirs)
-    if tuple(stored.get_shape()) != shape:
-      raise ValueError(
-        f'{file}: tensor "{theirs}" has shape {list(stored.get_shape())}, but '
-        f'config.json makes it {list(shape)}'
-      )
-    if stored.get_dtype() not in STORED_DTYPES:
-      raise ValueError(
-        f'{file}: tensor "{theirs}" is stored as {stored.get_dtype()}. '
-        'Supported: ' + ', '.join(STORED_DTYPES)
-      )
-    tensor = handle.get_tensor(theirs)
-  if not _finite(tensor):
-    raise ValueError(f'{file}: tensor "{theirs}" has NaN or infinite numbers')
-  return tensor
-
-
-def _finite(x: np.ndarray) -> bool:
-  if x.dtype.itemsize == 2 and x.dtype != np.float16:
-    # bfloat16, by its exponent: numpy itself has no fast way.
-    return not np.any((x.view(np.uint16) & 0x7F80) == 0x7F80)
-  return bool(np.isfinite(x).all())
-
-
-def _read(
-  found: dict[str, Tensor], wanted: dict[str, list[Piece]], config: ModelConfig
-) -> dict[str, np.ndarray]:
-  """{path: parameter} of all that the tensors `wanted` hold, each read once."""
-  out: dict[str, np.ndarray] = {}
-  for key, made_of in wanted.items():
-    stored = _tensor(found, key, hf_pieces.file_shape(made_of, config))
-    parts = hf_pieces.split(stored, made_of, config)
-    for piece, part in zip(made_of, parts):
-      if piece.row.path not in out:
-        shape = piece.row.full_shape(config)
-        out[piece.row.path] = np.empty(shape, jnp.dtype(config.param_dtype))
-      out[piece.row.path][piece.place] = part
-  return out
-
-
 def _check_keys(
   folder: Path, config: ModelConfig, found: dict[str, Tensor], expected: dict
-) -> None:
+) -> str:
+  """The key of a tied matrix that stands there once more; '' mostly."""
   if missing := sorted(set(expected) - set(found)):
     raise ValueError(f'{folder}: missing tensors: {_listed(missing)}')
   extra = set(found) - set(expected)
-  head, embedding = hf_pieces.head(config), hf_pieces.embedding(config)
-  if head in extra and config.tie_embeddings:
-    # Some tools write the tied matrix twice; only a true copy is harmless.
-    shape = hf_pieces.file_shape(expected[embedding], config)
-    if not np.array_equal(
-      _tensor(found, head, shape), _tensor(found, embedding, shape)
-    ):
-      raise ValueError(
-        f'{found[head].file}: tensor "{head}" differs from "{embedding}", but '
-        'config.json has tie_word_embeddings=true'
-      )
-    extra.remove(head)
+  # Some tools write the tied matrix twice; only a true copy is harmless.
+  head = hf_pieces.head(config)
+  twin = head if config.tie_embeddings and head in extra else ''
+  extra -= {twin}
   if extra:
     raise ValueError(f'{folder}: unexpected tensors: {_listed(sorted(extra))}')
+  return twin
 
 
 def _listed(names: list[str]) -> str:
@@ -183,58 +123,80 @@ def load(
   *,
   dtype: Any = 'float32',
   param_dtype: Any = 'float32',
-  place: Callable[[str, np.ndarray], Array] | None = None,
+  where: Callable[[str, tuple[int, ...]], Sharding] | None = None,
 ) -> tuple[ModelConfig, PyTree]:
   """Config and parameters of a Hugging Face folder.
 
   dtype, param_dtype  as in ModelConfig, or types (jnp.bfloat16); weights are
          cast to `param_dtype`
-  place  `place(path_name, host_array)` puts one parameter on devices, for
-         instance under its sharding; default: the default device. Only one
-         parameter (all layers of it) is on the host at a time, or those that
-         share tensors (Phi-3's query, key and value).
+  where  (path of a parameter, shape) -> its sharding. A process reads what its
+         own devices hold of each tensor, once, and all processes have to call
+         this. Default: whole on the default device. One parameter (all layers
+         of it), or a device's part, is on the host at a time
 
   Raises:
     FileNotFoundError: config.json or a weight file is not there.
     ValueError: as `read_config`; or a tensor that is missing, unexpected, not
       finite, or of another shape than config.json says: file and tensor are
-      named.
+      named. Of several processes, what one has read fails on all.
   """
   folder = Path(path)
   param_dtype = dtypes.name(param_dtype, what='param_dtype')
   dtypes.check_available(param_dtype, 'param_dtype')
   config = read_config(folder, dtype=dtype, param_dtype=param_dtype)
-  place = place or (lambda _, x: jnp.asarray(x, param_dtype))
-  expected = hf_pieces.pieces(config)
-  keys = collections.defaultdict(list)
-  for key, made_of in expected.items():
-    for piece in made_of:
-      keys[piece.row.path].append(key)
-  flat: dict[str, Array] = {}
-  found = _open(folder, config, expected)
-  if config.value_head:
-    flat |= _score_head(folder, config, found, place)
-  _check_keys(folder, config, found, expected)
-  for row in rows(config):
-    if row.path not in flat:
-      host = _read(found, {k: expected[k] for k in keys[row.path]}, config)
-      for path in list(host):
-        flat[path] = place(path, host.pop(path))
+  read = lambda: _loaded(folder, config, where)
+  flat = read() if where is None else hosts.together(read)
   return config, traverse_util.unflatten_dict(flat, sep='/')
 
 
-def _score_head(
-  folder: Path, config: ModelConfig, found: dict[str, Tensor], place: Callable
+def _loaded(
+  folder: Path,
+  config: ModelConfig,
+  where: Callable[[str, tuple[int, ...]], Sharding] | None,
 ) -> dict[str, Array]:
-  """The head of a reward model, taken out of `found`; it has no bias."""
-  if SCORE not in found:
+  """{path: parameter}."""
+  expected = hf_pieces.pieces(config)
+  sources = collections.defaultdict(list)
+  for key, made_of in expected.items():
+    for piece in made_of:
+      sources[piece.row.path].append(Source(key, piece, made_of))
+  found = _open(folder, config, expected)
+  if config.value_head and SCORE not in found:
     raise ValueError(f'{folder}: missing tensors: {SCORE}')
-  kernel = _tensor(found, SCORE, (1, config.width))[0]
+  score = {key: found.pop(key) for key in (SCORE,) if config.value_head}
+  twin = _check_keys(folder, config, found, expected)
+
+  def place(path: str, shape: tuple[int, ...], read: Callable) -> Array:
+    if where is None:
+      return jnp.asarray(read([(0, size) for size in shape]))
+    return hosts.made(shape, where(path, shape), read)
+
+  with Weights({**found, **score}, config) as weights:
+    flat = _score_head(config, weights, place) if score else {}
+    for row in rows(config):
+      read = functools.partial(
+        weights.part,
+        sources[row.path],
+        twin=twin if row.path == 'embed/tokens' else '',
+      )
+      flat[row.path] = place(row.path, row.full_shape(config), read)
+  return flat
+
+
+def _score_head(
+  config: ModelConfig, weights: Weights, place: Callable
+) -> dict[str, Array]:
+  """The head of a reward model; it has no bias."""
+  kernel = weights.whole(SCORE, (1, config.width))[0]
   kernel = kernel.astype(jnp.dtype(config.param_dtype))
-  del found[SCORE]
+  bias = np.zeros((), kernel.dtype)
   return {
-    'value_head/kernel': place('value_head/kernel', kernel),
-    'value_head/bias': place('value_head/bias', np.zeros((), kernel.dtype)),
+    'value_head/kernel': place(
+      'value_head/kernel',
+      kernel.shape,
+      lambda ranges: kernel[slice(*ranges[0])],
+    ),
+    'value_head/bias': place('value_head/bias', (), lambda _: bias),
   }
 
 

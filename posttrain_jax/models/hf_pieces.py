@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -20,16 +20,18 @@ from posttrain_jax.models.hf_table import (
 
 __all__ = [
   'Piece',
+  'Range',
   'embedding',
   'file_shape',
   'head',
   'join',
   'pieces',
   'renamed',
-  'split',
+  'spans',
 ]
 
 T = TypeVar('T')
+Range = tuple[int, int]  # from, up to
 # What stands before the names of a model without its head.
 PREFIXES = {
   'llama': 'model.', 'phi3': 'model.', 'gpt2': 'transformer.',
@@ -106,16 +108,48 @@ def file_shape(made_of: list[Piece], config: ModelConfig) -> tuple[int, ...]:
   return (*shape[: axis - 1], whole, *shape[axis + 1 :])
 
 
-def split(
-  x: np.ndarray, made_of: list[Piece], config: ModelConfig
-) -> list[np.ndarray]:
-  """Our arrays, one for each piece of a tensor of the file."""
-  shape, axis, sizes = _parts(made_of, config)
-  if axis < 0:
-    parts = [x]
-  else:
-    parts = np.split(x.reshape(shape), np.cumsum(sizes)[:-1], axis)
-  return [p.row.to_ours(part, config) for p, part in zip(made_of, parts)]
+def _box(ranges: Sequence[Range], sizes: Sequence[int]) -> list[Range]:
+  """The flat numbers of a box of an array, row by row, as few ranges."""
+  found = [(0, 1)]
+  for (start, stop), size in zip(ranges, sizes):
+    if (start, stop) == (0, size):
+      found = [(a * size, b * size) for a, b in found]
+    else:
+      rows = [i * size for a, b in found for i in range(a, b)]
+      found = [(row + start, row + stop) for row in rows]
+  return found
+
+
+def spans(
+  piece: Piece,
+  made_of: list[Piece],
+  config: ModelConfig,
+  ranges: Sequence[Range],
+) -> list[list[Range]]:
+  """Where a box of one of our arrays lies in its tensor of the file.
+
+  ranges  of the box, one for each of the row's axes
+
+  Returns ranges along each axis of the tensor, ascending: the box is what lies
+  in some range of every axis. A matrix is one range by one; the queries of
+  GPT-NeoX are as many as heads, as keys and values stand between them.
+  """
+  row, (_, _, sizes) = piece.row, _parts(made_of, config)
+  ours = dict(zip(row.ours, ranges))
+  within = lambda letters: _box(
+    [ours[x] for x in letters], sizes_of(letters, config)
+  )
+  found = []
+  for word in row.axes.split():
+    lead, plus, part = word.partition('+')
+    if not plus:
+      found.append(within(word))
+      continue
+    rows = [i * sum(sizes) for a, b in within(lead) for i in range(a, b)]
+    before = sum(sizes[: made_of.index(piece)])
+    inside = [(before + start, before + stop) for start, stop in within(part)]
+    found.append([(row + a, row + b) for row in rows for a, b in inside])
+  return found
 
 
 def join(
@@ -123,7 +157,7 @@ def join(
 ) -> np.ndarray:
   """The file's tensor of our arrays, one for each piece."""
   shape, axis, sizes = _parts(made_of, config)
-  theirs = [p.row.to_file(x, config) for p, x in zip(made_of, parts)]
+  theirs = [p.row.to_file(x) for p, x in zip(made_of, parts)]
   if axis < 0:
     return np.ascontiguousarray(theirs[0].reshape(shape))
   apart = [

@@ -6,6 +6,7 @@ parameter several tensors (layers and experts, which are stacked here).
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,15 +74,22 @@ class Row(NamedTuple):
       shape = (config.num_experts, *shape)
     return (len(self.layers(config)), *shape) if self.stacked else shape
 
-  def to_ours(self, x: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Of the part of a tensor that is this row's."""
-    split = self.axes.replace(' ', '').replace('+', '')
-    x = x.reshape(sizes_of(split, config))
-    return x.transpose([split.index(axis) for axis in self.ours])
+  @property
+  def letters(self) -> str:
+    """The axes in the file, one letter each."""
+    return self.axes.replace(' ', '').replace('+', '')
 
-  def to_file(self, x: np.ndarray, config: ModelConfig) -> np.ndarray:
-    split = self.axes.replace(' ', '').replace('+', '')
-    return x.transpose([self.ours.index(axis) for axis in split])
+  def to_ours(self, x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Of the part of a tensor that is this row's, or of a box of it.
+
+    shape  of what is asked for, by our axes
+    """
+    sizes = dict(zip(self.ours, shape))
+    x = x.reshape([sizes[axis] for axis in self.letters])
+    return x.transpose([self.letters.index(axis) for axis in self.ours])
+
+  def to_file(self, x: np.ndarray) -> np.ndarray:
+    return x.transpose([self.ours.index(axis) for axis in self.letters])
 
 
 def sizes_of(letters: str, config: ModelConfig) -> tuple[int, ...]:

@@ -347,13 +347,10 @@ def load(
     FileNotFoundError, ValueError: as `read`, `base_of` and `hf.load`.
   """
   base = hub.folder(base_of(path), weights=True)
-  if where is None:
-    config, params = hf.load(base, param_dtype=param_dtype)
-    adapter, parts = read(path, config)
-  else:
+  config, params = hf.load(base, param_dtype=param_dtype, where=where)
+  adapter, parts = read(path, config)
+  if where is not None:
     put = lambda name, x: hosts.placed(x, where(name, x.shape))
-    config, params = hf.load(base, param_dtype=param_dtype, place=put)
-    adapter, parts = read(path, config)
     parts = trees.map_by_path(put, parts)
   made = adapter.attach(params, jax.random.key(0))
   return config, adapted.join(parts, made)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 from posttrain_jax.core import hosts, keys, paths
@@ -163,6 +163,23 @@ def stands_apart(workdir: Path) -> bool:
   return KEY in saved or not stored.steps(workdir)
 
 
+def _read(file: Path, where: Any) -> dict[str, Array]:
+  """{path: array} of a file; of each what the devices of this process hold."""
+  with safe_open(file, framework='numpy') as handle:
+
+    def one(path: str) -> Array:
+      if where is None:
+        return jax.device_put(handle.get_tensor(path))
+      stored = handle.get_slice(path)
+      shape = tuple(stored.get_shape())
+      if not shape:
+        return hosts.placed(handle.get_tensor(path), where(path, shape))
+      cut = lambda ranges: stored[tuple(slice(*span) for span in ranges)]
+      return hosts.made(shape, where(path, shape), cut)
+
+    return {path: one(path) for path in list(handle.keys())}
+
+
 def load(
   workdir: Path,
   entry: Mapping[str, Any],
@@ -182,11 +199,7 @@ def load(
   try:
     if not source:
       with paths.fetched(workdir / FILE) as file:
-        flat = safetensors.load_file(file)
-      place = lambda path, x: (
-        hosts.placed(x, where(path, x.shape)) if where else jax.device_put(x)
-      )
-      flat = {path: place(path, x) for path, x in flat.items()}
+        flat = _read(file, where)
       params = traverse_util.unflatten_dict(flat, sep='/')
     else:
       params = read(source)

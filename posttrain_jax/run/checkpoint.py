@@ -371,8 +371,7 @@ def _read_base(path: str, dtype: str, where: Any) -> PyTree:
   path = hub.folder(path, weights=True)
   if not any(paths.path(path).glob('*.safetensors*')):
     return read_params(path, where=where)[2]
-  place = where and (lambda name, x: hosts.placed(x, where(name, x.shape)))
-  return hf.load(path, param_dtype=dtype, place=place)[1]
+  return hf.load(path, param_dtype=dtype, where=where)[1]
 
 
 def load_params(path: str | Path, abstract: PyTree | None = None) -> PyTree:

@@ -110,12 +110,6 @@ class HostRL:
 
     self._scores = None if step.scores is None else jax.jit(scores)
     self._readers = step.readers
-    if self._readers and hosts.several():
-      raise ValueError(
-        'reward models that read text ('
-        f'{", ".join(sorted(self._readers))}) are asked by one process, not '
-        f'{jax.process_count()}'
-      )
 
     def learn(state, lived, key):
       state, metrics = step.learn(state, lived, key)
@@ -158,7 +152,7 @@ class HostRL:
     given = hosts.own_of(given, numbers)
     samples = hosts.own_of(drawn.samples, numbers)
     began = time.monotonic()
-    given |= self._read(state, first_step, samples)
+    given |= self._read(state, drawn, numbers)
     verdict, _ = on_host.judged_by_all(
       self._task, self._tokenizer, self._indices(first_step), numbers, samples,
       False, given,
@@ -198,19 +192,25 @@ class HostRL:
     }
 
   def _read(
-    self, state: TrainState, number: int, samples: Any
+    self, state: TrainState, drawn: _Drawn, numbers: np.ndarray
   ) -> dict[str, np.ndarray]:
-    """{label: [B, G]} of the reward models that read text."""
+    """{label: [len(numbers), G]} of the reward models that read text. Each
+    process reads the answers that it holds, also those that another judges."""
     if not self._readers:
       return {}
+    found = jax.sharding.get_mesh()
+    mesh = None if found.empty else found
+    held = numbers if mesh is None else hosts.held(self._size, mesh)
+    samples = hosts.own_of(drawn.samples, held)
     texts = on_host.answers_of(samples, self._tokenizer).texts
     task = self._task
     prompts = [
       task.columns(task.problem(int(i)))['prompt']
-      for i in self._indices(number)
+      for i in self._indices(drawn.number)[held]
     ]
+    mine = np.searchsorted(held, numbers)
     return {
-      label: read(state.model(read.role), prompts, texts)
+      label: read(state.model(read.role), prompts, texts, mesh)[mine]
       for label, read in self._readers.items()
     }
 

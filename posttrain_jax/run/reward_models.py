@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from posttrain_jax.core import hub
+from posttrain_jax.core import hosts, hub, sharding
 from posttrain_jax.models import adapted
 from posttrain_jax.models.hf_config import is_scorer, read_json
 from posttrain_jax.rewards import entries
@@ -74,7 +75,19 @@ def read_scorers(
 
 def _bound(path: str, role: str) -> Callable[..., np.ndarray]:
   scorer, params = _scorer(path, role)
-  return lambda prompts, said: scorer(params, prompts, said)
+  if not hosts.several():
+    return lambda prompts, said: scorer(params, prompts, said)
+  # Each process asks for its own answers, whenever it has some: the model is
+  # whole on a device of each, and no program of all.
+  params = jax.tree.map(lambda x: x.addressable_shards[0].data, params)
+  device = jax.tree.leaves(params)[0].device
+  mesh = sharding.make_mesh({}, [device])
+
+  def alone(prompts: Sequence[Any], said: Sequence[Any]) -> np.ndarray:
+    with jax.set_mesh(mesh):
+      return scorer(params, prompts, said)
+
+  return alone
 
 
 def of_roles(

@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from posttrain_jax import collect, trainers
-from posttrain_jax.core import hosts, hub, sharding, target, trees
+from posttrain_jax.core import hub, sharding, target, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
@@ -320,9 +320,8 @@ def read_params(path: str, model: ModelConfig, mesh: Mesh | None) -> PyTree:
     return peft.load(path, param_dtype=model.param_dtype, where=where)[1]
   if not is_hf_folder(path):
     return checkpoint.read_params(path, where=where)[2]
-  place = lambda name, x: hosts.placed(x, where(name, x.shape))
   folder = hub.folder(path, weights=True)
-  return hf.load(folder, param_dtype=model.param_dtype, place=place)[1]
+  return hf.load(folder, param_dtype=model.param_dtype, where=where)[1]
 
 
 def read(

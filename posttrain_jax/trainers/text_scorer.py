@@ -9,13 +9,17 @@ A run of ours (`recipe=reward_model`) is asked with rows as it was trained on.
 
 import dataclasses
 import functools
+import itertools
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from posttrain_jax.core import hosts, sharding
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.data import formats
 from posttrain_jax.data.host_task import padded
@@ -34,12 +38,16 @@ ROWS, STEP = 16, 64
 def _scores(
   params: PyTree, model: ModelConfig, tokens: Array, mask: Array
 ) -> Array:
-  return heads.sequence_values(params, model, tokens, mask)
+  tokens, mask = sharding.rows((tokens, mask))
+  return hosts.by_rows(heads.sequence_values(params, model, tokens, mask))
 
 
 @dataclasses.dataclass(eq=False)
 class TextScorer:
   """`scorer(params, prompts, completions) -> [B, G]`, NaN where it has none.
+
+  Of several processes each reads the answers that its devices hold, and a batch
+  is some answers of each.
 
   role       of the model in a run
   name       of its folder, for messages
@@ -125,35 +133,79 @@ class TextScorer:
     params: PyTree,
     prompts: Sequence[Any],
     completions: Sequence[Sequence[Any]],
+    mesh: Mesh | None = None,
   ) -> np.ndarray:
     """Scores [B, G] of G answers to each of B prompts.
 
     prompts      texts, or messages
     completions  texts, or lists of one message
+    mesh         that the parameters lie on. All processes of a run have to
+                 call this, each with the prompts whose rows it holds
+                 (`hosts.held`). None: this process asks alone
+
+    Raises:
+      ValueError: as `tokens`; a conversation is longer than the model knows.
+        Of several processes, on all.
     """
-    size = len(completions[0])
+    size = len(completions[0]) if completions else 0
     content = lambda x: x if isinstance(x, str) else x[0]['content']
     answers = [content(x) for group in completions for x in group]
     repeated = [prompt for prompt in prompts for _ in range(size)]
-    rows, masks, numbers = self._rows(repeated, answers)
+    read = lambda: self._rows(repeated, answers)
+    rows, masks, numbers = read() if mesh is None else hosts.together(read)
     scores = np.full(len(answers), np.nan, np.float32)
     # Short ones first: a batch is as wide as its longest.
     order = np.argsort([len(row) for row in rows], kind='stable')
-    for start in range(0, len(order), ROWS):
-      chosen = order[start : start + ROWS]
-      found = self._batch(
-        params, [rows[i] for i in chosen], [masks[i] for i in chosen]
+    total, mine = _batch_rows(mesh)
+    parts = [
+      order[start : start + len(mine)]
+      for start in range(0, len(order), len(mine))
+    ]
+    longest = [max(len(rows[i]) for i in part) for part in parts]
+    for number, most in enumerate(_agreed(longest, mesh)):
+      part = parts[number] if number < len(parts) else ()
+      tokens, counted = self._padded(
+        [rows[i] for i in part], [masks[i] for i in part], len(mine), most
       )
-      scores[[numbers[i] for i in chosen]] = found
-    return scores.reshape(-1, size)
+      place = lambda x: (
+        hosts.place_rows(x, mesh, mine, total)
+        if mesh is not None and hosts.several()
+        else x
+      )
+      found = _scores(params, self.model, place(tokens), place(counted))
+      found = hosts.own_of(found, mine)[: len(part)]
+      scores[[numbers[i] for i in part]] = found
+    return scores.reshape(len(completions), size)
 
-  def _batch(
-    self, params: PyTree, rows: list[list[int]], masks: list[list[float]]
-  ) -> np.ndarray:
-    width = -(-max(map(len, rows)) // STEP) * STEP
-    blank: list[list[int]] = [[]] * (ROWS - len(rows))
+  def _padded(
+    self,
+    rows: list[list[int]],
+    masks: list[list[float]],
+    count: int,
+    longest: int,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """[count, T] tokens and what counts of them; rows that lack are blank."""
+    width = -(-longest // STEP) * STEP
+    blank: list[list[int]] = [[]] * (count - len(rows))
     tokens, _ = padded([*rows, *blank], width, self.tokenizer.pad_id)
     counted = np.zeros(tokens.shape, np.float32)
     for row, mask in enumerate(masks):
       counted[row, : len(mask)] = mask
-    return np.asarray(_scores(params, self.model, tokens, counted))[: len(rows)]
+    return tokens, counted
+
+
+def _batch_rows(mesh: Mesh | None) -> tuple[int, np.ndarray]:
+  """(rows of a batch, those that this process holds)."""
+  if mesh is None:
+    return ROWS, np.arange(ROWS)
+  parts = sharding.row_parts(mesh.shape)
+  total = -(-ROWS // parts) * parts
+  return total, hosts.held(total, mesh)
+
+
+def _agreed(longest: list[int], mesh: Mesh | None) -> list[int]:
+  """The longest row of each batch, of all processes that have such a batch."""
+  if mesh is None:
+    return longest
+  told = [json.loads(text) for text in hosts.said(json.dumps(longest))]
+  return [max(x) for x in itertools.zip_longest(*told, fillvalue=0)]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.run.doctor.finding import Finding, fault, gib, ok, warning
+from posttrain_jax.core.units import shown_bytes
+from posttrain_jax.run.doctor.finding import Finding, fault, ok, warning
 from posttrain_jax.run.doctor.software import version_of
 
 __all__ = ['Hardware', 'compute', 'devices', 'hardware', 'holders', 'occupied']
@@ -189,7 +190,7 @@ def occupied(seconds: float = 20) -> list[Finding]:
   for line in done.stdout.splitlines():
     found = re.fullmatch(r'(\d+), (\d+), (\d+)', line.strip())
     if found and int(found[2]) > 0.1 * int(found[3]):
-      used, total = (gib(int(x) * 2**20) for x in found.groups()[1:])
+      used, total = (shown_bytes(int(x) * 2**20) for x in found.groups()[1:])
       full.append(f'GPU {found[1]}: {used} of {total}')
   if not full:
     return []
@@ -239,5 +240,7 @@ def compute(rows: list[dict[str, Any]]) -> list[Finding]:
     out.append(ok('compute', said))
   if rows[0]['limit']:
     least = min(row['limit'] for row in rows)
-    out.append(ok('device memory', f'{gib(least)} for a program on each'))
+    out.append(
+      ok('device memory', f'{shown_bytes(least)} for a program on each')
+    )
   return out

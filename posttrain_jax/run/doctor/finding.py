@@ -2,7 +2,7 @@
 
 import dataclasses
 
-__all__ = ['Finding', 'fault', 'gib', 'ok', 'warning']
+__all__ = ['Finding', 'fault', 'ok', 'warning']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,3 @@ def warning(name: str, said: str, todo: str) -> Finding:
 
 def fault(name: str, said: str, todo: str) -> Finding:
   return Finding(name, 'fault', said, todo)
-
-
-def gib(count: float) -> str:
-  """Bytes as '3.1 GiB'."""
-  return f'{count / 2**30:.1f} GiB'

@@ -5,7 +5,8 @@ import resource
 import time
 from pathlib import Path
 
-from posttrain_jax.run.doctor.finding import Finding, fault, gib, ok, warning
+from posttrain_jax.core.units import shown_bytes
+from posttrain_jax.run.doctor.finding import Finding, fault, ok, warning
 
 __all__ = ['clock', 'cores', 'memory', 'open_files', 'shared_memory']
 
@@ -45,15 +46,16 @@ def memory(root: Path = Path('/')) -> Finding:
     info = _meminfo(root)
   except OSError:  # no Linux
     total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return ok('memory', gib(total))
+    return ok('memory', shown_bytes(total))
   total, free = info['MemTotal'], info.get('MemAvailable', info['MemFree'])
-  said = f'{gib(free)} free of {gib(total)}'
+  said = f'{shown_bytes(free)} free of {shown_bytes(total)}'
   try:
     limit = int((root / 'sys/fs/cgroup/memory.max').read_text())
     used = int((root / 'sys/fs/cgroup/memory.current').read_text())
     if limit < total:
       free = min(free, limit - used)
-      said = f'{gib(free)} free of {gib(limit)}, the limit of the container'
+      said = f'{shown_bytes(free)} free of {shown_bytes(limit)}'
+      said += ', the limit of the container'
   except (OSError, ValueError):  # no container, or 'max'
     pass
   if free < GIB:
@@ -88,11 +90,11 @@ def shared_memory(gpus: int, folder: Path = Path('/dev/shm')) -> list[Finding]:
     return [
       warning(
         'shared memory',
-        f'{folder} has {gib(total)} for {gpus} GPUs',
+        f'{folder} has {shown_bytes(total)} for {gpus} GPUs',
         'start the container with --shm-size 8g',
       )
     ]
-  return [ok('shared memory', f'{folder} has {gib(total)}')]
+  return [ok('shared memory', f'{folder} has {shown_bytes(total)}')]
 
 
 def clock(now: float | None = None) -> Finding:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from posttrain_jax.core import paths
-from posttrain_jax.run.doctor.finding import Finding, fault, gib, ok, warning
+from posttrain_jax.core.units import shown_bytes
+from posttrain_jax.run.doctor.finding import Finding, fault, ok, warning
 
 __all__ = ['cache', 'cache_folder', 'workdir']
 
@@ -87,7 +88,7 @@ def _unwritable(folder: Path, error: OSError) -> Finding:
 
 def _space(folder: Path) -> Finding:
   free = shutil.disk_usage(folder).free
-  said = f'{gib(free)} free at {folder}'
+  said = f'{shown_bytes(free)} free at {folder}'
   if hasattr(os, 'statvfs'):
     stat = os.statvfs(folder)
     if stat.f_files and stat.f_favail == 0:
@@ -140,7 +141,7 @@ def cache(environ: Mapping[str, str]) -> Finding:
     said = f'{folder} cannot be written: {error.strerror or error}'
     return warning(name, said, f'{todo}; each start compiles all anew')
   sizes = [x.stat().st_size for x in folder.rglob('*') if x.is_file()]
-  said = f'{folder}: {len(sizes)} programs, {gib(sum(sizes))}'
+  said = f'{folder}: {len(sizes)} programs, {shown_bytes(sum(sizes))}'
   if sum(sizes) > LARGE_CACHE:
     return warning(name, said, f'delete it when disk is short: {folder}')
   return ok(name, said)
