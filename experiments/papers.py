@@ -37,6 +37,7 @@ __all__ = [
   'render',
   'stages',
   'summary',
+  'variants',
 ]
 
 HERE = Path(__file__).resolve().parent
@@ -83,6 +84,7 @@ EMPTY = {
 PACKAGE = 'posttrain_jax.'
 _ID = re.compile(r'\d{3}')
 _NAME = re.compile(r'posttrain_jax(\.[a-z_0-9]+)+')
+_FLAGS = re.compile(r'`(--config\.[^`]*)`')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +206,20 @@ def commands(paper: Paper, workdir: str = 'runs') -> list[list[str]]:
   return out
 
 
+def variants(paper: Paper, workdir: str = 'runs') -> list[list[str]]:
+  """Arguments of the commands that the reading names by flags in backticks.
+
+  Each is the last of `commands` with these flags behind its own; variant K of
+  command N trains in WORKDIR/N-K.
+  """
+  out = []
+  for number, flags in enumerate(_FLAGS.findall(paper.reading), 1):
+    *last, _, folder = commands(paper, workdir)[-1]
+    flags = flags.replace('=runs/', f'={workdir}/').split()
+    out.append([*last, *flags, '--workdir', f'{folder}-{number}'])
+  return out
+
+
 def find(papers: Iterable[Paper], text: str) -> list[Paper]:
   """Papers of which any column contains the text, whatever its case."""
   text = text.casefold()
@@ -265,9 +281,10 @@ def _row(paper: Paper) -> str:
   title = paper.title.removeprefix(paper.name + ':').strip()
   name = f'**{_cell(paper.name)}**<br>{_cell(title)}'
   where = _code(entry.removeprefix(PACKAGE) for entry in paper.code)
+  reading = _FLAGS.sub(lambda flags: f'`{_shown(flags[1])}`', paper.reading)
   return _line(
     [paper.id, name, paper.status, where, _code(map(_shown, paper.config)),
-     _result(paper), _cell(paper.reading)]
+     _result(paper), _cell(reading)]
   )  # fmt: skip
 
 
@@ -289,9 +306,10 @@ def render(papers: list[Paper]) -> str:
     'Code is named from `posttrain_jax` on. Run a spec with `python -m '
     'posttrain_jax.train --config SPEC --workdir runs/1`. Of several, the next '
     'goes to `runs/2` and so on, and each starts from the one before, with '
-    '`--config.init_from=runs/1`, unless it names a folder itself. A paper is '
-    'found by any word with `python experiments/papers.py find WORD`, which '
-    'prints whole commands.',
+    '`--config.init_from=runs/1`, unless it names a folder itself. Flags in a '
+    'reading are for a variant: the last command with these behind its own. A '
+    'paper is found by any word with `python experiments/papers.py find WORD`, '
+    'which prints whole commands.',
     '',
     *_counts(papers),
   ]
@@ -340,6 +358,7 @@ def _show(paper: Paper) -> str:
   lines += [f'    {paper.reading}']
   lines += [f'    code    {name}' for name in paper.code]
   lines += [f'    run     {TRAIN} {shlex.join(c)}' for c in commands(paper)]
+  lines += [f'    variant {TRAIN} {shlex.join(c)}' for c in variants(paper)]
   lines += [f'    study   experiments/{paper.study}'] if paper.study else []
   lines += [f'    result  {paper.result}'] if paper.result else []
   return '\n'.join(lines)

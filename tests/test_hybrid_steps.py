@@ -1,14 +1,17 @@
 """Whole steps of hybrids: what is drawn, told, held, read and remembered."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
+import kill_runs
 import numpy as np
 import pytest
 import recipe_runs
 from test_rl_hybrid import params_of
 from test_tasks import quick_jit
 
-from posttrain_jax.run import build
+from posttrain_jax.run import build, checkpoint, loop
 from posttrain_jax.tasks import vocab
 from posttrain_jax.trainers.rl import refined
 from posttrain_jax.trainers.rl import step as rl_step
@@ -33,9 +36,13 @@ MORE = {
 }
 
 
-def run_of(name, *items):
+def config_of(name, *items):
   items = [*SIZES, *MORE.get(name, []), *items]
-  return build.build(recipe_runs.load('rl', name, *items))
+  return recipe_runs.load('rl', name, *items)
+
+
+def run_of(name, *items):
+  return build.build(config_of(name, *items))
 
 
 def give_away(*_):
@@ -226,3 +233,28 @@ def test_the_coin_makes_a_step_one_or_the_other():
   )
   rest = seen['grad_norm/sft'][coin == 0]
   assert np.all(np.abs(seen['grad_norm'][coin == 0] - rest) > 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_remembered_is_resumed_to_the_bit(name, tmp_path):
+  """Held demonstrations, norms of gradients, moments of a second optimizer."""
+  more = [('sft_controller.warmup', '0.0')] if name == 'sasr' else []
+  config = config_of(
+    name, *more, ('num_steps', '5'), ('steps_per_call', '1'),
+    ('checkpoint.every', '2'), ('checkpoint.keep', '9'),
+    ('log.tensorboard', 'false'),
+  )  # fmt: skip
+  _, straight, _ = loop.train(config, tmp_path)
+  seen = kill_runs.numbers(tmp_path)[0]
+  # As if it had been killed in the third step.
+  for step in (4, 5):
+    shutil.rmtree(tmp_path / checkpoint.FOLDER / str(step))
+  _, resumed, _ = loop.train(config, tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+  assert kill_runs.numbers(tmp_path)[0] == seen
+  assert [row['step'] for row in seen] == [1, 2, 3, 4, 5]
+  if name == 'relift':  # one stood in it, beside the three that were learnt
+    assert seen[1]['hard/held'] == 2
+  if name == 'sasr':  # what a chance is made of came before the kill
+    assert 0 < seen[2]['control/sft'] < 1

@@ -37,6 +37,32 @@ def test_committed_table_is_that_of_the_committed_numbers(agreement):
     assert (row['gradient'] or 0.0) <= limit, row
 
 
+def test_committed_table_has_every_case(agreement):
+  import objective_cases  # beside the tests, as agreement.py finds it
+
+  content = json.loads((FOLDER / 'agreement.json').read_text('utf-8'))
+  cases = [
+    (f'{case.room}.{case.name}', case.id, case.twin is not None)
+    for case in objective_cases.all_cases()
+  ]
+  rows = [
+    (row['objective'], row['case'], row['value'] is not None)
+    for row in content['numpy']
+  ]
+  assert rows == cases, f'run {agreement.COMMAND}'
+
+
+def test_a_part_of_the_cases_replaces_no_table(agreement, capsys):
+  """Not even where the folder of the whole is named in another way."""
+  for more in ([], ['--out', str(FOLDER / '..' / FOLDER.name)]):
+    with pytest.raises(SystemExit):
+      agreement.main(['--seeds', '1', '--only', 'value.', *more])
+    assert '--only "value." is a part of the table' in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    agreement.main(['--only', 'vlaue.', '--out', 'somewhere'])
+  assert 'no case has "vlaue." in its id' in capsys.readouterr().err
+
+
 def test_table_measures_a_case(agreement, tmp_path):
   agreement.main(['--seeds', '1', '--only', 'value.', '--out', str(tmp_path)])
   content = json.loads((tmp_path / 'agreement.json').read_text('utf-8'))

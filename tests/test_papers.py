@@ -65,6 +65,24 @@ def test_configs_load(papers, rows):
         pytest.fail(f'{row.id}: {spec} {" ".join(flags)}: {error}')
 
 
+def test_flags_of_readings_make_variants(papers, rows):
+  """Of the last command; a row without one has none to change."""
+  named = [row for row in rows if '`--' in row.reading]
+  assert {'037', '135'} <= {row.id for row in named}
+  for row in named:
+    assert row.config, f'{row.id}: flags, and no command that has them'
+    found = papers.variants(row)
+    assert len(found) == row.reading.count('`--'), row.id
+    for _, spec, *flags, _, folder in found:
+      assert spec == papers.stages(row)[-1][0]
+      assert folder.startswith(f'runs/{len(row.config)}-')
+      items, rest = config_lib.split_flags(flags)
+      assert not rest, f'{row.id}: {rest} are no overrides'
+      changed = config_lib.load(spec, items)
+      own, _ = config_lib.split_flags(papers.commands(row)[-1][2:-2])
+      assert changed.to_dict() != config_lib.load(spec, own).to_dict(), row.id
+
+
 def test_a_config_uses_the_code_of_its_row(papers, rows):
   """What a row runs has a part that is one of its functions."""
   for row in rows:
@@ -132,6 +150,11 @@ def test_find(papers, rows, capsys):
   out = capsys.readouterr().out
   assert '042 SPIN [runs]' in out and 'configs/preference.py:recipe=spin' in out
   assert papers.main(['find', 'no such words at all']) == 1
+  assert papers.main(['find', 'RIF-RFT']) == 0
+  variant = next(x for x in capsys.readouterr().out.splitlines() if '1-1' in x)
+  assert variant.split()[0] == 'variant'
+  assert variant.endswith('--config.curriculum.name=informative '
+                          '--workdir runs/1-1')  # fmt: skip
 
 
 GOOD = {

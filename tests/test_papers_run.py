@@ -38,14 +38,18 @@ def _papers():
   return module
 
 
+def _printed(paper) -> list[list[str]]:
+  """All commands of a row, those last that its reading names by flags."""
+  papers = _papers()
+  return [*papers.commands(paper), *papers.variants(paper)]
+
+
 def _rows() -> list:
   """One row for each list of commands, by the first paper that has it."""
-  papers = _papers()
   found = {}
-  for paper in papers.read():
-    stages = papers.stages(paper)
-    if stages:
-      found.setdefault(json.dumps(stages), paper)
+  for paper in _papers().read():
+    if paper.config:
+      found.setdefault(json.dumps(_printed(paper)), paper)
   return list(found.values())
 
 
@@ -61,7 +65,7 @@ def run(spec: str, flags: list[str], workdir: Path) -> list[dict]:
 def test_printed_commands_train(paper, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   os.symlink(ROOT / 'configs', tmp_path / 'configs')
-  for _, spec, *flags, _, workdir in _papers().commands(paper):
+  for _, spec, *flags, _, workdir in _printed(paper):
     found = run(spec, flags, Path(workdir))
     losses = [row['loss'] for row in found if 'loss' in row]
     assert len(losses) == STEPS and np.isfinite(losses).all(), (spec, losses)
@@ -70,7 +74,7 @@ def test_printed_commands_train(paper, tmp_path, monkeypatch):
 @pytest.mark.parametrize('paper', _rows(), ids=lambda paper: paper.id)
 def test_no_command_starts_in_a_form_that_says_nothing(paper):
   """Also where nothing is run: a model that a method needs is named."""
-  for _, spec, *flags, _, _ in _papers().commands(paper):
+  for _, spec, *flags, _, _ in _printed(paper):
     items, rest = config_lib.split_flags(flags)
     assert not rest
     roles.check(config_lib.load(spec, items))

@@ -1,7 +1,8 @@
 r"""How far every objective is from independent implementations of it.
 
   python experiments/objectives/agreement.py
-  python -m experiments.objectives.agreement --seeds 1 --only preference
+  python -m experiments.objectives.agreement --seeds 1 --only preference \
+      --out FOLDER
 
 Each case of tests/objective_cases.py is compared, in float64, with a formula
 in NumPy: value and gradient. tests/goldens/trl/differences.json, where it is,
@@ -64,6 +65,13 @@ def measure(seeds: int, only: str = '') -> list[dict[str, Any]]:
     )
     print(f'{len(rows):4} {case.id}', flush=True)
   return rows
+
+
+def _ids() -> list[str]:
+  """Of all cases."""
+  import objective_cases
+
+  return [case.id for case in objective_cases.all_cases()]
 
 
 def trl_entries(folder: Path = TRL) -> dict[str, dict] | None:
@@ -213,6 +221,13 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument('--only', default='', help='cases whose id contains it')
   parser.add_argument('--out', type=Path, default=HERE, help='folder')
   args = parser.parse_args(arguments)
+  if args.only and args.out.resolve() == HERE:
+    parser.error(
+      f'--only "{args.only}" is a part of the table, and would replace all of '
+      'it: give another folder with --out'
+    )
+  if args.only and not any(args.only in name for name in _ids()):
+    parser.error(f'no case has "{args.only}" in its id')
   content = provenance(args.seeds)
   content['numpy'] = measure(args.seeds, args.only)
   content['trl'] = trl_entries()

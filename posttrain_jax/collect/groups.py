@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from posttrain_jax.collect.setting import (
   Setting,
   chances,
-  demonstrations,
+  demonstrated,
   keep_rows,
   reward_metrics,
   rows_of,
@@ -107,8 +107,8 @@ def _gold_first(
   examples, samples, rewards = setting.attempts(
     state, sampler, attempt_key, setting.group_size - 1
   )
-  gold = demonstrations(setting, examples, solve_key)
   tokens, mask = setting.solve(examples, solve_key)
+  gold = demonstrated(setting, examples, tokens, mask)
   gold_rewards = setting.verify(examples, tokens[:, None], mask[:, None])
   own = rows_of(examples, samples)
   size = setting.num_prompts

@@ -9,7 +9,7 @@ from posttrain_jax import rollout
 from posttrain_jax.collect.setting import (
   Setting,
   Spent,
-  demonstrations,
+  demonstrated,
   keep_rows,
   reward_metrics,
   rows_of,
@@ -126,7 +126,7 @@ def oracle_with_wrong(
   other_mask = take(samples.mask) * jnp.max(wrong, axis=1)[:, None]
   given = None if samples.given is None else take(samples.given)
   tokens, mask = setting.solve(examples, solve_key)
-  batch = demonstrations(setting, examples, solve_key)
+  batch = demonstrated(setting, examples, tokens, mask)
   prompts = (examples.prompt, examples.prompt_mask)
   lengths = examples.prompt_mask.astype(jnp.int32).sum(axis=1)
   place = lambda x: rollout.place(x, lengths, batch.mask.shape[1])

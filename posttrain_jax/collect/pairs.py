@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.collect.setting import (
   Setting,
-  demonstrations,
+  demonstrated,
   keep_rows,
   reward_metrics,
   rows_of,
@@ -111,7 +111,7 @@ def oracle_vs_rollout(
   gold = setting.verify(examples, tokens[:, None], mask[:, None])[:, 0]
   kept = jnp.ones_like(gold) if keep == 'all' else gold - rewards[:, 0]
   batch = pairs_of(
-    demonstrations(setting, examples, solve_key),
+    demonstrated(setting, examples, tokens, mask),
     rows_of(examples, samples),
     (gold, rewards[:, 0]),
     kept > 0,

@@ -207,7 +207,14 @@ def chances(key: Array, examples: Example, group_size: int = 1) -> Array:
 
 def demonstrations(setting: Setting, examples: Example, key: Array) -> Batch:
   """Rows [B, P + C] of problems with the oracle's answers."""
-  tokens, mask = setting.solve(examples, key)
+  return demonstrated(setting, examples, *setting.solve(examples, key))
+
+
+def demonstrated(
+  setting: Setting, examples: Example, tokens: Array, mask: Array
+) -> Batch:
+  """Rows [B, P + C] of problems with answers [B, C] that the oracle gave: who
+  needs these too asks it once, and they are counted once."""
   return rollout.assemble(
     examples.prompt,
     examples.prompt_mask,
