@@ -102,6 +102,8 @@ def test_no_tested_sum_is_learnt(tmp_path):
   learnt = {asked(row) for row in rows('sums_prompts')}
   tested = {asked(row) for row in rows('sums_test')}
   assert len(tested) == files.TESTED and not learnt & tested
+  choosing = {asked(row) for row in rows('sums_learnt')}
+  assert len(choosing) == files.CHOOSING and choosing <= learnt
   for row in rows('sums_chat'):
     question, answer = (x['content'] for x in row['messages'])
     a, b = (int(x) for x in question[8:-1].split(' + '))
@@ -128,3 +130,25 @@ def test_its_commands_have_keys_that_there_are(arm):
   config = config_lib.load(commands.CONFIGS[arm])
   keys = {k: str(v) for k, v in commands.TRAINED[arm].items()}
   config_lib.override(config, list(keys.items()))
+
+
+def test_the_rate_is_chosen_by_sums_that_were_learnt():
+  tried = {
+    rate: {commands.CHOOSES: learnt, 'sums/accuracy': tested}
+    for rate, learnt, tested in ((3e-5, 0.5, 0.9), (1e-5, 0.6, 0.1),
+                                 (1e-4, 0.6, 0.8))
+  }  # fmt: skip
+  assert commands.choose(tried) == 1e-5  # the lowest of two that are as good
+  assert commands.named('sft', 1e-5) == 'sft_1e-5'
+
+
+def test_the_table_has_a_row_for_each_model():
+  values = dict.fromkeys(commands.COLUMNS.values(), 0.254)
+  content = {
+    'models': {'base': values, 'sft_1e-5': values | {'sums/length': 9.26}},
+    'chosen': {'sft': 'sft_1e-5'},
+  }
+  lines = commands.table(content).splitlines()
+  assert [x.count('|') for x in lines] == [len(commands.COLUMNS) + 2] * 4
+  assert lines[2] == '| base | 25% | 25% | 25% | 0.3 | 25% | 25% |'
+  assert lines[3] == '| **sft_1e-5** | 25% | 25% | 25% | 9.3 | 25% | 25% |'

@@ -6,21 +6,29 @@ r"""SFT and GRPO of a real small model, by the commands that a person types.
 Makes the folder and the files, trains, asks every model the same questions, and
 prints a table. Every command is printed before it runs. README.md has what it
 printed. A stage that is there already is taken as it is.
+
+A method is trained at each of its rates. The one is taken that has the most of
+some sums right that it was trained on, greedily; of several, the lowest. All
+rates are reported, on the questions of the test, too, which have no part in it.
 """
 
 import argparse
 import datetime
 import json
+import os
+import platform
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import posttrain_jax
 from posttrain_jax.log.header import git_state
 
-RATE = 1e-5
+RATES = {'sft': (1e-5, 1e-4), 'grpo': (1e-6, 1e-5)}
 STEPS = {'sft': 20, 'grpo': 20}
+SEED = 0  # of training; samples of an evaluation have --seed 0, its default
 MATH = json.dumps([{'name': 'math_verify'}])
 SAYS = json.dumps([{'name': 'experiments.real_model.rewards:says'}])
 # Of a run, beside its config file: {key of the config: value}.
@@ -41,16 +49,28 @@ CONFIGS = {
   'sft': 'configs/sft.py:data=jsonl',
   'grpo': 'configs/rl.py:data=jsonl',
 }
-# Of an evaluation: what is asked, how it is judged, tokens of an answer.
+# Of an evaluation: what is asked, how it is judged, tokens of an answer, how
+# many are drawn besides the greedy one.
 ASKED = {
-  'sums': ('sums_test', MATH, 48),
-  'kept': ('kept_test', SAYS, 32),
+  'learnt': ('sums_learnt', MATH, 48, 0),
+  'sums': ('sums_test', MATH, 48, 4),
+  'kept': ('kept_test', SAYS, 32, 4),
+}
+CHOOSES = 'learnt/accuracy'
+# Names in a table: of results.
+COLUMNS = {
+  'learnt sums, greedy': CHOOSES,
+  'sums, greedy': 'sums/accuracy',
+  'sums, sampled': 'sums/accuracy_sampled',
+  'tokens': 'sums/length',
+  'capitals, greedy': 'kept/accuracy',
+  'capitals, sampled': 'kept/accuracy_sampled',
 }
 SHOWN = ('eval/accuracy', 'eval/accuracy_sampled', 'eval/length')
 
 
-def ask(*words: str, to: Path | None = None) -> None:
-  """Runs `python -m words`; its standard output goes to a file."""
+def ask(*words: str, to: Path | None = None) -> float:
+  """Runs `python -m words`; its standard output goes to a file. Its seconds."""
   print('$ python -m ' + ' '.join(words), flush=True)
   began = time.monotonic()
   done = subprocess.run(
@@ -59,10 +79,13 @@ def ask(*words: str, to: Path | None = None) -> None:
   )  # fmt: skip
   if to:
     to.write_text(done.stdout)
-  print(f'  {time.monotonic() - began:.0f} s', flush=True)
+  seconds = time.monotonic() - began
+  print(f'  {seconds:.0f} s', flush=True)
+  return seconds
 
 
-def train(arm: str, out: Path) -> None:
+def train(arm: str, rate: float, out: Path) -> tuple[str, ...]:
+  """The command that trains; it writes the folder `named(arm, rate)`."""
   own = TRAINED[arm]
   keys = {
     **own,
@@ -70,23 +93,50 @@ def train(arm: str, out: Path) -> None:
     'init_from': str(out / 'folder'),
     'num_steps': STEPS[arm],
     'steps_per_call': 1,
-    'optimizer.lr': RATE,
+    'optimizer.lr': rate,
     'optimizer.schedule': 'constant',
     'optimizer.warmup_updates': 2,
+    'seed': SEED,
   }
-  ask(
+  return (
     'posttrain_jax.train', f'--config={CONFIGS[arm]}',
-    f'--workdir={out / arm}', *(f'--config.{k}={v}' for k, v in keys.items()),
+    f'--workdir={out / named(arm, rate)}',
+    *(f'--config.{k}={v}' for k, v in keys.items()),
   )  # fmt: skip
 
 
-def evaluate(model: Path, what: str, out: Path, to: Path) -> None:
-  file, rewards, tokens = ASKED[what]
-  ask(
+def evaluate(model: Path, what: str, out: Path) -> tuple[str, ...]:
+  file, rewards, tokens, samples = ASKED[what]
+  return (
     'posttrain_jax.evaluate', f'--model={model}',
     f'--data={out / "data" / file}.jsonl', f'--rewards={rewards}',
-    f'--max_new_tokens={tokens}', '--num_samples=4', to=to,
+    f'--max_new_tokens={tokens}', f'--num_samples={samples}',
   )  # fmt: skip
+
+
+def named(arm: str, rate: float) -> str:
+  return f'{arm}_{rate:.0e}'.replace('e-0', 'e-')
+
+
+def asked(name: str, model: Path, out: Path) -> dict[str, float]:
+  """{'sums/accuracy': ...} of a model."""
+  found = {}
+  for what in ASKED:
+    to = out / f'{name}_{what}.json'
+    if not to.exists():
+      ask(*evaluate(model, what, out), to=to)
+    seen = json.loads(to.read_text())
+    found |= {
+      f'{what}/{key.partition("/")[2]}': seen[key]
+      for key in SHOWN
+      if key in seen
+    }
+  return found
+
+
+def choose(tried: dict[float, dict[str, float]]) -> float:
+  """Of {rate: results}: the rate by the rule above."""
+  return min(tried, key=lambda rate: (-tried[rate][CHOOSES], rate))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,37 +146,51 @@ def main(argv: list[str] | None = None) -> int:
   if not (out / 'folder').exists():
     ask('experiments.real_model.folder', f'--out={out / "folder"}')
   ask('experiments.real_model.files', f'--out={out / "data"}')
-  found: dict[str, dict] = {}
-  for arm in ('base', *TRAINED):
-    model = out / ('folder' if arm == 'base' else arm)
-    if not model.exists():
-      train(arm, out)
-    for what in ASKED:
-      to = out / f'{arm}_{what}.json'
-      if not to.exists():
-        evaluate(model, what, out, to)
-      seen = json.loads(to.read_text())
-      found.setdefault(arm, {}).update(
-        {f'{what}/{key.partition("/")[2]}': seen[key] for key in SHOWN}
-      )
-  print_table(found)
+  models = {'base': asked('base', out / 'folder', out)}
+  seconds, chosen = {}, {}
+  for arm, rates in RATES.items():
+    tried = {}
+    for rate in rates:
+      name = named(arm, rate)
+      if not (out / name).exists():
+        seconds[name] = ask(*train(arm, rate, out))
+      tried[rate] = models[name] = asked(name, out / name, out)
+    chosen[arm] = named(arm, choose(tried))
   content = {
     'git': git_state(Path(posttrain_jax.__file__)),
     'date': datetime.date.today().isoformat(),
-    'rate': RATE,
+    'command': 'python -m experiments.real_model.commands',
+    'hardware': f'{os.cpu_count()} cores, {platform.machine()}',
+    'versions': {'python': platform.python_version(), 'jax': version('jax')},
+    'seed': SEED,
     'steps': STEPS,
-    'models': found,
+    'seconds': {name: round(spent) for name, spent in seconds.items()},
+    'questions': {
+      what: len((out / 'data' / f'{file}.jsonl').read_text().splitlines())
+      for what, (file, *_) in ASKED.items()
+    },
+    'chosen': chosen,
+    'models': models,
   }
-  (out / 'results.json').write_text(json.dumps(content, indent=1) + '\n')
+  (out / 'summary.json').write_text(json.dumps(content, indent=1) + '\n')
+  print(table(content))
   return 0
 
 
-def print_table(found: dict[str, dict]) -> None:
-  names = list(found['base'])
-  print('| model | ' + ' | '.join(names) + ' |')
-  print('| --- |' + ' ---: |' * len(names))
-  for arm, values in found.items():
-    print(f'| {arm} | ' + ' | '.join(f'{values[k]:.3f}' for k in names) + ' |')
+def table(content: dict) -> str:
+  """Markdown: a row for each model; the chosen ones are bold."""
+  lines = [
+    '| model | ' + ' | '.join(COLUMNS) + ' |',
+    '| --- |' + ' ---: |' * len(COLUMNS),
+  ]
+  for name, values in content['models'].items():
+    cells = (
+      f'{values[key]:.1f}' if key.endswith('length') else f'{values[key]:.0%}'
+      for key in COLUMNS.values()
+    )
+    bold = '**' if name in content['chosen'].values() else ''
+    lines.append(f'| {bold}{name}{bold} | ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
 
 
 if __name__ == '__main__':
