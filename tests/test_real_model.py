@@ -145,10 +145,15 @@ def test_the_rate_is_chosen_by_sums_that_were_learnt():
 def test_the_table_has_a_row_for_each_model():
   values = dict.fromkeys(commands.COLUMNS.values(), 0.254)
   content = {
-    'models': {'base': values, 'sft_1e-5': values | {'sums/length': 9.26}},
+    'models': {
+      'base': values,
+      'sft_1e-5': values | {'sums/length': 9.26},
+      'sft_1e-4': {commands.CHOOSES: 0.5},
+    },
     'chosen': {'sft': 'sft_1e-5'},
   }
   lines = commands.table(content).splitlines()
-  assert [x.count('|') for x in lines] == [len(commands.COLUMNS) + 2] * 4
+  assert [x.count('|') for x in lines] == [len(commands.COLUMNS) + 1] * 5
   assert lines[2] == '| base | 25% | 25% | 25% | 0.3 | 25% | 25% |'
   assert lines[3] == '| **sft_1e-5** | 25% | 25% | 25% | 9.3 | 25% | 25% |'
+  assert lines[4] == '| sft_1e-4 | 50% |  |  |  |  |  |'

@@ -8,8 +8,8 @@ prints a table. Every command is printed before it runs. README.md has what it
 printed. A stage that is there already is taken as it is.
 
 A method is trained at each of its rates. The one is taken that has the most of
-some sums right that it was trained on, greedily; of several, the lowest. All
-rates are reported, on the questions of the test, too, which have no part in it.
+some sums right that it was trained on, greedily; of several, the lowest. That of
+each rate is reported; the questions of the test are for the chosen ones alone.
 """
 
 import argparse
@@ -49,14 +49,15 @@ CONFIGS = {
   'sft': 'configs/sft.py:data=jsonl',
   'grpo': 'configs/rl.py:data=jsonl',
 }
+LEARNT = 'learnt'
 # Of an evaluation: what is asked, how it is judged, tokens of an answer, how
 # many are drawn besides the greedy one.
 ASKED = {
-  'learnt': ('sums_learnt', MATH, 48, 0),
+  LEARNT: ('sums_learnt', MATH, 48, 0),
   'sums': ('sums_test', MATH, 48, 4),
   'kept': ('kept_test', SAYS, 32, 4),
 }
-CHOOSES = 'learnt/accuracy'
+CHOOSES = f'{LEARNT}/accuracy'
 # Names in a table: of results.
 COLUMNS = {
   'learnt sums, greedy': CHOOSES,
@@ -118,10 +119,10 @@ def named(arm: str, rate: float) -> str:
   return f'{arm}_{rate:.0e}'.replace('e-0', 'e-')
 
 
-def asked(name: str, model: Path, out: Path) -> dict[str, float]:
-  """{'sums/accuracy': ...} of a model."""
+def asked(name: str, model: Path, out: Path, *kinds: str) -> dict[str, float]:
+  """{'sums/accuracy': ...} of a model, for `kinds` of questions."""
   found = {}
-  for what in ASKED:
+  for what in kinds:
     to = out / f'{name}_{what}.json'
     if not to.exists():
       ask(*evaluate(model, what, out), to=to)
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
   if not (out / 'folder').exists():
     ask('experiments.real_model.folder', f'--out={out / "folder"}')
   ask('experiments.real_model.files', f'--out={out / "data"}')
-  models = {'base': asked('base', out / 'folder', out)}
+  models = {'base': asked('base', out / 'folder', out, *ASKED)}
   seconds, chosen = {}, {}
   for arm, rates in RATES.items():
     tried = {}
@@ -154,8 +155,9 @@ def main(argv: list[str] | None = None) -> int:
       name = named(arm, rate)
       if not (out / name).exists():
         seconds[name] = ask(*train(arm, rate, out))
-      tried[rate] = models[name] = asked(name, out / name, out)
-    chosen[arm] = named(arm, choose(tried))
+      tried[rate] = models[name] = asked(name, out / name, out, LEARNT)
+    name = chosen[arm] = named(arm, choose(tried))
+    models[name] |= asked(name, out / name, out, *ASKED)
   content = {
     'git': git_state(Path(posttrain_jax.__file__)),
     'date': datetime.date.today().isoformat(),
@@ -177,6 +179,12 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
+def cell(key: str, value: float | None) -> str:
+  if value is None:
+    return ''
+  return f'{value:.1f}' if key.endswith('length') else f'{value:.0%}'
+
+
 def table(content: dict) -> str:
   """Markdown: a row for each model; the chosen ones are bold."""
   lines = [
@@ -184,10 +192,7 @@ def table(content: dict) -> str:
     '| --- |' + ' ---: |' * len(COLUMNS),
   ]
   for name, values in content['models'].items():
-    cells = (
-      f'{values[key]:.1f}' if key.endswith('length') else f'{values[key]:.0%}'
-      for key in COLUMNS.values()
-    )
+    cells = (cell(key, values.get(key)) for key in COLUMNS.values())
     bold = '**' if name in content['chosen'].values() else ''
     lines.append(f'| {bold}{name}{bold} | ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
