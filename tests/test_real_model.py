@@ -133,12 +133,11 @@ def test_its_commands_have_keys_that_there_are(arm):
 
 
 def test_the_rate_is_chosen_by_sums_that_were_learnt():
-  tried = {
-    rate: {commands.CHOOSES: learnt, 'sums/accuracy': tested}
-    for rate, learnt, tested in ((3e-5, 0.5, 0.9), (1e-5, 0.6, 0.1),
-                                 (1e-4, 0.6, 0.8))
-  }  # fmt: skip
-  assert commands.choose(tried) == 1e-5  # the lowest of two that are as good
+  tried = {1e-5: 0.5, 1e-4: 0.6, 1e-3: 0.6}
+  assert commands.choose(tried, 0.4) == 1e-5
+  assert commands.choose(tried, 0.5) == 1e-4  # the first that is better
+  assert commands.choose(tried, 0.6) is None
+  assert commands.best(tried) == 1e-4  # the lowest of two that are as good
   assert commands.named('sft', 1e-5) == 'sft_1e-5'
 
 
@@ -153,7 +152,7 @@ def test_the_table_has_a_row_for_each_model():
     'chosen': {'sft': 'sft_1e-5'},
   }
   lines = commands.table(content).splitlines()
-  assert [x.count('|') for x in lines] == [len(commands.COLUMNS) + 1] * 5
-  assert lines[2] == '| base | 25% | 25% | 25% | 0.3 | 25% | 25% |'
-  assert lines[3] == '| **sft_1e-5** | 25% | 25% | 25% | 9.3 | 25% | 25% |'
-  assert lines[4] == '| sft_1e-4 | 50% |  |  |  |  |  |'
+  assert [x.count('|') for x in lines] == [len(commands.COLUMNS) + 2] * 5
+  assert lines[2] == '| base | 25% | 25% | 25% | 0.3 | 25% |'
+  assert lines[3] == '| **sft_1e-5** | 25% | 25% | 25% | 9.3 | 25% |'
+  assert lines[4] == '| sft_1e-4 | 50% |  |  |  |  |'
