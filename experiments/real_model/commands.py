@@ -7,10 +7,10 @@ Makes the folder and the files, trains, asks every model the same questions, and
 prints a table. Every command is printed before it runs. README.md has what it
 printed. A stage that is there already is taken as it is.
 
-A method's rates are tried in their order, until one has more of some sums right,
-greedily, that it was trained on, than the base has; if none has, the best is taken,
-of several the lowest. That count is reported for all tries; the questions of the
-test are for the chosen alone.
+A method's rates are tried in their order, until one has more sums right than
+the base, greedily, of some that it was trained on; if none has, the best is
+taken, of several the lowest. That count is reported for all tries; the questions
+of the test are for the chosen alone.
 """
 
 import argparse
@@ -136,8 +136,8 @@ def asked(name: str, model: Path, out: Path, *kinds: str) -> dict[str, float]:
 
 
 def choose(tried: dict[float, float], base: float) -> float | None:
-  """Of {rate: share of the learnt sums}: the first that is more than the base's;
-  None: none is."""
+  """Of {rate: share of the learnt sums}: the first above the base's; None: none
+  is."""
   return next((rate for rate, share in tried.items() if share > base), None)
 
 
