@@ -9,8 +9,8 @@ printed. A stage that is there already is taken as it is.
 
 A method's rates are tried in their order, until one has more sums right than
 the base, greedily, of some that it was trained on; if none has, the best is
-taken, of several the lowest. That count is reported for all tries; the questions
-of the test are for the chosen alone.
+taken, of several the lowest. That count is reported for all tries; the
+questions of the test are for the chosen alone.
 """
 
 import argparse
