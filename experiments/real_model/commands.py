@@ -168,6 +168,17 @@ def main(argv: list[str] | None = None) -> int:
     rate = choose(tried, models['base'][CHOOSES]) or best(tried)
     name = chosen[arm] = named(arm, rate)
     models[name] |= asked(name, out / name, out, *ASKED)
+    publish(out, seconds, chosen, models)
+  return 0
+
+
+def publish(
+  out: Path,
+  seconds: dict[str, float],
+  chosen: dict[str, str],
+  models: dict[str, dict],
+) -> None:
+  """Writes summary.json, and prints its table: after each method."""
   content = {
     'git': git_state(Path(posttrain_jax.__file__)),
     'date': datetime.date.today().isoformat(),
@@ -185,8 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     'models': models,
   }
   (out / 'summary.json').write_text(json.dumps(content, indent=1) + '\n')
-  print(table(content))
-  return 0
+  print(table(content), flush=True)
 
 
 def cell(key: str, value: float | None) -> str:
