@@ -36,6 +36,7 @@ SAYS = json.dumps([{'name': 'experiments.real_model.rewards:says'}])
 TRAINED = {
   'sft': {
     'data.path': 'data/sums_chat.jsonl',
+    'data.max_length': 64,  # rows are padded to it, and have less
     'prompts_per_step': 16,
   },
   'grpo': {
