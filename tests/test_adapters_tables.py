@@ -34,6 +34,12 @@ CASES = {
   'dora': (UNTIED, adapters.dora(rank=3, targets=BOTH)),
   'unembed': (UNTIED, adapters.lora(rank=1, targets=('unembed',))),
 }  # fmt: skip
+# One of each kind is quick.
+LONG = ('tied, few bits', 'untied', 'unembed')
+of_all = pytest.mark.parametrize(
+  'name',
+  [pytest.param(x, marks=pytest.mark.long) if x in LONG else x for x in CASES],
+)
 RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(0, 11, (2, 6)).astype(np.int32)
 LENGTH = TOKENS.shape[1]
@@ -81,7 +87,13 @@ def scores(params, model):
   return signals.logps, logits, jnp.stack(steps, 1)
 
 
-@pytest.mark.parametrize('name', ['tied', 'untied', 'dora'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'tied',
+    *(pytest.param(x, marks=pytest.mark.long) for x in ('untied', 'dora')),
+  ],
+)
 def test_a_fresh_one_changes_nothing_and_learns(name):
   model, params = attached(name)
   score = lambda p: (
@@ -106,7 +118,7 @@ def test_a_fresh_one_changes_nothing_and_learns(name):
     assert np.abs(grads['unembed']['b']).sum() > 0
 
 
-@pytest.mark.parametrize('name', CASES)
+@of_all
 def test_it_is_the_merged_model(name):
   model, params = attached(name)
   params = moved(params)
@@ -121,6 +133,7 @@ def test_it_is_the_merged_model(name):
   assert np.abs(found[1] - bare).max() > 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['tied', 'dora'])
 def test_gradients_are_those_of_the_weights_written_out(name):
   model, params = attached(name)

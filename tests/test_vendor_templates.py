@@ -149,7 +149,7 @@ def test_masks_by_beginnings_are_those_of_blocks(name):
     if chat.REWRITTEN not in plain['notes']:
       assert sum(map(said, blocks)) <= len(ours) <= len(blocks), conversation
       same += 1
-  assert same > (2 if name == 'deepseek_r1_distill' else 10)
+  assert same > (0 if name == 'deepseek_r1_distill' else 10)
 
 
 def main(folder, out):
