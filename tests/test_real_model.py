@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,3 +157,21 @@ def test_the_table_has_a_row_for_each_model():
   assert lines[2] == '| base | 25% | 25% | 25% | 0.3 | 25% |'
   assert lines[3] == '| **sft_1e-5** | 25% | 25% | 25% | 9.3 | 25% |'
   assert lines[4] == '| sft_1e-4 | 50% |  |  |  |  |'
+
+
+def test_the_readme_has_what_the_run_found():
+  folder = Path(commands.__file__).parent
+  content = json.loads((folder / 'summary.json').read_text())
+  assert not content['git']['dirty'] and content['chosen']
+  text = (folder / 'README.md').read_text(encoding='utf-8')
+  assert commands.table(content) in text
+  assert content['git']['commit'][:7] in text
+  models = content['models']
+  for arm, chosen in content['chosen'].items():
+    tried = {
+      rate: models[name][commands.CHOOSES]
+      for rate in commands.RATES[arm]
+      if (name := commands.named(arm, rate)) in models
+    }
+    rate = commands.choose(tried, models['base'][commands.CHOOSES])
+    assert chosen == commands.named(arm, rate or commands.best(tried))
