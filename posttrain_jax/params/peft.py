@@ -12,10 +12,10 @@ A folder has `adapter_config.json` (rank, alpha, kind, the base's name) and
     .lora_embedding_B       [width, R]
 
 Where the table of embeddings is the output matrix, too, its adapter is written
-for both, and `ensure_weight_tying` says that they are one: PEFT computes the same
-logits, but its `merge_and_unload` (0.21) then gives others, as it merges both into
-the one table; `export --merge` is right. `peft_places` says which module is which
-of our matrices.
+for both, and `ensure_weight_tying` says that they are one. PEFT computes the
+same logits then; its `merge_and_unload` (0.21) gives others, as it merges both
+into the one table, and `export --merge` is right. `peft_places` says which
+module is which of our matrices.
 """
 
 import json
