@@ -52,13 +52,15 @@ ADAPTERS = {
   'none': {},
   'lora': dict(adapter__name='lora', adapter__rank=4),
   'nf4': dict(adapter__name='lora', adapter__rank=4, adapter__base='nf4'),
-  # Of a table that is read at both ends, and of two that are one each.
+  # Of a table that is read at both ends, and of two that are one each. B of a
+  # table starts at 1: with alpha / rank of 8 rounding grows beyond the bound.
   'tied': dict(
-    adapter__name='lora', adapter__rank=4,
+    adapter__name='lora', adapter__rank=4, adapter__alpha=4,
     adapter__targets=('embed_tokens', 'v_proj'),
   ),
   'tables': dict(
-    adapter__name='dora', adapter__rank=4, model__tie_embeddings=False,
+    adapter__name='dora', adapter__rank=4, adapter__alpha=4,
+    model__tie_embeddings=False,
     adapter__targets=('embed_tokens', 'lm_head', 'v_proj'),
   ),
 }  # fmt: skip
