@@ -205,7 +205,12 @@ def train(base: str) -> hf_tokenizers.Tokenizer:
 
 def make(name: str, out: Path) -> Path:
   """Writes the folder of a style, without weights."""
-  style = STYLES[name]
+  template = (FOLDER / f'{name}.jinja').read_text(encoding='utf-8')
+  return write(STYLES[name], template, out)
+
+
+def write(style: Style, template: str, out: Path) -> Path:
+  """Writes a folder with this tokenizer and this template."""
   tokenizer = hf_tokenizers.Tokenizer.from_file(
     str(FOLDER / f'{style.base}.json')
   )
@@ -239,7 +244,6 @@ def make(name: str, out: Path) -> Path:
     **({'bos_token': bos} if style.bos else {}),
   }
   (out / 'tokenizer_config.json').write_text(json.dumps(config))
-  template = (FOLDER / f'{name}.jinja').read_text(encoding='utf-8')
   (out / 'chat_template.jinja').write_text(template, encoding='utf-8')
   if style.stops:
     ids = [tokenizer.token_to_id(token) for token in style.stops]

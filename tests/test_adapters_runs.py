@@ -28,6 +28,11 @@ RUNS = {
     'configs/sft.py:smoke',
     {'task.num_digits': '1', 'adapter.dropout': '0.25'},
   ),
+  'tables': (
+    'configs/sft.py:smoke',
+    {'task.num_digits': '1', 'adapter.base': 'int8',
+     'adapter.targets': '("embed_tokens", "v_proj")'},
+  ),
   'dpo': (
     'configs/preference.py:smoke',
     {

@@ -1,5 +1,6 @@
 """Adapters as PEFT stores them: its folders read, ours the same as its own."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -13,31 +14,43 @@ from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.params import peft
 
 GOLDENS = Path(__file__).parent / 'goldens'
-NAMES = ('lora', 'rslora', 'dora')
+NAMES = ('lora', 'rslora', 'dora', 'embed', 'embed_dora', 'tied')
+BASES = {'embed': 'mistral', 'embed_dora': 'mistral'}  # others: qwen2
 
 
 def folder(name):
   return GOLDENS / 'peft' / name
 
 
-@pytest.fixture(scope='module')
+def base_of(name):
+  return GOLDENS / BASES.get(name, 'qwen2')
+
+
+@functools.cache
+def run_of(base):
+  config = hf.read_config(base)
+  tokens = np.load(base / 'expected.npz')['tokens'][:, :12]
+  return jax.jit(lambda params: transformer.apply(params, config, tokens)[0])
+
+
+@pytest.fixture
 def logits():
-  config, _ = hf.load(GOLDENS / 'qwen2')
-  tokens = np.load(GOLDENS / 'qwen2/expected.npz')['tokens'][:, :12]
-  run = jax.jit(lambda params: transformer.apply(params, config, tokens)[0])
-  with jax.default_matmul_precision('highest'):
-    yield run
+  def run(name, params):
+    with jax.default_matmul_precision('highest'):
+      return run_of(base_of(name))(params)
+
+  return run
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_logits_are_those_of_peft(name, logits):
   expected = np.load(GOLDENS / 'peft/logits.npz')[name]
-  bare = np.load(GOLDENS / 'qwen2/expected.npz')['logits'][:, :12]
+  bare = np.load(base_of(name) / 'expected.npz')['logits'][:, :12]
   _, params = peft.load(folder(name))
-  found = logits(params)
+  found = logits(name, params)
   bound = 1e-5 * np.abs(expected).max()
   np.testing.assert_allclose(found, expected, atol=bound, rtol=0)
-  merged = logits(adapted.merged(params))
+  merged = logits(name, adapted.merged(params))
   np.testing.assert_allclose(merged, expected, atol=2 * bound, rtol=0)
   assert np.abs(expected - bare).max() > 0.1
 
@@ -47,17 +60,23 @@ def test_what_is_written_is_what_peft_wrote(name, tmp_path):
   theirs = json.loads((folder(name) / peft.CONFIG).read_text())
   config, params = peft.load(folder(name))
   alpha = float(theirs['lora_alpha'])
-  part = {'name': name, 'rank': theirs['r'], 'alpha': alpha}
+  kind = name if name in ('rslora', 'dora') else 'lora'
+  kind = 'dora' if theirs['use_dora'] else kind
+  part = {'name': kind, 'rank': theirs['r'], 'alpha': alpha}
   base = theirs['base_model_name_or_path']
   peft.save(tmp_path, config, part, adapted.trained(params), base)
   ours = safetensors.load_file(tmp_path / peft.WEIGHTS)
   there = safetensors.load_file(folder(name) / peft.WEIGHTS)
+  # Tables that are the base's stand beside their adapters in PEFT's file.
+  there = {k: x for k, x in there.items() if not peft.is_copy(k, config)}
   assert ours.keys() == there.keys()
   for key, x in there.items():
     assert ours[key].dtype == x.dtype and ours[key].tobytes() == x.tobytes()
   written = json.loads((tmp_path / peft.CONFIG).read_text())
   for key, value in written.items():
-    same = set if isinstance(value, list) else lambda x: x
+    # Of a tied table it names the module itself, too.
+    last = lambda names: {name.rpartition('.')[2] for name in names}
+    same = last if isinstance(value, list) else lambda x: x
     assert same(value) == same(theirs[key]), key
   with pytest.raises(FileExistsError, match='save into a new folder'):
     peft.save(tmp_path, config, part, adapted.trained(params), base)
@@ -133,20 +152,69 @@ def test_tensors_that_do_not_fit_are_named(change, message, tmp_path):
   assert str(copy / peft.WEIGHTS) in str(caught.value)
 
 
+def change_file(name, tmp_path, change):
+  """A copy of an adapter with other tensors."""
+  copy = tmp_path / 'adapter'
+  shutil.copytree(folder(name), copy)
+  tensors = safetensors.load_file(copy / peft.WEIGHTS)
+  change(tensors)
+  safetensors.save_file(tensors, copy / peft.WEIGHTS)
+  content = json.loads((copy / peft.CONFIG).read_text())
+  content['base_model_name_or_path'] = str(base_of(name))
+  (copy / peft.CONFIG).write_text(json.dumps(content))
+  return copy
+
+
+TABLE = 'base_model.model.model.embed_tokens'
+
+
+@pytest.mark.parametrize('name', ['embed', 'tied'])
+def test_a_table_that_is_not_the_bases_is_refused(name, tmp_path):
+  def change(tensors):
+    there = [k for k in tensors if k.endswith('.weight') and 'lora' not in k]
+    assert there
+    tensors[there[0]] = tensors[there[0]] + 1e-3
+
+  copy = change_file(name, tmp_path, change)
+  with pytest.raises(ValueError, match='is not what the base has there'):
+    peft.load(copy)
+
+
+def test_a_table_of_both_ends_has_one_adapter(tmp_path):
+  def change(tensors):
+    tensors[f'{TABLE}.lora_embedding_A'] += 1e-3
+
+  copy = change_file('tied', tmp_path, change)
+  config = hf.read_config(base_of('tied'))
+  with pytest.raises(ValueError, match='is not the transpose of'):
+    peft.read(copy, config)
+  content = json.loads((copy / peft.CONFIG).read_text())
+  del content['ensure_weight_tying']
+  (copy / peft.CONFIG).write_text(json.dumps(content))
+  with pytest.raises(ValueError, match='ensure_weight_tying is not set'):
+    peft.read(copy, config)
+
+
 @pytest.mark.slow
-def test_peft_loads_ours(tmp_path):
+@pytest.mark.parametrize('name', ['dora', 'embed', 'embed_dora', 'tied'])
+def test_peft_loads_ours(name, tmp_path):
   library = pytest.importorskip('peft')
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
-  config, params = peft.load(folder('dora'))
-  part = {'name': 'dora', 'rank': 2, 'alpha': 4.0}
-  base = str(GOLDENS / 'qwen2')
+  config, params = peft.load(folder(name))
+  theirs = json.loads((folder(name) / peft.CONFIG).read_text())
+  part = {
+    'name': 'dora' if theirs['use_dora'] else 'lora',
+    'rank': theirs['r'],
+    'alpha': float(theirs['lora_alpha']),
+  }
+  base = str(base_of(name))
   peft.save(tmp_path, config, part, adapted.trained(params), base)
   model = transformers.AutoModelForCausalLM.from_pretrained(base)
   model = library.PeftModel.from_pretrained(model, tmp_path).eval()
-  tokens = np.load(GOLDENS / 'qwen2/expected.npz')['tokens'][:, :12]
+  tokens = np.load(base_of(name) / 'expected.npz')['tokens'][:, :12]
   with torch.no_grad():
     found = model(torch.tensor(tokens)).logits.numpy()
-  expected = np.load(GOLDENS / 'peft/logits.npz')['dora']
+  expected = np.load(GOLDENS / 'peft/logits.npz')[name]
   bound = 1e-5 * np.abs(expected).max()
   np.testing.assert_allclose(found, expected, atol=bound, rtol=0)

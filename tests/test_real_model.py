@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,8 @@ def test_no_tested_sum_is_learnt(tmp_path):
   learnt = {asked(row) for row in rows('sums_prompts')}
   tested = {asked(row) for row in rows('sums_test')}
   assert len(tested) == files.TESTED and not learnt & tested
+  choosing = {asked(row) for row in rows('sums_learnt')}
+  assert len(choosing) == files.CHOOSING and choosing <= learnt
   for row in rows('sums_chat'):
     question, answer = (x['content'] for x in row['messages'])
     a, b = (int(x) for x in question[8:-1].split(' + '))
@@ -128,3 +131,47 @@ def test_its_commands_have_keys_that_there_are(arm):
   config = config_lib.load(commands.CONFIGS[arm])
   keys = {k: str(v) for k, v in commands.TRAINED[arm].items()}
   config_lib.override(config, list(keys.items()))
+
+
+def test_the_rate_is_chosen_by_sums_that_were_learnt():
+  tried = {1e-5: 0.5, 1e-4: 0.6, 1e-3: 0.6}
+  assert commands.choose(tried, 0.4) == 1e-5
+  assert commands.choose(tried, 0.5) == 1e-4  # the first that is better
+  assert commands.choose(tried, 0.6) is None
+  assert commands.best(tried) == 1e-4  # the lowest of two that are as good
+  assert commands.named('sft', 1e-5) == 'sft_1e-5'
+
+
+def test_the_table_has_a_row_for_each_model():
+  values = dict.fromkeys(commands.COLUMNS.values(), 0.254)
+  content = {
+    'models': {
+      'base': values,
+      'sft_1e-5': values | {'sums/length': 9.26},
+      'sft_1e-4': {commands.CHOOSES: 0.5},
+    },
+    'chosen': {'sft': 'sft_1e-5'},
+  }
+  lines = commands.table(content).splitlines()
+  assert [x.count('|') for x in lines] == [len(commands.COLUMNS) + 2] * 5
+  assert lines[2] == '| base | 25% | 25% | 25% | 0.3 | 25% |'
+  assert lines[3] == '| **sft_1e-5** | 25% | 25% | 25% | 9.3 | 25% |'
+  assert lines[4] == '| sft_1e-4 | 50% |  |  |  |  |'
+
+
+def test_the_readme_has_what_the_run_found():
+  folder = Path(commands.__file__).parent
+  content = json.loads((folder / 'summary.json').read_text())
+  assert not content['git']['dirty'] and content['chosen']
+  text = (folder / 'README.md').read_text(encoding='utf-8')
+  assert commands.table(content) in text
+  assert content['git']['commit'][:7] in text
+  models = content['models']
+  for arm, chosen in content['chosen'].items():
+    tried = {
+      rate: models[name][commands.CHOOSES]
+      for rate in commands.RATES[arm]
+      if (name := commands.named(arm, rate)) in models
+    }
+    rate = commands.choose(tried, models['base'][commands.CHOOSES])
+    assert chosen == commands.named(arm, rate or commands.best(tried))

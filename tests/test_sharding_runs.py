@@ -1,6 +1,6 @@
 """Any mesh trains as one device: losses, gradients, moments and parameters.
 
-Cases are mesh x trainer x adapter. A dozen of them cover every pair of an axis
+Cases are mesh x trainer x adapter. Some of them cover every pair of an axis
 with a trainer and with an adapter; all of them are in the slow tests. Rollouts
 are the same random tokens for all: `tests/test_slots.py` and the tests of
 decoding have the sampler.
@@ -52,11 +52,23 @@ ADAPTERS = {
   'none': {},
   'lora': dict(adapter__name='lora', adapter__rank=4),
   'nf4': dict(adapter__name='lora', adapter__rank=4, adapter__base='nf4'),
-}
+  # Of a table that is read at both ends, and of two that are one each. B of a
+  # table starts at 1: with alpha / rank of 8 rounding grows beyond the bound.
+  'tied': dict(
+    adapter__name='lora', adapter__rank=4, adapter__alpha=4,
+    adapter__targets=('embed_tokens', 'v_proj'),
+  ),
+  'tables': dict(
+    adapter__name='dora', adapter__rank=4, adapter__alpha=4,
+    model__tie_embeddings=False,
+    adapter__targets=('embed_tokens', 'lm_head', 'v_proj'),
+  ),
+}  # fmt: skip
 MODELS = ('dense', 'experts')
 # (mesh, trainer, adapter, model): a quick one, and those of the long tests.
 QUICK = (('data-fsdp-tensor', 'sft', 'none', 'dense'),)
 LONG = (
+  ('data-fsdp-tensor', 'sft', 'tied', 'dense'),
   ('fsdp-sequence-expert', 'sft', 'nf4', 'dense'),
   ('data-sequence-expert', 'grpo', 'none', 'experts'),
 )
@@ -70,6 +82,9 @@ REST = (
   ('data', 'ppo', 'nf4', 'dense'),
   ('fsdp-tensor', 'distill', 'nf4', 'dense'),
   ('data-sequence-expert', 'distill', 'lora', 'dense'),
+  ('data-tensor-sequence', 'grpo', 'tables', 'dense'),
+  ('fsdp-tensor-expert', 'sft', 'tables', 'dense'),
+  ('fsdp-sequence-expert', 'dpo', 'tied', 'dense'),
 )
 COVER = (*QUICK, *LONG, *REST)
 EVERY = [
@@ -192,7 +207,7 @@ def test_more_meshes_train_as_one_device(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', REST, ids='-'.join)
-def test_the_rest_of_the_covering_dozen(case):
+def test_the_rest_of_those_that_cover(case):
   check(*case)
 
 
@@ -204,7 +219,7 @@ def test_every_other_mesh_trains_as_one_device(case):
   check(*case)
 
 
-def test_the_dozen_covers_axes_trainers_and_adapters():
+def test_these_cover_axes_trainers_and_adapters():
   axes = lambda case: {a for a, n in MESHES[case[0]].items() if n > 1}
   for of, values in ((1, TRAINERS), (2, ADAPTERS)):
     for value in values:

@@ -4,6 +4,7 @@ python -m experiments.real_model.files --out data
 
 sums_chat.jsonl     sums as conversations, to learn from (SFT)
 sums_prompts.jsonl  the same questions with their answers alone (RL)
+sums_learnt.jsonl   some of these, to choose a learning rate by
 sums_test.jsonl     sums of other pairs of numbers
 kept_test.jsonl     capitals: what the model knew before and should keep
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 # Of the sums a + b: the smaller number, the larger one.
 SMALL, LARGE = range(2, 10), range(2, 40)
-TESTED = 96
+TESTED, CHOOSING = 96, 60
 ASKED = 'What is {} + {}?'
 CAPITALS = """\
 Argentina Buenos Aires|Australia Canberra|Austria Vienna|Bangladesh Dhaka|
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
   files = {
     'sums_chat': map(chat, learnt),
     'sums_prompts': map(prompt, learnt),
+    'sums_learnt': map(prompt, learnt[:CHOOSING]),
     'sums_test': map(prompt, tested),
     'kept_test': kept(),
   }

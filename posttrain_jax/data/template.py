@@ -179,7 +179,7 @@ class Template:
     self._variables: set[str] = set()
     self._free: set[str] = set()
     self._names: set[str] = set()
-    self.heard: set[str] = set()  # roles that are known to be written
+    self.heard: set[str] = set()  # what is known to be written
     for name, source in self.sources.items():
       try:
         self._compiled[name] = _environment().from_string(source)

@@ -1,10 +1,11 @@
 """Rows of a table of embeddings that a mesh has in parts.
 
-V tokens  D width  B rows  T positions
+V tokens  D width  B rows  T positions  R rank of an adapter
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 from posttrain_jax.core import sharding
 from posttrain_jax.core.sharding import SHARDS
 from posttrain_jax.core.types import Array
+from posttrain_jax.models import placed
+from posttrain_jax.models.adapted import Adapted
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = ['TABLE', 'looked_up']
@@ -20,23 +23,49 @@ __all__ = ['TABLE', 'looked_up']
 TABLE = P('tensor', SHARDS)  # of embeddings [V, D], as it is stored
 
 
-def looked_up(table: Array, tokens: Array, config: ModelConfig) -> Array:
+def looked_up(
+  table: Array | Adapted, tokens: Array, config: ModelConfig
+) -> Array:
   """[B, T, D] rows of a table [V, D], in the dtype of the model.
 
   Where its width is split, each device looks up its columns for all rows: what
   travels is then the rows, not the table, and there and back alike. Where its
   tokens are split, each looks up those that it has, and the rest are zeros that
   the sum over devices fills.
+
+  A table with an adapter is W + scale A B, of which rows of A are looked up.
   """
+  if isinstance(table, Adapted):
+    return _adapted(table, tokens, config)
   table = sharding.held(table, TABLE)
   many = tokens.shape[1] > 1  # a decode loop has a layout of its own
   if many and sharding.lies(TABLE, table.shape)[0] is not None:
-    x = _over_parts(table, tokens, config.dtype)
+    x = _over_parts(table, tokens, TABLE, config.dtype)
   else:
     x = table[tokens].astype(config.dtype)
   if many and sharding.divides(x.shape[-1], 'width'):
     x = _to_rows(sharding.constrain(x, 'copies', None, 'width'))
   return x
+
+
+def _adapted(table: Adapted, tokens: Array, config: ModelConfig) -> Array:
+  own = placed.specs(TABLE, 1, 1)
+  a = sharding.held(table.a, own['a'])
+  if tokens.shape[1] > 1 and sharding.lies(own['a'], a.shape)[0] is not None:
+    low = _over_parts(a, tokens, own['a'], config.dtype)
+  else:
+    low = a[tokens].astype(config.dtype)
+  low = sharding.constrain(low, 'rows', 'length', None)
+  b = sharding.gathered(table.b, own['b'])
+  beside = jnp.einsum('btr,rd->btd', low, b.astype(low.dtype))
+  base: Any = table.base  # never in few bits
+  x = looked_up(base, tokens, config)
+  x = x + beside * table.scale.astype(x.dtype)
+  if table.magnitude is None:
+    return x
+  norm = table.column_norm() if table.norm is None else table.norm
+  gain = table.magnitude / jax.lax.stop_gradient(norm)
+  return x * gain.astype(x.dtype)[None, None]
 
 
 def _to_rows(x: Array) -> Array:
@@ -53,13 +82,13 @@ def _to_rows(x: Array) -> Array:
   return sharding.constrain(y, 'rows', 'length').reshape(x.shape)
 
 
-def _over_parts(table: Array, tokens: Array, dtype: str) -> Array:
+def _over_parts(table: Array, tokens: Array, spec: P, dtype: str) -> Array:
   """`looked_up` of a table whose tokens are split.
 
   Left to itself the compiler gathers the table over tensor where there are more
   tokens than the table has, and its gradient with it.
   """
-  lies, size = sharding.lies(TABLE, table.shape), table.shape[0]
+  lies, size = sharding.lies(spec, table.shape), table.shape[0]
   names = ('rows', 'length') if lies[1] is None else ('copies', None)
   tokens = jnp.where(tokens < 0, tokens + size, tokens)
   rows = sharding.placed(tokens.shape, *names)

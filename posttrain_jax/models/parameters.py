@@ -220,7 +220,8 @@ def unstack(params: PyTree, config: ModelConfig) -> PyTree:
     return adapted.settled(_cut(params['layers'], config, find))
 
   split = tuple(of(layer) for layer in range(config.num_layers))
-  return {**params, 'layers': split}
+  rest = {key: part for key, part in params.items() if key != 'layers'}
+  return {**adapted.settled(rest), 'layers': split}
 
 
 def gathered(layer: PyTree, config: ModelConfig) -> PyTree:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 from posttrain_jax.core import sharding
 from posttrain_jax.core.sharding import SHARDS
 from posttrain_jax.core.types import Array, PyTree, TokenSignals
-from posttrain_jax.models import placed
+from posttrain_jax.models import adapted, placed
+from posttrain_jax.models.adapted import Adapted
 from posttrain_jax.models.config import ModelConfig
 
 __all__ = ['score_tokens', 'unembed']
@@ -20,7 +22,7 @@ def unembed(
   params: PyTree,
   config: ModelConfig,
   hidden: Array,
-  kernel: Array | None = None,
+  kernel: Array | Adapted | None = None,
 ) -> Array:
   """Logits [..., V] in float32 of hidden states [..., D], within the cap.
 
@@ -28,27 +30,77 @@ def unembed(
   """
   tied, spec = config.tie_embeddings, '...d,dv->...v'
   if kernel is None:
-    kernel = params['embed']['tokens'].T if tied else params['unembed']
-  elif tied:
+    kernel = _stored(params, config)
+    if tied and not isinstance(kernel, Adapted):
+      kernel, tied = kernel.T, False
+  if tied:
     spec = '...d,vd->...v'
-  logits = jnp.einsum(
-    spec,
-    hidden,
-    kernel.astype(hidden.dtype),
-    preferred_element_type=jnp.promote_types(hidden.dtype, jnp.float32),
-  )
+  if isinstance(kernel, Adapted):
+    logits = _adapted(hidden, kernel, spec)
+  else:
+    logits = _wide(spec, hidden, kernel)
   if config.logit_cap:
     logits = config.logit_cap * jnp.tanh(logits / config.logit_cap)
   return logits
 
 
-def _kernel(params: PyTree, config: ModelConfig) -> Array | None:
-  """What `unembed` reads for many tokens: gathered once, where it is split."""
-  if not sharding.split():
-    return None
+def _wide(spec: str, x: Array, weight: Array) -> Array:
+  """A product in float32 of what stands in the activations' dtype."""
+  return jnp.einsum(
+    spec,
+    x,
+    weight.astype(x.dtype),
+    preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+  )
+
+
+def _adapted(hidden: Array, kernel: Adapted, spec: str) -> Array:
+  """Logits by W + scale A B [D, V], or by its transpose where the table [V, D]
+  of embeddings is that."""
+  if spec == '...d,dv->...v':
+    low = jnp.einsum('...d,dr->...r', hidden, kernel.a.astype(hidden.dtype))
+    beside = _wide('...r,rv->...v', low, kernel.b)
+  else:
+    low = jnp.einsum('...d,rd->...r', hidden, kernel.b.astype(hidden.dtype))
+    beside = _wide('...r,vr->...v', low, kernel.a)
+  base: Any = kernel.base  # never in few bits
+  logits = _wide(spec, hidden, base)
+  logits = logits + beside * kernel.scale.astype(beside.dtype)
+  if kernel.magnitude is None:
+    return logits
+  norm = kernel.column_norm() if kernel.norm is None else kernel.norm
+  gain = kernel.magnitude / jax.lax.stop_gradient(norm)
+  gain = gain.reshape((1,) * (logits.ndim - 1) + gain.shape)
+  return logits * gain.astype(logits.dtype)
+
+
+def _stored(params: PyTree, config: ModelConfig) -> Array | Adapted:
   tied = config.tie_embeddings
-  weight = params['embed']['tokens'] if tied else params['unembed']
+  return params['embed']['tokens'] if tied else params['unembed']
+
+
+def _kernel(params: PyTree, config: ModelConfig) -> Array | Adapted | None:
+  """What `unembed` reads for many tokens: gathered once, where it is split, and
+  with the norms that its adapter needs."""
+  weight = _stored(params, config)
+  if isinstance(weight, Adapted):
+    weight = adapted.settled(weight)
+  elif not sharding.split():
+    return None
   return placed.gathered(weight, _spec(config), config.dtype)
+
+
+def _copies(kernel: Array | Adapted, spec: P) -> PyTree:
+  """`sharding.copies` of a weight, or of the parts of an adapted one."""
+  if not isinstance(kernel, Adapted):
+    return sharding.copies(kernel, spec)
+  own = placed.specs(spec, 1, 1)
+  own |= {'norm': own['magnitude'], 'scale': P()}
+  parts = {}
+  for name in ('base', 'a', 'b', 'scale', 'magnitude', 'norm'):
+    x = getattr(kernel, name)
+    parts[name] = x if x is None else sharding.copies(x, own[name])
+  return kernel.replace(**parts)
 
 
 def _spec(config: ModelConfig) -> P:
@@ -88,7 +140,10 @@ def _in_chunks(score: Callable, chunk: int, items: PyTree) -> PyTree:
 
 
 def _scored(
-  score: Callable, config: ModelConfig, kernel: Array | None, items: PyTree
+  score: Callable,
+  config: ModelConfig,
+  kernel: Array | Adapted | None,
+  items: PyTree,
 ) -> PyTree:
   """`score(kernel, *arrays)` of arrays [B, T, ...], in chunks.
 
@@ -104,11 +159,11 @@ def _scored(
     return _in_chunks(whole, chunk, items)
   if not 0 < chunk < previous.shape[1] // sharding.size('sequence'):
     return score(kernel, *items)
-  own = sharding.copies(kernel, _spec(config))
+  own = _copies(kernel, _spec(config))
   over = tuple(a for a in sharding.LOGICAL['parts'] if sharding.size(a) > 1)
 
   def one(kernel, items):
-    part = functools.partial(score, kernel[0])
+    part = functools.partial(score, jax.tree.map(lambda x: x[0], kernel))
     mine = jax.tree.map(lambda x: x[0], items)
     return jax.tree.map(lambda x: x[None], _in_chunks(part, chunk, mine))
 

@@ -6,16 +6,22 @@ Every function here is called the same way, and makes an `Adapter`:
 
   rank     numbers between the two matrices of an adapter
   alpha    strength, as the method scales it
-  targets  regular expressions; a matrix whose whole path ('layers/query')
-           matches one of them gets an adapter. Or names as PEFT takes them, of
-           modules in the files ('q_proj', 'mlp.down_proj'), and 'all-linear'
+  targets  regular expressions; a matrix whose whole path ('layers/query',
+           'embed/tokens') matches one of them gets an adapter. Or names as PEFT
+           takes them, of modules in the files ('q_proj', 'mlp.down_proj',
+           'embed_tokens'), and 'all-linear', which are those of the layers
   b_rate   learning rate of B over that of A: Hayou et al. (2024), LoRA+,
            https://arxiv.org/abs/2402.12354, take 16
   base     how the matrices with an adapter are stored: '' as they are, 'int8',
            or 'nf4' (Dettmers et al., 2023, QLoRA,
-           https://arxiv.org/abs/2305.14314)
+           https://arxiv.org/abs/2305.14314). Those of the layers: a table of
+           embeddings and an output matrix stay as they are, as in QLoRA
   dropout  share of the inputs that what is trained does not see in an update;
-           sampling and evaluation see all
+           sampling and evaluation see all. Tokens that are looked up are not
+           dropped
+
+The table of embeddings [V, D] of a model that ties them is its output matrix,
+too: its adapter is then that of both (PEFT's `ensure_weight_tying`).
 
 What is frozen is held once: it is also the reference of a method that has one.
 """
@@ -41,8 +47,8 @@ from posttrain_jax.models.placed import specs
 
 __all__ = ['dora', 'lora', 'rslora']
 
-# Matrices that `layers.product` multiplies by: (input axes, output axes) after
-# that of the layers.
+# Matrices that may have an adapter: (input axes, output axes), after that of
+# the layers where they are stacked.
 MATRICES = {
   'query': (1, 2),
   'key': (1, 2),
@@ -52,6 +58,8 @@ MATRICES = {
   'up': (1, 1),
   'down': (1, 1),
 }
+TABLE, UNEMBED = 'embed/tokens', 'unembed'
+TOP = {TABLE: (1, 1), UNEMBED: (1, 1)}
 EVERY = ('layers/(query|key|value|output|gate|up|down)',)
 BASES = ('', 'int8', 'nf4')
 ALL = 'all-linear'
@@ -113,9 +121,20 @@ def dora(
 
 def _matrix(path: str, shape: tuple[int, ...]) -> tuple[int, int] | None:
   """(input axes, output axes) of a parameter that may have an adapter."""
-  axes = MATRICES.get(path.rpartition('/')[2])
-  fits = axes is not None and len(shape) == 1 + sum(axes)
-  return axes if fits and path.startswith('layers/') else None
+  axes = axes_of(path)
+  fits = axes is not None and len(shape) == _lead(path) + sum(axes)
+  return axes if fits else None
+
+
+def axes_of(path: str) -> tuple[int, int] | None:
+  """(input axes, output axes) of a matrix, by its path."""
+  holder, _, name = path.rpartition('/')
+  return MATRICES.get(name) if holder == 'layers' else TOP.get(path)
+
+
+def _lead(path: str) -> int:
+  """Axes before those of a matrix: that of the layers."""
+  return int(path.startswith('layers/'))
 
 
 def shapes_of(params: PyTree) -> dict[str, tuple[int, ...]]:
@@ -136,12 +155,9 @@ def _modules() -> dict[str, set[str]]:
   """
   found: dict[str, set[str]] = {}
   for row in hf_table.TABLE:
-    matrix = row.path.rpartition('/')[2]
-    if not row.stacked or matrix not in MATRICES:
+    if axes_of(row.path) is None or not row.key.endswith('.weight'):
       continue
-    if not row.key.endswith('.weight'):
-      continue
-    module = row.key.partition('{}.')[2].removesuffix('.weight')
+    module = row.key.rpartition('{}.')[2].removesuffix('.weight')
     parts = module.split('.')
     for start in range(len(parts)):
       found.setdefault('.'.join(parts[start:]), set()).add(row.path)
@@ -185,9 +201,16 @@ class Adapter:
     """
     every = {path: _matrix(path, shape) for path, shape in shapes.items()}
     matrices = {path: axes for path, axes in every.items() if axes}
+    linear = [path for path in matrices if path not in TOP]
     chosen = set()
     for pattern in self.targets:
-      named = matrices if pattern == ALL else MODULES.get(pattern, ())
+      named = linear if pattern == ALL else MODULES.get(pattern, ())
+      if UNEMBED in {pattern, *named} and UNEMBED not in shapes:
+        raise ValueError(
+          f'adapter.targets: "{pattern}" is no matrix of its own in this '
+          'model, whose output is its table of embeddings; nearest valid: '
+          '"embed_tokens", which is an adapter of both'
+        )
       found = [x for x in every if x in named or re.fullmatch(pattern, x)]
       if not found:
         raise ValueError(
@@ -210,19 +233,38 @@ class Adapter:
       )
     for path in sorted(chosen):
       self._check(path, shapes[path], matrices[path])
+    self._check_output(chosen, tied=UNEMBED not in shapes)
     return {path: matrices[path] for path in sorted(chosen)}
+
+  def _check_output(self, chosen: set[str], tied: bool) -> None:
+    """Refuses what would not be what it says of an output matrix."""
+    if tied and TABLE in chosen and self.magnitude:
+      raise ValueError(
+        f'adapter.name="dora" of {TABLE}: in this model it is the output '
+        'matrix, too, and DoRA takes the lengths of its columns in the one and '
+        'of its rows in the other; nearest valid: adapter.name="lora"'
+      )
+    output = TABLE if tied else UNEMBED
+    if self.dropout and output in chosen:
+      raise ValueError(
+        f'adapter.dropout={self.dropout} with adapter.targets of {output}: '
+        'what an output matrix reads is not dropped here; nearest valid: '
+        'adapter.dropout=0.0'
+      )
 
   def _check(
     self, path: str, shape: tuple[int, ...], axes: tuple[int, int]
   ) -> None:
-    inside = math.prod(shape[1 : 1 + axes[0]])
-    outside = math.prod(shape[1 + axes[0] :])
+    first = _lead(path) + axes[0]
+    inside = math.prod(shape[_lead(path) : first])
+    outside = math.prod(shape[first:])
     if self.rank > min(inside, outside):
       raise ValueError(
         f'adapter.rank={self.rank} is more than {path} has, a matrix of '
         f'{inside} x {outside}; nearest valid: {min(inside, outside)}'
       )
-    if self.base == 'nf4' and NF4.block(shape[axes[0]]) < 2:
+    stored = self.base == 'nf4' and path not in TOP
+    if stored and NF4.block(shape[axes[0]]) < 2:
       raise ValueError(
         f'adapter.base="nf4" stores two numbers a byte, and {path} has an odd '
         f'axis of {shape[axes[0]]}; nearest valid: "int8"'
@@ -232,7 +274,8 @@ class Adapter:
     """Numbers of adapters beside the matrices of all these parameters."""
     total = 0
     for path, (inner, _) in self.paths(shapes).items():
-      layers, *sizes = shapes[path]
+      lead = _lead(path)
+      layers, sizes = math.prod(shapes[path][:lead]), shapes[path][lead:]
       inside, outside = math.prod(sizes[:inner]), math.prod(sizes[inner:])
       one = self.rank * (inside + outside) + self.magnitude * outside
       total += layers * one
@@ -244,36 +287,47 @@ class Adapter:
     params  a tree of arrays; layers are stacked
     key     A is drawn from it and from its own path; B is zero
 
-    A is uniform within 1 / sqrt(inputs), as PEFT draws it.
+    A is uniform within 1 / sqrt(inputs), as PEFT draws it. Of a table of
+    embeddings A is zero and B normal, so that what a token learns is not the
+    smaller the more others there are.
     """
     flat = traverse_util.flatten_dict(params, sep='/')
     for path, axes in self.paths(shapes_of(params)).items():
       own = jax.random.fold_in(key, zlib.crc32(f'adapter/{path}'.encode()))
-      flat[path] = self._fresh(flat[path], axes, own)
+      flat[path] = self._fresh(path, flat[path], axes, own)
     return traverse_util.unflatten_dict(flat, sep='/')
 
-  def _fresh(self, weight: Array, axes: tuple[int, int], key: Array) -> Adapted:
-    layers, inner = weight.shape[0], axes[0]
-    inside = weight.shape[1 : 1 + inner]
-    outside = weight.shape[1 + inner :]
+  def _fresh(
+    self, path: str, weight: Array, axes: tuple[int, int], key: Array
+  ) -> Adapted:
+    cut, inner = _lead(path), axes[0]
+    layers = weight.shape[:cut]
+    inside = weight.shape[cut : cut + inner]
+    outside = weight.shape[cut + inner :]
     dtype = jnp.promote_types(weight.dtype, jnp.float32)
-    bound = 1.0 / math.sqrt(math.prod(inside))
-    shape = (layers, *inside, self.rank)
-    a = jax.random.uniform(key, shape, dtype, -bound, bound)
+    a_shape, b_shape = (*inside, self.rank), (self.rank, *outside)
+    if path == TABLE:
+      a = jnp.zeros((*layers, *a_shape), dtype)
+      b = jax.random.normal(key, (*layers, *b_shape), dtype)
+    else:
+      bound = 1.0 / math.sqrt(math.prod(inside))
+      a = jax.random.uniform(key, (*layers, *a_shape), dtype, -bound, bound)
+      b = jnp.zeros((*layers, *b_shape), dtype)
     base: Any = weight
-    if self.base:
+    if self.base and path not in TOP:
       store = {'int8': Int8.of, 'nf4': NF4.of}[self.base]
       base = jax.vmap(lambda w: store(w, inner))(weight)
     node = Adapted(
       base=base,
       a=a,
-      b=jnp.zeros((layers, self.rank, *outside), dtype),
-      scale=jnp.full((layers,), self.scale, jnp.float32),
+      b=b,
+      scale=jnp.full(layers, self.scale, jnp.float32),
       axes=inner,
-      dropout=float(self.dropout),
+      dropout=0.0 if path in TOP else float(self.dropout),
     )
     if self.magnitude:
-      node = node.replace(magnitude=jax.vmap(Adapted.column_norm)(node))
+      norm = Adapted.column_norm
+      node = node.replace(magnitude=(jax.vmap(norm) if cut else norm)(node))
     return node
 
   def rebuilt(self, saved: PyTree, dtype: str) -> PyTree:
@@ -283,10 +337,14 @@ class Adapter:
     """
     flat = traverse_util.flatten_dict(saved, sep='/')
     for path in [name[:-2] for name in flat if name.endswith('/a')]:
-      inner = MATRICES[path.rpartition('/')[2]][0]
+      axes = axes_of(path)
+      assert axes is not None  # It was attached.
+      inner = axes[0]
       take = lambda name, path=path: flat.pop(f'{path}/{name}', None)
       base: Any = None
-      if self.base == 'int8':
+      if path in TOP:
+        base = take('base')
+      elif self.base == 'int8':
         base = Int8(take('base/values'), take('base/scale'), dtype)
       elif self.base == 'nf4':
         codes, scale = take('base/codes'), take('base/scale')
@@ -295,9 +353,8 @@ class Adapter:
         base = take('base')
       names = ('a', 'b', 'scale', 'magnitude')
       parts = {name: take(name) for name in names}
-      flat[path] = Adapted(
-        base=base, axes=inner, dropout=float(self.dropout), **parts
-      )
+      dropout = 0.0 if path in TOP else float(self.dropout)
+      flat[path] = Adapted(base=base, axes=inner, dropout=dropout, **parts)
     return traverse_util.unflatten_dict(flat, sep='/')
 
   def specs(self, model: ModelConfig) -> dict[str, P]:
@@ -305,9 +362,10 @@ class Adapter:
     table = transformer.param_table(model)
     out: dict[str, P] = {}
     for path, (inner, _) in self.paths(shapes_in(model)).items():
-      outer = len(table[path].shape) - 1 - inner
+      lead = _lead(path)
+      outer = len(table[path].shape) - lead - inner
       spec = tuple(table[path].spec)
-      spec += (None,) * (1 + inner + outer - len(spec))
+      spec += (None,) * (lead + inner + outer - len(spec))
       parts = specs(P(*spec), inner, outer, self.base == 'nf4')
       out |= {f'{path}/{field}': part for field, part in parts.items()}
     return out

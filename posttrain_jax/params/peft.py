@@ -7,45 +7,54 @@ A folder has `adapter_config.json` (rank, alpha, kind, the base's name) and
     .lora_A.weight          [R, inputs]
     .lora_B.weight          [outputs, R]
     .lora_magnitude_vector  [outputs]
+  base_model.model.model.embed_tokens
+    .lora_embedding_A       [R, tokens]
+    .lora_embedding_B       [width, R]
 
-Which module is which of our matrices is read from `models.hf`'s table.
+Where the table of embeddings is the output matrix, too, its adapter is written
+for both, and `ensure_weight_tying` says that they are one. PEFT computes the
+same logits then; its `merge_and_unload` (0.21) gives others, as it merges both
+into the one table, and `export --merge` is right. `peft_places` says which
+module is which of our matrices.
 """
 
-import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from flax import traverse_util
 from safetensors.numpy import save_file
 
 from posttrain_jax.core import hosts, hub, trees
-from posttrain_jax.core.names import nearest
 from posttrain_jax.core.types import PyTree
-from posttrain_jax.models import adapted, hf, transformer
+from posttrain_jax.models import adapted, hf
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import read_json
-from posttrain_jax.params.adapters import MATRICES, Adapter
+from posttrain_jax.params.adapters import TABLE, Adapter
+from posttrain_jax.params.peft_places import (
+  PARTS,
+  PREFIX,
+  check_copies,
+  find,
+  is_copy,
+  output_of,
+  places_of,
+  tensors_of,
+  tied_names,
+  to_file,
+  to_ours,
+)
 
 __all__ = ['base_of', 'is_folder', 'load', 'read', 'save']
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
-PREFIX = 'base_model.model.'
-PARTS = {
-  'a': 'lora_A.weight',
-  'b': 'lora_B.weight',
-  'magnitude': 'lora_magnitude_vector',
-}
-_ENDS = '|'.join(map(re.escape, PARTS.values()))
-_TENSOR = re.compile(f'{re.escape(PREFIX)}(.+)[.]({_ENDS})')
 # What changes the model in a way that is not read here, where it is set.
 UNREAD = (
   'alora_invocation_tokens', 'alpha_pattern', 'arrow_config', 'kasa_config',
@@ -55,22 +64,6 @@ UNREAD = (
 )  # fmt: skip
 # Ways to start that have changed the base.
 MOVED_BASE = ('corda', 'loftq', 'olora', 'pissa')
-
-
-class _Place(NamedTuple):
-  """One matrix of one layer.
-
-  row     of the table of `models.hf`
-  inside  number of inputs, outside of outputs
-  inner   input axes of our matrix
-  """
-
-  row: hf.Row
-  path: str
-  layer: int
-  inside: int
-  outside: int
-  inner: int
 
 
 def is_folder(path: str | Path) -> bool:
@@ -108,28 +101,6 @@ def base_of(path: str | Path) -> str:
   )
 
 
-def _module(row: hf.Row, layer: int) -> str:
-  return row.key.format(layer).removesuffix('.weight')
-
-
-def _places(config: ModelConfig) -> Iterator[tuple[str, _Place]]:
-  """(module, matrix) of every matrix that may have an adapter of its own."""
-  table = transformer.param_table(config)
-  for row in hf.rows(config):
-    inner, outer = MATRICES.get(row.path.rpartition('/')[2], (0, 0))
-    if not row.stacked or not inner or len(row.ours) != inner + outer:
-      continue
-    words = {row.ours[:inner], row.ours[inner:]}
-    if set(row.axes.split()) != words or not row.key.endswith('.weight'):
-      continue  # one tensor of the file is several of ours
-    if table[row.path].shape[0] != config.num_layers:
-      continue  # some layers have no such matrix
-    shape = row.shape(config)
-    sizes = math.prod(shape[:inner]), math.prod(shape[inner:])
-    for layer in range(config.num_layers):
-      yield _module(row, layer), _Place(row, row.path, layer, *sizes, inner)
-
-
 def _whole(value: float) -> float | int:
   return int(value) if value == int(value) else value
 
@@ -158,17 +129,25 @@ def save(
   flat = {name: np.asarray(x) for name, x in flat.items()}
   left = {name.rpartition('/')[0] for name in flat if name.endswith('/a')}
   targets, tensors, first = [], {}, False
-  for module, place in _places(config):
+  for module, place in places_of(config):
     if f'{place.path}/a' not in flat:
       continue
     left.discard(place.path)
     targets.append(module.rpartition('.')[2])
-    first |= place.row.axes.split()[0] == place.row.ours[: place.inner]
-    for name, key in PARTS.items():
+    in_layers = place.layer is not None
+    turned = place.row.axes.split()[0] == place.row.ours[: place.inner]
+    first |= in_layers and turned
+    for name, key in place.parts.items():
       x = flat.get(f'{place.path}/{name}')
       if x is not None:
-        made = _to_file(x[place.layer], name, place)
+        own = x[place.layer] if in_layers else x
+        made = to_file(own, name, place)
         tensors[f'{PREFIX}{module}.{key}'] = made
+  tied = config.tie_embeddings and f'{TABLE}/a' in flat
+  if tied:  # W + A B here is its transpose there
+    for name, other in (('a', 'b'), ('b', 'a')):
+      made = np.ascontiguousarray(flat[f'{TABLE}/{other}'])
+      tensors[f'{PREFIX}{output_of(config)}.{PARTS[name]}'] = made
   if left:
     raise ValueError(
       f'{folder}: not saved: {", ".join(sorted(left))} is no module of its own '
@@ -191,29 +170,11 @@ def save(
     'fan_in_fan_out': first,  # its modules hold inputs first
     'inference_mode': True,
     'init_lora_weights': True,
+    **({'ensure_weight_tying': True} if tied else {}),
   }
   folder.mkdir(parents=True, exist_ok=True)
   save_file(tensors, folder / WEIGHTS, metadata={'format': 'pt'})
   (folder / CONFIG).write_text(json.dumps(content, indent=2) + '\n')
-
-
-def _to_file(x: np.ndarray, name: str, place: _Place) -> np.ndarray:
-  if name == 'a':
-    x = x.reshape(place.inside, -1).T
-  elif name == 'b':
-    x = x.reshape(-1, place.outside).T
-  else:
-    x = x.reshape(-1)
-  return np.ascontiguousarray(x)
-
-
-def _to_ours(x: np.ndarray, name: str, place: _Place, shape: tuple):
-  inside, outside = shape[: place.inner], shape[place.inner :]
-  if name == 'a':
-    return x.T.reshape(*inside, -1)
-  if name == 'b':
-    return x.T.reshape(-1, *outside)
-  return x.reshape(outside)
 
 
 def _settings(where: Path) -> tuple[dict[str, Any], float]:
@@ -259,19 +220,17 @@ def read(path: str | Path, config: ModelConfig) -> tuple[Adapter, PyTree]:
   folder = Path(hub.folder(path, weights=True))
   content, scale = _settings(folder / CONFIG)
   rank = int(content['r'])
-  found = _tensors(folder / WEIGHTS)
-  places = dict(_places(config))
-  stacks: dict[str, dict[int, np.ndarray]] = {}
+  found = tensors_of(folder / WEIGHTS)
+  places = dict(places_of(config))
+  tied = tied_names(folder / WEIGHTS, content, config, found)
+  stacks: dict[str, dict[int | None, np.ndarray]] = {}
   for key, x in found.items():
-    match = _TENSOR.fullmatch(key)
-    if match is None or match[1] not in places:
-      known = [f'{PREFIX}{m}.{part}' for m in places for part in PARTS.values()]
-      raise ValueError(
-        f'{folder / WEIGHTS}: tensor "{key}" is of no matrix of this model '
-        f'that may have an adapter.{nearest(key, known)}'
-      )
-    place = places[match[1]]
-    name = next(n for n, part in PARTS.items() if part == match[2])
+    if key in tied or is_copy(key, config):
+      continue
+    try:
+      place, name = find(key, places)
+    except ValueError as error:
+      raise ValueError(f'{folder / WEIGHTS}: {error}') from None
     shape = {
       'a': (rank, place.inside),
       'b': (place.outside, rank),
@@ -282,7 +241,7 @@ def read(path: str | Path, config: ModelConfig) -> tuple[Adapter, PyTree]:
         f'{folder / WEIGHTS}: tensor "{key}" has shape {list(x.shape)}, not '
         f'{list(shape)}'
       )
-    ours = _to_ours(x, name, place, place.row.shape(config))
+    ours = to_ours(x, name, place, place.row.shape(config))
     stacks.setdefault(f'{place.path}/{name}', {})[place.layer] = ours
   dora = bool(content.get('use_dora'))
   flat = _stacked(folder / WEIGHTS, stacks, config.num_layers, dora)
@@ -291,23 +250,9 @@ def read(path: str | Path, config: ModelConfig) -> tuple[Adapter, PyTree]:
   return adapter, traverse_util.unflatten_dict(flat, sep='/')
 
 
-def _tensors(file: Path) -> dict[str, np.ndarray]:
-  if not file.is_file():
-    raise FileNotFoundError(f'{file}: no such file')
-  with contextlib.ExitStack() as stack:
-    try:
-      handle = stack.enter_context(
-        safetensors.safe_open(file, framework='numpy')
-      )
-      names = list(handle.keys())
-      return {name: handle.get_tensor(name) for name in names}
-    except safetensors.SafetensorError as error:
-      raise ValueError(f'{file}: no safetensors file: {error}') from error
-
-
 def _stacked(
   file: Path,
-  stacks: Mapping[str, Mapping[int, np.ndarray]],
+  stacks: Mapping[str, Mapping[int | None, np.ndarray]],
   layers: int,
   dora: bool,
 ) -> dict[str, jax.Array]:
@@ -320,14 +265,18 @@ def _stacked(
   wanted = {f'{path}/{part}' for path in paths for part in parts}
   for name in sorted(stacks.keys() | wanted):
     there = stacks.get(name, {})
-    lacking = [layer for layer in range(layers) if layer not in there]
+    every = range(layers) if name.startswith('layers/') else (None,)
+    lacking = [layer for layer in every if layer not in there]
     if lacking or name.rpartition('/')[2] not in parts:
-      what = f'layer {lacking[0]}' if lacking else 'use_dora'
+      what = 'use_dora'
+      if lacking:
+        what = 'it' if lacking[0] is None else f'layer {lacking[0]}'
       raise ValueError(
         f'{file}: {name} is not there for {what}; adapters of all layers, with '
         f'{", ".join(PARTS[part] for part in parts)}, are read'
       )
-    stack = np.stack([there[layer] for layer in range(layers)])
+    whole = None in there
+    stack = there[None] if whole else np.stack([there[i] for i in every])
     wide = np.float64 if stack.dtype == np.float64 else np.float32
     flat[name] = jnp.asarray(stack.astype(wide))
   return flat
@@ -352,5 +301,7 @@ def load(
   if where is not None:
     put = lambda name, x: hosts.placed(x, where(name, x.shape))
     parts = trees.map_by_path(put, parts)
+  file = Path(hub.folder(path, weights=True)) / WEIGHTS
+  check_copies(file, config, params, tensors_of(file))
   made = adapter.attach(params, jax.random.key(0))
   return config, adapted.join(parts, made)

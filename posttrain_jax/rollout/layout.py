@@ -203,7 +203,7 @@ def weights(params: PyTree, config: ModelConfig) -> tuple[PyTree, PyTree]:
   elif isinstance(layers, tuple):
     raise ValueError('scan_decode=True: the layers are not stacked')
   else:
-    params = {**params, 'layers': adapted.settled(layers)}
+    params = adapted.settled(params)
   if not sharding.split():
     return params, params
   with sharding.laid_out(**_axes(config)):
@@ -259,6 +259,8 @@ def _whole(table: dict, config: ModelConfig, path: str, leaf: Array) -> Array:
   if param is None:
     return leaf
   dtype = config.dtype if param.std else None
+  if isinstance(leaf, adapted.Adapted):
+    return placed.gathered(leaf, param.spec, dtype)
   leaf = sharding.gathered(leaf, param.spec, dtype)
   return leaf if dtype is None else leaf.astype(dtype)
 

@@ -1,11 +1,12 @@
-"""Adapters that PEFT wrote for the tiny Qwen2, and the logits it gives.
+"""Adapters that PEFT wrote for tiny models, and the logits it gives.
 
 Run by hand, with torch, transformers and peft installed:
-  python tests/goldens/make_peft_goldens.py
+  python tests/goldens/make_peft_goldens.py [KIND ...]
 """
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 import peft
@@ -13,7 +14,8 @@ import torch
 import transformers
 
 FOLDER = pathlib.Path(__file__).parent
-BASE = '../../qwen2'  # from the folder of an adapter
+BASE = '../../{}'  # from the folder of an adapter
+TIED, UNTIED = 'qwen2', 'mistral'
 EVERY = [
   'q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'
 ]  # fmt: skip
@@ -23,17 +25,33 @@ KINDS = {
     r=4, lora_alpha=3, target_modules=['q_proj', 'v_proj'], use_rslora=True
   ),
   'dora': dict(r=2, lora_alpha=4, target_modules=EVERY, use_dora=True),
-}
+  'embed': dict(
+    r=3, lora_alpha=6, target_modules=['embed_tokens', 'lm_head', 'q_proj']
+  ),
+  'embed_dora': dict(
+    r=2, lora_alpha=4, target_modules=['embed_tokens', 'lm_head', 'up_proj'],
+    use_dora=True,
+  ),
+  'tied': dict(
+    r=2, lora_alpha=3, target_modules=['embed_tokens', 'v_proj'],
+    ensure_weight_tying=True,
+  ),
+}  # fmt: skip
+BASES = {'embed': UNTIED, 'embed_dora': UNTIED}  # others: TIED
 # Of paths, of times and of versions: nothing that a model is made of.
 DROPPED = ('README.md', 'README')
 
 
 def main() -> None:
-  tokens = np.load(FOLDER / 'qwen2' / 'expected.npz')['tokens'][:, :12]
-  logits = {}
+  place = FOLDER / 'peft' / 'logits.npz'
+  logits = dict(np.load(place)) if place.exists() else {}
   for seed, (name, options) in enumerate(KINDS.items()):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+      continue
+    base = BASES.get(name, TIED)
+    torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-      FOLDER / 'qwen2', dtype=torch.float32
+      FOLDER / base, dtype=torch.float32
     )
     config = peft.LoraConfig(task_type='CAUSAL_LM', **options)
     model = peft.get_peft_model(model, config)
@@ -50,13 +68,14 @@ def main() -> None:
     for file in DROPPED:
       (out / file).unlink(missing_ok=True)
     (out / 'adapter_model.safetensors').chmod(0o644)
-    place = out / 'adapter_config.json'
-    content = json.loads(place.read_text())
-    content['base_model_name_or_path'] = BASE
-    place.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n')
+    config_file = out / 'adapter_config.json'
+    content = json.loads(config_file.read_text())
+    content['base_model_name_or_path'] = BASE.format(base)
+    config_file.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n')
+    tokens = np.load(FOLDER / base / 'expected.npz')['tokens'][:, :12]
     with torch.no_grad():
       logits[name] = model(torch.tensor(tokens)).logits.numpy()
-  np.savez_compressed(FOLDER / 'peft' / 'logits.npz', **logits)
+  np.savez_compressed(place, **logits)
 
 
 if __name__ == '__main__':

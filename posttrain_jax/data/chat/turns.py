@@ -7,6 +7,7 @@ that is trained is trained.
 
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from posttrain_jax.data.chat.answers import (
   Writer,
   marked,
 )
-from posttrain_jax.data.chat.checks import TRAINED, texts_of
+from posttrain_jax.data.chat.checks import TRAINED, counts, texts_of
 from posttrain_jax.data.chat.ours import (
   Turns,
   from_pieces,
@@ -26,11 +27,15 @@ from posttrain_jax.data.chat.ours import (
   template_of,
 )
 from posttrain_jax.data.chat.special import check_special
+from posttrain_jax.data.quoting import quoted
 from posttrain_jax.data.stops import SAID
 from posttrain_jax.data.template import Template
 from posttrain_jax.data.tokenizers import Tokenizer
 
 __all__ = ['check_said', 'common_start', 'prompt_tokens', 'render']
+
+# What templates take a text apart at.
+_TAG = re.compile(r'</?\w+>')
 
 
 def common_start(first: Sequence[int], second: Sequence[int]) -> int:
@@ -59,12 +64,13 @@ def check_said(
   text: str,
   heard: set[str] | None = None,
 ) -> None:
-  """Raises ValueError at a turn of which nothing stands in `text`.
+  """Raises ValueError at a turn of which nothing stands in `text`; at a tool
+  call that does not; and where a part of an answer does not.
 
   A text that is not there as it is may have been changed by the template, or
   dropped: in the latter case, another text in its place changes nothing.
 
-  heard  roles that the template is known to write; grows
+  heard  roles that the template is known to write, and kinds of calls; grows
   """
   heard = set() if heard is None else heard
   for i, message in enumerate(messages):
@@ -79,14 +85,68 @@ def check_said(
           'says here'
         )
       heard.add(message['role'])
-    for call in message.get('tool_calls') or ():
-      _check_arguments(call.get('function', call).get('arguments'), i, text)
+    _check_calls(write, messages, i, text, heard)
     name = message.get('name')
     if name and message['role'] != 'tool':
       others = list(messages)
       others[i] = {k: v for k, v in message.items() if k != 'name'}
       if write(others).text == text:
         raise ValueError(f'turn {i}: the chat template drops its "name"')
+    if message['role'] == 'assistant' and counts(message):
+      _check_whole(write, messages[: i + 1], text)
+
+
+def _check_calls(
+  write: Writer,
+  messages: Sequence[Mapping],
+  i: int,
+  text: str,
+  heard: set[str],
+) -> None:
+  """Raises ValueError at a call of turn i that the template drops: the second
+  of a turn, or one that has a text beside it."""
+  calls = messages[i].get('tool_calls') or ()
+  spoken = bool(''.join(texts_of(messages[i])).strip())
+  kind = f'calls, {min(len(calls), 2)}, {spoken}'
+  for j, call in enumerate(calls):
+    function = call.get('function', call)
+    _check_arguments(function.get('arguments'), i, text)
+    if kind in heard:
+      continue
+    other = {**function, 'name': function['name'] + SAID}
+    changed = {**call, 'function': other} if 'function' in call else other
+    others = [*calls[:j], changed, *calls[j + 1 :]]
+    if _same(write, messages, i, {'tool_calls': others}, text):
+      raise ValueError(
+        f'turn {i}: the chat template drops its tool call {j + 1} of '
+        f'{len(calls)}, of "{function["name"]}"'
+      )
+  if calls:
+    heard.add(kind)
+
+
+def _check_whole(write: Writer, messages: Sequence[Mapping], text: str) -> None:
+  """Raises ValueError where a part of an answer is left out when it is given,
+  as reasoning between tags is by templates that drop it of every turn.
+
+  messages  up to the answer; `text` may hold more
+  """
+  last = len(messages) - 1
+  for j, said in enumerate(texts_of(messages[last])):
+    if said.strip() in text:
+      continue
+    text, at = write(messages).text, 0
+    for tag in (*_TAG.finditer(said), None):
+      end = tag.start() if tag else len(said)
+      piece = said[at:end].strip()
+      if piece and piece not in text:
+        changed = said[:end] + SAID + said[end:]
+        if _without_effect(write, messages, last, j, text, changed):
+          raise ValueError(
+            f'turn {last}: the chat template drops a part of the answer, '
+            + quoted(piece)
+          )
+      at = tag.end() if tag else end
 
 
 def _check_arguments(arguments: Any, i: int, text: str) -> None:
@@ -101,17 +161,35 @@ def _check_arguments(arguments: Any, i: int, text: str) -> None:
 
 
 def _without_effect(
-  write: Writer, messages: Sequence[Mapping], i: int, j: int, text: str
+  write: Writer,
+  messages: Sequence[Mapping],
+  i: int,
+  j: int,
+  text: str,
+  said: str | None = None,
 ) -> bool:
-  """Whether part j of turn i may say anything, and the text stays the same."""
-  message = dict(messages[i])
-  if isinstance(message['content'], str):
-    message['content'] += SAID
+  """Whether part j of turn i may say anything, and the text stays the same.
+
+  said  what it says then; None: more than it does
+  """
+  content = messages[i]['content']
+  if isinstance(content, str):
+    changed: Any = content + SAID if said is None else said
   else:
-    parts = [dict(part) for part in message['content']]
-    parts[j]['text'] += SAID
-    message['content'] = parts
-  others = [*messages[:i], message, *messages[i + 1 :]]
+    changed = [dict(part) for part in content]
+    changed[j]['text'] = changed[j]['text'] + SAID if said is None else said
+  return _same(write, messages, i, {'content': changed}, text)
+
+
+def _same(
+  write: Writer,
+  messages: Sequence[Mapping],
+  i: int,
+  changed: Mapping[str, Any],
+  text: str,
+) -> bool:
+  """Whether the text stays the same if keys of turn i are changed."""
+  others = [*messages[:i], {**messages[i], **changed}, *messages[i + 1 :]]
   try:
     return write(others).text == text
   except ValueError:
