@@ -30,7 +30,7 @@ def looked_up(table: Array, tokens: Array, config: ModelConfig) -> Array:
   """
   table = sharding.held(table, TABLE)
   many = tokens.shape[1] > 1  # a decode loop has a layout of its own
-  if many and sharding.lies(TABLE, table.shape)[0] is not None:
+  if many and _comes_in_parts(table):
     x = _over_parts(table, tokens, config.dtype)
   else:
     x = table[tokens].astype(config.dtype)
@@ -53,11 +53,19 @@ def _to_rows(x: Array) -> Array:
   return sharding.constrain(y, 'rows', 'length').reshape(x.shape)
 
 
+def _comes_in_parts(table: Array) -> bool:
+  """Whether devices look up their parts of a table by themselves."""
+  tokens, width = sharding.lies(TABLE, table.shape)
+  copied = width is not None and sharding.size('data') > 1
+  return tokens is not None or copied
+
+
 def _over_parts(table: Array, tokens: Array, dtype: str) -> Array:
-  """`looked_up` of a table whose tokens are split.
+  """`looked_up` of a table whose tokens are split, or of copies of its parts.
 
   Left to itself the compiler gathers the table over tensor where there are more
-  tokens than the table has, and its gradient with it.
+  tokens than the table has, and its gradient with it. Of a table that unembeds
+  too it adds up the whole gradient on all devices, where there are copies.
   """
   lies, size = sharding.lies(TABLE, table.shape), table.shape[0]
   names = ('rows', 'length') if lies[1] is None else ('copies', None)
@@ -69,7 +77,9 @@ def _over_parts(table: Array, tokens: Array, dtype: str) -> Array:
 def _places(table: Array, tokens: Array, lies: P) -> Array:
   """Where tokens are in this device's part, [V'] of them; V': elsewhere."""
   count, axes = table.shape[0], sharding.names_of(lies[0])
-  place = tokens - count * jax.lax.axis_index(axes).astype(tokens.dtype)
+  place = tokens
+  if axes:
+    place -= count * jax.lax.axis_index(axes).astype(tokens.dtype)
   return jnp.where((place >= 0) & (place < count), place, count)
 
 
@@ -93,7 +103,8 @@ def _parts(table: Array, tokens: Array, lies: P, rows: P, dtype: str) -> Array:
     x = jnp.take(table, place, axis=0, mode='clip').astype(dtype)
     x = jnp.where((place < table.shape[0])[..., None], x, 0)
     # One of the devices has a row: their sum is that row to the bit.
-    return jax.lax.psum(x, sharding.names_of(lies[0]))
+    axes = sharding.names_of(lies[0])
+    return jax.lax.psum(x, axes) if axes else x
 
   run = _on_each(one, (lies, rows), P(*rows, lies[1]))
   return run(table, tokens)
