@@ -54,6 +54,8 @@ MESHES = {
   'fsdp-sequence': dict(fsdp=4, sequence=2),
 }
 
+CASES = [(trainer, mesh) for mesh in MESHES for trainer in TRAINERS]
+
 
 @functools.cache
 def devices():
@@ -180,7 +182,7 @@ def recorded() -> dict:
 def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--write', action='store_true', required=True)
-  every = [f'{trainer}:{mesh}' for mesh in MESHES for trainer in TRAINERS]
+  every = [f'{trainer}:{mesh}' for trainer, mesh in CASES]
   parser.add_argument('cases', nargs='*', choices=[*every, []])
   asked = parser.parse_args(argv).cases or every
   from sharding_cases import fixed
