@@ -4,9 +4,7 @@ the formula of `run.traffic` says, and no more than was committed."""
 
 import compiled_steps as steps
 import pytest
-from sharding_cases import fixed
 
-from posttrain_jax import rollout
 from posttrain_jax.run import hlo
 
 pytest.importorskip('libtpu')
@@ -26,9 +24,7 @@ CASES = [
 
 
 @pytest.mark.parametrize('trainer, mesh', CASES)
-def test_a_step_sends_what_its_layout_names(trainer, mesh, monkeypatch):
-  # What a sampler sends is held to its own layout, in the tests of decoding.
-  monkeypatch.setattr(rollout, 'generate', fixed)
+def test_a_step_sends_what_its_layout_names(trainer, mesh):
   run, text = steps.compiled(trainer, mesh)
   found = hlo.collectives(text)
   strange = steps.unexplained(run, found)
