@@ -78,7 +78,9 @@ def settled(folder: Path) -> tuple[str, Buffers] | None:
     stem = str(last)[: -len(LAST)]
     text, sizes = Path(stem + TEXT), Path(stem + BUFFERS)
     if text.exists() and sizes.exists():
-      return text.read_text(), buffers(sizes.read_text())
+      both = text.read_text(), sizes.read_text()
+      if all(both):  # a file is there before what it says
+        return both[0], buffers(both[1])
   return None
 
 
@@ -123,11 +125,13 @@ def watched(
     process = subprocess.Popen(
       words, env=env, stdout=said, stderr=said, start_new_session=True
     )
-    found = None
+    found = before = None
     try:
       while found is None and process.poll() is None:
         time.sleep(POLL)
-        found = settled(folder)
+        now = settled(folder)
+        # Twice the same: not half written.
+        found, before = (now if now == before else None), now
     finally:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # its workers too
