@@ -37,18 +37,21 @@ def test_a_step_sends_what_its_layout_names(trainer, mesh):
   assert 0.8 * expected.total < total < 1.3 * expected.total, (sent, expected)
   known = steps.recorded()
   case = f'{trainer}:{mesh}'
-  # Another compiler is held to the layout and the formula alone.
-  bound = known['bytes'][case] if known['libtpu'] == steps.version() else sent
+  bound = known['bytes'].get(case)
+  # Another compiler, and a case without a record, are held to the layout and
+  # the formula alone.
+  if bound is None or known['libtpu'] != steps.version():
+    return
   assert total <= 1.01 * sum(bound.values()), (
     f'{case} sends more than it did: {sent}, was {bound}. Where that is meant: '
     f'{COMMAND} {case}'
   )
 
 
-def test_every_case_has_its_bytes():
-  asked = {f'{trainer}:{mesh}' for trainer, mesh in steps.CASES}
+def test_bytes_are_recorded_of_cases_and_of_the_one_that_runs_most():
   known = set(steps.recorded()['bytes'])
-  assert known == asked, f'{COMMAND} {" ".join(sorted(asked - known))}'
+  assert known <= {f'{trainer}:{mesh}' for trainer, mesh in steps.CASES}
+  assert {'sft:fsdp-tensor', 'grpo:fsdp', 'sft:fsdp-sequence'} <= known
 
 
 @pytest.mark.slow
