@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from experiments.plan import choose
-from experiments.plan.cells import CELLS, Cell
+from experiments.plan.cells import CELLS, TWICE, Cell
 from posttrain_jax.core import target
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
@@ -93,7 +93,7 @@ def attempts(
     if not plan.over:
       used = _needs(plan, rollout=False)
       more = choose.keeping_more(updates, choice, limit, used)
-      if plan.recomputed <= choose.TWICE or turn or not more:
+      if plan.recomputed <= TWICE or turn or not more:
         return plan, values, made
       fitting, choice = (plan, values), more[0]
       continue

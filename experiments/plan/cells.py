@@ -9,7 +9,10 @@ does.
 import dataclasses
 from typing import Any
 
-__all__ = ['CELLS', 'Cell']
+__all__ = ['CELLS', 'Cell', 'TWICE']
+
+# Of an update's FLOPs, what may be computed twice where what keeps more fits.
+TWICE = 0.15
 
 SLICES = {'v5e:2x4': 8, 'v5e:16x16': 256, 'v5p:4x4x4': 64, 'v6e:16x16': 256}
 MODELS = ('Qwen3-0.6B', 'Qwen2.5-7B', 'Llama-3.1-8B')

@@ -15,14 +15,11 @@ from posttrain_jax.run import build
 from posttrain_jax.run.plan import memory, topology
 
 __all__ = [
-  'Choice', 'TWICE', 'again', 'choices', 'following', 'keeping_more',
-  'rollouts',
+  'Choice', 'again', 'choices', 'following', 'keeping_more', 'rollouts',
 ]  # fmt: skip
 
 # Of a chip's memory, what arithmetic may fill at first.
 SHARE = 0.9
-# Of an update's FLOPs, what may be computed twice where what keeps more fits.
-TWICE = 0.15
 LEVELS = (
   'none', 'save_all_but_mlp', 'save_branches', 'save_attention',
   'dots_no_batch', 'full',

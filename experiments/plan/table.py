@@ -21,8 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.plan import choose
-from experiments.plan.cells import CELLS, Cell
+from experiments.plan.cells import CELLS, TWICE, Cell
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -203,7 +202,7 @@ def beyond(result: dict[str, Any]) -> list[str]:
     )
     lines.append(f'- {_name(result)}: sends {share:.2f} of the formula: {told}')
   twice = found['flops']['recomputed']
-  if twice > choose.TWICE:
+  if twice > TWICE:
     level = result['values']['model.remat']
     tried = [
       f'`{one["values"]["model.remat"]}` asks for {one["total"] / GIB:.1f} GiB'
