@@ -26,7 +26,7 @@ from posttrain_jax.core import sharding
 from posttrain_jax.models import transformer
 from posttrain_jax.run import build, hlo, traffic
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run.plan import topology
+from posttrain_jax.run.plan import early, programs, topology
 from posttrain_jax.run.state import abstract_state, state_shardings
 
 SENT = Path(__file__).parent / 'goldens' / 'sent.json'
@@ -54,6 +54,8 @@ MESHES = {
   'fsdp-sequence': dict(fsdp=4, sequence=2),
 }
 
+CASES = [(trainer, mesh) for mesh in MESHES for trainer in TRAINERS]
+
 
 @functools.cache
 def devices():
@@ -69,8 +71,11 @@ def folder() -> str:
   return str(path)
 
 
-def compiled(trainer: str, mesh: str, tokens: int = 120, **more):
-  """(run, text of its step's program) for the topology."""
+def made(trainer: str, mesh: str, tokens: int = 120, **more):
+  """The run of a case.
+
+  more  {key, '__' in place of dots: value} of its config
+  """
   spec, items = TRAINERS[trainer]
   items = (
     COMMON | {'init_from': folder(), 'max_new_tokens': tokens} | items | more
@@ -79,15 +84,38 @@ def compiled(trainer: str, mesh: str, tokens: int = 120, **more):
     items['others__teacher'] = folder()
   items |= {f'mesh__{axis}': size for axis, size in MESHES[mesh].items()}
   pairs = [(key.replace('__', '.'), str(x)) for key, x in items.items()]
-  run = build.build(config_lib.load(spec, pairs))
+  return build.build(config_lib.load(spec, pairs))
+
+
+def to_the_end(trainer: str, mesh: str, **more) -> None:
+  """Compiles the step of a case for the topology, without a sampler: it is held
+  to a layout of its own, in the tests of decoding."""
+  from sharding_cases import fixed
+
+  rollout.generate = fixed
+  run = made(trainer, mesh, **more)
   over = sharding.make_mesh(run.config.mesh, devices())
   like = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
   first = jax.tree.map(like, abstract_state(run), state_shardings(run, over))
   key = jax.eval_shape(lambda: jax.random.key(0))
   key = like(key, NamedSharding(over, P()))
-  with jax.set_mesh(over):
-    step = jax.jit(run.step, donate_argnums=0)
-    return run, step.lower(first, key).compile().as_text()
+  with programs.uncached(), jax.set_mesh(over):
+    jax.jit(run.step, donate_argnums=0).lower(first, key).compile()
+
+
+def compiled(trainer: str, mesh: str, **more):
+  """(run, text of its step's program) for the topology, by a process that ends
+  where XLA has settled it: machine code is not read."""
+  case = json.dumps([trainer, mesh, more])
+  with tempfile.TemporaryDirectory() as kept:
+    words = [sys.executable, __file__, '--compile', case]
+    # This checkout, as it is here.
+    paths = os.pathsep.join(path for path in sys.path if path)
+    there = {'PYTHONPATH': paths, 'JAX_PLATFORMS': 'cpu'}
+    found, said = early.watched(words, Path(kept) / 'dump', **there)
+  if found is None:
+    raise RuntimeError(f'{trainer}:{mesh} was not compiled: {said}')
+  return made(trainer, mesh, **more), found[0]
 
 
 def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
@@ -179,14 +207,17 @@ def recorded() -> dict:
 
 def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--write', action='store_true', required=True)
-  every = [f'{trainer}:{mesh}' for mesh in MESHES for trainer in TRAINERS]
+  what = parser.add_mutually_exclusive_group(required=True)
+  what.add_argument('--write', action='store_true')
+  what.add_argument('--compile', help='[TRAINER, MESH, {key: value}]')
+  every = [f'{trainer}:{mesh}' for trainer, mesh in CASES]
   parser.add_argument('cases', nargs='*', choices=[*every, []])
-  asked = parser.parse_args(argv).cases or every
-  from sharding_cases import fixed
-
-  rollout.generate = fixed
-  for case in asked:
+  flags = parser.parse_args(argv)
+  if flags.compile:
+    trainer, mesh, more = json.loads(flags.compile)
+    to_the_end(trainer, mesh, **more)
+    return 0
+  for case in flags.cases or every:
     run, text = compiled(*case.split(':'))
     sent = hlo.bytes_by_kind(hlo.collectives(text))
     old = recorded() if SENT.exists() else {}

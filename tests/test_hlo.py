@@ -109,6 +109,9 @@ def test_every_branch_and_loops_that_do_not_say():
     ("mesh['a'=2,'b'=4] {'a','b'}", tuple(range(8))),
     ("mesh['a'=8,'b'=1] {'a':(1)2}", (0, 4)),
     ("mesh['a'=8,'b'=1] {'a':(2)4}", (0, 1, 2, 3)),
+    ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", (0, 1, 2, 3)),
+    ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}", (0, 4)),
+    ("mesh['a'=4,'b'=2], device_ids=([8]) {'b'}", (0, 1)),
     ('[2,4]<=[8]', (0, 1, 2, 3)),
     ('[4,2]<=[2,4]T(1,0)', (0, 4)),
     ('{{1,5},{0,4}}', (1, 5)),
@@ -119,6 +122,13 @@ def test_groups_of_devices(written, group):
   text = TEXT.replace('{TRIPS}', '{}').replace('[4,2]<=[2,4]T(1,0)', written)
   found = hlo.collectives(text)
   assert next(x for x in found if x.kind == 'all-to-all').group == group
+
+
+def test_devices_of_a_mesh_that_are_not_understood_are_an_error():
+  written = "mesh['a'=8], device_ids=first {'a'}"
+  text = TEXT.replace('{TRIPS}', '{}').replace('[4,2]<=[2,4]T(1,0)', written)
+  with pytest.raises(ValueError, match='form that is not known'):
+    hlo.collectives(text)
 
 
 def test_loops_that_step_by_more_than_one():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
 from posttrain_jax import train
-from posttrain_jax.core import sharding
+from posttrain_jax.core import sharding, target
 from posttrain_jax.data.tokenizers import TaskTokenizer
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
@@ -111,6 +111,42 @@ def test_parameters_that_stay_whole_are_named_by_hand():
   assert found == ('layers/key (tensor=8 over 2)',
                    'layers/value (tensor=8 over 2)')  # fmt: skip
   assert notes.unsplit_parameters(model, dict(data=8, fsdp=1, tensor=1)) == ()
+
+
+@pytest.mark.parametrize(
+  'width, mesh, near',
+  [
+    (1024, dict(fsdp=256), 'parts of 4 .* mesh.data=16, mesh.fsdp=16$'),
+    (4096, dict(fsdp=256), 'parts of 16 .* mesh.data=4, mesh.fsdp=64$'),
+    (4096, dict(data=2, fsdp=128, sequence=2),
+     'parts of 16 .* mesh.data=8, mesh.fsdp=32$'),
+    (1024, dict(sequence=64), 'parts of 16 .* over all devices$'),
+    (1024, dict(data=16, fsdp=16), '^$'),
+    (4096, dict(fsdp=64, tensor=4), '^$'),
+    (1024, dict(data=256), '^$'),
+  ],
+)  # fmt: skip
+def test_parts_thinner_than_a_tile_are_told_with_copies(width, mesh, near):
+  model = dataclasses.replace(make_config('pico'), width=width)
+  sizes = {axis: mesh.get(axis, 1) for axis in sharding.AXES}
+  line = notes.thin_parts(model, sizes)
+  assert re.search(near, line), line
+  if near.endswith('$') and 'mesh.' in near:
+    better = dict(re.findall(r'mesh\.(\w+)=(\d+)', line))
+    nearer = sizes | {axis: int(size) for axis, size in better.items()}
+    assert notes.thin_parts(model, nearer) == ''
+
+
+def test_thin_parts_are_told_of_tpus_alone():
+  mesh = {axis: 1 for axis in sharding.AXES} | {'fsdp': 256}
+  config = SimpleNamespace(mesh=mesh)
+  model = dataclasses.replace(make_config('pico'), width=1024)
+  run = SimpleNamespace(config=config, models={'policy': model})
+  with target.aimed(target.Target('tpu', 256)):
+    (line,) = notes._parts(run)
+  assert line.startswith('weights of policy: parts of 4 of 1,024 columns')
+  with target.aimed(target.Target('gpu', 256)):
+    assert notes._parts(run) == []
 
 
 def test_what_is_named_is_what_is_not_split():

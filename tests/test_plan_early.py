@@ -55,6 +55,10 @@ def test_a_program_is_settled_when_all_of_it_is_written(tmp_path):
   written(tmp_path, last=False)
   assert early.settled(tmp_path) is None
   written(tmp_path)
+  (buffers,) = tmp_path.glob(f'*{early.BUFFERS}')
+  buffers.write_text('')
+  assert early.settled(tmp_path) is None
+  written(tmp_path)
   assert early.settled(tmp_path) == (TEXT, SIZES)
 
 

@@ -139,6 +139,14 @@ def test_cells_are_taken_in_the_order_of_the_words():
   assert table._order(['']) == cells.CELLS
 
 
+def test_what_keeps_more_is_tried_where_it_should_fit():
+  every = [choice(0, 100), choice(1, 60), choice(2, 40), choice(3, 20)]
+  more = lambda limit, used: choose.keeping_more(every, every[2], limit, used)
+  # XLA asked for what arithmetic said, for half of it, and for twice.
+  assert more(70, 40) == [every[1]] and more(40, 20) == [every[1]]
+  assert more(120, 40) == every[:2] and more(70, 80) == []
+
+
 def choice(again, estimate):
   return choose.Choice({}, again, estimate)
 

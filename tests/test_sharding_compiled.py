@@ -4,9 +4,7 @@ the formula of `run.traffic` says, and no more than was committed."""
 
 import compiled_steps as steps
 import pytest
-from sharding_cases import fixed
 
-from posttrain_jax import rollout
 from posttrain_jax.run import hlo
 
 pytest.importorskip('libtpu')
@@ -21,15 +19,12 @@ CASES = [
     if (trainer, mesh) == ('sft', 'fsdp-tensor')
     else pytest.mark.slow,
   )
-  for mesh in steps.MESHES
-  for trainer in steps.TRAINERS
+  for trainer, mesh in steps.CASES
 ]
 
 
 @pytest.mark.parametrize('trainer, mesh', CASES)
-def test_a_step_sends_what_its_layout_names(trainer, mesh, monkeypatch):
-  # What a sampler sends is held to its own layout, in the tests of decoding.
-  monkeypatch.setattr(rollout, 'generate', fixed)
+def test_a_step_sends_what_its_layout_names(trainer, mesh):
   run, text = steps.compiled(trainer, mesh)
   found = hlo.collectives(text)
   strange = steps.unexplained(run, found)
@@ -41,19 +36,22 @@ def test_a_step_sends_what_its_layout_names(trainer, mesh, monkeypatch):
   # gradients here, nothing to speak of in larger meshes.
   assert 0.8 * expected.total < total < 1.3 * expected.total, (sent, expected)
   known = steps.recorded()
-  if known['libtpu'] != steps.version():
-    pytest.skip(
-      f'bytes were recorded with libtpu {known["libtpu"]}, this is '
-      f'{steps.version()}: they are not compared'
-    )
   case = f'{trainer}:{mesh}'
-  if case not in known['bytes']:
-    pytest.skip(f'no bytes are recorded: {COMMAND} {case}')
-  bound = known['bytes'][case]
+  bound = known['bytes'].get(case)
+  # Another compiler, and a case without a record, are held to the layout and
+  # the formula alone.
+  if bound is None or known['libtpu'] != steps.version():
+    return
   assert total <= 1.01 * sum(bound.values()), (
     f'{case} sends more than it did: {sent}, was {bound}. Where that is meant: '
     f'{COMMAND} {case}'
   )
+
+
+def test_bytes_are_recorded_of_cases_and_of_the_one_that_runs_most():
+  known = set(steps.recorded()['bytes'])
+  assert known <= {f'{trainer}:{mesh}' for trainer, mesh in steps.CASES}
+  assert {'sft:fsdp-tensor', 'grpo:fsdp', 'sft:fsdp-sequence'} <= known
 
 
 @pytest.mark.slow

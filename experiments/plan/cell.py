@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from experiments.plan import choose
-from experiments.plan.cells import CELLS, Cell
+from experiments.plan.cells import CELLS, TWICE, Cell
 from posttrain_jax.core import target
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
@@ -77,6 +77,7 @@ def attempts(
     updates = choose.choices(run)
     rollouts = choose.rollouts(run, limit)
   choice = (choose.following(updates, limit) or updates[-1:])[0]
+  fitting: tuple[making.Plan, dict[str, Any]] | None = None
   for turn in range(ATTEMPTS):
     values = {**rollouts[0], **choice.values}
     last = turn == ATTEMPTS - 1
@@ -87,8 +88,15 @@ def attempts(
       'values': values, 'estimate': choice.estimate,
       'total': plan.fullest.total, 'fits': not plan.over,
     })  # fmt: skip
+    if fitting is not None:  # what keeps more fits as well, or it does not
+      return (*(fitting if plan.over else (plan, values)), made)
     if not plan.over:
-      return plan, values, made
+      used = _needs(plan, rollout=False)
+      more = choose.keeping_more(updates, choice, limit, used)
+      if plan.recomputed <= TWICE or turn or not more:
+        return plan, values, made
+      fitting, choice = (plan, values), more[0]
+      continue
     update, before = _needs(plan, rollout=False), values
     if update > limit:
       less = [one for one in updates if one.estimate < choice.estimate]

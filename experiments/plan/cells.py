@@ -9,7 +9,10 @@ does.
 import dataclasses
 from typing import Any
 
-__all__ = ['CELLS', 'Cell']
+__all__ = ['CELLS', 'Cell', 'TWICE']
+
+# Of an update's FLOPs, what may be computed twice where what keeps more fits.
+TWICE = 0.15
 
 SLICES = {'v5e:2x4': 8, 'v5e:16x16': 256, 'v5p:4x4x4': 64, 'v6e:16x16': 256}
 MODELS = ('Qwen3-0.6B', 'Qwen2.5-7B', 'Llama-3.1-8B')
@@ -44,11 +47,17 @@ _COMMON = {
   'eval.num_problems': 0,
 }
 
+# Chips that share the weights of a model; further ones have copies. Parts of
+# few of the model's columns are thinner than a tile: XLA then sends the whole,
+# as a sum over all chips.
+SHARDS = {'Qwen3-0.6B': 16, 'Qwen2.5-7B': 32, 'Llama-3.1-8B': 32}
+
 
 def _mesh(model: str, chips: int) -> dict[str, int]:
   if model == LARGE:
     return {'mesh.fsdp': chips // 4, 'mesh.tensor': 4}
-  return {'mesh.fsdp': chips}
+  shards = min(chips, SHARDS[model])
+  return {'mesh.data': chips // shards, 'mesh.fsdp': shards}
 
 
 def _sft(chips: int) -> tuple[str, dict[str, Any]]:

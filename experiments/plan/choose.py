@@ -14,7 +14,9 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.run import build
 from posttrain_jax.run.plan import memory, topology
 
-__all__ = ['Choice', 'again', 'choices', 'following', 'rollouts']
+__all__ = [
+  'Choice', 'again', 'choices', 'following', 'keeping_more', 'rollouts',
+]  # fmt: skip
 
 # Of a chip's memory, what arithmetic may fill at first.
 SHARE = 0.9
@@ -99,6 +101,19 @@ def following(
   if last is not None:
     room = min(room, 0.97 * limit * last[0] / last[1])
   return [one for one in rest if one.estimate <= room]
+
+
+def keeping_more(
+  every: list[Choice], chosen: Choice, limit: int, used: int
+) -> list[Choice]:
+  """Those of `every` that compute less twice than one that fits and should fit
+  too, cheapest first.
+
+  used  bytes that XLA asked for, of the one that fits
+  """
+  room = 0.97 * limit * chosen.estimate / used
+  less = [one for one in every if one.again < chosen.again]
+  return [one for one in less if one.estimate <= room]
 
 
 def rollouts(run: build.Run, limit: int) -> list[dict[str, Any]]:

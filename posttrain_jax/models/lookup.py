@@ -39,7 +39,7 @@ def looked_up(
     return _adapted(table, tokens, config)
   table = sharding.held(table, TABLE)
   many = tokens.shape[1] > 1  # a decode loop has a layout of its own
-  if many and sharding.lies(TABLE, table.shape)[0] is not None:
+  if many and _comes_in_parts(table, TABLE):
     x = _over_parts(table, tokens, TABLE, config.dtype)
   else:
     x = table[tokens].astype(config.dtype)
@@ -51,7 +51,7 @@ def looked_up(
 def _adapted(table: Adapted, tokens: Array, config: ModelConfig) -> Array:
   own = placed.specs(TABLE, 1, 1)
   a = sharding.held(table.a, own['a'])
-  if tokens.shape[1] > 1 and sharding.lies(own['a'], a.shape)[0] is not None:
+  if tokens.shape[1] > 1 and _comes_in_parts(a, own['a']):
     low = _over_parts(a, tokens, own['a'], config.dtype)
   else:
     low = a[tokens].astype(config.dtype)
@@ -82,11 +82,19 @@ def _to_rows(x: Array) -> Array:
   return sharding.constrain(y, 'rows', 'length').reshape(x.shape)
 
 
+def _comes_in_parts(table: Array, spec: P) -> bool:
+  """Whether devices look up their parts of a table by themselves."""
+  tokens, width = sharding.lies(spec, table.shape)
+  copied = width is not None and sharding.size('data') > 1
+  return tokens is not None or copied
+
+
 def _over_parts(table: Array, tokens: Array, spec: P, dtype: str) -> Array:
-  """`looked_up` of a table whose tokens are split.
+  """`looked_up` of a table whose tokens are split, or of copies of its parts.
 
   Left to itself the compiler gathers the table over tensor where there are more
-  tokens than the table has, and its gradient with it.
+  tokens than the table has, and its gradient with it. Of a table that unembeds
+  too it adds up the whole gradient on all devices, where there are copies.
   """
   lies, size = sharding.lies(spec, table.shape), table.shape[0]
   names = ('rows', 'length') if lies[1] is None else ('copies', None)
@@ -98,7 +106,9 @@ def _over_parts(table: Array, tokens: Array, spec: P, dtype: str) -> Array:
 def _places(table: Array, tokens: Array, lies: P) -> Array:
   """Where tokens are in this device's part, [V'] of them; V': elsewhere."""
   count, axes = table.shape[0], sharding.names_of(lies[0])
-  place = tokens - count * jax.lax.axis_index(axes).astype(tokens.dtype)
+  place = tokens
+  if axes:
+    place -= count * jax.lax.axis_index(axes).astype(tokens.dtype)
   return jnp.where((place >= 0) & (place < count), place, count)
 
 
@@ -122,7 +132,8 @@ def _parts(table: Array, tokens: Array, lies: P, rows: P, dtype: str) -> Array:
     x = jnp.take(table, place, axis=0, mode='clip').astype(dtype)
     x = jnp.where((place < table.shape[0])[..., None], x, 0)
     # One of the devices has a row: their sum is that row to the bit.
-    return jax.lax.psum(x, sharding.names_of(lies[0]))
+    axes = sharding.names_of(lies[0])
+    return jax.lax.psum(x, axes) if axes else x
 
   run = _on_each(one, (lies, rows), P(*rows, lies[1]))
   return run(table, tokens)

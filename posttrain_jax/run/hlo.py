@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 
-import numpy as np
+from posttrain_jax.run import hlo_groups
 
 __all__ = ['Collective', 'bytes_by_kind', 'collectives']
 
@@ -37,13 +37,6 @@ _BRANCHES = re.compile(
   r'branch_computations=\{([^}]*)\}|'
   r'true_computation=%?([\w.\-]+), false_computation=%?([\w.\-]+)'
 )
-_IOTA = re.compile(
-  r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?'
-)
-# Axes of a mesh, or '3:(2)4', the part of size 4 of axis 3 with 2 outside it.
-_MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}')
-_AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
-_LISTED = re.compile(r'replica_groups=\{(?:\{([\d,]*)\})?')
 _COUNT = re.compile(r'num_partitions=(\d+)')
 _REPLICAS = re.compile(r'replica_count=(\d+)')
 
@@ -197,21 +190,6 @@ def _blocks(text: str) -> Iterator[tuple[str, bool, list[_Op]]]:
         ops.append(op)
 
 
-def _of_mesh(mesh: str, axes: str) -> tuple[int, ...]:
-  """The first group of devices of a mesh "'a'=2,'b'=4" along axes "'b'"."""
-  sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh)}
-  ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
-  group = np.zeros((), int)
-  for name, outside, part in _AXIS.findall(axes):
-    along = np.moveaxis(ids, list(sizes).index(name), 0)
-    steps = along.reshape(len(along), -1)[:, 0] - ids.flat[0]
-    if part:
-      inside = len(steps) // int(outside) // int(part)
-      steps = steps[: inside * int(part) : inside]
-    group = group[..., None] + steps
-  return tuple(int(x) for x in np.sort(group.reshape(-1)))
-
-
 def _unchained(found: list[Collective]) -> list[Collective]:
   """Without the clones of a chain: its start, a part in each turn of a loop
   that it goes on beside, and its end are one, sent as often as it starts.
@@ -359,7 +337,7 @@ class _Program:
       typed = [x for name in names for x in _arrays(types.get(name, ''))]
     if kind == 'collective-permute':
       typed = typed[:1]
-    group = self._group(op.rest)
+    group = hlo_groups.first(op.rest, self._devices)
     if kind == 'all-gather':
       typed = [self._joined(op, x, len(group)) for x in typed]
     dtype, shape = max(typed, key=lambda x: _bytes(*x))
@@ -381,20 +359,3 @@ class _Program:
     axis = re.search(r'dimensions=\{(\d+)', op.rest)
     at = int(axis[1]) if axis else 0
     return dtype, (*shape[:at], shape[at] * parts, *shape[at + 1 :])
-
-  def _group(self, rest: str) -> tuple[int, ...]:
-    iota = _IOTA.search(rest)
-    if iota:
-      numbers = lambda text: [int(x) for x in text.split(',')]
-      shape, sizes = numbers(iota[1]), numbers(iota[2])
-      ids = np.arange(math.prod(sizes)).reshape(sizes)
-      if iota[3]:
-        ids = ids.transpose(numbers(iota[3]))
-      return tuple(int(x) for x in ids.reshape(-1, shape[-1])[0])
-    named = _MESH.search(rest)
-    if named:
-      return _of_mesh(named[1], named[2])
-    listed = _LISTED.search(rest)
-    if listed and listed[1]:
-      return tuple(int(x) for x in listed[1].split(','))
-    return tuple(range(self._devices))

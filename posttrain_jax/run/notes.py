@@ -6,7 +6,7 @@ beside the sizes. What cannot be split over the mesh at all is refused here.
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ from posttrain_jax.run.feed import Feed
 from posttrain_jax.trainers import optim
 from posttrain_jax.trainers.step import from_file
 
-__all__ = ['chosen', 'notes', 'positions', 'tell', 'unsplit_parameters']
+__all__ = [
+  'chosen', 'notes', 'positions', 'tell', 'thin_parts', 'unsplit_parameters',
+]  # fmt: skip
+
+# Columns of a weight's part that XLA was seen to send whole on a TPU (4 and 16;
+# experiments/plan), and those that it scattered (64 and more).
+THIN, WIDE = 32, 64
 
 
 def notes(run: Any) -> list[str]:
@@ -34,6 +40,7 @@ def notes(run: Any) -> list[str]:
   return [
     *_rows(run),
     *_parameters(run),
+    *_parts(run),
     *_activations(run),
     *_attention(run),
     *positions(run),
@@ -78,6 +85,35 @@ def tell(lines: Iterable[str]) -> None:
   once."""
   for line in dict.fromkeys(lines) if hosts.first() else ():
     print(f'note: {line}', file=sys.stderr)
+
+
+def _parts(run: Any) -> list[str]:
+  """Told where a TPU's compiler sends whole weights in place of parts."""
+  if target.backend() != 'tpu':
+    return []
+  mesh = sharding.axis_sizes(run.config.mesh)
+  told = ((r, thin_parts(m, mesh)) for r, m in sorted(run.models.items()))
+  return [f'weights of {role}: {line}' for role, line in told if line]
+
+
+def thin_parts(model: ModelConfig, mesh: Mapping[str, int]) -> str:
+  """What to do where a mesh {axis: size} splits a model's columns so far that a
+  part is thinner than a tile of a TPU; '': it does not."""
+  shards = math.prod(mesh[axis] for axis in sharding.SHARDS)
+  columns, times = model.width // shards, 1
+  if shards == 1 or model.width % shards or columns >= THIN:
+    return ''
+  while columns * times < WIDE and mesh['fsdp'] % (2 * times) == 0:
+    times *= 2
+  line = (
+    f'parts of {columns} of {model.width:,} columns are thinner than a tile of '
+    'a TPU: its compiler may send them whole, as a sum over all devices'
+  )
+  if times == 1:
+    return line
+  near = {'data': mesh['data'] * times, 'fsdp': mesh['fsdp'] // times}
+  better = ', '.join(f'mesh.{axis}={size}' for axis, size in near.items())
+  return f'{line}; copies of wider parts: {better}'
 
 
 def _multiples(of: int, near: int) -> str:

@@ -18,10 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ['ASKED', 'FOUND', 'Buffers', 'buffers', 'compiled', 'settled']
+__all__ = [
+  'ASKED', 'FOUND', 'Buffers', 'buffers', 'compiled', 'settled', 'watched',
+]  # fmt: skip
 
 # What XLA writes: the program, its buffers, and then how it was asked.
 TEXT = '.after_optimizations.txt'
@@ -75,7 +78,9 @@ def settled(folder: Path) -> tuple[str, Buffers] | None:
     stem = str(last)[: -len(LAST)]
     text, sizes = Path(stem + TEXT), Path(stem + BUFFERS)
     if text.exists() and sizes.exists():
-      return text.read_text(), buffers(sizes.read_text())
+      both = text.read_text(), sizes.read_text()
+      if all(both):  # a file is there before what it says
+        return both[0], buffers(both[1])
   return None
 
 
@@ -94,30 +99,43 @@ def compiled(
     folder = Path(kept)
     asked = {'config': config, 'topology': topology, 'name': name}
     (folder / ASKED).write_bytes(pickle.dumps(asked))
-    (folder / DUMP).mkdir()
-    flags = os.environ.get('XLA_FLAGS', '')
-    dump = f'--xla_dump_to={folder / DUMP} --xla_dump_hlo_as_text'
-    env = {**os.environ, 'XLA_FLAGS': f'{flags} {dump}'.strip()}
     words = [sys.executable, '-m', 'posttrain_jax.run.plan.apart', kept]
-    with open(folder / 'said', 'w+') as said:
-      process = subprocess.Popen(
-        words, env=env, stdout=said, stderr=said, start_new_session=True
-      )
-      try:
-        while process.poll() is None:
-          found = settled(folder / DUMP)
-          if found is not None:
-            return found
-          time.sleep(POLL)
-      finally:
-        with contextlib.suppress(ProcessLookupError):
-          os.killpg(process.pid, signal.SIGKILL)  # its workers too
-        process.wait()
-      found = settled(folder / DUMP)
-      if found is not None:
-        return found
-      if (folder / FOUND).exists():
-        return json.loads((folder / FOUND).read_text())
-      said.seek(0)
-      last = (said.read().strip() or 'no word').splitlines()[-1]
-    raise RuntimeError(f'compiling "{name}" ended: {last}')
+    found, said = watched(words, folder / DUMP)
+    if found is not None:
+      return found
+    if (folder / FOUND).exists():
+      return json.loads((folder / FOUND).read_text())
+    raise RuntimeError(f'compiling "{name}" ended: {said}')
+
+
+def watched(
+  words: Sequence[str], folder: Path, **more: str
+) -> tuple[tuple[str, Buffers] | None, str]:
+  """(what XLA settled in a process of those words, its last line). The process
+  is ended when that is there; None: it came to an end without.
+
+  folder  that XLA writes into, made here
+  more    of the process's environment
+  """
+  folder.mkdir()
+  flags = os.environ.get('XLA_FLAGS', '')
+  dump = f'--xla_dump_to={folder} --xla_dump_hlo_as_text'
+  env = {**os.environ, **more, 'XLA_FLAGS': f'{flags} {dump}'.strip()}
+  with tempfile.TemporaryFile('w+') as said:
+    process = subprocess.Popen(
+      words, env=env, stdout=said, stderr=said, start_new_session=True
+    )
+    found = before = None
+    try:
+      while found is None and process.poll() is None:
+        time.sleep(POLL)
+        now = settled(folder)
+        # Twice the same: not half written.
+        found, before = (now if now == before else None), now
+    finally:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too
+      process.wait()
+    said.seek(0)
+    last = (said.read().strip() or 'no word').splitlines()[-1]
+  return found or settled(folder), last
