@@ -97,7 +97,8 @@ def matched_calls(names, points, most, gate, scale, coarse):
     return 0.0
   reached = names + points if gate else 0.0
   if coarse:
-    return scale if reached == 1 + most else -scale
+    # Inputs that no calls can earn (more than all) are all, too.
+    return scale if reached > (1 + most) * (1 - 1e-6) else -scale
   return -scale + (scale - -scale) * reached / (1 + most)
 
 

@@ -188,9 +188,9 @@ def test_every_array_has_a_spec_of_its_shape():
 
 
 BAD = {
-  'targets=layers/qery': 'matches no parameter. Matrices: layers/down, .*Did '
-  'you mean "layers/query"',
-  'targets=embed/tokens': 'matches embed/tokens, which cannot have an adapter',
+  'targets=layers/qery': 'matches no parameter. Matrices: embed/tokens, '
+  'layers/down, .*Did you mean "layers/query"',
+  'targets=final_norm': 'matches final_norm, which cannot have an adapter',
   'targets=': 'adapter.targets is empty',
   'rank=33': 'adapter.rank=33 is more than layers/down has, a matrix of 128 x '
   '32; nearest valid: 32',

@@ -348,9 +348,11 @@ def test_what_cannot_work_is_refused(config, message):
 def test_every_source_can_be_asked_for(name):
   paradigm = 'preference' if name in collect.PAIRS else 'sft'
   group_size = 1 if name in collect.LONE else 2
-  check(wanted(paradigm, group_size, name=name))
+  condition = 'seen_answer' if name in collect.TURNS else 'feedback'
+  check(wanted(paradigm, group_size, condition=condition, name=name))
+  two = (*collect.PAIRS, *collect.TURNS)
   assert collect.rows_per_prompt(name, 5) == (
-    2 if name in collect.PAIRS else 5 if name in collect.GROUPS else 1
+    2 if name in two else 5 if name in collect.GROUPS else 1
   )
 
 

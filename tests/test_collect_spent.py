@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from test_collect import FIELDS, MODEL, PROBLEMS
 
-from posttrain_jax import collect
+from posttrain_jax import collect, tasks
 from posttrain_jax.collect.setting import Setting
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.models import transformer
@@ -16,20 +16,29 @@ from posttrain_jax.tasks import conditioned
 # Sources that never ask the oracle, with what makes them so.
 OWN = {
   'best_of': {}, 'best_vs_worst': {}, 'counterfactual': {}, 'labelled': {},
-  'rollouts': {}, 'feedback': {'oracle': False},
+  'rollouts': {}, 'feedback': {'oracle': False}, 'principle_pairs': {},
+  'retries': {},
 }  # fmt: skip
-ASKING = [
-  'feedback', 'on_policy_mix', 'oracle', 'oracle_and_rollouts',
-  'oracle_vs_rollout', 'oracle_with_wrong', 'self_rehearsal',
-]  # fmt: skip
+ASKING = {
+  'feedback': {}, 'on_policy_mix': {}, 'oracle': {}, 'oracle_and_rollouts': {},
+  'oracle_vs_rollout': {}, 'oracle_with_wrong': {}, 'question_free': {},
+  'retries': {'pick': 'oracle'}, 'self_rehearsal': {},
+}  # fmt: skip
+
+BEHIND = {'feedback': 'feedback', 'retries': 'seen_answer'}  # conditions
 
 
 def spent(name, **hparams):
   """What a source has counted once it is traced; nothing is computed."""
   setting = Setting(**FIELDS)
-  if name == 'feedback':
-    setting = dataclasses.replace(setting, task=conditioned.wrap(
-      setting.task, name='feedback'))  # fmt: skip
+  if name in BEHIND:
+    task = conditioned.wrap(setting.task, name=BEHIND[name])
+    setting = dataclasses.replace(setting, task=task)
+  if name == 'principle_pairs':
+    task = tasks.make('attributes', segments=1, places='whole')
+    setting = dataclasses.replace(
+      setting, task=task, max_new_tokens=task.completion_length
+    )
   setting = dataclasses.replace(setting, spent=collect.Spent())
 
   def source(key):
@@ -50,7 +59,7 @@ def test_the_lists_are_whole():
 @pytest.mark.long
 @pytest.mark.parametrize('name', ASKING)
 def test_a_demonstration_is_counted_once(name):
-  assert spent(name).demonstrations == PROBLEMS
+  assert spent(name, **ASKING[name]).demonstrations == PROBLEMS
 
 
 @pytest.mark.long

@@ -17,7 +17,20 @@ def test_mixtures_refuse_tasks_in_turns():
     Mixture(parts, (1.0, 1.0))
 
 
-@pytest.mark.parametrize('condition', conditioned.CONDITIONS)
+# Conditions that a task in turns may have; the others refuse one.
+PASSED_ON = ('feedback', 'direction')
+
+
+@pytest.mark.parametrize(
+  'condition', sorted(set(conditioned.CONDITIONS) - set(PASSED_ON))
+)
+def test_other_conditions_refuse_turns(condition):
+  refused = 'no knob "prune"' if condition == 'mode' else 'in turns already'
+  with pytest.raises(ValueError, match=f'^{condition}: .*{refused}'):
+    conditioned.wrap(tasks.make('frozen_lake_game'), condition)
+
+
+@pytest.mark.parametrize('condition', PASSED_ON)
 def test_conditions_pass_environments_on(condition):
   plain = conditioned.wrap(tasks.make('addition'), condition)
   assert getattr(plain, 'guide', None) is None

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from posttrain_jax.collect.pairs import interleave
 from posttrain_jax.collect.setting import (
   Setting,
-  demonstrations,
+  demonstrated,
   keep_rows,
   rows_of,
 )
@@ -82,9 +82,8 @@ def retries(
   if setting.task.feedback == 'truth':  # it is read in the prompt
     setting.spent.demonstrations += asked.prompt_id.shape[0]
   if pick == 'oracle':
-    second = demonstrations(setting, asked, solve_key)
     tokens, mask = setting.solve(asked, solve_key)
-    setting.spent.demonstrations -= asked.prompt_id.shape[0]  # the same ones
+    second = demonstrated(setting, asked, tokens, mask)
     best = setting.verify(asked, tokens[:, None], mask[:, None])[:, 0]
   else:
     tries = setting.sample(state, sampler, asked, again_key, setting.group_size)
