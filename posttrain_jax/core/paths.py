@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
-__all__ = ['AnyPath', 'Grown', 'Remote', 'append', 'create', 'fetched',
-           'is_remote', 'path', 'plain', 'remove_tree', 'write',
+__all__ = ['AnyPath', 'Grown', 'Remote', 'append', 'create', 'expanded',
+           'fetched', 'is_remote', 'path', 'plain', 'remove_tree', 'write',
            'written']  # fmt: skip
 
 _URL = re.compile(r'[a-z][a-z0-9+]*://')
@@ -99,6 +99,17 @@ AnyPath = pathlib.Path | Remote
 def is_remote(place: str | os.PathLike) -> bool:
   """Whether a path is a URL."""
   return bool(_URL.match(os.fspath(place)))
+
+
+def expanded(text: str) -> str:
+  """A path, or a list of them with commas between, with the home folder for
+  '~' where it begins one, as a shell writes it; other text as it is."""
+  if '~' not in text:
+    return text
+  return ','.join(
+    os.path.expanduser(one) if one.startswith('~') else one
+    for one in text.split(',')
+  )
 
 
 def path(place: str | os.PathLike) -> Any:
