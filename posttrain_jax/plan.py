@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 import jax
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
@@ -42,7 +43,7 @@ def read(
   Raises:
     ValueError: an unknown flag, with the nearest one.
   """
-  items, rest = config_lib.split_flags(argv)
+  items, rest = config_lib.split_flags(paths.words(argv))
   parser = argparse.ArgumentParser(
     prog='python -m posttrain_jax.plan',
     description=__doc__,

@@ -1,10 +1,10 @@
 """The command line that the commands which train share."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.domain import Number, Whole
 from posttrain_jax.core.keys import MOST
 from posttrain_jax.core.resolve import nearest
@@ -34,7 +34,7 @@ def parse(
   Raises:
     ValueError: an unknown flag, key or name, with the nearest valid one.
   """
-  items, rest = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
+  items, rest = config_lib.split_flags(paths.words(argv))
   parser = argparse.ArgumentParser(
     prog=f'python -m {prog}',
     description=doc,
@@ -72,7 +72,7 @@ def read_flags(
     ValueError: an unknown flag, with the nearest one; a number out of its
       domain.
   """
-  flags, unknown = parser.parse_known_args(argv)
+  flags, unknown = parser.parse_known_args(paths.words(argv))
   if unknown:
     known = [name for x in parser._actions for name in x.option_strings]
     raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from posttrain_jax import tasks, trainers
-from posttrain_jax.core import rooms
+from posttrain_jax.core import paths, rooms
 from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
 from posttrain_jax.models import remat
@@ -337,7 +337,19 @@ def load(spec: str, items: Sequence[tuple[str, str]] = ()) -> ConfigDict:
   config = config_file.read(config_file.find(path), arg)
   override(config, items)
   _named_remat(config)
+  _at_home(config)
   return config
+
+
+def _at_home(config: ConfigDict) -> None:
+  """Writes the home folder out in every path that begins with '~'."""
+  for key, item in config.items():
+    if isinstance(item, ConfigDict):
+      _at_home(item)
+    elif isinstance(item, str | tuple | list):
+      found = paths.expanded(item)
+      if found != item:
+        config[key] = found
 
 
 def split_flags(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:

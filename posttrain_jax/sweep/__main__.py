@@ -63,7 +63,7 @@ def parse(
   Raises:
     ValueError: a flag, key or value that cannot work; it is named.
   """
-  items, rest = config_lib.split_flags(argv)
+  items, rest = config_lib.split_flags(paths.words(argv))
   parser = argparse.ArgumentParser(
     prog='python -m posttrain_jax.sweep',
     description=__doc__,
