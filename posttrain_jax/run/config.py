@@ -152,6 +152,11 @@ def _listed(text: str) -> tuple:
   return tuple(found)
 
 
+def _kind(value: Any) -> str:
+  name = type(value).__name__
+  return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
+
+
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
   now = old
@@ -187,8 +192,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
         else ('; a list is written as JSON, as [{"name": "x"}], or a,b')
       )
     raise ValueError(
-      f'--config.{key}={text}: not a {type(old).__name__} (it is {now!r} now)'
-      + told
+      f'--config.{key}={text}: not {_kind(old)} (it is {now!r} now)' + told
     ) from error
   return text
 
@@ -373,4 +377,11 @@ def split_flags(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
       rest.append(flag)
   if pending is not None:
     raise ValueError(f'--config.{pending} has no value')
+  first = dict(reversed(items))
+  for key, text in items:
+    if first[key] != text:
+      raise ValueError(
+        f'--config.{key} is given twice, as {first[key]} and {text}: leave one '
+        'out'
+      )
   return items, rest
