@@ -26,6 +26,7 @@ import jax
 
 from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.run import command
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
 
@@ -68,6 +69,7 @@ def read(
   parser.add_argument(
     '--json', action='store_true', help='one object on the last line'
   )
+  command.check_once(parser, rest)
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
     name = unknown[0].partition('=')[0]

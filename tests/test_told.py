@@ -5,10 +5,20 @@ import json
 import pytest
 
 from configs import base
+from posttrain_jax import plan
 from posttrain_jax.core.names import nearest
 from posttrain_jax.rewards import entries
-from posttrain_jax.run import build, file_notes, hub_keys, notes, stored, warmup
+from posttrain_jax.run import (
+  build,
+  command,
+  file_notes,
+  hub_keys,
+  notes,
+  stored,
+  warmup,
+)
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.sweep import __main__ as sweep_command
 
 SMOKE = 'configs/sft.py:smoke'
 
@@ -55,6 +65,16 @@ def test_what_is_given_twice():
   assert config_lib.split_flags(same)[0] == [('seed', '1')] * 2
   with pytest.raises(ValueError, match='recipe is given twice, as a and b'):
     base.parse_arg('recipe=a,recipe=b', recipe='x')
+
+
+@pytest.mark.parametrize('main, words', [
+  (command.parse, ['--config', 'a.py', '--config=b.py']),
+  (sweep_command.parse, ['--config=a', '--workdir', 'x', '--workdir', 'y']),
+  (plan.read, ['--config', 'a', '--topology=v5e:2x4', '--topology=v4:2x2x1']),
+])  # fmt: skip
+def test_a_flag_given_twice(main, words):
+  with pytest.raises(ValueError, match='is given twice, as .* leave one out'):
+    main(words, '') if main is command.parse else main(words)
 
 
 def test_a_whole_number_in_another_form():

@@ -51,7 +51,7 @@ def find(path: str) -> Path:
   if _SHIPPED.fullmatch(path) and (ours := shipped(given.stem)):
     if path not in _told:
       _told.add(path)
-      print(f'{path} is not here: {ours} is read', file=sys.stderr)
+      print(f'note: {path} is not here: {ours} is read', file=sys.stderr)
     return ours
   folder = _folder()
   names = [] if folder is None else [file.name for file in folder.glob('*.py')]

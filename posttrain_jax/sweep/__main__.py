@@ -38,6 +38,7 @@ from posttrain_jax.log import progress
 from posttrain_jax.run import (
   accounting,
   build,
+  command,
   domains,
   failed,
   loop,
@@ -92,6 +93,7 @@ def parse(
   parser.add_argument(
     '--dry_run', action='store_true', help='print the runs, and stop'
   )
+  command.check_once(parser, rest)
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
     raise ValueError(
