@@ -13,6 +13,7 @@ from posttrain_jax.run import (
   model_folder,
   roles,
   stored,
+  warmup,
 )
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
@@ -113,13 +114,16 @@ def foreseen(config: Any, run: Any, workdir: str | Path) -> list[str]:
 def other_schedule(run: Any, workdir: Path, step: int) -> list[str]:
   """Told where a run that began with another num_steps has another learning
   rate from a step on."""
-  saved = (checkpoint.load_config(workdir) or {}).get('sizes', {})
-  config, then = run.config.optimizer, saved.get('num_updates', 0)
+  saved = checkpoint.load_config(workdir) or {}
+  config = run.config.optimizer
+  then = saved.get('sizes', {}).get('num_updates', 0)
   now, each = run.sizes.num_updates, run.sizes.updates_per_step
   if not step or not then or then == now:
     return []
-  began = config_lib.ConfigDict(config.to_dict())
-  began.warmup_updates = min(began.warmup_updates, then)
+  key = 'optimizer.warmup_updates'
+  old = config_lib.flatten(saved.get('config', {})).get(key, 0)
+  whole = config_lib.with_values(run.config, {key: old})
+  began = warmup.fitted(whole, then)[0].optimizer
   rates = [
     float(optim.make_schedule(how, count)(step * each))
     for how, count in ((began, then), (config, now))

@@ -129,6 +129,8 @@ def as_begun(config: Any, workdir: str | Path) -> Any:
   config = _changed(_placed(config), change)
   began = old.get('tokenizer', AUTO)
   asked = config.get('tokenizer'), config.get('init_from')
-  if asked == (AUTO, '') and began not in (AUTO, ''):
+  new = config_lib.flatten(config.to_dict())
+  same = all(new.get(k) == old.get(k) for k in ('data.source', 'data.path'))
+  if asked == (AUTO, '') and same and began not in (AUTO, ''):
     return config_lib.with_values(config, {'tokenizer': began})
   return config

@@ -300,11 +300,11 @@ def train(
   if config.num_steps != run.config.num_steps:  # as many as its epochs have
     config = config_lib.with_values(config, {'num_steps': run.config.num_steps})
   roles.check(config)
-  measured.check(run)
   notes.tell(notes.notes(run))
   mesh = run_mesh(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))
+    measured.check(run)
     lease = stack.enter_context(Lease(workdir))
     check_continues(config, workdir)
     model_folder.check_template(config, run, workdir)
