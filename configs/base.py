@@ -21,12 +21,17 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
   Raises:
     ValueError: an unknown key, with the nearest valid one, or a bad value.
   """
-  out = dict(defaults)
+  out, given = dict(defaults), {}
   for item in filter(None, (arg or '').split(',')):
     key, _, text = item.partition('=')
     if key not in out:
       raise ValueError(
         f'config argument "{key}" is unknown.{nearest(key, out)}'
+      )
+    if given.setdefault(key, text) != text:
+      raise ValueError(
+        f'config argument {key} is given twice, as {given[key]} and {text}: '
+        'leave one out'
       )
     kind = type(defaults[key])
     if kind is bool:
@@ -144,7 +149,9 @@ def get_config() -> ml_collections.ConfigDict:
   # A run's folder, a checkpoint step, a Hugging Face folder, or a name of the
   # hub, org/name@REVISION.
   c.init_from = ''
-  c.tokenizer = 'auto'  # that of init_from; or 'task', 'byte', a path to one
+  # 'auto': that of init_from, else 'byte' of text and 'task' of in-graph tasks;
+  # or a path to one.
+  c.tokenizer = 'auto'
 
   # What stands before each prompt: 'none', 'feedback', 'direction', 'mode'; or
   # what asks again: 'seen_answer', 'retry' (`tasks.second_tries`).

@@ -6,7 +6,7 @@ r"""Preference optimisation and reward models.
       --workdir runs/s
   python -m posttrain_jax.train \
       --config configs/preference.py:data=jsonl,recipe=simpo \
-      --config.data.path=pairs.jsonl --config.tokenizer=byte --workdir runs/p
+      --config.data.path=pairs.jsonl --workdir runs/p
 
 Arguments: recipe (a row of recipes.PREFERENCE), task (an in-graph task), data
 ('task', 'jsonl' or 'tfds'), model (a name of configs.models), smoke. Files hold

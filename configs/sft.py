@@ -4,7 +4,7 @@ r"""Supervised fine-tuning on demonstrations, own answers or a file.
       --workdir runs/sft
   python -m posttrain_jax.train --config configs/sft.py:smoke --workdir runs/s
   python -m posttrain_jax.train --config configs/sft.py:data=jsonl,recipe=dft \
-      --config.data.path=examples.jsonl --config.tokenizer=byte --workdir runs/j
+      --config.data.path=examples.jsonl --workdir runs/j
 
 Arguments: recipe (a row of recipes.SFT), task (an in-graph task, 'mixture',
 'countdown_levels', or 'text:NAME' for a reasoning-gym task), data ('task',
@@ -130,7 +130,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.num_steps = 400
   c.prompts_per_step = 128
   c.optimizer.schedule = 'cosine'
-  c.optimizer.warmup_updates = 20
+  c.optimizer.warmup_updates = 20  # a tenth of a run that is shorter
   recipes.apply(c, arg.recipe)
   if arg.model:
     models.apply(c, arg.model, arg.recipe)

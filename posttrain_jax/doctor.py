@@ -19,6 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from posttrain_jax.core import paths
 from posttrain_jax.run import command, doctor
 from posttrain_jax.run import config as config_lib
 
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:
-    items, rest = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
+    items, rest = config_lib.split_flags(paths.words(argv))
     flags = command.read_flags(_parser(), rest)
     if items and not flags.config:
       raise ValueError(f'--config.{items[0][0]} without --config')

@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import hosts
+from posttrain_jax.core import hosts, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.evals import score
 from posttrain_jax.run import (
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
   try:
-    items, rest = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
+    items, rest = config_lib.split_flags(paths.words(argv))
     flags = command.read_flags(_parser(), rest)
     runtime.prepare()
     scores = (_of_data if flags.data else _of_task)(flags, items)

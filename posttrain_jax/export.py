@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import dtypes, hub
+from posttrain_jax.core import dtypes, hub, paths
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.data import template as templates
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   how.add_argument(
     '--merge', action='store_true', help='its adapters, in the weights'
   )
-  flags = parser.parse_args(argv)
+  flags = parser.parse_args(paths.words(argv))
   try:
     report = export(
       flags.checkpoint, flags.out, flags.dtype, flags.adapter, flags.merge

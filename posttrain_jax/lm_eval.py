@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain_jax.core import paths
 from posttrain_jax.run import inference, runtime
 from posttrain_jax.run.harness import Harness
 
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--model', required=True, help='a folder or a run')
   parser.add_argument('--tokenizer', default='', help="the model's own")
   parser.add_argument('--max_length', type=int, default=0, help='of a row')
-  flags, theirs = parser.parse_known_args(argv)
+  flags, theirs = parser.parse_known_args(paths.words(argv))
   given = {'path': flags.model}
   given |= {'tokenizer': flags.tokenizer} if flags.tokenizer else {}
   given |= {'max_length': flags.max_length} if flags.max_length else {}

@@ -13,6 +13,7 @@ from pathlib import Path
 # Functions are traced here and nothing runs: an accelerator is of no use.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
+from posttrain_jax.core import paths
 from posttrain_jax.report.objectives import catalog as objectives_catalog
 from posttrain_jax.report.objectives import page, tables
 
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     prog='python -m posttrain_jax.objectives', description=__doc__
   )
   parser.add_argument('--out', type=Path, default=Path(OUT), help='folder')
-  out = parser.parse_args(arguments).out
+  out = parser.parse_args(paths.words(arguments)).out
   out.mkdir(parents=True, exist_ok=True)
   for name, content in files().items():
     (out / name).write_text(content, encoding='utf-8')

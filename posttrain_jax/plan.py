@@ -24,7 +24,9 @@ from collections.abc import Sequence
 
 import jax
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
+from posttrain_jax.run import command
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
 
@@ -42,7 +44,7 @@ def read(
   Raises:
     ValueError: an unknown flag, with the nearest one.
   """
-  items, rest = config_lib.split_flags(argv)
+  items, rest = config_lib.split_flags(paths.words(argv))
   parser = argparse.ArgumentParser(
     prog='python -m posttrain_jax.plan',
     description=__doc__,
@@ -67,6 +69,7 @@ def read(
   parser.add_argument(
     '--json', action='store_true', help='one object on the last line'
   )
+  command.check_once(parser, rest)
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
     name = unknown[0].partition('=')[0]

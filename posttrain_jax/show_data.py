@@ -24,6 +24,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.domain import Whole
 from posttrain_jax.data import bad_rows, pipeline
 from posttrain_jax.data.tokenizers import Tokenizer, load
@@ -232,7 +233,7 @@ def _spec(text: str) -> Any:
 
 
 def main(argv: list[str] | None = None, console: Console | None = None) -> None:
-  args = _parser().parse_args(argv)
+  args = _parser().parse_args(paths.words(argv))
   try:
     if args.num is not None:
       Whole(1).check('--num', args.num)

@@ -24,13 +24,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain_jax.core import hosts, trees
+from posttrain_jax.core import hosts, paths, trees
 from posttrain_jax.models import transformer
 from posttrain_jax.models.adapted import WHOLE, trained
 from posttrain_jax.run import (
   build,
   failed,
+  hub_keys,
   join,
+  measured,
   model_folder,
   notes,
   rescue,
@@ -38,16 +40,30 @@ from posttrain_jax.run import (
   runtime,
 )
 from posttrain_jax.run.command import parse
+from posttrain_jax.run.continuing import check_folder, foreseen, pinned
 from posttrain_jax.run.loop import Interrupted, train
 from posttrain_jax.run.state import abstract_state
 from posttrain_jax.sweep import replay
 
+# Of a run without evaluation.
+NOTHING = 'nothing was evaluated (eval.num_problems=0, or no data held out)'
 
-def describe(config: Any) -> str:
-  """The resolved config and sizes, as `--dry_run` prints them."""
+
+def describe(config: Any, workdir: str | None = None) -> str:
+  """The resolved config and sizes, as `--dry_run` prints them; and what a run
+  would find in its folder, where there is one. Nothing is written.
+
+  Raises:
+    ValueError: what a run would be refused for.
+  """
+  place = paths.path(workdir) if workdir else None
+  if place is not None:
+    check_folder(place)
+    config = hub_keys.as_begun(config, place)
   config = model_folder.settled(config)
-  run = build.build(config)
+  run = build.build(config if place is None else pinned(config, place))
   roles.check(config)
+  measured.check(run)
   out = [str(config).rstrip(), '', 'resolved sizes']
   sizes = run.sizes.to_dict()
   sizes['parameters'] = transformer.param_count(run.model)
@@ -60,6 +76,9 @@ def describe(config: Any) -> str:
     out += ['', 'chosen, where the config says auto']
     out += [f'  {line}' for line in choice]
   told = notes.notes(run)
+  if place is not None:
+    out += ['', 'workdir']
+    out += [f'  {line}' for line in foreseen(config, run, place)]
   out += ['', 'notes', *(f'  {line}' for line in told)] if told else []
   return '\n'.join(out)
 
@@ -95,7 +114,7 @@ def record_of(argv: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
-  argv = list(sys.argv[1:] if argv is None else argv)
+  argv = paths.words(argv)
   with join.leaving():
     return join.leave(_main(argv))
 
@@ -113,7 +132,7 @@ def _main(argv: list[str]) -> int:
         return replay.main(record)
     config, flags = parse(argv, __doc__)
     if flags.dry_run:
-      print(describe(config))
+      print(describe(config, flags.workdir))
       return 0
     runtime.prepare()
     _, _, scores = train(config, flags.workdir)
@@ -134,7 +153,7 @@ def _main(argv: list[str]) -> int:
     return 1 if nonfinite else 2
   shown = ', '.join(f'{k} {v:.3f}' for k, v in sorted(scores.items()))
   if hosts.first():
-    print(f'finished: {shown}')
+    print(f'finished: {shown or NOTHING}')
   return 0
 
 

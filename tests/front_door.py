@@ -97,7 +97,8 @@ def command(stage: str, start: str, workdir: str, *more: str, **keys) -> list:
 
 
 def told(capsys, stage: str, **keys) -> str:
-  """What a command that is refused says."""
+  """What a command that is refused says, without notes."""
   capsys.readouterr()
   assert train.main(command(stage, 'model', 'runs/no', **keys)) == 2
-  return capsys.readouterr().err
+  said = capsys.readouterr().err.splitlines(keepends=True)
+  return ''.join(line for line in said if not line.startswith('note: '))

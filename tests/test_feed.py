@@ -152,7 +152,7 @@ def test_keys_that_do_not_go_together(items, message):
 ])  # fmt: skip
 def test_keys_of_files_are_refused_for_tasks(key, value):
   c = config_lib.load('configs/sft.py:smoke', [(f'data.{key}', value)])
-  with pytest.raises(ValueError, match=f'data.{key}: are for data.source'):
+  with pytest.raises(ValueError, match=f'data.{key} is for data.source'):
     build.build(c)
 
 

@@ -66,7 +66,7 @@ def saved_run(folder, file, workdir, start=None):
 
 def test_what_a_run_speaks_with(folder, file, tmp_path):
   start = lambda **items: model_folder.choose(config_of(file, **items))
-  assert start() == 'task'
+  assert start() == 'byte'
   assert start(init_from=folder) == str(folder)
   text = config_lib.load('configs/rl.py:smoke', [])
   text.task.name = 'text:chain_sum'

@@ -183,7 +183,7 @@ def test_tfds_in_the_tasks_vocabulary_is_evaluated_in_graph(tmp_path):
   ('sft.py:data=jsno', {}, 'Did you mean "jsonl"'),
   ('sft.py:data=jsonl', {'data.path': 'nothing.jsonl'}, 'no file matches'),
   ('sft.py:data=tfds', {'data.name': 'addition'}, 'BUILDER:SPLIT'),
-  ('sft.py', {'data.packing': 'true'}, 'are for data.source'),
+  ('sft.py', {'data.packing': 'true'}, 'is for data.source'),
   ('sft.py', {'tokenizer': 'byte'}, 'in-graph tasks speak'),
   ('rl.py:task=text:chain_sum', {'tokenizer': 'task'}, 'use "byte"'),
   ('rl.py:task=text:chain_sum', {'tokenizer': 'bite'}, 'Did you mean "byte"'),

@@ -6,9 +6,22 @@ from collections.abc import Iterable
 __all__ = ['nearest']
 
 
+def _one_edit(a: str, b: str) -> bool:
+  """Whether one letter more, less or another, or two neighbours that have
+  changed places, make one text of the other."""
+  while a and b and a[0] == b[0]:
+    a, b = a[1:], b[1:]
+  while a and b and a[-1] == b[-1]:
+    a, b = a[:-1], b[:-1]
+  return max(len(a), len(b)) <= 1 or (len(a) == 2 and a == b[::-1])
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
   """' Did you mean "x"? Valid: a, b, x' for an error message."""
-  choices = sorted(str(choice) for choice in choices)
-  close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.4)
+  name, choices = str(name), sorted(str(choice) for choice in choices)
+  # Those that a slip of the finger makes, first.
+  slips = [choice for choice in choices if name and _one_edit(name, choice)]
+  close = difflib.get_close_matches(name, slips or choices, n=1, cutoff=0.4)
+  close = close or slips
   hint = f' Did you mean "{close[0]}"?' if close else ''
   return f'{hint} Valid: {", ".join(choices) or "(none)"}'

@@ -11,19 +11,23 @@ import contextlib
 import os
 import pathlib
 import re
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
-__all__ = ['AnyPath', 'Grown', 'Remote', 'append', 'create', 'fetched',
-           'is_remote', 'path', 'plain', 'remove_tree', 'write',
-           'written']  # fmt: skip
+__all__ = ['AnyPath', 'Grown', 'Remote', 'append', 'create', 'expanded',
+           'fetched', 'is_remote', 'path', 'plain', 'remove_tree', 'words',
+           'write', 'written']  # fmt: skip
 
 _URL = re.compile(r'[a-z][a-z0-9+]*://')
+_HOME = re.compile(r'~[A-Za-z0-9_.-]*(/|$)')
+# Flags whose value is a text to a model, and no path.
+TEXTS = ('--prompt',)
 
 
 class _Stat(NamedTuple):
@@ -99,6 +103,46 @@ AnyPath = pathlib.Path | Remote
 def is_remote(place: str | os.PathLike) -> bool:
   """Whether a path is a URL."""
   return bool(_URL.match(os.fspath(place)))
+
+
+def expanded(value: Any) -> Any:
+  """A value in which text that begins as a path of the home folder does,
+  '~/data.jsonl' or '~name/data.jsonl', has that folder in its place: a shell
+  leaves what stands behind '=' as it is.
+
+  value  a text, also with commas between several paths; or a dict or a list
+         with such texts in it. Whatever else it is stays
+  """
+  if isinstance(value, str):
+    if not any(map(_HOME.match, value.split(','))):
+      return value
+    parts = value.split(',')
+    return ','.join(
+      os.path.expanduser(x) if _HOME.match(x) else x for x in parts
+    )
+  if isinstance(value, dict):
+    return {key: expanded(item) for key, item in value.items()}
+  if isinstance(value, tuple | list):
+    return type(value)(map(expanded, value))
+  return value
+
+
+def words(argv: Sequence[str] | None) -> list[str]:
+  """The words of a command line, with home folders written out (`expanded`).
+
+  argv  None: those of the process
+  """
+  out: list[str] = []
+  for word in sys.argv[1:] if argv is None else argv:
+    flag, equals, value = word.partition('=')
+    name = flag if equals and flag.startswith('--') else ''
+    if (name or (out[-1] if out else '')) in TEXTS:
+      out.append(word)
+    elif name:
+      out.append(f'{name}={expanded(value)}')
+    else:
+      out.append(expanded(word))
+  return out
 
 
 def path(place: str | os.PathLike) -> Any:

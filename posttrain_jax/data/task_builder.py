@@ -21,6 +21,7 @@ import sys
 from typing import Any
 
 from posttrain_jax import tasks
+from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data.task_problems import SPLITS, Problems, records
 
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--heldout_fraction', type=float, default=0.125)
   parser.add_argument('--data_dir', help='where the TFDS dataset goes')
   parser.add_argument('--jsonl', help='also (or only) NAME.jsonl files')
-  args, rest = parser.parse_known_args(argv)
+  args, rest = parser.parse_known_args(paths.words(argv))
   if not args.data_dir and not args.jsonl:
     parser.error('give --data_dir, --jsonl or both')
   try:

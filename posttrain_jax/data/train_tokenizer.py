@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+from posttrain_jax.core import paths
 from posttrain_jax.data import records, text_task
 from posttrain_jax.data.sources import in_order, open_source
 from posttrain_jax.data.tokenizers import BPETokenizer, ByteTokenizer
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--heldout_fraction', type=float, default=0.125)
   parser.add_argument('--vocab_size', type=int, required=True)
   parser.add_argument('--out', required=True, help='a folder')
-  args = parser.parse_args(argv)
+  args = parser.parse_args(paths.words(argv))
   try:
     if args.data:
       texts = list(file_texts(args.data))

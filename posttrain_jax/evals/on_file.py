@@ -37,6 +37,14 @@ class FileEvaluator:
     self._judge = jax.jit(judge)
     self._batches, self._to_device = batches, to_device
 
+  def names(self, state: TrainState) -> set[str]:
+    """The metrics of a call, by the shapes of a state and of one batch."""
+    batches = self._batches()
+    raw = next(iter(batches))
+    batch = self._to_device(raw, getattr(batches, 'part', None))
+    found = jax.eval_shape(self._judge, state, batch, np.uint32(0))
+    return set(_ratios(dict.fromkeys(found, 1.0)))
+
   def __call__(self, state: TrainState) -> dict[str, float]:
     totals: dict[str, float] = {}
     first = 0

@@ -296,6 +296,25 @@ class HostEvaluator:
       metrics |= self._sampled(params, key, starts)
     return {name: float(value) for name, value in metrics.items()}
 
+  def names(self) -> set[str]:
+    """The metrics of a call; nothing is drawn or judged."""
+    flat = jnp.zeros(2)
+    found = set(jax.eval_shape(scores.greedy, flat, flat, flat))
+    found |= {'eval/reward'}
+    if (judge := getattr(self.task, 'judge', None)) is not None:
+      labels = (e.label for e in judge.entries if e.kind != 'model')
+      found |= {f'eval/rewards/{label}' for label in labels}
+    if self.beams:
+      found.add('eval/accuracy_beam')
+    if self.samples:
+      table = jnp.zeros((2, self.samples))
+      words = jnp.zeros((2, self.samples, 1), jnp.int32)
+      found |= set(
+        jax.eval_shape(scores.sampled, table, flat, words, words > 0, table)
+      )
+      found.add('eval/reward_sampled')
+    return found
+
   def _sampled(self, params: PyTree, key: Array, starts: range) -> dict:
     correct, distinct, answers, sure, rewards = [], [], [], [], []
     for start in starts:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.lab import judged, results
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('folders', nargs='+', type=Path, metavar='FOLDER')
-  for folder in parser.parse_args(argv).folders:
+  for folder in parser.parse_args(paths.words(argv)).folders:
     folder = folder.resolve()
     try:
       module, file = design(folder), folder / results.FILE

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from posttrain_jax.core import paths
 from posttrain_jax.lab import results
 from posttrain_jax.lab.stages import Lab
 from posttrain_jax.log import progress
@@ -52,7 +53,7 @@ def main(
     '--workdir', default='', help='of the stages; default runs/STUDY-MODE'
   )
   parser.add_argument('--out', default='', help='folder of results and page')
-  flags = parser.parse_args(argv)
+  flags = parser.parse_args(paths.words(argv))
   mode = 'reduced' if flags.reduced else 'full'
   scale = scales[mode]
   if flags.seeds < 0:

@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from posttrain_jax.core import paths
 from posttrain_jax.report import study
 from posttrain_jax.report.comparison import regenerate
 from posttrain_jax.report.study import index
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     action='store_true',
     help='make the index over the studies in the folder',
   )
-  chosen = parser.parse_args(arguments)
+  chosen = parser.parse_args(paths.words(arguments))
   if chosen.index:
     make = index.write
   elif (Path(chosen.folder) / 'results.json').is_file():

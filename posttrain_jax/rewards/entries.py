@@ -122,6 +122,14 @@ def _function(name: str) -> tuple[str, Callable | None]:
       return kind, getattr(room, name)
   if name in (MODEL, VERIFIER):
     return name, {MODEL: model, VERIFIER: verifier}[name]
+  if name.partition(':')[0].endswith('.py'):
+    module = name.removesuffix('.py').replace('.py:', ':').replace('/', '.')
+    end = '' if ':' in module else ':reward'
+    raise ValueError(
+      f'"{name}" is no import path: write module:function, without .py, as in '
+      f'"{module.strip(".") or "my_rewards"}{end}"; the working folder is '
+      'searched'
+    )
   if _PATH.fullmatch(name):
     return 'own', None
   if ':' in name or '/' in name or name.endswith('.py'):

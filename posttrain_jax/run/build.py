@@ -31,6 +31,7 @@ from posttrain_jax.run import (
   profile,
   roles,
   values,
+  warmup,
 )
 from posttrain_jax.run.roles import Start
 from posttrain_jax.run.sizes import Sizes
@@ -64,6 +65,7 @@ class Run:
   adapter     what is trained beside the policy; None: the policy itself
   generate    (params, prompts, prompt_mask, prompt_ids, key) -> Rollout, the
               answers of an RL step alone
+  warmup      what is to be told of a default that was longer than the run
   """
 
   config: Any
@@ -80,6 +82,7 @@ class Run:
   learn: Callable | None = None
   adapter: Adapter | None = None
   generate: Callable[..., Any] | None = None
+  warmup: str = ''
 
   @property
   def model(self) -> ModelConfig:
@@ -140,6 +143,7 @@ def build(config: Any) -> Run:
     task = conditioned.wrap(make_task(config.task), **dict(config.condition))
   shown = training_task(config, task)
   sizes = resolve_sizes(config, task)
+  config, gave_way = warmup.fitted(config, sizes.num_updates)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
   rate, _ = roles.rate_of(config, policy)
   make_update, optimizer = _updater(config, policy, sizes, rate, adapter)
@@ -176,6 +180,7 @@ def build(config: Any) -> Run:
     learn=steps.learn,
     adapter=adapter,
     generate=steps.generate,
+    warmup=gave_way,
   )
 
 

@@ -1,16 +1,16 @@
 """The command line that the commands which train share."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain_jax.core import paths
 from posttrain_jax.core.domain import Number, Whole
 from posttrain_jax.core.keys import MOST
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 
-__all__ = ['DOMAINS', 'parse', 'read_flags']
+__all__ = ['DOMAINS', 'check_once', 'parse', 'read_flags']
 
 # What numbers of flags may be, by their names.
 DOMAINS = {
@@ -21,6 +21,24 @@ DOMAINS = {
   'temperature': Number(0),
   'top_p': Number(0, 1, above=True),
 }
+
+
+def check_once(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+  """Raises ValueError where a flag with one value is given two: argparse takes
+  the last one without a word."""
+  given: dict[str, str] = {}
+  for index, word in enumerate(words):
+    name, equals, value = word.partition('=')
+    action = parser._option_string_actions.get(name)
+    if not isinstance(action, argparse._StoreAction) or action.nargs:
+      continue
+    if not equals:
+      value = words[index + 1] if index + 1 < len(words) else ''
+    if given.setdefault(action.dest, value) != value:
+      raise ValueError(
+        f'{name} is given twice, as {given[action.dest]} and {value}: leave '
+        'one out'
+      )
 
 
 def parse(
@@ -34,7 +52,7 @@ def parse(
   Raises:
     ValueError: an unknown flag, key or name, with the nearest valid one.
   """
-  items, rest = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
+  items, rest = config_lib.split_flags(paths.words(argv))
   parser = argparse.ArgumentParser(
     prog=f'python -m {prog}',
     description=doc,
@@ -45,6 +63,7 @@ def parse(
   parser.add_argument(
     '--dry_run', action='store_true', help='print config and sizes, and stop'
   )
+  check_once(parser, rest)
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
     key = unknown[0].lstrip('-').partition('=')[0]
@@ -72,7 +91,9 @@ def read_flags(
     ValueError: an unknown flag, with the nearest one; a number out of its
       domain.
   """
-  flags, unknown = parser.parse_known_args(argv)
+  rest = paths.words(argv)
+  check_once(parser, rest)
+  flags, unknown = parser.parse_known_args(rest)
   if unknown:
     known = [name for x in parser._actions for name in x.option_strings]
     raise ValueError(

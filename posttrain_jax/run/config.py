@@ -3,23 +3,21 @@
 import ast
 import contextlib
 import difflib
-import importlib.util
-import inspect
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import ml_collections
 
 from posttrain_jax import tasks, trainers
-from posttrain_jax.core import rooms
+from posttrain_jax.core import paths, rooms
 from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
 from posttrain_jax.models import remat
 from posttrain_jax.params import adapters
 from posttrain_jax.rewards import entries
+from posttrain_jax.run import config_file
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers.rl.terms import advantage_keys
@@ -95,7 +93,7 @@ def task_entry(name: str) -> dict[str, Any]:
   return tasks.defaults(name)
 
 
-def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
+def entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
   """The config part `key` with the function called `name` and its defaults."""
   if key == 'task':
     return task_entry(name)
@@ -105,8 +103,8 @@ def _entry(config: ConfigDict, key: str, name: str) -> dict[str, Any]:
   kept = {k: config[key][k] for k in CALLERS if k in config[key]}
   if name == 'none' and key in OPTIONAL:
     return {'name': 'none', **kept}
-  entry = part(room_of(config, key, name), name) | kept
-  return entry | advantage_keys(name) if key == 'advantage' else entry
+  found = part(room_of(config, key, name), name) | kept
+  return found | advantage_keys(name) if key == 'advantage' else found
 
 
 def keys(config: ConfigDict, prefix: str = '') -> list[str]:
@@ -155,6 +153,11 @@ def _listed(text: str) -> tuple:
   return tuple(found)
 
 
+def _kind(value: Any) -> str:
+  name = type(value).__name__
+  return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
+
+
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
   now = old
@@ -190,10 +193,15 @@ def _parse(key: str, text: str, old: Any) -> Any:
         else ('; a list is written as JSON, as [{"name": "x"}], or a,b')
       )
     raise ValueError(
-      f'--config.{key}={text}: not a {type(old).__name__} (it is {now!r} now)'
-      + told
+      f'--config.{key}={text}: not {_kind(old)} (it is {now!r} now)' + told
     ) from error
   return text
+
+
+def shipped(paradigm: str) -> ConfigDict | None:
+  """The config of configs/PARADIGM.py of the package; None: it has none."""
+  file = config_file.shipped(paradigm)
+  return None if file is None else config_file.read(file)
 
 
 def completed(saved: dict[str, Any]) -> ConfigDict:
@@ -205,11 +213,9 @@ def completed(saved: dict[str, Any]) -> ConfigDict:
   config = ConfigDict(saved)
   _moved(config)
   paradigm = config.get('paradigm', '')
-  try:
-    defaults = load(f'configs/{paradigm}.py')
-  except ValueError:
-    return config  # of a config file that is not shipped
-  _fill(config, defaults)
+  defaults = shipped(paradigm)
+  if defaults is not None:
+    _fill(config, defaults)
   return config
 
 
@@ -280,10 +286,10 @@ def plain(config: ConfigDict) -> ConfigDict:
   return config
 
 
-def _meant(config: ConfigDict, key: str) -> str:
-  """What may be meant by a key that a config has not: the nearest ones of its
-  many, a part that has no name yet, a config file that has it."""
-  known = keys(config)
+def meant(config: ConfigDict, key: str, known: Sequence[str]) -> str:
+  """What may be meant by a key that is not among the `known` ones of a config:
+  the nearest of these many, a part that has no name yet, a config file that has
+  it."""
   close = difflib.get_close_matches(key, known, n=MOST_NAMED, cutoff=0.4)
   told = nearest(key, close or known)
   if len(close) and len(close) < len(known):
@@ -293,9 +299,9 @@ def _meant(config: ConfigDict, key: str) -> str:
     told += f'. It may be of another --config.{part_name}.name'
   for name in trainers.KINDS:
     if name != config.get('paradigm'):
-      with contextlib.suppress(ValueError):
-        if key in keys(load(f'configs/{name}.py')):
-          told += f'. configs/{name}.py has it'
+      other = shipped(name)
+      if other is not None and key in keys(other):
+        told += f'. configs/{name}.py has it'
   return told
 
 
@@ -315,10 +321,13 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
       node = node.get(name) if isinstance(node, ConfigDict) else None
     there = isinstance(node, ConfigDict) and 'paradigm' in node and top in node
     if leaf == 'name' and there and is_part(node, top):
-      node[top] = ConfigDict(_entry(node, top, text))
+      node[top] = ConfigDict(entry(node, top, text))
   for key, text in items:
-    if key not in keys(config):
-      raise ValueError(f'unknown config key "{key}".{_meant(config, key)}')
+    known = keys(config)
+    if key not in known:
+      raise ValueError(
+        f'unknown config key "{key}".{meant(config, key, known)}'
+      )
     parent, _, leaf = key.rpartition('.')
     node = config
     for name in filter(None, parent.split('.')):
@@ -328,20 +337,6 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
       node[leaf] = value_
 
 
-def _find(path: str) -> Path:
-  """A config file: as given, or among those installed with the package."""
-  given = Path(path)
-  if given.is_file():
-    return given
-  spec = importlib.util.find_spec('configs')
-  folder = Path(spec.origin).parent if spec and spec.origin else None
-  if folder and (folder / given.name).is_file():
-    return folder / given.name
-  shipped = [] if folder is None else [f.name for f in folder.glob('*.py')]
-  shipped = [f'configs/{name}' for name in shipped if name[0] != '_']
-  raise ValueError(f'no config file "{path}".{nearest(path, shipped)}')
-
-
 def load(spec: str, items: Sequence[tuple[str, str]] = ()) -> ConfigDict:
   """The config of 'configs/rl.py:recipe=grpo' with overrides applied.
 
@@ -349,19 +344,22 @@ def load(spec: str, items: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     ValueError: no such file, argument, key or name; with the nearest one.
   """
   path, _, arg = spec.partition(':')
-  found = _find(path)
-  module_spec = importlib.util.spec_from_file_location(found.stem, found)
-  module = importlib.util.module_from_spec(module_spec)
-  module_spec.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
-    raise ValueError(f'{found} defines no get_config(arg)')
-  takes = inspect.signature(module.get_config).parameters
-  if arg and not takes:
-    raise ValueError(f'{found}: get_config() takes no argument, not "{arg}"')
-  config = module.get_config(arg or None) if takes else module.get_config()
+  config = config_file.read(config_file.find(path), arg)
   override(config, items)
   _named_remat(config)
+  _at_home(config)
   return config
+
+
+def _at_home(config: ConfigDict) -> None:
+  """Writes the home folder out in every path that begins with '~'."""
+  for key, item in config.items():
+    if isinstance(item, ConfigDict):
+      _at_home(item)
+    elif isinstance(item, str | tuple | list):
+      found = paths.expanded(item)
+      if found != item:
+        config[key] = found
 
 
 def split_flags(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -385,4 +383,11 @@ def split_flags(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
       rest.append(flag)
   if pending is not None:
     raise ValueError(f'--config.{pending} has no value')
+  first = dict(reversed(items))
+  for key, text in items:
+    if first[key] != text:
+      raise ValueError(
+        f'--config.{key} is given twice, as {first[key]} and {text}: leave one '
+        'out'
+      )
   return items, rest

@@ -4,12 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+from posttrain_jax.core import paths
 from posttrain_jax.models import transformer
-from posttrain_jax.run import auto, checkpoint, model_folder, roles
+from posttrain_jax.run import (
+  auto,
+  best,
+  checkpoint,
+  model_folder,
+  roles,
+  stored,
+  warmup,
+)
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
+from posttrain_jax.run.lease import Lease
+from posttrain_jax.trainers import optim
 
-__all__ = ['check_continues', 'pinned']
+__all__ = ['check_continues', 'check_folder', 'foreseen', 'other_schedule',
+           'pinned']  # fmt: skip
 
 # Keys that may be 'auto', and stay in a run what they were when it began.
 PINNED = (*config_lib.DECIDED, 'model.dtype')
@@ -49,6 +61,81 @@ def check_continues(config: Any, workdir: Path) -> None:
       f'{workdir} holds a run of another config; use another --workdir, or '
       'undo: ' + '; '.join(changed)
     )
+
+
+def check_folder(workdir: Path) -> None:
+  """Raises ValueError where a file stands in the place of a run's folder, or
+  the folder is somebody's model."""
+  place = workdir
+  while not paths.is_remote(str(workdir)) and place != place.parent:
+    if place.exists() and not place.is_dir():
+      raise ValueError(f'{place} is a file, not a folder')
+    place = place.parent
+  if (workdir / checkpoint.FOLDER).is_dir():
+    return
+  weights = next(iter(sorted(workdir.glob('*.safetensors'))), None)
+  file = workdir / checkpoint.CONFIG
+  found = {}
+  if file.is_file():
+    try:
+      found = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError:
+      return  # is refused where it is read
+  foreign = isinstance(found, dict) and 'model_type' in found
+  if weights is not None or foreign:
+    raise ValueError(
+      f'{workdir} is a model folder ({(weights or file).name}), and a run '
+      'would write into it; use another --workdir'
+    )
+
+
+def foreseen(config: Any, run: Any, workdir: str | Path) -> list[str]:
+  """What a run would find in its folder; nothing is written.
+
+  config  as `train` takes it, settled
+
+  Raises:
+    ValueError: what `train` would raise before it begins.
+  """
+  workdir = paths.path(workdir)
+  told = [x for x in (Lease(workdir).foreseen(),) if x]
+  check_continues(config, workdir)
+  model_folder.check_template(config, run, workdir)
+  best.Keeper(workdir, config.checkpoint.best, config.checkpoint.keep)
+  if not checkpoint.steps(workdir):
+    return [*told, f'{workdir}: a new run']
+  step, last = stored.newest(workdir)[0], run.config.num_steps
+  if step >= last:
+    return [*told, f'{workdir}: finished at step {step}; nothing left to do']
+  going = f'{workdir}: goes on from step {step:,} to {last:,}'
+  return [*told, going, *other_schedule(run, workdir, step)]
+
+
+def other_schedule(run: Any, workdir: Path, step: int) -> list[str]:
+  """Told where a run that began with another num_steps has another learning
+  rate from a step on."""
+  saved = checkpoint.load_config(workdir) or {}
+  config = run.config.optimizer
+  then = saved.get('sizes', {}).get('num_updates', 0)
+  now, each = run.sizes.num_updates, run.sizes.updates_per_step
+  if not step or not then or then == now:
+    return []
+  key = 'optimizer.warmup_updates'
+  old = config_lib.flatten(saved.get('config', {})).get(key, 0)
+  whole = config_lib.with_values(run.config, {key: old})
+  began = warmup.fitted(whole, then)[0].optimizer
+  rates = [
+    float(optim.make_schedule(how, count)(step * each))
+    for how, count in ((began, then), (config, now))
+  ]
+  if abs(rates[0] - rates[1]) <= 0.01:
+    return []
+  return [
+    f'num_steps={then // each:,} -> {now // each:,}: the '
+    f'{config.schedule} schedule of the learning rate is drawn anew. After '
+    f'step {step:,} the rate is {rates[1]:.3g} of its peak, and was '
+    f'{rates[0]:.3g} by the schedule that the run began with'
+  ]
 
 
 def _resolve_rates(workdir: Path, *configs: dict[str, Any]) -> None:

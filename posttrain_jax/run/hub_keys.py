@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from posttrain_jax.core import hub
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import stored
+from posttrain_jax.run.auto import AUTO
 
 __all__ = ['as_begun', 'pinned']
 
@@ -110,7 +111,8 @@ def pinned(config: Any) -> Any:
 
 def as_begun(config: Any, workdir: str | Path) -> Any:
   """The config with the commits that the run of a folder began with, where a
-  name says no revision."""
+  name says no revision, and with its tokenizer where the config says 'auto' and
+  no model brings one: what 'auto' is of a file was another in older runs."""
   saved = stored.load_config(workdir) or {}
   old = config_lib.flatten(saved.get('config', {}))
   listed = old.get('data.sources', ())
@@ -124,4 +126,11 @@ def as_begun(config: Any, workdir: str | Path) -> Any:
     same = began and began._replace(revision='') == asked
     return old[key] if same else name
 
-  return _changed(_placed(config), change)
+  config = _changed(_placed(config), change)
+  began = old.get('tokenizer', AUTO)
+  asked = config.get('tokenizer'), config.get('init_from')
+  new = config_lib.flatten(config.to_dict())
+  same = all(new.get(k) == old.get(k) for k in ('data.source', 'data.path'))
+  if asked == (AUTO, '') and same and began not in (AUTO, ''):
+    return config_lib.with_values(config, {'tokenizer': began})
+  return config

@@ -155,6 +155,27 @@ class Lease:
         f'{self._workdir} cannot be written: {caught.strerror or caught}'
       ) from None
 
+  def foreseen(self) -> str:
+    """What entering would take over, or ''; writes nothing.
+
+    Raises:
+      ValueError: the folder cannot be written, or another process holds it.
+    """
+    if paths.is_remote(str(self._workdir)):
+      place = None
+    else:
+      place = self._workdir.absolute()
+      while not place.exists():
+        place = place.parent
+    if place is not None and not place.is_dir():
+      raise ValueError(f'{place} is a file, not a folder')
+    if place is not None and not os.access(place, os.W_OK):
+      raise ValueError(f'{self._workdir} cannot be written: {place} is closed')
+    holder = _read(self._path)
+    if holder is None:
+      return ''
+    return f'takes over from {_who(holder)}: {self._dead(holder)}'
+
   def _check_shared(self) -> None:
     """Raises where a process does not see what process 0 has written."""
     token = hosts.said(self._token)[0]

@@ -21,6 +21,7 @@ from posttrain_jax.run import (
   drivers,
   failed,
   hub_keys,
+  measured,
   model_folder,
   notes,
   rescue,
@@ -28,7 +29,12 @@ from posttrain_jax.run import (
   served_rl,
 )
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run.continuing import check_continues, pinned
+from posttrain_jax.run.continuing import (
+  check_continues,
+  check_folder,
+  other_schedule,
+  pinned,
+)
 from posttrain_jax.run.feed import Feed
 from posttrain_jax.run.judging import evaluated, judged
 from posttrain_jax.run.lease import Lease
@@ -288,6 +294,7 @@ def train(
       where such steps are skipped, there were too many in a row.
   """
   workdir = paths.path(workdir)
+  check_folder(workdir)
   config = model_folder.settled(hub_keys.as_begun(config, workdir))
   run = build.build(pinned(config, workdir))
   if config.num_steps != run.config.num_steps:  # as many as its epochs have
@@ -297,6 +304,7 @@ def train(
   mesh = run_mesh(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))
+    measured.check(run)
     lease = stack.enter_context(Lease(workdir))
     check_continues(config, workdir)
     model_folder.check_template(config, run, workdir)
@@ -314,6 +322,7 @@ def train(
       stack.callback(run.batches.close)
     state = _start(run, mesh, config, workdir, saver, driver)
     step, fresh = int(state.step), saver.latest is None
+    notes.tell(other_schedule(run, workdir, step))
     if step >= config.num_steps:
       _say(f'{workdir}: finished at step {step}; nothing left to do')
       scores = evaluated(run, state, config.seed)

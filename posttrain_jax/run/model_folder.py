@@ -69,7 +69,8 @@ def choose(config: Any) -> str:
   """What 'auto' is in a config.
 
   That of `init_from`, a run or a model folder; where it has none, or nothing
-  is started from, 'byte' for text tasks and 'task' for all others.
+  is started from, 'byte' for text tasks and one's own files, and 'task' for all
+  others.
 
   Raises:
     ValueError: `init_from` is neither, or has weights and no tokenizer where
@@ -85,7 +86,9 @@ def choose(config: Any) -> str:
       'would be given tokens that it does not know; put the tokenizer of the '
       'model there, or name one: --config.tokenizer=FOLDER'
     )
-  return found or ('byte' if text else 'task')
+  # Data sets of tensorflow_datasets may be those of in-graph tasks.
+  own = from_file(config) and config.data.source != 'tfds'
+  return found or ('byte' if text or own else 'task')
 
 
 def settled(config: Any) -> Any:

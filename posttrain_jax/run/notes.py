@@ -17,8 +17,7 @@ from posttrain_jax.data.stops import CHATML
 from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import layout
-from posttrain_jax.run import auto, inputs, roles
-from posttrain_jax.run.feed import Feed
+from posttrain_jax.run import auto, file_notes, inputs, roles
 from posttrain_jax.trainers import optim
 from posttrain_jax.trainers.step import from_file
 
@@ -44,11 +43,12 @@ def notes(run: Any) -> list[str]:
     *_activations(run),
     *_attention(run),
     *positions(run),
-    *_records(run),
+    *file_notes.records(run),
     *_dated(run),
     *_turns(run),
     *_weights(run),
     *_warmup(run),
+    *_still(run),
     *_unjudged(run),
   ]
 
@@ -320,21 +320,12 @@ def positions(run: Any) -> list[str]:
   return told
 
 
-def _records(run: Any) -> list[str]:
-  """Told how many records of a file are trained on, for how long, and what is
-  held out."""
-  if not isinstance(getattr(run, 'batches', None), Feed):
-    return []
-  feed, config = run.batches, run.config
-  told = [f'{len(feed.source):,} records to train on']
-  if feed.heldout is not None:
-    told[0] += f', {len(feed.heldout):,} to evaluate by'
-  if config.data.num_epochs:
-    told.append(
-      f'data.num_epochs={config.data.num_epochs} of them are num_steps='
-      f'{config.num_steps:,} steps'
-    )
-  return told
+def _still(run: Any) -> list[str]:
+  """Told where nothing is learnt."""
+  rate = run.config.optimizer.lr
+  if isinstance(rate, int | float) and rate == 0:
+    return ['optimizer.lr=0: no parameter moves']
+  return []
 
 
 def _turns(run: Any) -> list[str]:
@@ -373,6 +364,8 @@ def _weights(run: Any) -> list[str]:
 
 def _warmup(run: Any) -> list[str]:
   """Told where the rate rises for most of a run."""
+  if run.warmup:
+    return [run.warmup]
   given, updates = run.config.optimizer, run.sizes.num_updates
   rising = optim.warmup_of(given, updates)
   if 2 * rising <= updates or 0 < given.warmup_ratio <= 0.5:

@@ -21,8 +21,9 @@ def check_data(data: Any) -> None:
             'eval_fraction')  # fmt: skip
     given = [f'data.{key}' for key in keys if data.get(key)]
     if given:
+      verb = 'are' if len(given) > 1 else 'is'
       raise ValueError(
-        f'{", ".join(given)}: are for data.source "jsonl" and "tfds", not '
+        f'{" and ".join(given)} {verb} for data.source "jsonl" and "tfds", not '
         '"task"; set data.source, as in configs/sft.py:data=jsonl'
       )
     return

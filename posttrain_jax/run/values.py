@@ -62,6 +62,7 @@ def check(config: Any) -> None:
     )
   domains.KEYS['paradigm'].check('paradigm', config.paradigm)
   _check_complete(config)
+  _check_known(config)
   # Names first: they say what the other values are of.
   found = sorted(entries(config), key=lambda x: not x[0].endswith('.name'))
   for key, value, domain in found:
@@ -139,6 +140,47 @@ def _check_complete(config: Any) -> None:
     raise ValueError(
       f'paradigm="{config.paradigm}": this config has no {shown}; start from '
       f'configs/{config.paradigm}.py'
+    )
+
+
+def _keys_of(config: Any, key: str) -> list[str] | None:
+  """Dotted keys that the part `key` of a config may have; None: its name is
+  unknown, or it is a task, which is refused where it is looked up."""
+  name = config[key].get('name')
+  if key == 'task' or not isinstance(name, str):
+    return None
+  try:
+    return [f'{key}.{x}' for x in config_lib.entry(config, key, name)]
+  except ValueError:
+    return None
+
+
+def _check_known(config: Any) -> None:
+  """Refuses keys that nothing reads, wherever they came from."""
+  known = set(_shipped(config.paradigm))
+  if not known:
+    return
+  unread, sure = [], {key.partition('.')[0] for key in known}
+  parts = {
+    key
+    for key, item in config.items()
+    if isinstance(item, ml_collections.ConfigDict)
+    and config_lib.is_part(config, key)
+  }
+  for key in sorted(parts):
+    theirs = _keys_of(config, key)
+    if theirs is None:
+      sure.discard(key)
+    known |= set(theirs or ())
+  for path, _ in _leaves(config):
+    free = path[0] == 'others' or (path[0] in parts and path[0] not in sure)
+    if '.'.join(path) not in known and not free:
+      unread.append('.'.join(path))
+  if unread:
+    more = f' ({len(unread) - 1} more are unknown)' if len(unread) > 1 else ''
+    raise ValueError(
+      f'unknown config key "{unread[0]}"{more}.'
+      + config_lib.meant(config, unread[0], sorted(known))
     )
 
 

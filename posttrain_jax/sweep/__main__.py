@@ -38,6 +38,7 @@ from posttrain_jax.log import progress
 from posttrain_jax.run import (
   accounting,
   build,
+  command,
   domains,
   failed,
   loop,
@@ -63,7 +64,7 @@ def parse(
   Raises:
     ValueError: a flag, key or value that cannot work; it is named.
   """
-  items, rest = config_lib.split_flags(argv)
+  items, rest = config_lib.split_flags(paths.words(argv))
   parser = argparse.ArgumentParser(
     prog='python -m posttrain_jax.sweep',
     description=__doc__,
@@ -92,6 +93,7 @@ def parse(
   parser.add_argument(
     '--dry_run', action='store_true', help='print the runs, and stop'
   )
+  command.check_once(parser, rest)
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
     raise ValueError(
