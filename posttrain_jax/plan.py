@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 import jax
 
+from posttrain_jax.core import boundary
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
@@ -76,6 +77,7 @@ def read(
   return items, flags
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   if 'JAX_PLATFORMS' not in os.environ:

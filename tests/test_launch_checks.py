@@ -50,7 +50,7 @@ exit 2
 """
   place, words = fakes.venv(refuses), SCRIPTS[script]
   given = (*RUN, '--config.data.path=x')
-  done = fakes.run(script, *words, *given, VENV=place)
+  done = fakes.run(script, *words, *given, VENV=place, EXTRA='')
   assert done.returncode == 2 and asked(fakes) == []
   assert 'error: no file matches x\n' in done.stderr
   assert '--no_check' in done.stderr
