@@ -5,13 +5,15 @@ import errno
 import importlib
 import json
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 import posttrain_jax
 from posttrain_jax import export, sample
-from posttrain_jax.core import boundary
+from posttrain_jax.core import boundary, resolve
+from posttrain_jax.run import stored
 from posttrain_jax.run.stop import Interrupted
 
 ROOT = Path(posttrain_jax.__file__).parent
@@ -140,3 +142,16 @@ def test_answers_that_break_off_do_not_stand_in_the_way(tmp_path):
     out.write(json.dumps({'whole': True}))
   assert json.loads(place.read_text()) == {'whole': True}
   assert [x.name for x in tmp_path.iterdir()] == ['answers.jsonl']
+
+
+def test_a_run_without_a_step_yet_says_so(tmp_path):
+  stored.save_config(tmp_path, {'config': {}})
+  with pytest.raises(ValueError, match=r'no step of this run is saved yet'):
+    stored.run_folder(tmp_path)
+
+
+def test_a_function_that_is_there_and_not_listed_is_named():
+  room = types.ModuleType('mine')
+  room.__all__, room.mine = ['other'], lambda: None
+  with pytest.raises(ValueError, match='mine has "mine", which its __all__'):
+    resolve.lookup(room, 'mine')
