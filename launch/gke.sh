@@ -14,6 +14,7 @@
 #   --xpk --cluster C [--project P] [--zone Z]
 #                        through `xpk workload create`, in a cluster that
 #                        `xpk cluster create` made; without it through kubectl
+#   --no_check           ask without trying config and data on this machine first
 #   --dry_run            print the manifest and the command, and run nothing
 #
 # The cluster starts the pods again after a preemption; the same command line
@@ -22,12 +23,18 @@
 
 name='' shape='' image='' slices=1 spot='' restarts=100 grace=120 point=''
 account=default queue='' xpk='' cluster='' names=() placed=() variables=()
+check=1
+options '--dry_run --help --spot --xpk --no_check' '--name --topology --image
+  --slices --restarts --grace --namespace --service_account --queue --cluster
+  --project --zone --env --point' "$@"
+set -- ${WORDS[@]+"${WORDS[@]}"}
 while [[ ${1-} == --* ]]; do
   case $1 in
     --dry_run) DRY=1 && shift && continue ;;
     --help) help_text && exit ;;
     --spot) spot=1 && shift && continue ;;
     --xpk) xpk=1 && shift && continue ;;
+    --no_check) check='' && shift && continue ;;
   esac
   given=$(value "$@")
   case $1 in
@@ -44,7 +51,6 @@ while [[ ${1-} == --* ]]; do
     --project | --zone) placed+=("$1=$given") ;;
     --env) check_env "$given" && variables+=("$given") ;;
     --point) point=$given ;; # of a sweep: launch/sweep.sh
-    *) usage "unknown option $1" ;;
   esac
   shift 2
 done
@@ -54,7 +60,8 @@ done
 [ -n "$image" ] || usage '--image is missing'
 [ $# -ge 2 ] || usage 'CONFIG and gs://BUCKET/RUN are missing'
 check_name "$name"
-whole --slices "$slices" && whole --restarts "$restarts" && whole --grace "$grace"
+positive --slices "$slices" && whole --restarts "$restarts" && whole --grace "$grace"
+several
 topology "$shape"
 case $2 in
   gs://?*/?*) ;;
@@ -67,6 +74,12 @@ program=train
 if [ -n "$point" ]; then
   program=sweep
   set -- "$@" --only "$point"
+fi
+if [ -n "$check" ]; then
+  reach image "$@"
+  if [ -z "$DRY" ]; then
+    check_run $((slices * HOSTS * CHIPS)) "$program" "$@"
+  fi
 fi
 
 if [ -n "$xpk" ]; then

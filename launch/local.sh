@@ -12,7 +12,13 @@ case ${1:-} in
   --dry_run) DRY=1 && shift ;;
   --help) help_text && exit ;;
 esac
+options '' '' "$@"
 if [ $# -lt 2 ]; then usage 'CONFIG and WORKDIR are missing'; fi
+case ${PROGRAM:-train} in
+  train | sweep | quickstart) ;;
+  *) die "PROGRAM=$PROGRAM is none that trains: train, sweep, quickstart" ;;
+esac
+if [ -n "${DEVICES:-}" ]; then positive DEVICES "$DEVICES"; fi
 config=$1 workdir=$2
 shift 2
 cd "$ROOT"

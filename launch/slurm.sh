@@ -15,6 +15,7 @@
 #                        again
 #   --points N           an array of the N points of a sweep: launch/sweep.sh
 #   --at_once N          so many of them at a time
+#   --no_check           submit without trying config and data here first
 #   --dry_run            print what would be run, and run nothing
 #
 # .venv and WORKDIR lie where login and compute nodes see them. The first call
@@ -23,11 +24,16 @@
 
 nodes=1 gpus=1 per_node='' limit='' name=posttrain notice=180 requeues=100
 points='' at_once='' more=()
+check=1
+options '--dry_run --help --per_node --no_check' '--nodes --gpus --time --name
+  --notice --requeues --sbatch --points --at_once' "$@"
+set -- ${WORDS[@]+"${WORDS[@]}"}
 while [[ ${1-} == --* ]]; do
   case $1 in
     --dry_run) DRY=1 && shift && continue ;;
     --help) help_text && exit ;;
     --per_node) per_node=1 && shift && continue ;;
+    --no_check) check='' && shift && continue ;;
     --sbatch)
       [ $# -gt 1 ] || usage '--sbatch needs a value'
       more+=("$2") && shift 2 && continue
@@ -43,13 +49,12 @@ while [[ ${1-} == --* ]]; do
     --requeues) requeues=$given ;;
     --points) points=$given ;;
     --at_once) at_once=$given ;;
-    *) usage "unknown option $1" ;;
   esac
   shift 2
 done
 [ $# -ge 2 ] || usage 'CONFIG and WORKDIR are missing'
 check_name "$name"
-whole --nodes "$nodes" && whole --gpus "$gpus" && whole --notice "$notice"
+positive --nodes "$nodes" && positive --gpus "$gpus" && whole --notice "$notice"
 whole --requeues "$requeues"
 config=$1 workdir=$2
 shift 2
@@ -58,19 +63,27 @@ tasks=$gpus
 if [ -n "$per_node" ]; then tasks=1; fi
 program=train log=$name-%j.log
 if [ -n "$points" ]; then
-  whole --points "$points"
+  positive --points "$points"
   program=sweep log=$name-%A-%a.log
   array=--array=0-$((points - 1))
-  if [ -n "$at_once" ]; then whole --at_once "$at_once" && array+=%$at_once; fi
+  if [ -n "$at_once" ]; then positive --at_once "$at_once" && array+=%$at_once; fi
   more+=("$array")
 elif [ -n "$at_once" ]; then
   usage '--at_once goes with --points'
+fi
+time='^([0-9]+|[0-9]+:[0-9]+|[0-9]+:[0-9]+:[0-9]+|[0-9]+-[0-9]+(:[0-9]+){0,2})$'
+if [ -n "$limit" ] && ! [[ $limit =~ $time ]]; then
+  die "--time $limit: write minutes, HH:MM:SS or DAYS-HH:MM:SS, as 08:00:00"
 fi
 if [ -n "$limit" ]; then more+=("--time=$limit"); fi
 
 need sbatch 'run this on the login node of a SLURM cluster'
 cd "$ROOT"
 EXTRA=${EXTRA-cuda} install_project
+if [ -n "$check" ] && [ -z "$DRY" ]; then
+  check_run $((nodes * gpus)) "$program" --config "$config" \
+    --workdir "$workdir" "$@"
+fi
 run mkdir -p runs/slurm
 # Signals go to the processes, not to the script: they save and end with 143.
 run sbatch "--job-name=$name" "--nodes=$nodes" "--ntasks-per-node=$tasks" \

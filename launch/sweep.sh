@@ -6,6 +6,7 @@
 #   --points N           how many settings there are; by default they are counted
 #                        with posttrain_jax.sweep of .venv
 #   --at_once N          so many at a time (default: all)
+#   --no_check           ask without trying config and data on this machine first
 #   --dry_run            print what would be run, and run nothing
 #
 # A point is a setting with all its seeds, `posttrain_jax.sweep --only POINT`:
@@ -19,7 +20,14 @@ case $where in
   --help) help_text && exit ;;
   *) usage 'say where: slurm, tpu or gke' ;;
 esac
-name=posttrain points='' at_once='' options=()
+name=posttrain points='' at_once='' options=() check=1
+shape='' slices=1 nodes=1 gpus=1
+options '--dry_run --help --spot --reserved --keep --internal_ips --per_node
+  --xpk --no_check --delete' '--name --points --at_once --sbatch --zone --project
+  --topology --runtime --slices --tries --network --subnetwork --service_account
+  --env --image --restarts --grace --namespace --queue --cluster --nodes --gpus
+  --time --notice --requeues' "$@"
+set -- ${WORDS[@]+"${WORDS[@]}"}
 while [[ ${1-} == --* ]]; do
   case $1 in
     --dry_run) DRY=1 && shift && continue ;;
@@ -30,6 +38,8 @@ while [[ ${1-} == --* ]]; do
       [ $# -gt 1 ] || usage '--sbatch needs a value'
       options+=("$1" "$2") && shift 2 && continue
       ;;
+    --help) help_text && exit ;;
+    --no_check) check='' && options+=("$1") && shift && continue ;;
     --delete) die '--delete is of one run: launch/tpu.sh' ;;
   esac
   given=$(value "$@")
@@ -37,7 +47,15 @@ while [[ ${1-} == --* ]]; do
     --name) name=$given ;;
     --points) points=$given ;;
     --at_once) at_once=$given ;;
-    *) options+=("$1" "$given") ;;
+    *)
+      case $1 in
+        --topology) shape=$given ;;
+        --slices) slices=$given ;;
+        --nodes) nodes=$given ;;
+        --gpus) gpus=$given ;;
+      esac
+      options+=("$1" "$given")
+      ;;
   esac
   shift 2
 done
@@ -53,16 +71,27 @@ esac
 
 sweep=(-m posttrain_jax.sweep --config "$config" "$@")
 cd "$ROOT"
+positive --slices "$slices" && positive --nodes "$nodes" && positive --gpus "$gpus"
+devices=$((nodes * gpus))
+if [ -n "$shape" ]; then
+  several
+  topology "$shape"
+  devices=$((slices * HOSTS * CHIPS))
+fi
+if [ -n "$check" ] && [ -z "$DRY" ] && [ -n "$points" ]; then
+  check_run "$devices" sweep --config "$config" "$@"
+fi
 if [ -z "$points" ]; then
   [ -x "$VENV/bin/python" ] ||
     die "the points cannot be counted without $VENV: say --points N"
-  names=$(JAX_PLATFORMS=cpu "$VENV/bin/python" "${sweep[@]}" --dry_run)
+  names=$(JAX_PLATFORMS=cpu \
+    XLA_FLAGS="--xla_force_host_platform_device_count=$devices" "$VENV/bin/python" "${sweep[@]}" --dry_run)
   points=$(printf '%s\n' "$names" | sed -n 's|/seed[0-9]*$||p' | sort -u | wc -l)
   points=$((points))
 fi
-whole --points "$points"
-[ "$points" -gt 0 ] || die 'a sweep without points'
+positive --points "$points"
 say "$points points"
+export CHECKED=1 # once for all points
 
 if [ "$where" = slurm ]; then
   if [ -n "$at_once" ]; then options+=(--at_once "$at_once"); fi
@@ -70,7 +99,7 @@ if [ "$where" = slurm ]; then
     ${options[@]+"${options[@]}"} "$config" "$workdir" "$@"
 else
   at_once=${at_once:-$points}
-  whole --at_once "$at_once"
+  positive --at_once "$at_once"
   failed=0 children=() running=0
   # A group for each child, so that Ctrl-C here ends all of them.
   set -m

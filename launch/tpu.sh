@@ -16,6 +16,7 @@
 #   --tries N            how often the slice may be taken away (default 100)
 #   --keep               leave the slice when the run has ended (it costs)
 #   --delete             do nothing but delete the slice of that name
+#   --no_check           ask without trying config and data on this machine first
 #   --dry_run            print what would be run, and run nothing
 #
 # The working tree, without what git ignores, is what runs. Every worker
@@ -26,6 +27,11 @@
 
 name='' zone='' shape='' runtime='' slices=1 tries=100 keep='' delete=''
 point='' internal='' project='' placed=() options=() variables=('EXTRA=tpu,gcs')
+check=1 spot='' reserved=''
+options '--dry_run --help --keep --delete --internal_ips --spot --reserved
+  --no_check' '--name --zone --project --topology --runtime --slices --tries
+  --network --subnetwork --service_account --env --point' "$@"
+set -- ${WORDS[@]+"${WORDS[@]}"}
 while [[ ${1-} == --* ]]; do
   case $1 in
     --dry_run) DRY=1 && shift && continue ;;
@@ -33,7 +39,9 @@ while [[ ${1-} == --* ]]; do
     --keep) keep=1 && shift && continue ;;
     --delete) delete=1 && shift && continue ;;
     --internal_ips) internal=1 && shift && continue ;;
-    --spot | --reserved) options+=("$1") && shift && continue ;;
+    --no_check) check='' && shift && continue ;;
+    --spot) spot=1 && shift && continue ;;
+    --reserved) reserved=1 && shift && continue ;;
   esac
   given=$(value "$@")
   case $1 in
@@ -48,7 +56,6 @@ while [[ ${1-} == --* ]]; do
     --service_account) options+=("--service-account=$given") ;;
     --env) check_env "$given" && variables+=("$given") ;;
     --point) point=$given ;; # of a sweep: launch/sweep.sh
-    *) usage "unknown option $1" ;;
   esac
   shift 2
 done
@@ -56,7 +63,7 @@ done
 [ -n "$name" ] || usage '--name is missing'
 [ -n "$zone" ] || usage '--zone is missing, as us-east5-b'
 check_name "$name"
-whole --slices "$slices" && whole --tries "$tries"
+positive --slices "$slices" && whole --tries "$tries"
 stop="launch/tpu.sh --name $name --zone $zone"
 if [ -n "$project" ]; then
   stop="$stop --project $project"
@@ -77,6 +84,11 @@ if [ -n "$delete" ]; then
 fi
 
 [ -n "$shape" ] || usage '--topology is missing, as v5e:2x4'
+if [ -n "$spot" ] && [ -n "$reserved" ]; then
+  die '--spot and --reserved are two ways to ask; leave one out'
+fi
+if [ -n "$spot$reserved" ]; then options+=("--${spot:+spot}${reserved:+reserved}"); fi
+several
 topology "$shape"
 runtime=${runtime:-$RUNTIME}
 [ "$runtime" != - ] || die "$shape is offered through GKE alone: launch/gke.sh"
@@ -85,6 +97,16 @@ case $2 in
   gs://?*/?*) ;;
   *) die "$2: the workdir has to outlive the slice: gs://BUCKET/RUN" ;;
 esac
+if [ -n "$check" ]; then
+  reach tree "$@"
+  program=train run=(--config "$1" --workdir "$2" "${@:3}")
+  if [ -n "$point" ]; then program=sweep run+=(--only "$point"); fi
+  if [ -n "$DRY" ]; then
+    echo "# first, here: python -m posttrain_jax.$program ... --dry_run"
+  else
+    check_run $((slices * HOSTS * CHIPS)) "$program" "${run[@]}"
+  fi
+fi
 if [ -n "$point" ]; then
   variables+=(PROGRAM=sweep)
   set -- "$@" --only "$point"

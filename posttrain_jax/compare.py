@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from posttrain_jax.core import keys, paths
+from posttrain_jax.core import boundary, keys, paths
 from posttrain_jax.data.host_task import Answers, shown_prompt
 from posttrain_jax.data.prompts_task import PromptsTask
 from posttrain_jax.data.sources import Source
@@ -215,6 +215,7 @@ def _check(flags: argparse.Namespace) -> None:
     raise ValueError(f'{flags.out} has a {found[0]} already; name a new --out')
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   judge = None
@@ -226,6 +227,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       judge = inference.make_judge(
         flags.rewards, flags.max_new_tokens, reward_models.read_scorers
       )
+    inference.check_prompt(source[0])
+    for name in flags.models:  # before the first of them answers
+      inference.check_model(name, flags.tokenizer)
+    paths.path(flags.out).mkdir(parents=True, exist_ok=True)
     runtime.prepare()
     said = {}
     for name in flags.models:  # one of them in memory at a time
@@ -240,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = _shown(said)
     how = f'{len(source):,} prompts of {flags.data}, temperature '
     path = write(flags.out, source, said, f'{how}{flags.temperature:g}')
-  except (ValueError, OSError, ImportError) as error:
+  except (ValueError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   finally:

@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.run import command, doctor
 from posttrain_jax.run import config as config_lib
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:

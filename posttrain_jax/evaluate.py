@@ -12,8 +12,8 @@ greedily and --num_samples times: accuracy, mean reward, pass@k, maj@k, length,
 and the expected calibration error (ece) of the samples.
 
 --model is a run, a step of it, a Hugging Face folder or an adapter of PEFT.
-Without --data (or by --checkpoint, its older name) it is a run, evaluated by
-its own task: the run's own config is used, with the keys changed that are
+--checkpoint is its older name. Without --data it is a run, evaluated by its own
+task: the run's own config is used, with the keys changed that are
 given. JSON goes to stdout.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import hosts, paths
+from posttrain_jax.core import boundary, hosts, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.evals import score
 from posttrain_jax.run import (
@@ -82,8 +82,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   """Scores on a file."""
-  if flags.checkpoint:
-    raise ValueError('--data goes with --model, not with --checkpoint')
   if items:
     raise ValueError(
       f'--config.{items[0][0]} changes the task of a run; with --data there is '
@@ -106,7 +104,9 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
     judge = inference.make_judge(
       given['rewards'], given['max_new_tokens'], reward_models.read_scorers
     )
-  loaded = inference.load(flags.model, given['tokenizer'])
+  model = flags.model or flags.checkpoint
+  inference.check_model(model, given['tokenizer'])
+  loaded = inference.load(model, given['tokenizer'])
   scores: dict[str, float] = {}
   if answered:
     scores |= on_data.likelihood(loaded, source, max_length=given['max_length'])
@@ -165,6 +165,7 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   return {'step': step, **scores}
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   with join.leaving():
@@ -177,7 +178,10 @@ def _main(argv: Sequence[str] | None) -> int:
     flags = command.read_flags(_parser(), rest)
     runtime.prepare()
     scores = (_of_data if flags.data else _of_task)(flags, items)
-  except (ValueError, OSError, ImportError) as error:
+  except OSError as error:
+    print(f'error: {boundary.sentence(error)}', file=sys.stderr)
+    return 2
+  except (ValueError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   # JSON has no number for what is undefined, as the spread of one prompt.

@@ -14,16 +14,18 @@ were trained to stop.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from posttrain_jax.core import dtypes, hub, paths
+from posttrain_jax.core import boundary, dtypes, hub, paths
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.data import template as templates
@@ -145,6 +147,44 @@ def _write_adapter(
   return told
 
 
+def _check_out(out: Path) -> None:
+  """Raises for a folder that cannot be exported into, before anything is read.
+
+  Raises:
+    FileExistsError: it holds weights already.
+    ValueError: it is a file, in no folder, or may not be written.
+  """
+  if paths.is_remote(str(out)) or str(out).startswith(('gs:/', 's3:/')):
+    raise ValueError(
+      f'--out={out}: a model is written to a disk; copy it to the bucket then'
+    )
+  if out.exists() and not out.is_dir():
+    raise ValueError(f'--out={out} is a file; name a folder')
+  old = sorted(out.glob('*.safetensors*')) if out.is_dir() else []
+  if old:
+    raise FileExistsError(f'{old[0]}: exists; save into an empty folder')
+  there = next(x for x in (out, *out.absolute().parents) if x.exists())
+  if not os.access(there, os.W_OK):
+    raise ValueError(f'--out={out}: {there} may not be written by this user')
+
+
+@contextlib.contextmanager
+def _undone(out: Path) -> Iterator[None]:
+  """What is half written when it breaks off is taken away again, so that the
+  same command works."""
+  files = lambda: {x for x in out.rglob('*') if not x.is_dir()}
+  there, before = out.exists(), files()
+  try:
+    yield
+  except BaseException:
+    if not there:
+      shutil.rmtree(out, ignore_errors=True)
+    else:
+      for file in files() - before:
+        file.unlink(missing_ok=True)
+    raise
+
+
 def export(
   path: str | Path,
   out: str | Path,
@@ -168,6 +208,16 @@ def export(
       Face architecture computes, or no adapters where those are asked for.
   """
   wanted = dtypes.name(dtype, ('', *dtypes.STORED))
+  out = Path(out)
+  _check_out(out)
+  with _undone(out):
+    return _export(path, out, wanted, adapter, merge)
+
+
+def _export(
+  path: str | Path, out: Path, wanted: str, adapter: bool, merge: bool
+) -> list[str]:
+  """`export` into a folder that can be written."""
   config, saved = roles.saved_model(checkpoint.run_folder(path)[0])
   workdir, step, params = checkpoint.read_params(path)
   report = []
@@ -183,7 +233,7 @@ def export(
     params = adapted.merged(params)
   elif wanted:
     raise ValueError(
-      f'--dtype={dtype}: adapters are written as they are stored'
+      f'--dtype={wanted}: adapters are written as they are stored'
     )
   wanted = '' if adapter else wanted or saved.get('init_dtype', '')
   if wanted:
@@ -212,6 +262,7 @@ def export(
   return report
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   parser = argparse.ArgumentParser(
@@ -220,7 +271,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument(
-    '--checkpoint', required=True, help='runs/x or runs/x/checkpoints/40'
+    '--checkpoint',
+    '--model',
+    required=True,
+    help='runs/x or runs/x/checkpoints/40',
   )
   parser.add_argument('--out', required=True, help='a folder without weights')
   parser.add_argument(
@@ -238,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = export(
       flags.checkpoint, flags.out, flags.dtype, flags.adapter, flags.merge
     )
-  except (ValueError, FileExistsError) as error:
+  except (ValueError, ImportError, FileExistsError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   print('\n'.join(report))

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.run import inference, runtime
 from posttrain_jax.run.harness import Harness
 
@@ -85,6 +85,7 @@ def register() -> type:
   return Model
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   parser = argparse.ArgumentParser(

@@ -8,12 +8,13 @@ from the functions, their docstrings and the recipes as they are now.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 # Functions are traced here and nothing runs: an accelerator is of no use.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.report.objectives import catalog as objectives_catalog
 from posttrain_jax.report.objectives import page, tables
 
@@ -32,6 +33,7 @@ def files() -> dict[str, str]:
   }
 
 
+@boundary.command
 def main(arguments: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog='python -m posttrain_jax.objectives', description=__doc__
@@ -45,4 +47,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main())

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import jax
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import command
 from posttrain_jax.run import config as config_lib
@@ -79,6 +79,7 @@ def read(
   return items, flags
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   if 'JAX_PLATFORMS' not in os.environ:

@@ -18,6 +18,7 @@ so that training can read them. A `completion` that was there is called
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import sys
@@ -25,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from posttrain_jax.core import keys
+from posttrain_jax.core import boundary, keys
 from posttrain_jax.data import chat as turns_of
 from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.rollout.stream import Stream
@@ -34,6 +35,7 @@ from posttrain_jax.run.inference import Loaded
 
 __all__ = ['chat', 'main', 'write_answers']
 
+PARTIAL = '.partial'  # of a file that is not whole yet
 # Columns that a line of answers has of its own.
 GIVEN, KEPT_AS, FINISHED = 'completion', 'reference', 'finished'
 
@@ -124,10 +126,20 @@ def write_answers(
   return written
 
 
+@contextlib.contextmanager
+def _made(path: Path) -> Iterator[TextIO]:
+  """A file that is there when it is whole; until then its lines are beside it,
+  under PARTIAL, where the same command writes them anew."""
+  partial = path.with_name(path.name + PARTIAL)
+  with open(partial, 'w', encoding='utf-8') as out:
+    yield out
+  partial.replace(path)
+
+
 def _file(loaded: Loaded, flags: argparse.Namespace) -> None:
   asked = inference.read_prompts(inference.open_data(flags.data), loaded)
   notes.tell(_room(loaded, max(len(x.tokens) for x in asked), flags))
-  with open(flags.out, 'x', encoding='utf-8') as out:
+  with _made(Path(flags.out)) as out:
     written = write_answers(
       loaded,
       asked,
@@ -207,6 +219,8 @@ def _check(flags: argparse.Namespace) -> None:
     raise ValueError('--out is for the answers to --data, which is missing')
   if flags.out and Path(flags.out).exists():
     raise ValueError(f'--out={flags.out} is there already; name a new file')
+  if flags.out:
+    inference.check_parent('--out', flags.out)
   if flags.temperature == 0 and flags.num_samples > 1:
     raise ValueError(
       f'--num_samples={flags.num_samples} at --temperature=0 are one answer'
@@ -224,11 +238,14 @@ def _check(flags: argparse.Namespace) -> None:
     raise ValueError('--num_samples is for --prompt and --data, not for a chat')
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:
     flags = command.read_flags(_parser(), argv)
     _check(flags)
+    if flags.data:
+      inference.check_prompt(inference.open_data(flags.data)[0])
     runtime.prepare()
     loaded = inference.load(flags.model, flags.tokenizer)
     if flags.data:
@@ -238,12 +255,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
       for _ in chat(loaded, flags, _typed(), sys.stdout):
         pass
-  except (ValueError, OSError, ImportError) as error:
+  except (ValueError, ImportError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
-  except KeyboardInterrupt:
-    print()
-    return 130
   return 0
 
 

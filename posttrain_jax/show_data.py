@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.core.domain import Whole
 from posttrain_jax.data import bad_rows, pipeline
 from posttrain_jax.data.tokenizers import Tokenizer, load
@@ -232,6 +232,7 @@ def _spec(text: str) -> Any:
     raise ValueError(f'--data={text[:60]} is no JSON: {error}') from None
 
 
+@boundary.command
 def main(argv: list[str] | None = None, console: Console | None = None) -> None:
   args = _parser().parse_args(paths.words(argv))
   try:
@@ -270,4 +271,4 @@ def main(argv: list[str] | None = None, console: Console | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main())

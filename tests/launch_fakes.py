@@ -109,12 +109,24 @@ class Fakes:
     """The calls of one program."""
     return [call for call in self.calls() if call[0] == program]
 
+  def venv(self, body: str = '') -> str:
+    """A folder like .venv, whose Python writes down what it is asked to run."""
+    folder = self.folder / 'made'
+    (folder / 'bin').mkdir(parents=True)
+    self.add('python', f'[ "$1" = -c ] && exit 0\n{body or "exit 0"}')
+    (self.bin / 'python').rename(folder / 'bin' / 'python')
+    return str(folder)
+
   def env(self, **more: str) -> dict[str, str]:
     return {
       **os.environ,
       'PATH': f'{self.bin}:{os.environ["PATH"]}',
       'FAKES': str(self.folder),
       'POLL': '0',
+      # None with the project, unless a test makes one.
+      'VENV': str(self.folder / 'none'),
+      'VIRTUAL_ENV': '',
+      'CONDA_PREFIX': '',
       **more,
     }
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain_jax.core.types import Batch
-from posttrain_jax.data import chat, formats, packing, tokenizers
+from posttrain_jax.data import chat, formats, kinds, packing, tokenizers
 
 TASK = tokenizers.TaskTokenizer()
 BYTE = tokenizers.ByteTokenizer()
@@ -249,3 +249,23 @@ def test_pad_id_changes_only_padding(examples):
       np.testing.assert_array_equal(first[name], second[name])
     real = first['segment_ids'] > 0
     np.testing.assert_array_equal(first['tokens'][real], second['tokens'][real])
+
+
+@pytest.mark.parametrize(
+  'names',
+  [
+    (a, b)
+    for a in kinds.SIDES['chosen']
+    for b in kinds.SIDES['rejected']
+    if (a, b) != ('chosen', 'rejected')
+  ],
+)
+@pytest.mark.parametrize('prompt', [{}, {'prompt': 'a'}])
+def test_a_pair_under_other_names_is_no_prompt(names, prompt):
+  """Else its prompts alone would be read, or a list of all layouts told."""
+  record = {**prompt, names[0]: 'a', names[1]: 'b'}
+  side, other = next(x for x in zip(kinds.SIDES, names) if x[0] != x[1])
+  with pytest.raises(ValueError, match=f'"{other}". Did you mean "{side}"'):
+    kinds.kind_of(record)
+  with pytest.raises(ValueError, match=r'Did you mean|no column'):
+    kinds.check_columns(record, 'preference')

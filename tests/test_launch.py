@@ -237,7 +237,8 @@ def test_words_reach_the_run_as_they_are(fakes):
   """Through gcloud's --command, the worker's shell and launch/local.sh."""
   fakes.write('really', '')
   place = venv(fakes, 'echo "$GIVEN"; exit 5\n')
-  words = (*SLICE, '--env', 'GIVEN=a "b" c', '--point', '3', *RUN, *ODD)
+  words = (*SLICE, '--env', 'GIVEN=a "b" c', '--point', '3', '--no_check',
+           *RUN, *ODD)  # fmt: skip
   done = fakes.run('tpu.sh', *words, VENV=place)
   (call,) = fakes.calls('python', '-m')
   assert call[1:] == [

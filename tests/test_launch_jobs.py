@@ -114,7 +114,7 @@ def venv(fakes: Fakes, body: str = '') -> str:
   """A folder like .venv that has everything installed."""
   folder = fakes.folder / 'venv'
   (folder / 'bin').mkdir(parents=True)
-  fakes.add('python', f'[ "$1" = -c ] && exit 0\n{body}')
+  fakes.add('python', f'[ "$1" = -c ] && exit 0\n{body or "exit 0"}')
   (fakes.bin / 'python').rename(folder / 'bin' / 'python')
   (folder / '.extra-cuda').touch()
   return str(folder)

@@ -309,3 +309,17 @@ def test_short(value, text):
 def test_clock():
   assert progress.clock(59.6) == '1:00'
   assert progress.clock(3723) == '1:02:03'
+
+
+def test_what_is_left_is_told_by_the_steps_of_this_session(monkeypatch):
+  """Neither steps before a resume nor the call that compiles count."""
+  out, now = io.StringIO(), [0.0]
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
+  live = progress.Progress(out)
+  handle = live.task('x', 100)  # goes on from step 60
+  for step, seconds in ((61, 50.0), (71, 60.0), (81, 70.0)):
+    now[0] = seconds
+    live.update(handle, step)
+  lines = out.getvalue().splitlines()
+  assert 'left ?' in lines[0]
+  assert 'left 0:29' in lines[1] and 'left 0:19' in lines[2]

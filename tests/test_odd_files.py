@@ -5,6 +5,8 @@ import json
 import lzma
 import os
 import re
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -294,3 +296,23 @@ def test_harmed_tfds_folders(content, message, tmp_path):
   assert '\n' not in str(caught.value)
   with pytest.raises(ValueError, match='cannot be read: Parsing'):
     pipeline.TfdsSource('no such set', 'train')
+
+
+@pytest.mark.parametrize('mark', [',', '\t', ';'])
+@pytest.mark.parametrize('quote', ['', '"'])
+def test_a_table_says_how_it_is_converted(tmp_path, mark, quote):
+  """The sentence's own command makes records of it."""
+  cell = lambda text: f'{quote}{text}{quote}'
+  rows = [['prompt', 'completion'], ['two plus two', 'four']]
+  path = tmp_path / 'x.csv'
+  path.write_text('\ufeff' + '\n'.join(mark.join(map(cell, r)) for r in rows))
+  with pytest.raises(ValueError, match='no JSON but a table') as told:
+    pipeline.open_source(str(path))[0]
+  command = str(told.value).partition('python -c "')[2].partition('" >')[0]
+  done = subprocess.run(
+    [sys.executable, '-c', command],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  assert json.loads(done.stdout) == dict(zip(*rows)), done.stderr

@@ -258,3 +258,26 @@ def test_devices_share_the_runs():
   assert len(leaf.sharding.device_set) == 8
   assert leaf.addressable_shards[0].data.shape[0] == 1, 'a run each'
   assert differ(*(jax.device_get(end) for end in ends)) < 1e-5
+
+
+@pytest.mark.parametrize(
+  'words, told',
+  [
+    (['--seeds', '2.0'], '--seeds 2.0: a count'),
+    (['--seeds', '0,1'], '--seeds 0,1: a count'),
+    (['--sweep', 'config.recipe=grpo,dapo'], 'stands behind the colon'),
+    (['--sweep', 'config.optimizer.lr=1e-4,0.0001'], 'are one number'),
+    (['--sweep', 'config.num_steps=8,8.0'], 'are one number'),
+    (['--sweep', 'config.num_steps=8,8'], 'a value twice'),
+  ],
+)
+def test_settings_that_mean_something_else(words, told, capsys):
+  argv = ['--config', 'configs/sft.py:smoke', '--dry_run', *words]
+  assert command.main(argv) == 2
+  assert told in capsys.readouterr().err
+
+
+def test_a_list_with_a_byte_order_mark_is_read(tmp_path):
+  path = tmp_path / 'x.jsonl'
+  path.write_text('{"group_size": 8}\n', encoding='utf-8-sig')
+  assert sweep.listed(path) == [(('group_size', '8'),)]

@@ -40,6 +40,11 @@ def lookup(room: ModuleType, name: str) -> Callable:
   names = getattr(room, 'SELECTABLE', room.__all__)
   if name not in names:
     where = room.__name__.removeprefix('posttrain_jax.')
+    if not name.startswith('_') and inspect.isfunction(getattr(room, name, 0)):
+      listed = 'SELECTABLE' if hasattr(room, 'SELECTABLE') else '__all__'
+      raise ValueError(
+        f'{where} has "{name}", which its {listed} does not list: add it there'
+      )
     raise ValueError(f'no "{name}" in {where}.{nearest(name, names)}')
   return getattr(room, name)
 

@@ -5,6 +5,7 @@ ValueError never holds more than a few characters of the data.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,24 @@ def _constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
+# What cuts the cells of a table, and the argument of csv that says so.
+_CUT = {
+  'commas': '',
+  'tabs': ", delimiter='\\t'",
+  'semicolons': ", delimiter=';'",
+}
+_CELL = re.compile(r'\s*"?[A-Za-z_][\w .-]{0,60}"?\s*')
+
+
+def _table(text: str) -> str:
+  """What cuts the names of columns that a line is; '' where it is none."""
+  for mark, name in ((',', 'commas'), ('\t', 'tabs'), (';', 'semicolons')):
+    cells = text[:2000].split(mark)
+    if len(cells) > 1 and all(_CELL.fullmatch(cell) for cell in cells):
+      return name
+  return ''
+
+
 def _syntax(text: str, error: json.JSONDecodeError) -> str:
   """What is wrong with a line that is no JSON, with what stands there."""
   here = text[error.pos : error.pos + 20]
@@ -69,6 +88,13 @@ def _syntax(text: str, error: json.JSONDecodeError) -> str:
     return f'character {error.pos + 1}: a NUL byte; the file is damaged'
   if '\r' in text and '\n' not in text:
     return f'{told}; lines end in CR alone: end them in LF'
+  if mark := _table(text):
+    return (
+      f'no JSON but a table, cut at {mark}; write it as JSON lines: python -c '
+      f'"import csv, json; [print(json.dumps(r)) for r in csv.DictReader('
+      f"open('x.csv', encoding='utf-8-sig', newline='')"
+      f'{_CUT[mark]})]" > x.jsonl'
+    )
   if error.pos >= len(text):
     return f'{told} at the end of the line; one whole record a line is expected'
   return f'{told}, found {shown(here)}'

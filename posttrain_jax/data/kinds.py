@@ -38,6 +38,25 @@ OTHER_NAMES = {
   'answer': 'completion',
 }
 
+# What they call the two answers of a pair; one of each side together is a pair.
+SIDES = {
+  'chosen': (
+    'chosen',
+    'accepted',
+    'preferred',
+    'winner',
+    'chosen_response',
+    'preferred_response',
+  ),
+  'rejected': (
+    'rejected',
+    'dispreferred',
+    'loser',
+    'rejected_response',
+    'dispreferred_response',
+  ),
+}
+
 
 def _fits(kind: str, names: Iterable[str], shared: str) -> bool:
   """Whether the columns `names` make a record of `kind`."""
@@ -68,6 +87,19 @@ def _meant(names: frozenset[str], shared: str) -> tuple[str, str] | None:
   return None
 
 
+def _pair(names: frozenset[str], kind: str | None) -> tuple[str, str] | None:
+  """(column, known name) of a pair whose answers have other names."""
+  if kind not in (None, 'prompt'):
+    return None
+  found = {
+    side: next((x for x in others if x in names), '')
+    for side, others in SIDES.items()
+  }
+  if not all(found.values()):
+    return None
+  return next(((x, side) for side, x in found.items() if x != side), None)
+
+
 def implicit(record: dict) -> str:
   """Whether both answers are 'turns', or 'texts', which may have a prompt."""
   for told, kind in (('turns', list), ('texts', str)):
@@ -89,7 +121,7 @@ def kind_of(record: dict, where: str = 'record') -> str:
   """
   names, shared = _present(record), implicit(record)
   kind = _kind(names, shared)
-  meant = _meant(names, shared)
+  meant = _pair(names, kind) or _meant(names, shared)
   if meant:
     raise ValueError(
       f'{where}: unknown column {quoted(meant[0])}. Did you mean "{meant[1]}"?'
@@ -116,7 +148,9 @@ def check_columns(record: dict, kind: str, where: str = 'record') -> None:
       f'{where}: column "{name}" is null; kind "{kind}" needs it'
     )
   others = [str(key)[:40] for key in record]
-  close = difflib.get_close_matches(name, others, n=1, cutoff=0.6)
+  same = [x for x, known in OTHER_NAMES.items() if known == name]
+  close = [x for x in (*SIDES.get(name, ()), *same) if x in others]
+  close += difflib.get_close_matches(name, others, n=1, cutoff=0.6)
   hint = f' Did you mean column {quoted(close[0])}?' if close else ''
   raise ValueError(
     f'{where}: no column "{name}", which kind "{kind}" needs.{hint} '

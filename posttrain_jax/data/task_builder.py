@@ -21,7 +21,7 @@ import sys
 from typing import Any
 
 from posttrain_jax import tasks
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data.task_problems import SPLITS, Problems, records
 
@@ -93,6 +93,7 @@ def _knob(task: str, argument: str) -> tuple[str, Any]:
   return key, value
 
 
+@boundary.command
 def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog='python -m posttrain_jax.data.task_builder', allow_abbrev=False
@@ -129,4 +130,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main(sys.argv[1:])
+  sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.data import records, text_task
 from posttrain_jax.data.sources import in_order, open_source
 from posttrain_jax.data.tokenizers import BPETokenizer, ByteTokenizer
@@ -65,6 +65,7 @@ def file_texts(paths: str) -> Iterator[str]:
         yield from (message['content'] for message in value)
 
 
+@boundary.command
 def main(argv: list[str] | None = None) -> None:
   """The command line; exits with a message where the input is bad."""
   parser = argparse.ArgumentParser(
@@ -103,4 +104,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main())

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.lab import judged, results
 
@@ -63,6 +63,7 @@ def again(
   return {**made, 'claims': judged.judged(claims, found['arms'])}
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns the exit status."""
   parser = argparse.ArgumentParser(

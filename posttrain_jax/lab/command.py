@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.lab import results
 from posttrain_jax.lab.stages import Lab
 from posttrain_jax.log import progress
@@ -19,6 +19,7 @@ __all__ = ['main']
 Run = Callable[[Lab, Any], tuple]
 
 
+@boundary.command
 def main(
   file: str,
   run: Run,

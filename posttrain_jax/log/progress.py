@@ -159,6 +159,9 @@ class _Lines:
 
   def update(self, handle: int, completed: int, shown: str) -> None:
     task, now = self._tasks[handle], time.monotonic()
+    # What was done before this session, and the call that compiles, say nothing
+    # of how fast steps are.
+    done, at = task.setdefault('first', (completed, now))
     total = max(task['total'], 1)
     if not (
       now - task['at'] >= LINE_SECONDS
@@ -168,8 +171,10 @@ class _Lines:
       return
     task['at'], task['done'] = now, completed
     elapsed = now - task['began']
-    left = elapsed / max(completed, 1) * (total - completed)
-    state = 'done' if completed >= total else f'left {clock(left)}'
+    left = '?'
+    if completed > done:
+      left = clock((now - at) / (completed - done) * (total - completed))
+    state = 'done' if completed >= total else f'left {left}'
     print(
       f'{task["name"]} {completed}/{task["total"]}',
       f'elapsed {clock(elapsed)}',

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from posttrain_jax import log, report
-from posttrain_jax.core import target
+from posttrain_jax.core import boundary, target
 from posttrain_jax.evals.statistics import t_interval
 from posttrain_jax.log import progress
 from posttrain_jax.quickstart import statements, training
@@ -204,6 +204,7 @@ def show(summary: Mapping[str, Any]) -> None:
     )
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   argv = list(sys.argv[1:] if argv is None else argv)

@@ -8,12 +8,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import boundary, paths
 from posttrain_jax.report import study
 from posttrain_jax.report.comparison import regenerate
 from posttrain_jax.report.study import index
 
 
+@boundary.command
 def main(arguments: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog='python -m posttrain_jax.report', description=__doc__
@@ -40,4 +41,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main())

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from posttrain_jax import rollout
-from posttrain_jax.core import hub
+from posttrain_jax.core import hub, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.data import chat, formats, records, tokenizers
@@ -36,8 +36,8 @@ from posttrain_jax.rewards import entries
 from posttrain_jax.rewards.judge import Judge
 from posttrain_jax.run import auto, checkpoint, model_folder, roles, values
 
-__all__ = ['Asked', 'Loaded', 'answers', 'ask', 'check_prompt', 'check_room',
-           'is_run', 'load',
+__all__ = ['Asked', 'Loaded', 'answers', 'ask', 'check_model',
+           'check_parent', 'check_prompt', 'check_room', 'is_run', 'load',
            'make_decoder', 'make_judge', 'open_data', 'pieces',
            'read_prompts', 'with_our_stop']  # fmt: skip
 
@@ -71,6 +71,39 @@ class Asked(NamedTuple):
   columns: dict[str, Any]
   tokens: list[int]
   where: str
+
+
+def check_parent(flag: str, place: str) -> None:
+  """Raises ValueError for a file whose folder is not there, or whose folder
+  cannot be written: said before the long work."""
+  if paths.is_remote(place):
+    return
+  folder = Path(place).absolute().parent
+  if not folder.is_dir():
+    raise ValueError(f'{flag}={place}: there is no folder {folder}')
+  if not os.access(folder, os.W_OK):
+    raise ValueError(f'{flag}={place}: {folder} cannot be written')
+
+
+def check_model(path: str, tokenizer: str = '') -> None:
+  """Raises ValueError for what `load` would refuse by what its small files
+  say: no model there, no tokenizer, or one of another size."""
+  path = hub.pinned(path)
+  is_run(path)
+  _fitting(path, tokenizer)
+
+
+def _fitting(path: str, tokenizer: str) -> tuple[ModelConfig, Any]:
+  """(sizes, tokenizer) of a model."""
+  model = dataclasses.replace(roles.read_model(path), value_head=False)
+  found = _tokenizer(path, tokenizer)
+  if found.vocab_size > model.vocab_size:
+    raise ValueError(
+      f'the tokenizer has {found.vocab_size} tokens, the model of {path} only '
+      f'{model.vocab_size}'
+    )
+  roles.check_answers(path, '--model')
+  return model, found
 
 
 def is_run(path: str) -> bool:
@@ -125,15 +158,8 @@ def load(path: str, tokenizer: str = '') -> Loaded:
   """
   path = hub.pinned(path)
   of_run = is_run(path)
-  model = dataclasses.replace(roles.read_model(path), value_head=False)
-  found = _tokenizer(path, tokenizer)
-  if found.vocab_size > model.vocab_size:
-    raise ValueError(
-      f'the tokenizer has {found.vocab_size} tokens, the model of {path} only '
-      f'{model.vocab_size}'
-    )
+  model, found = _fitting(path, tokenizer)
   turns, step = found.template is not None, None
-  roles.check_answers(path, '--model')
   if of_run:
     workdir, step, params = checkpoint.read_params(path)
     saved = checkpoint.load_config(workdir) or {}

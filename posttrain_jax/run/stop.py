@@ -7,15 +7,9 @@ others, and all of them save the same step.
 import contextlib
 import signal
 
+from posttrain_jax.core.boundary import Interrupted
+
 __all__ = ['Interrupted', 'Stop']
-
-
-class Interrupted(Exception):
-  """The run was asked to stop; its state is saved."""
-
-  def __init__(self, number: int, step: int):
-    super().__init__(f'stopped by {signal.Signals(number).name} at step {step}')
-    self.number = number
 
 
 class Stop:

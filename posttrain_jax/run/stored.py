@@ -60,6 +60,14 @@ def steps(workdir: str | Path) -> list[int]:
   return sorted((int(n) for n in names if _STEP.fullmatch(n)), reverse=True)
 
 
+def _begun(folder: Path) -> bool:
+  """Whether a folder's config is that of a run of ours."""
+  try:
+    return load_config(folder) is not None
+  except ValueError:
+    return False
+
+
 def _what(folder: Path) -> str:
   """What a folder without checkpoints is instead."""
   if not folder.exists():
@@ -70,6 +78,11 @@ def _what(folder: Path) -> str:
     if hub.parse(f'{folder}@main'):
       told += f'; of the hub it would be "{folder}@main"'
     return told
+  if (folder / CONFIG).is_file() and _begun(folder):
+    return (
+      ': no step of this run is saved yet; it saves every checkpoint.every '
+      'steps, and when it ends or is stopped'
+    )
   if any(folder.glob('*.safetensors')):
     return f': {folder} has weights, and is no run of train'
   return f': {folder} is neither a run of train nor a model folder'

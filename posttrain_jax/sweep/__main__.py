@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from posttrain_jax import log
-from posttrain_jax.core import hosts, paths
+from posttrain_jax.core import boundary, hosts, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.log import progress
 from posttrain_jax.run import (
@@ -54,6 +54,16 @@ from posttrain_jax.trainers.guard import SKIPPED
 FLAGS = ('--config', '--sweep', '--list', '--random', '--seeds', '--first_seed',
          '--together', '--only', '--gather', '--workdir',
          '--dry_run')  # fmt: skip
+
+
+def _count(text: str) -> int:
+  try:
+    return int(text)
+  except ValueError:
+    raise ValueError(
+      f'--seeds {text}: a count, as --seeds 2 for the seeds 0 and 1; '
+      '--first_seed says where they begin'
+    ) from None
 
 
 def parse(
@@ -78,7 +88,7 @@ def parse(
   parser.add_argument(
     '--random', type=int, default=0, help='draw this many settings of --sweep'
   )
-  parser.add_argument('--seeds', type=int, default=1, help='of each setting')
+  parser.add_argument('--seeds', default='1', help='of each setting')
   parser.add_argument('--first_seed', type=int, default=0)
   parser.add_argument(
     '--together', type=int, default=0, help='runs in a program; 0 = what fits'
@@ -99,6 +109,7 @@ def parse(
     raise ValueError(
       f'unknown flag "{unknown[0]}".{nearest(unknown[0], FLAGS)}'
     )
+  flags.seeds = _count(flags.seeds)
   for name in ('seeds', 'together', 'random'):
     least = 1 if name == 'seeds' else 0
     if getattr(flags, name) < least:
@@ -233,6 +244,7 @@ def _check_finished(
     )
 
 
+@boundary.command
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:

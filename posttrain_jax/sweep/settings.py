@@ -66,6 +66,12 @@ def parse_axis(text: str) -> tuple[str, list[str] | tuple[str, float, float]]:
       'config.KEY=log(LOW,HIGH)'
     )
   key = key.removeprefix('config.')
+  if key == 'recipe':
+    raise ValueError(
+      f'--sweep {text}: a recipe stands behind the colon, as --config '
+      f'configs/rl.py:recipe={values.split(",")[0]}; two methods are two '
+      'sweeps, each with its own --workdir, whose results.csv are compared'
+    )
   drawn = _RANGE.fullmatch(values)
   if drawn:
     kind, low, high = drawn.groups()
@@ -86,9 +92,22 @@ def parse_axis(text: str) -> tuple[str, list[str] | tuple[str, float, float]]:
   found = [value.strip() for value in found]
   if '' in found:
     raise ValueError(f'--sweep {text}: an empty value')
-  if len(set(found)) < len(found):
+  values_of: dict[Any, str] = {}
+  for value in found:
+    same = values_of.setdefault(_number(value), value)
+    if same != value:
+      raise ValueError(f'--sweep {text}: {same} and {value} are one number')
+  if len(values_of) < len(found):
     raise ValueError(f'--sweep {text}: a value twice')
   return key, found
+
+
+def _number(text: str) -> Any:
+  """The number that a text is; else itself."""
+  try:
+    return float(text)
+  except ValueError:
+    return text
 
 
 def grid(axes: Sequence[str]) -> list[Overrides]:
@@ -147,7 +166,9 @@ def listed(path: str | Path) -> list[Overrides]:
   if not path.is_file():
     raise ValueError(f'--list {path}: no such file')
   out = []
-  for number, line in enumerate(path.read_text().splitlines(), start=1):
+  for number, line in enumerate(
+    path.read_text(encoding='utf-8-sig').splitlines(), start=1
+  ):
     if not line.strip():
       continue
     try:
