@@ -209,14 +209,16 @@ def commands(paper: Paper, workdir: str = 'runs') -> list[list[str]]:
 def variants(paper: Paper, workdir: str = 'runs') -> list[list[str]]:
   """Arguments of the commands that the reading names by flags in backticks.
 
-  Each is the last of `commands` with these flags behind its own; variant K of
-  command N trains in WORKDIR/N-K.
+  Each is the last of `commands` with these flags behind its own, or in place of
+  its own for the same keys; variant K of command N trains in WORKDIR/N-K.
   """
   out = []
   for number, flags in enumerate(_FLAGS.findall(paper.reading), 1):
     *last, _, folder = commands(paper, workdir)[-1]
     flags = flags.replace('=runs/', f'={workdir}/').split()
-    out.append([*last, *flags, '--workdir', f'{folder}-{number}'])
+    keys = {flag.partition('=')[0] for flag in flags}
+    kept = [word for word in last if word.partition('=')[0] not in keys]
+    out.append([*kept, *flags, '--workdir', f'{folder}-{number}'])
   return out
 
 

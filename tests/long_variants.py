@@ -351,15 +351,14 @@ LONG = (
 
 # module -> (quick, long) of 8
 SHARES = {
-  'test_metamorphic': (1, 0),
-  'test_metamorphic_numerics': (1, 1),
-  'test_recipe_forms_preference': (1, 2),
-  'test_recipe_forms_rl': (1, 2),
-  'test_recipe_forms_sft': (1, 2),
-  'test_tasks': (1, 0),
-  'test_trl_parity': (1, 1),
-  'test_twins': (1, 0),
-}
+  'test_domains': (4, 4), 'test_token_weights': (4, 4),
+  'test_policy_gradient_protocol': (4, 4), 'test_regularizers': (4, 4),
+  'test_reduce_value_regularizers': (4, 4), 'test_contrastive': (4, 4),
+  'test_metamorphic': (1, 0), 'test_metamorphic_numerics': (1, 1),
+  'test_recipe_forms_preference': (1, 2), 'test_recipe_forms_rl': (1, 2),
+  'test_recipe_forms_sft': (1, 2), 'test_tasks': (1, 0),
+  'test_trl_parity': (1, 1), 'test_twins': (1, 0),
+}  # fmt: skip
 
 # Modules of which half of the long tests are slow.
 HALVES = (

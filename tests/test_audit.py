@@ -40,6 +40,7 @@ def test_what_the_verifier_does_not_find(keys, told):
     made(**keys)
 
 
+@pytest.mark.long
 def test_weights_are_of_all_answers(monkeypatch):
   said = [['aeio', 'bcdf', 'ezez'], ['aaaa', 'zyxw', 'bcdf']]
   rows = [[[*vocab.encode(x), vocab.EOS] for x in group] for group in said]
@@ -59,6 +60,7 @@ def test_weights_are_of_all_answers(monkeypatch):
   assert audits.in_graph is in_graph
 
 
+@pytest.mark.long
 def test_answers_that_are_alike_leave_the_weights(monkeypatch):
   row = jnp.asarray([*vocab.encode('aeio'), vocab.EOS])
   tokens = jnp.broadcast_to(row, (2, 3, 5))

@@ -90,6 +90,7 @@ def test_compare_without_a_peer():
   assert found['ours_over_peer'] is None
 
 
+@pytest.mark.long
 def test_sides_take_turns_in_both_orders_and_warm_up_is_dropped():
   order = []
 

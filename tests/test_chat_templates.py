@@ -289,6 +289,7 @@ def qwen():
     return tokenizers.load(chat_folders.make('qwen2_5', Path(folder)))
 
 
+@pytest.mark.long
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(max_size=10), min_size=2, max_size=5))
 def test_any_text_by_hand(contents):

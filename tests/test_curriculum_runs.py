@@ -85,6 +85,7 @@ def test_problems_of_a_mixture_are_drawn_by_the_weights():
   assert set(np.asarray(part)) == {0, 1}
 
 
+@pytest.mark.long
 def test_problems_of_a_set_are_dropped():
   config = load(
     ('curriculum.name', 'informative'), ('problems.count', '5'), mixed=False

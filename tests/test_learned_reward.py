@@ -140,6 +140,7 @@ def test_what_cannot_work_is_refused(items, message):
     build.build(load('configs/rl.py:recipe=rlhf,smoke', *items))
 
 
+@pytest.mark.long
 def test_a_model_judges_answers_of_host_tasks():
   spec = 'configs/rl.py:recipe=rlhf,task=text:chain_sum,smoke'
   run = build.build(config_lib.load(spec))

@@ -211,7 +211,8 @@ def test_every_nearest_size_is_one():
     c = load(prompts_per_step=prompts, group_size=4, mesh__fsdp=fsdp)
     # Without the functions of a run, which take longer to build.
     found = sizes.resolve(c, make_task(c.task))
-    run = dict(config=c, sizes=found, models={}, tokenizer=TaskTokenizer())
+    own = dict(config=c, sizes=found, models={}, warmup='')
+    run = own | dict(tokenizer=TaskTokenizer())
     notes.notes(SimpleNamespace(**run))
 
   for prompts in range(1, 14):

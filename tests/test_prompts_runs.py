@@ -82,6 +82,7 @@ def check_rows(rows):
     assert all(row[f'rewards/{name}'] == 0 for name in counted)
 
 
+@pytest.mark.long
 def test_a_run(file, tmp_path):
   c = load(file, ('num_steps', '2'), ('eval.num_problems', '0'))
   run, _, _ = loop.train(c, tmp_path / 'run')

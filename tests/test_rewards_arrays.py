@@ -184,7 +184,7 @@ def test_labels_and_verdicts():
   ([5], 'rewards[0]=5 is no {"name"'),
   ([{'weight': 1}], 'is no {"name"'),
   ([{'name': 'math_verfy'}], 'Did you mean "math_verify"'),
-  ([{'name': 'my/rewards.py:f'}], 'as in "my.rewards:reward"'),
+  ([{'name': 'my/rewards.py:f'}], 'as in "my.rewards:f"'),
   ([{'name': 'rewards.py'}], 'is no import path'),
   ([{'name': 'regex'}], 'needs a "pattern"'),
   ([{'name': 'regex', 'pattern': '('}], "pattern='(': "),

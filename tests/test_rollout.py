@@ -220,6 +220,7 @@ def test_splits_are_disjoint_and_of_the_right_share():
   assert 0.08 < len(inside) / len(everything) < 0.35
 
 
+@pytest.mark.long
 def test_a_completion_ends_at_any_of_several_tokens(params, examples):
   @jax.jit  # one program: the tokens are traced
   def generate(params, e, ends):

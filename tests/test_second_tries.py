@@ -83,6 +83,7 @@ def _row(said, end=False):
   return row.tokens, row.mask
 
 
+@pytest.mark.long
 def test_shares_of_what_is_shown():
   task = Seen(ADDITION, wrong=0.25, plain=0.5)
 

@@ -109,6 +109,7 @@ def test_sigterm_saves_and_the_run_goes_on(tmp_path, monkeypatch):
   same(straight.params, resumed.params)
 
 
+@pytest.mark.long
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
   with pytest.raises(FloatingPointError, match='not finite at step 1; the run'):
     loop.train(load('sft', optimizer__lr='1e39'), tmp_path)

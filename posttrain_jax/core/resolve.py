@@ -40,7 +40,10 @@ def lookup(room: ModuleType, name: str) -> Callable:
   names = getattr(room, 'SELECTABLE', room.__all__)
   if name not in names:
     where = room.__name__.removeprefix('posttrain_jax.')
-    if not name.startswith('_') and inspect.isfunction(getattr(room, name, 0)):
+    function = getattr(room, name, None)
+    # What `__all__` lists and SELECTABLE does not is of other uses.
+    new = inspect.isfunction(function) and name not in room.__all__
+    if new and not name.startswith('_'):
       listed = 'SELECTABLE' if hasattr(room, 'SELECTABLE') else '__all__'
       raise ValueError(
         f'{where} has "{name}", which its {listed} does not list: add it there'

@@ -343,8 +343,7 @@ def train(
     task = bar.task(name, config.num_steps)
     speed = Speed.of(run, mesh.size)
     recorder = _Recorder(writer, bar, task, watch, speed)
-    profiler = Profiler(config.log.profile_steps, workdir)
-    stack.enter_context(profiler)
+    profiler = stack.enter_context(Profiler(config.log.profile_steps, workdir))
     watchdog = stack.enter_context(Watchdog.of(config.watchdog, workdir))
     advance = _Loop(
       run, config, workdir, driver, saver, lease, recorder, stop,
