@@ -41,8 +41,9 @@ def lookup(room: ModuleType, name: str) -> Callable:
   if name not in names:
     where = room.__name__.removeprefix('posttrain_jax.')
     function = getattr(room, name, None)
-    # What `__all__` lists and SELECTABLE does not is of other uses.
-    new = inspect.isfunction(function) and name not in room.__all__
+    # What another list of the room has is of other uses.
+    lists = [x for x in vars(room).values() if isinstance(x, list | tuple)]
+    new = inspect.isfunction(function) and not any(name in x for x in lists)
     if new and not name.startswith('_'):
       listed = 'SELECTABLE' if hasattr(room, 'SELECTABLE') else '__all__'
       raise ValueError(
