@@ -241,7 +241,8 @@ def test_skipped_steps_are_counted_and_go_on(tmp_path, capsys):
 @pytest.mark.long
 def test_a_run_that_only_skips_stops(tmp_path, capsys):
   folder = tmp_path / 'run'
-  flags = [*LARGE, '--config.on_nonfinite=skip', '--config.optimizer.lr=1e39']
+  flags = [x for x in LARGE if not x.startswith('--config.optimizer.lr=')]
+  flags += ['--config.on_nonfinite=skip', '--config.optimizer.lr=1e39']
   assert train.main(command('sft', folder, *flags)) == 1
   assert 'as in all steps just before it' in capsys.readouterr().err
   assert 4 not in checkpoint.steps(folder)
