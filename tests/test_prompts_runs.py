@@ -7,25 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from host_jobs import MODULE, REWARDS
 
 from posttrain_jax import log
 from posttrain_jax.run import build, loop
 from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
-# Rewards that a new model already earns some of, and differently.
-MODULE = """
-def early(completions, **columns):
-  return [sum(b < 128 for b in t.encode()) / 16 for t in completions]
-
-def near(prompts, completions, answer, **columns):
-  return [float(len(t) % 3 == a % 3) for t, a in zip(completions, answer)]
-"""
-REWARDS = json.dumps([
-  {'name': 'own_prompts:early', 'weight': 1.0},
-  {'name': 'own_prompts:near', 'weight': 0.5, 'verdict': True},
-  {'name': 'soft_overlong', 'weight': 0.1, 'cache': 8},
-])  # fmt: skip
 
 
 @pytest.fixture(scope='module')

@@ -79,9 +79,7 @@ class Adapted(Weight):
     beside = dense_product(low, self.b) * self.scale.astype(x.dtype)
     if self.magnitude is None:
       return base + beside
-    norm = self.column_norm() if self.norm is None else self.norm
-    gain = (self.magnitude / jax.lax.stop_gradient(norm)).astype(x.dtype)
-    gain = gain.reshape((1,) * (base.ndim - gain.ndim) + gain.shape)
+    gain = self.gain(base.ndim).astype(x.dtype)
     if self.keep is None:
       return (base + beside) * gain
     # The base stands on all inputs, what is trained beside it on those kept:
@@ -116,6 +114,14 @@ class Adapted(Weight):
     held = jax.lax.stop_gradient(self)
     squares = jnp.square(held._whole())
     return jnp.sqrt(jnp.sum(squares, axis=tuple(range(self.axes))))
+
+  def gain(self, rank: int) -> Array:
+    """[1, ..., *O] of `rank` axes: what each output is multiplied by, the
+    magnitude over the column's length. Only where there is a magnitude."""
+    assert self.magnitude is not None
+    norm = self.column_norm() if self.norm is None else self.norm
+    gain = self.magnitude / jax.lax.stop_gradient(norm)
+    return gain.reshape((1,) * (rank - gain.ndim) + gain.shape)
 
   def merged(self) -> Array:
     """[*I, *O] the matrix that this is, in the dtype that its base has."""

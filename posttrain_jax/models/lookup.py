@@ -63,9 +63,7 @@ def _adapted(table: Adapted, tokens: Array, config: ModelConfig) -> Array:
   x = x + beside * table.scale.astype(x.dtype)
   if table.magnitude is None:
     return x
-  norm = table.column_norm() if table.norm is None else table.norm
-  gain = table.magnitude / jax.lax.stop_gradient(norm)
-  return x * gain.astype(x.dtype)[None, None]
+  return x * table.gain(x.ndim).astype(x.dtype)
 
 
 def _to_rows(x: Array) -> Array:

@@ -68,10 +68,7 @@ def _adapted(hidden: Array, kernel: Adapted, spec: str) -> Array:
   logits = logits + beside * kernel.scale.astype(beside.dtype)
   if kernel.magnitude is None:
     return logits
-  norm = kernel.column_norm() if kernel.norm is None else kernel.norm
-  gain = kernel.magnitude / jax.lax.stop_gradient(norm)
-  gain = gain.reshape((1,) * (logits.ndim - 1) + gain.shape)
-  return logits * gain.astype(logits.dtype)
+  return logits * kernel.gain(logits.ndim).astype(logits.dtype)
 
 
 def _stored(params: PyTree, config: ModelConfig) -> Array | Adapted:

@@ -70,6 +70,11 @@ class _Conditioned:
     """The inner task's: a condition makes no new problem."""
     return split.identity(self.task, self._inner(example))
 
+  def verify(
+    self, example: Example, completion: Array, mask: Array
+  ) -> dict[str, Array]:
+    return self.task.verify(self._inner(example), completion, mask)
+
   def solve(self, example: Example, key: Array) -> Text:
     return self.task.solve(self._inner(example), key)
 
@@ -89,11 +94,6 @@ class Feedback(_Conditioned):
   def sample(self, key: Array) -> Example:
     return self._condition(self.task.sample(key), GOOD)
 
-  def verify(
-    self, example: Example, completion: Array, mask: Array
-  ) -> dict[str, Array]:
-    return self.task.verify(self._inner(example), completion, mask)
-
   def relabel(self, prompt: Array, verdict: Array) -> Array:
     """Prompts with another verdict; rows that begin with one will do as well.
 
@@ -104,7 +104,16 @@ class Feedback(_Conditioned):
 
 
 @dataclasses.dataclass(frozen=True)
-class Direction(_Conditioned):
+class _Annotated(_Conditioned):
+  """Its problems' `answer` is {'inner': the task's own, and what was drawn}."""
+
+  def _inner(self, example: Example) -> Example:
+    example = super()._inner(example)
+    return example.replace(answer=example.answer['inner'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Direction(_Annotated):
   """A direction v = (cos t, sin t) before the prompt; the reward is along it.
 
   buckets  tokens that tell angles apart, evenly from -45 to 45 degrees
@@ -145,10 +154,6 @@ class Direction(_Conditioned):
     answer = {'inner': example.answer, 'angle': degrees * (math.pi / 180.0)}
     return self._condition(example, vocab.ZERO + bucket).replace(answer=answer)
 
-  def _inner(self, example: Example) -> Example:
-    example = super()._inner(example)
-    return example.replace(answer=example.answer['inner'])
-
   def verify(
     self, example: Example, completion: Array, mask: Array
   ) -> dict[str, Array]:
@@ -172,7 +177,7 @@ ASKS = ('drawn', 'long', 'short', 'neutral')
 
 
 @dataclasses.dataclass(frozen=True)
-class Mode(_Conditioned):
+class Mode(_Annotated):
   """'l' or 's' before the prompt: the demonstration is long, or it is short,
   which keeps its steps and their order ('prune' of a task); '=' asks for none.
 
@@ -215,15 +220,6 @@ class Mode(_Conditioned):
       token = NEUTRAL
     answer = {'inner': example.answer, 'short': short}
     return self._condition(example, token).replace(answer=answer)
-
-  def _inner(self, example: Example) -> Example:
-    example = super()._inner(example)
-    return example.replace(answer=example.answer['inner'])
-
-  def verify(
-    self, example: Example, completion: Array, mask: Array
-  ) -> dict[str, Array]:
-    return self.task.verify(self._inner(example), completion, mask)
 
   def solve(self, example: Example, key: Array) -> Text:
     prune = example.answer['short'].astype(jnp.float32)
