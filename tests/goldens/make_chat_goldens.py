@@ -12,7 +12,6 @@ and goldens/chat/losses.json, {method: [[loss, gradient norm]]} of TRL's
 trainers on rows of chat (of GRPO also the mean reward).
 """
 
-import datetime
 import json
 import pathlib
 import sys
@@ -26,12 +25,6 @@ import transformers
 import trl
 from transformers.utils import chat_template_utils
 from trl import data_utils
-
-
-class _Day(datetime.datetime):
-  @classmethod
-  def now(cls, tz=None):
-    return cls(*chat_folders.DAY)
 
 
 def _row(tokenizer, given: dict, blocks: bool) -> dict:
@@ -167,7 +160,7 @@ def main() -> None:
   for base in ('bytes', 'spaces'):
     path = chat_folders.FOLDER / f'{base}.json'
     chat_folders.train(base).save(str(path), pretty=False)
-  chat_template_utils.datetime = _Day
+  chat_template_utils.datetime = chat_folders.Day
   out = {'chat': {}, 'texts': {}}
   for name in chat_folders.STYLES:
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,6 @@ It writes goldens/chat/vendors/expected.json.gz:
 With FOLDER it does so for all templates there, as `test_vendor_templates` says.
 """
 
-import datetime
 import pathlib
 import sys
 import tempfile
@@ -24,12 +23,6 @@ import transformers
 import vendor_conversations
 import vendor_templates
 from transformers.utils import chat_template_utils
-
-
-class _Day(datetime.datetime):
-  @classmethod
-  def now(cls, tz=None):
-    return cls(*chat_folders.DAY)
 
 
 def _row(tokenizer, given: dict, blocks: bool) -> dict:
@@ -65,7 +58,7 @@ def _row(tokenizer, given: dict, blocks: bool) -> dict:
 
 
 def main() -> None:
-  chat_template_utils.datetime = _Day
+  chat_template_utils.datetime = chat_folders.Day
   folder, out = vendor_templates.FOLDER, vendor_templates.EXPECTED
   if len(sys.argv) > 1:
     folder, out = map(pathlib.Path, sys.argv[1:])
