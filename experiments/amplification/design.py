@@ -16,16 +16,23 @@ RARE = 'program'  # the format that the third base has seldom seen
 class Scale:
   """Sizes of a mode.
 
-  tilt_steps  of the third base on its own mixture
-  ways        arms on the small base; on the others there is GRPO
+  tuning_seeds  rates are chosen with, none of the run's
+  tilt_steps    of the third base on its own mixture
+  rare_steps    of GRPO on that base, where a format has a longer way to go
+  rates         the grid of all arms, which grows at most `extend` times at each
+                end
+  ways          arms on the small base; on the others there is GRPO
   """
 
   seeds: int
+  tuning_seeds: tuple[int, ...]
   base_steps: int
   tilt_steps: int
   steps: int
+  rare_steps: int
   snapshots: tuple[int, ...]
   rates: tuple[float, ...]
+  extend: int
   bases: tuple[str, ...]
   ways: tuple[str, ...]
   problems: int
@@ -77,13 +84,15 @@ COEFS = {'grpo': 0.0, **KLS}
 
 SCALES = {
   'full': Scale(
-    seeds=5, base_steps=400, tilt_steps=60, steps=40, snapshots=(10, 20),
-    rates=(3e-4, 1e-3, 3e-3), bases=('small', 'large', 'rare'),
+    seeds=8, tuning_seeds=(100, 101), base_steps=400, tilt_steps=60, steps=40,
+    rare_steps=120, snapshots=(10, 20), rates=(3e-4, 1e-3, 3e-3), extend=2,
+    bases=('small', 'large', 'rare'),
     ways=tuple(WAYS), problems=128,
   ),
   'reduced': Scale(
-    seeds=2, base_steps=200, tilt_steps=20, steps=20, snapshots=(10,),
-    rates=(1e-3,), bases=('small',), ways=('grpo', 'ei'), problems=64,
+    seeds=2, tuning_seeds=(100,), base_steps=200, tilt_steps=20, steps=20,
+    rare_steps=20, snapshots=(10,), rates=(1e-3, 3e-3), extend=0,
+    bases=('small',), ways=('grpo', 'ei'), problems=64,
   ),
 }  # fmt: skip
 
@@ -116,20 +125,26 @@ STUDY = lab.Study(
     f'of the weight on "{RARE}", in which the small bases of a pilot were best '
     '(one answer in 31; 10 in 31 for each other format).',
     'PPO, GRPO and expert iteration from the small base: 40 steps of 16 '
-    'problems x 8 answers at temperature 1, one update a step. Expert '
+    'problems x 8 answers at temperature 1, one update a step; GRPO from the '
+    'third base: 120, as 40 were too few for any format to win in the first '
+    'run. Expert '
     'iteration is SFT on the right answers, without duplicates, of the policy '
     'as it was at steps 0, 10, 20 and 30.',
-    'Measured on 128 held-out problems, 16 answers each at temperature 1 (2 '
-    'answers on the way there). "Best format": the one in which the base of '
-    'that seed is right most often.',
+    'Measured on 128 held-out problems a seed, 16 answers each at temperature '
+    '1 (2 answers on the way there). "Best format": the one in which the base '
+    'of that seed is right most often on the other half of the held-out '
+    'problems, those that choices are made on.',
     'Tried before the claims were written, with one seed of the small base: '
     'GRPO and PPO at two learning rates, expert iteration at one.',
   ),
-  equal='optimizer steps, and answers judged in each step (128)',
+  equal=(
+    'optimizer steps from a base, and answers judged in each step (128); the '
+    'claim on the third base compares with that base alone'
+  ),
   tuning=(
-    'three learning rates (0.0003, 0.001, 0.003) for PPO, GRPO and expert '
-    'iteration on the small base, the best by accuracy on validation problems; '
-    'GRPO with KL and GRPO on the other bases take the rate of GRPO'
+    'one grid of learning rates for all arms, which grows for all where an '
+    "arm's best is its first or last; the best by accuracy on validation "
+    'problems with two seeds of its own'
   ),
   measures={
     'accuracy': lab.Measure('pass@1', '%', 'higher', 1),

@@ -95,8 +95,8 @@ def by_seed(base: lab.Arm, after: lab.Arm) -> dict[str, Any]:
     'columns': list(NAMES), 'values': values, 'low': 0, 'high': 100,
     'unit': '%', 'xlabel': 'format', 'ylabel': 'seed',
     'caption': 'How often the base is right in each format, and the shares of '
-               f'formats after GRPO. Before it, {RARE} is in 2 to 4 of 100 '
-               'answers: the mean over seeds hides that they part.',
+               f'formats after GRPO. Before it, {RARE} is in a few of 100 '
+               'answers; a mean over seeds can hide that they part.',
   }  # fmt: skip
 
 

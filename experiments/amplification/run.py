@@ -1,6 +1,6 @@
 r"""Which format of answers does RL converge on, and does it depend on size?
 
-  python -m experiments.amplification.run             # full: 1:40 h
+  python -m experiments.amplification.run             # full: 20 minutes
   python -m experiments.amplification.run --reduced   # minutes
 
 Models are trained from scratch on addition answered in a mixture of formats,
@@ -74,28 +74,36 @@ def _shared(config: Any, preset: str) -> Any:
 
 
 class Judge:
-  """Measures stages of models of one size."""
+  """Measures stages of models of one size, on the test half of the held-out
+  problems; choices are made on the other."""
 
   def __init__(self, runs: lab.Lab, base: lab.Trained, scale: Scale):
     self._lab = runs
-    probe = lambda problems, samples: Formats(
+    probe = lambda samples: Formats(
       model=build.build(base.config).model,
       task=tasks.make('formats', num_digits=DIGITS),
-      num_problems=problems,
+      num_problems=scale.problems,
       samples=samples,
       heldout_fraction=base.config.heldout_fraction,
+      part='test',
+      by_problem=True,
     )
-    self._quick = probe(scale.problems, 2)
-    self._full = probe(scale.problems, SAMPLES)
+    self._quick, self.probe = probe(2), probe(SAMPLES)
+
+  def _found(self, stage: lab.Trained, probe: Formats, part: str):
+    own = dataclasses.replace(probe, part=part)
+    return in_percent(self._lab.measure(stage, own, split=part))
 
   def quick(
-    self, stage: lab.Trained, split: str = 'test'
+    self, stage: lab.Trained, part: str = 'test'
   ) -> dict[str, np.ndarray]:
     """Accuracy and shares in %, from two samples a problem."""
-    return in_percent(self._lab.measure(stage, self._quick, split=split))
+    return self._found(stage, self._quick, part)
 
-  def full(self, stage: lab.Trained) -> dict[str, np.ndarray]:
-    return in_percent(self._lab.measure(stage, self._full))
+  def full(
+    self, stage: lab.Trained, part: str = 'test'
+  ) -> dict[str, np.ndarray]:
+    return self._found(stage, self.probe, part)
 
 
 def in_percent(found: dict[str, list[float]]) -> dict[str, np.ndarray]:
@@ -130,12 +138,17 @@ class Base:
   stage: lab.Trained
   history: tuple[lab.Trained, ...]
   judge: Judge
-  found: dict[str, np.ndarray]
+
+  @property
+  def found(self) -> dict[str, np.ndarray]:
+    return self.judge.full(self.stage)
 
   @property
   def best(self) -> np.ndarray:
-    """[seeds] index of the format whose answers are right most often."""
-    return np.nanargmax(precision(self.found), axis=0)
+    """[seeds] index of the format whose answers are right most often, on other
+    problems than those that arms are measured on."""
+    seen = self.judge.full(self.stage, 'validation')
+    return np.nanargmax(precision(seen), axis=0)
 
 
 def make_bases(runs: lab.Lab, scale: Scale) -> dict[str, Base]:
@@ -155,7 +168,7 @@ def make_bases(runs: lab.Lab, scale: Scale) -> dict[str, Base]:
       config = base_config(kind.preset, steps, dict(kind.weights))
       stage = runs.train(f'base-{name}', config)
       history, judge = (stage,), Judge(runs, stage, scale)
-    bases[name] = Base(stage, history, judge, judge.full(stage))
+    bases[name] = Base(stage, history, judge)
   return bases
 
 
@@ -173,6 +186,7 @@ def base_arm(name: str, base: Base) -> lab.Arm:
     | {f'task.{x}': weight for x, weight in BASES[name].weights},
     values=values,
     account=lab.total_account(base.history),
+    outcomes={'accuracy': found['accuracy/problems'] / 100.0},
   )
 
 
@@ -190,80 +204,114 @@ def filtered_arm(base: Base, name: str) -> lab.Arm:
   )
 
 
-def trained_arm(
-  runs: lab.Lab,
-  base: Base,
-  base_name: str,
-  way: str,
-  scale: Scale,
-  rates: tuple[float, ...],
-) -> tuple[lab.Arm, dict[int, np.ndarray], dict[float, dict]]:
-  """An arm at the best of `rates`, the path of its shares, and what each rate
-  comes to on validation problems."""
-  spec = WAYS[way]
-  config = arm_config(way, base.stage.config.model.preset, scale.steps)
+# An arm: the base that it starts from, and how it trains.
+Spot = tuple[str, str]
+
+
+def train(
+  runs: lab.Lab, base: Base, spot: Spot, rate: float, scale: Scale,
+  snapshots: tuple[int, ...] = (),
+) -> lab.Trained:  # fmt: skip
+  name, way = spot
+  steps = scale.rare_steps if name == 'rare' else scale.steps
+  config = arm_config(way, base.stage.config.model.preset, steps)
   # As an input of the program, so that both compile once.
   hparams = {'kl.coef': coef} if (coef := COEFS.get(way)) is not None else {}
-  finals = {}
-  for rate in rates:
-    finals[rate] = runs.train(
-      f'{base_name}-{way}', config, base.stage,
-      {'optimizer.lr': rate, **hparams}, snapshots=scale.snapshots,
-    )  # fmt: skip
+  return runs.train(
+    f'{name}-{way}', config, base.stage,
+    {'optimizer.lr': rate, **hparams}, snapshots=snapshots,
+  )  # fmt: skip
+
+
+def tune(
+  own: lab.Lab, spots: list[Spot], scale: Scale
+) -> tuple[dict[Spot, lab.Tuned], dict[str, dict]]:
+  """The rates of all arms, with seeds of their own; and what each rate comes to
+  on validation problems, of the arms on the small base."""
+  bases = make_bases(own, scale)
+  seen = lambda spot, stage: bases[spot[0]].judge.quick(stage, 'validation')
+
+  def maker(spot: Spot):
+    return lambda rate: train(own, bases[spot[0]], spot, rate, scale)
+
+  tuned = lab.tune(
+    {spot: maker(spot) for spot in spots},
+    scale.rates,
+    lambda spot, stage: seen(spot, stage)['accuracy'],
+    scale.extend,
+  )
   tried = {}
-  for rate, stage in finals.items():
-    seen = base.judge.quick(stage, 'validation')
-    tried[rate] = {
-      'accuracy': seen['accuracy'],
-      'top': shares(seen).max(axis=0),
-    }
-  rate = lab.best(tried, lambda found: found['accuracy'])
-  stage = finals[rate]
+  for spot in spots:
+    if spot[0] == 'small' and spot[1] not in KLS:
+      stages = sorted(tuned[spot].tried.items())
+      tried[WAYS[spot[1]].label] = {
+        rate: {
+          'accuracy': seen(spot, stage)['accuracy'],
+          'top': shares(seen(spot, stage)).max(axis=0),
+        }
+        for rate, stage in stages
+      }
+  return tuned, tried
+
+
+def trained_arm(
+  runs: lab.Lab, base: Base, spot: Spot, tuned: lab.Tuned, scale: Scale
+) -> tuple[lab.Arm, dict[int, np.ndarray]]:
+  """An arm at its rate, and the path of its shares."""
+  name, way = spot
+  spec, start = WAYS[way], base.found
+  stage = train(runs, base, spot, tuned.chosen, scale, scale.snapshots)
   found = base.judge.full(stage)
-  path = {0: base.found}
+  path = {0: start}
   path |= {k: base.judge.quick(x) for k, x in stage.snapshots.items()}
-  path[scale.steps] = found
+  path[stage.config.num_steps] = found
   values = {name: found[name] for name in ('accuracy', 'passk', 'distinct')}
   values |= share_values(shares(found), base.best)
   values['early'] = shares(path[scale.snapshots[0]]).max(axis=0)
-  values['gain'] = found['accuracy'] - base.found['accuracy']
+  values['gain'] = found['accuracy'] - start['accuracy']
+  coef = COEFS.get(way)
+  hparams = {} if coef is None else {'kl.coef': coef}
   arm = lab.Arm(
-    label=f'{BASES[base_name].short}: {spec.label}',
+    label=f'{BASES[name].short}: {spec.label}',
     family=spec.family,
     config=spec.spec,
-    overrides={'model.preset': config.model.preset, **dict(spec.items)}
+    overrides={'model.preset': stage.config.model.preset, **dict(spec.items)}
     | hparams,
     values=values,
     account=lab.total_account([stage]),
-    tuned={'optimizer.lr': {'grid': list(rates), 'chosen': rate}},
+    tuned={'optimizer.lr': tuned.entry},
     curves={'accuracy': {
       'x': list(path), 'xlabel': 'steps',
       'y': np.stack([x['accuracy'] for x in path.values()], axis=1).tolist(),
     }},
+    outcomes={'accuracy': found['accuracy/problems'] / 100.0},
   )  # fmt: skip
-  return arm, {step: shares(x) for step, x in path.items()}, tried
+  return arm, {step: shares(x) for step, x in path.items()}
 
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
   bases = make_bases(runs, scale)
-  arms, paths, tried = {}, {}, {}
+  spots = [
+    (name, way)
+    for name in bases
+    for way in (scale.ways if name == 'small' else ('grpo',))
+  ]
+  tuned, tried = tune(runs.beside(scale.tuning_seeds), spots, scale)
+  arms, paths = {}, {}
   for name, base in bases.items():
     arms[name] = base_arm(name, base)
     arms[f'{name}_filtered'] = filtered_arm(base, name)
-    for way in scale.ways if name == 'small' else ('grpo',):
-      # GRPO comes first; what is compared with it takes its learning rate.
-      rates = scale.rates
-      if way in KLS or name != 'small':
-        rates = (arms['small_grpo'].tuned['optimizer.lr']['chosen'],)
-      key = f'{name}_{way}'
-      arms[key], paths[key], found = trained_arm(
-        runs, base, name, way, scale, rates
-      )
-      if rates is scale.rates:
-        tried[WAYS[way].label] = found
+    for spot in spots:
+      if spot[0] == name:
+        key = '_'.join(spot)
+        arms[key], paths[key] = trained_arm(
+          runs, base, spot, tuned[spot], scale
+        )
+  problems = {'sums': lab.of_probe(runs, bases['small'].judge.probe)}
+  study = dataclasses.replace(STUDY, problems=problems)
   reading = READING if scale is SCALES['full'] else ()
-  return STUDY, arms, figures.make(arms, paths, tried), reading
+  return study, arms, figures.make(arms, paths, tried), reading
 
 
 if __name__ == '__main__':
