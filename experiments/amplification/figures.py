@@ -74,9 +74,9 @@ def speed(arms: dict[str, lab.Arm], paths: dict[str, Path]) -> dict[str, Any]:
         'y': [x.max(axis=0).tolist() for x in shares.values()],
       }
       for key, shares in paths.items()
-      if key.startswith('small')
+      if key.startswith('even')
     },
-    'caption': 'The small model, each arm at its chosen learning rate; the '
+    'caption': 'From the first base, each arm at its chosen learning rate; the '
                'most common format of each seed at each step.',
   }  # fmt: skip
 
@@ -118,8 +118,8 @@ def by_rate(tried: dict[str, dict], what: str) -> dict[str, Any]:
       }
       for arm, found in tried.items()
     },
-    'caption': 'The small model after all steps, on the validation problems '
-               'that choose the rate.',
+    'caption': 'From the first base after all steps, on the validation '
+               'problems that choose the rate.',
   }  # fmt: skip
 
 

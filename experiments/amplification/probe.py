@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax import diagnostics
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.evals import in_graph
 from posttrain_jax.evals.measures import diversity
@@ -24,6 +23,11 @@ class Formats:
   accuracy, passk (k = samples), distinct (different answers / samples);
   share_NAME  share of answers that begin as the format NAME
   right_NAME  share of answers that do and are right
+  With `by_problem` also accuracy, passk, distinct and shares by problem [N], as
+  NAME/problems.
+
+  part  'test' or 'validation': halves of the held-out problems that have none
+        in common; '' = both
   """
 
   model: ModelConfig
@@ -31,14 +35,20 @@ class Formats:
   num_problems: int
   samples: int
   heldout_fraction: float
+  part: str = ''
+  by_problem: bool = False
+
+  def problems(self, key: Array) -> Any:
+    """The problems [num_problems, ...] that `key` stands for."""
+    return in_graph.problems(
+      self.task, key, self.num_problems, self.heldout_fraction, self.part
+    )
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array
   ) -> dict[str, Array]:
     del base_params
-    problems = in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction
-    )
+    problems = self.problems(key)
     drawn, _ = in_graph.generate_and_verify(
       params, self.model, self.task, problems, jax.random.fold_in(key, 1),
       group_size=self.samples, decoder=decoders.sample,
@@ -46,13 +56,17 @@ class Formats:
     verify = jax.vmap(jax.vmap(self.task.verify, (None, 0, 0)), (0, 0, 0))
     verdicts = verify(problems, drawn.completion, drawn.mask)
     right = verdicts['reward']
-    different = diversity.distinct(drawn.completion, drawn.mask)
-    found = {
-      'accuracy': jnp.mean(right),
-      'passk': jnp.mean(diagnostics.pass_at_k(right > 0.5, self.samples)),
-      'distinct': jnp.mean(different),
+    each = {
+      'accuracy': jnp.mean(right, axis=1),
+      'passk': jnp.max(right, axis=1),
+      'distinct': diversity.distinct(drawn.completion, drawn.mask),
     }
+    each |= {
+      f'share_{name}': jnp.mean(verdicts[name], axis=1) for name in NAMES
+    }
+    found = {name: jnp.mean(x) for name, x in each.items()}
     for name in NAMES:
-      found[f'share_{name}'] = jnp.mean(verdicts[name])
       found[f'right_{name}'] = jnp.mean(verdicts[name] * right)
+    if self.by_problem:
+      found |= {f'{name}/problems': x for name, x in each.items()}
     return found

@@ -1,7 +1,7 @@
-r"""Which format of answers does RL converge on, and does it depend on size?
+r"""Which format of answers does RL converge on?
 
-  python -m experiments.amplification.run             # full: 20 minutes
-  python -m experiments.amplification.run --reduced   # minutes
+  python -m experiments.amplification.run             # full: half an hour
+  python -m experiments.amplification.run --reduced   # two minutes
 
 Models are trained from scratch on addition answered in a mixture of formats,
 then by PPO, GRPO and expert iteration. README.md has the question and the
@@ -19,10 +19,12 @@ from configs import sft
 from experiments.amplification import figures
 from experiments.amplification.design import (
   BASES,
+  CLOSE,
   COEFS,
   DIGITS,
   KLS,
   NAMES,
+  RATE,
   READING,
   SAMPLES,
   SCALES,
@@ -152,7 +154,7 @@ class Base:
 
 
 def make_bases(runs: lab.Lab, scale: Scale) -> dict[str, Base]:
-  """The sizes, and the small one after a mixture in which RARE is rare."""
+  """The base, and the same after a mixture in which RARE is rare."""
   bases = {}
   for name in scale.bases:
     kind = BASES[name]
@@ -186,8 +188,15 @@ def base_arm(name: str, base: Base) -> lab.Arm:
     | {f'task.{x}': weight for x, weight in BASES[name].weights},
     values=values,
     account=lab.total_account(base.history),
-    outcomes={'accuracy': found['accuracy/problems'] / 100.0},
+    outcomes=outcomes(found),
   )
+
+
+def outcomes(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """[S, N] of what claims compare, where problems have one."""
+  return {
+    name: found[f'{name}/problems'] / 100.0 for name in ('accuracy', 'passk')
+  }
 
 
 def filtered_arm(base: Base, name: str) -> lab.Arm:
@@ -219,39 +228,40 @@ def train(
   hparams = {'kl.coef': coef} if (coef := COEFS.get(way)) is not None else {}
   return runs.train(
     f'{name}-{way}', config, base.stage,
-    {'optimizer.lr': rate, **hparams}, snapshots=snapshots,
+    {RATE: rate, **hparams}, snapshots=snapshots,
   )  # fmt: skip
 
 
 def tune(
-  own: lab.Lab, spots: list[Spot], scale: Scale
-) -> tuple[dict[Spot, lab.Tuned], dict[str, dict]]:
-  """The rates of all arms, with seeds of their own; and what each rate comes to
-  on validation problems, of the arms on the small base."""
-  bases = make_bases(own, scale)
-  seen = lambda spot, stage: bases[spot[0]].judge.quick(stage, 'validation')
+  own: lab.Lab, scale: Scale
+) -> tuple[dict[str, lab.Tuned], dict[str, dict]]:
+  """The rates of the arms on the first base, with seeds of their own, and what
+  each rate comes to on validation problems."""
+  base = make_bases(own, dataclasses.replace(scale, bases=('even',)))['even']
+  seen = lambda stage: base.judge.quick(stage, 'validation')
 
-  def maker(spot: Spot):
-    return lambda rate: train(own, bases[spot[0]], spot, rate, scale)
+  def maker(way: str):
+    return lambda rate: train(own, base, ('even', way), rate, scale)
 
   tuned = lab.tune(
-    {spot: maker(spot) for spot in spots},
+    {way: maker(way) for way in scale.ways if way not in KLS},
     scale.rates,
-    lambda spot, stage: seen(spot, stage)['accuracy'],
+    lambda _, stage: seen(stage)['accuracy'] / 100.0,
     scale.extend,
+    CLOSE,
   )
-  tried = {}
-  for spot in spots:
-    if spot[0] == 'small' and spot[1] not in KLS:
-      stages = sorted(tuned[spot].tried.items())
-      tried[WAYS[spot[1]].label] = {
-        rate: {
-          'accuracy': seen(spot, stage)['accuracy'],
-          'top': shares(seen(spot, stage)).max(axis=0),
-        }
-        for rate, stage in stages
+  tried = {
+    WAYS[way].label: {
+      rate: {
+        'accuracy': seen(stage)['accuracy'],
+        'top': shares(seen(stage)).max(axis=0),
       }
-  return tuned, tried
+      for rate, stage in sorted(found.tried.items())
+    }
+    for way, found in tuned.items()
+  }
+  # The penalty is compared at one rate.
+  return tuned | {way: tuned['grpo'] for way in KLS}, tried
 
 
 def trained_arm(
@@ -279,39 +289,39 @@ def trained_arm(
     | hparams,
     values=values,
     account=lab.total_account([stage]),
-    tuned={'optimizer.lr': tuned.entry},
+    tuned={RATE: tuned.entry},
     curves={'accuracy': {
       'x': list(path), 'xlabel': 'steps',
       'y': np.stack([x['accuracy'] for x in path.values()], axis=1).tolist(),
     }},
-    outcomes={'accuracy': found['accuracy/problems'] / 100.0},
+    outcomes=outcomes(found),
   )  # fmt: skip
   return arm, {step: shares(x) for step, x in path.items()}
 
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
+  tuned, tried = tune(runs.beside(scale.tuning_seeds), scale)
+  arms, paths, bases = make_arms(runs, tuned, scale)
+  problems = {'sums': lab.of_probe(runs, bases['even'].judge.probe)}
+  study = dataclasses.replace(STUDY, problems=problems)
+  reading = READING if scale is SCALES['full'] else ()
+  return study, arms, figures.make(arms, paths, tried), reading
+
+
+def make_arms(runs: lab.Lab, tuned: dict[str, lab.Tuned], scale: Scale):
+  """(arms, the paths of their shares, bases), at the rates that were chosen."""
   bases = make_bases(runs, scale)
-  spots = [
-    (name, way)
-    for name in bases
-    for way in (scale.ways if name == 'small' else ('grpo',))
-  ]
-  tuned, tried = tune(runs.beside(scale.tuning_seeds), spots, scale)
   arms, paths = {}, {}
   for name, base in bases.items():
     arms[name] = base_arm(name, base)
     arms[f'{name}_filtered'] = filtered_arm(base, name)
-    for spot in spots:
-      if spot[0] == name:
-        key = '_'.join(spot)
-        arms[key], paths[key] = trained_arm(
-          runs, base, spot, tuned[spot], scale
-        )
-  problems = {'sums': lab.of_probe(runs, bases['small'].judge.probe)}
-  study = dataclasses.replace(STUDY, problems=problems)
-  reading = READING if scale is SCALES['full'] else ()
-  return study, arms, figures.make(arms, paths, tried), reading
+    for way in scale.ways if name == 'even' else ('grpo',):
+      key = f'{name}_{way}'
+      arms[key], paths[key] = trained_arm(
+        runs, base, (name, way), tuned[way], scale
+      )
+  return arms, paths, bases
 
 
 if __name__ == '__main__':
