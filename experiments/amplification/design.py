@@ -21,6 +21,7 @@ class Scale:
   """Sizes of a mode.
 
   tuning_seeds  rates are chosen with, none of the run's
+  base_seeds    of the bases, which seeds take turns to start from
   tilt_steps    of the second base on its own mixture
   rare_steps    of GRPO on that base, where a format has a longer way to go
   rates         the grid of all arms, which grows at most `extend` times at each
@@ -30,6 +31,7 @@ class Scale:
 
   seeds: int
   tuning_seeds: tuple[int, ...]
+  base_seeds: tuple[int, ...]
   base_steps: int
   tilt_steps: int
   steps: int
@@ -87,14 +89,16 @@ COEFS = {'grpo': 0.0, **KLS}
 
 SCALES = {
   'full': Scale(
-    seeds=8, tuning_seeds=(100, 101, 102, 103), base_steps=300, tilt_steps=60,
-    steps=40, rare_steps=120, snapshots=(10, 20), rates=(3e-4, 1e-3, 3e-3),
-    extend=2, bases=('even', 'rare'), ways=tuple(WAYS), problems=128,
+    seeds=8, tuning_seeds=(100, 101), base_seeds=(200, 201, 202, 203),
+    base_steps=240, tilt_steps=60, steps=40, rare_steps=100,
+    snapshots=(10, 20), rates=(3e-4, 1e-3, 3e-3), extend=2,
+    bases=('even', 'rare'), ways=tuple(WAYS), problems=128,
   ),
   'reduced': Scale(
-    seeds=2, tuning_seeds=(100,), base_steps=100, tilt_steps=20, steps=20,
-    rare_steps=20, snapshots=(10,), rates=(1e-3, 3e-3), extend=0,
-    bases=('even',), ways=('grpo', 'ei'), problems=64,
+    seeds=2, tuning_seeds=(100,), base_seeds=(200,), base_steps=100,
+    tilt_steps=20, steps=20, rare_steps=20, snapshots=(10,),
+    rates=(1e-3, 3e-3), extend=0, bases=('even',), ways=('grpo', 'ei'),
+    problems=64,
   ),
 }  # fmt: skip
 
@@ -130,13 +134,14 @@ STUDY = lab.Study(
     'each column, then the sum), "program" (p27 5+, which the verifier runs). '
     'Demonstrations are in the four formats in equal shares; prompts name '
     'none; the reward is 1 for a right sum in any of them.',
-    'Base: pico (0.2M parameters), 300 steps of 128 demonstrations. Second '
+    'Base: pico (0.2M parameters), 240 steps of 128 demonstrations. Second '
     'base: 60 more steps on a mixture with a tenth of the weight on '
     f'"{RARE}", which the base is best in (one demonstration in 31; 10 in 31 '
-    'for each other format).',
+    'for each other format). There are four of each, which the seeds take '
+    'turns to start from.',
     'PPO, GRPO and expert iteration from the base: 40 steps of 16 problems x 8 '
     'answers at temperature 1, one update a step; GRPO from the second base: '
-    '120, as 40 were too few for any format to win in the first run. Expert '
+    '100, as 40 were too few for any format to win in the first run. Expert '
     'iteration is SFT on the right answers, without duplicates, of the policy '
     'as it was at steps 0, 10, 20 and 30.',
     'Measured on 128 held-out problems a seed, 16 answers each at temperature '
@@ -152,7 +157,7 @@ STUDY = lab.Study(
     'one grid of learning rates for GRPO, PPO and expert iteration on the '
     "first base, which grows for all where an arm's best is its first or "
     'last: the lowest whose accuracy comes within 2 points of the best on '
-    'validation problems, with four seeds of their own; GRPO with KL and GRPO '
+    'validation problems, with two seeds of their own; GRPO with KL and GRPO '
     'on the second base take the rate of GRPO, so that the penalty, and the '
     'mixture, alone differ'
   ),

@@ -154,22 +154,22 @@ class Base:
 
 
 def make_bases(runs: lab.Lab, scale: Scale) -> dict[str, Base]:
-  """The base, and the same after a mixture in which RARE is rare."""
-  bases = {}
+  """The base, and the same after a mixture in which RARE is rare. There are
+  fewer of them than seeds, which take turns."""
+  own = runs.beside(scale.base_seeds)
+  rows = [i % len(own.seeds) for i in range(len(runs.seeds))]
+  bases, made = {}, {}
   for name in scale.bases:
     kind = BASES[name]
+    preset = kind.preset or BASES[kind.start].preset
+    steps = scale.tilt_steps if kind.start else scale.base_steps
+    config = base_config(preset, steps, dict(kind.weights))
+    made[name] = own.train(f'base-{name}', config, made.get(kind.start))
+    stage = lab.shared(runs, made[name], rows)
+    history, judge = (stage,), Judge(runs, stage, scale)
     if kind.start:
       start = bases[kind.start]
-      config = base_config(
-        BASES[kind.start].preset, scale.tilt_steps, dict(kind.weights)
-      )
-      stage = runs.train(f'base-{name}', config, start.stage)
       history, judge = (*start.history, stage), start.judge
-    else:
-      steps = scale.base_steps
-      config = base_config(kind.preset, steps, dict(kind.weights))
-      stage = runs.train(f'base-{name}', config)
-      history, judge = (stage,), Judge(runs, stage, scale)
     bases[name] = Base(stage, history, judge)
   return bases
 
