@@ -13,7 +13,7 @@ RARE = 'program'  # the format that the second base has seldom seen
 RATE = 'optimizer.lr'
 # Accuracies (as shares) that are so close are as good: the lowest of their
 # rates is taken.
-CLOSE = 0.02
+CLOSE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ STUDY = lab.Study(
   tuning=(
     'one grid of learning rates for GRPO, PPO and expert iteration on the '
     "first base, which grows for all where an arm's best is its first or "
-    'last: the lowest whose accuracy comes within 2 points of the best on '
+    'last: the lowest whose accuracy comes within a point of the best on '
     'validation problems, with two seeds of their own; GRPO with KL and GRPO '
     'on the second base take the rate of GRPO, so that the penalty, and the '
     'mixture, alone differ'
