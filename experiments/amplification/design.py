@@ -95,8 +95,8 @@ SCALES = {
     bases=('even', 'rare'), ways=tuple(WAYS), problems=128,
   ),
   'reduced': Scale(
-    seeds=2, tuning_seeds=(100,), base_seeds=(200,), base_steps=100,
-    tilt_steps=20, steps=20, rare_steps=20, snapshots=(10,),
+    seeds=2, tuning_seeds=(100, 101), base_seeds=(200, 201),
+    base_steps=100, tilt_steps=20, steps=20, rare_steps=20, snapshots=(10,),
     rates=(1e-3, 3e-3), extend=0, bases=('even',), ways=('grpo', 'ei'),
     problems=64,
   ),
