@@ -59,7 +59,7 @@ ARMS = {
 
 SCALES = {
   'full': Scale(
-    seeds=8, tuning_seeds=(100, 101), steps=500,
+    seeds=8, tuning_seeds=tuple(range(100, 108)), steps=500,
     rates=(3e-3, 1e-2, 3e-2, 1e-1), extend=2,
     refresh=(1, 10, 100, bandit.OFFLINE), reuse=(1, 10, 50),
   ),
@@ -104,7 +104,7 @@ STUDY = lab.Study(
   tuning=(
     'one grid of learning rates for all arms and places, which grows for all '
     "where an arm's best is its first or last; the lowest that comes within "
-    '0.01 of the best mean reward over training, with two seeds of their own'
+    '0.01 of the best mean reward over training, with eight seeds of their own'
   ),
   measures={
     'bandit_far': lab.Measure('Far: reward', '', 'higher', 3),
