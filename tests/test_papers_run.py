@@ -55,7 +55,10 @@ def _rows() -> list:
 
 def run(spec: str, flags: list[str], workdir: Path) -> list[dict]:
   """The metrics of a command's three steps."""
-  argv = ['--config', spec, *flags, *SHORT, '--workdir', str(workdir)]
+  # A flag given twice is refused: three steps stand for the row's own number.
+  keys = {flag.partition('=')[0] for flag in SHORT}
+  own = [flag for flag in flags if flag.partition('=')[0] not in keys]
+  argv = ['--config', spec, *own, *SHORT, '--workdir', str(workdir)]
   assert train.main(argv) == 0, ' '.join([spec, *flags])
   return files.read(workdir)[1]
 
