@@ -106,34 +106,42 @@ _SOON = (
 CLAIMS = (
   Claim('on_policy_dpo', '081', 'far: online DPO beats offline DPO',
         'accuracy', 'dpo_online', 'dpo_offline', 'greater', 5.0,
-        checks=_ROOM, tuned=(FAR,)),
+        checks=_ROOM, tuned=(FAR,),
+        spread=7.0),
   Claim('on_policy_ml', '081', 'far: right answers of the policy beat those '
         'of the base', 'accuracy', 'ml_online', 'ml_offline', 'greater', 5.0,
-        checks=_ROOM, tuned=(FAR,)),
+        checks=_ROOM, tuned=(FAR,),
+        spread=7.6),
   Claim('on_policy_near', '081', 'near: right answers of the policy and of '
         'the base are alike', 'near', 'ml_online', 'ml_offline', 'equal', 5.0,
-        'near_gain', 5.0, tuned=(NEAR,)),
+        'near_gain', 5.0, tuned=(NEAR,),
+        spread=1.8),
   Claim('closer', '081', 'with right answers, samples of the policy are '
         'worth more far than near', 'far_near', 'ml_online', 'ml_offline',
         'greater', 5.0, checks=_ROOM, tuned=(FAR, NEAR)),
   Claim('negative_offline', '081', 'far: from samples of the base, DPO '
         'beats maximum likelihood', 'accuracy', 'dpo_offline', 'ml_offline',
-        'greater', 5.0, checks=_ROOM, tuned=(FAR,)),
+        'greater', 5.0, checks=_ROOM, tuned=(FAR,),
+        spread=9.5),
   Claim('both', '081', 'far: online DPO beats maximum likelihood on own '
         f'right answers after {EARLY} steps', 'early', 'dpo_online',
-        'ml_online', 'greater', 5.0, checks=_SOON, tuned=(SOON,)),
+        'ml_online', 'greater', 5.0, checks=_SOON, tuned=(SOON,),
+        spread=11.7),
   Claim('negative_early', '081', 'far: GRPO is ahead of its positive part '
         f'after {EARLY} steps', 'early', 'gradient', 'positive', 'greater',
-        5.0, checks=_SOON, tuned=(SOON,)),
+        5.0, checks=_SOON, tuned=(SOON,),
+        spread=10.9),
   Claim('dpo_lowers', '081', 'far: offline DPO lowers the likelihood of the '
         "base's right answers", 'right', 'dpo_offline', 'start', 'less', 0.0,
         tuned=(FAR,)),
   Claim('nft_grpo', '078', 'far: NFT is as good as GRPO', 'accuracy', 'nft',
-        'gradient', 'equal', 5.0, 'gain', 10.0, tuned=(FAR,)),
+        'gradient', 'equal', 5.0, 'gain', 10.0, tuned=(FAR,),
+        spread=12.0),
   Claim('nft_rft', '078', 'far: NFT beats learning from own right answers '
         'alone', 'accuracy', 'nft', 'ml_online', 'greater', 2.0,
         checks=(*_ROOM, Check('no ceiling', 'accuracy', ('ml_online',),
-                              most=97.0)), tuned=(FAR,)),
+                              most=97.0)), tuned=(FAR,),
+        spread=10.5),
   Claim('nft_entropy', '078', 'and keeps more entropy', 'entropy', 'nft',
         'ml_online', 'greater', 0.0, 'gain', 10.0, tuned=(FAR,)),
 )  # fmt: skip
