@@ -234,20 +234,23 @@ STUDY = lab.Study(
 
 # Of the committed run, written after it.
 READING = (
-  'One claim is testable on this run: each of the others rests on an arm that '
-  'took the first or the last of its three rates. What follows is what the '
-  'means say.',
-  'Own samples decide: from a base that answers in the easy '
-  'format 3% of the time, likelihood on right answers goes from 52% to 96% '
-  "with the policy's samples and to 54% with the base's. Also near the base "
-  '(half of the answers): 66% to 99% and to 77%, where the paper expects '
-  'little (contradicted).',
-  'A negative gradient is no stand-in for own samples: far from the base '
-  'offline DPO ends below where it began (48%). '
-  'Near it, it helps: 24 points, and likelihood on the same samples 11.',
-  'Online DPO and GRPO are no faster than their positive-only counterparts. '
-  'After 180 steps the ends are 96% (positive part, likelihood), 95% (NFT), '
-  '93% (GRPO) and 84% (online DPO, of which two seeds in five never left the '
-  'hard format). NFT has about the accuracy of learning from right answers '
-  'alone, and more entropy.',
+  'Own samples decide: from a base that answers in the easy format 7% of the '
+  'time, likelihood on right answers goes from 25% to 91% with the samples of '
+  "the policy and to 35% with the base's, DPO to 84% and to 28%. They are "
+  'worth 36 points more far than near, as the paper says; but near, where it '
+  'expects little, they are worth 20 points too (95 against 76%, '
+  'contradicted).',
+  'A negative gradient is no stand-in for own samples here: offline DPO ends '
+  'at 28%, no better than likelihood on the same samples (undecided), and '
+  "lowers the likelihood of the base's right answers by 6.6 nats "
+  '(reproduced). It does move mass: 30% of its answers are in the easy format, '
+  'against 17%, but many of them are wrong.',
+  'Nor is it faster: after 15 steps, each arm at the rate that is best then, '
+  'the positive part of GRPO is at 54% and GRPO at 34% (contradicted). After '
+  '50 steps it is the other way round, 80 and 89%: what a negative gradient '
+  'brings here is a better end, not speed. That was in no claim.',
+  'NFT ends at 87%, between GRPO (89%) and its positive part (80%): as good '
+  'as GRPO within 5 points, and better than right answers alone (91%), are '
+  'both undecided; that it keeps more entropy than these is reproduced (0.072 '
+  'against 0.060 nats).',
 )
