@@ -30,7 +30,7 @@ from posttrain_jax.run import config as config_lib
 EASY = 'program'
 TASK = dict(name='formats', num_digits=2, reverse=0.0, columns=0.0)
 # Weights of EASY (direct: 1) in the demonstrations that a base ends with.
-PLACES = {'near': 1.0, 'far': 0.03}
+PLACES = {'near': 1.0, 'far': 0.08}
 PROBLEMS = 128  # held-out ones that are measured
 SAMPLES = 8
 
@@ -75,12 +75,15 @@ class Shift:
 
   model: ModelConfig
   heldout_fraction: float
+  part: str
 
   def __call__(
     self, params: PyTree, base_params: PyTree, key: Array
   ) -> dict[str, Array]:
     task = tasks.make(**TASK)
-    problems = in_graph.problems(task, key, PROBLEMS, self.heldout_fraction)
+    problems = in_graph.problems(
+      task, key, PROBLEMS, self.heldout_fraction, self.part
+    )
     samples, rewards = in_graph.generate_and_verify(
       base_params, self.model, task, problems, jax.random.fold_in(key, 3),
       group_size=SAMPLES, decoder=decoders.sample,
@@ -105,7 +108,8 @@ class Shift:
 
 
 class Judge:
-  """Measures stages of a study against their base."""
+  """Measures stages of a study against their base, on the test half of the
+  held-out problems; choices are made on the other."""
 
   def __init__(self, runs: lab.Lab, base: lab.Trained):
     self._lab, self.base = runs, base
@@ -114,18 +118,23 @@ class Judge:
     probe = lambda *wanted: measures.Probe(
       model=model, task=tasks.make(**TASK), num_problems=PROBLEMS,
       samples=SAMPLES, batch=PROBLEMS, heldout_fraction=fraction,
-      measures=wanted,
+      measures=wanted, part='test',
     )  # fmt: skip
-    self._formats = Formats(
-      model, tasks.make(**TASK), PROBLEMS, SAMPLES, fraction
-    )
+    self.formats = Formats(
+      model, tasks.make(**TASK), PROBLEMS, SAMPLES, fraction, 'test',
+      by_problem=True,
+    )  # fmt: skip
     self._full = probe('accuracy_greedy', 'pass@k', 'entropy', 'kl_reverse')
-    self._shift = Shift(model, fraction)
+    self._shift = Shift(model, fraction, 'test')
 
-  def quick(self, stage: lab.Trained, split: str = 'test') -> dict[str, Any]:
-    """Of samples, in %, of each seed: 'accuracy', 'share_NAME'."""
-    found = self._lab.measure(stage, self._formats, split=split)
-    return {name: 100.0 * np.asarray(x) for name, x in found.items()}
+  def quick(self, stage: lab.Trained, part: str = 'test') -> dict[str, Any]:
+    """Of samples, in %, of each seed: 'accuracy', 'share_NAME'; and of each
+    problem 'accuracy/problems', 0 to 1."""
+    own = dataclasses.replace(self.formats, part=part)
+    found = self._lab.measure(stage, own, split=part)
+    rows = np.asarray(found.pop('accuracy/problems'))
+    values = {name: 100.0 * np.asarray(x) for name, x in found.items()}
+    return values | {'accuracy/problems': rows}
 
   def values(self, stage: lab.Trained) -> dict[str, np.ndarray]:
     """The study's measures of a stage, one number a seed each."""

@@ -8,6 +8,7 @@ uses (language.py). README.md has the question and the reading;
 experiments/bandit has the same contrasts in a bandit.
 """
 
+import dataclasses
 import sys
 from typing import Any
 
@@ -15,11 +16,14 @@ import numpy as np
 
 from experiments.on_policy import language
 from experiments.on_policy.design import (
+  BOTH,
   EARLY,
+  FAR,
   NEAR,
   RATE,
   READING,
   SCALES,
+  SOON,
   STUDY,
   WAYS,
   Scale,
@@ -27,54 +31,138 @@ from experiments.on_policy.design import (
 )
 from posttrain_jax import lab
 
+# An arm and the base that it starts from.
+Spot = tuple[str, str]
 
-def on_language(
-  runs: lab.Lab, judge: language.Judge, arm: str, place: str, scale: Scale
+
+def spots_of(scale: Scale) -> list[Spot]:
+  """All that is trained: every arm from afar, some from near."""
+  near = [(arm, 'near') for arm in scale.arms if arm in BOTH]
+  return [(arm, 'far') for arm in scale.arms] + near
+
+
+def bases_of(runs: lab.Lab, scale: Scale) -> dict[str, lab.Trained]:
+  """The bases of both places, of a lab's seeds."""
+  near = runs.train('near', language.base_config(scale.base_steps, 'near'))
+  tilt = language.base_config(scale.tilt_steps, 'far')
+  return {'far': runs.train('far', tilt, near), 'near': near}
+
+
+def train(
+  runs: lab.Lab, base: lab.Trained, spot: Spot, rate: float, steps: int,
+  snapshots: tuple[int, ...] = (),
+) -> lab.Trained:  # fmt: skip
+  arm, place = spot
+  way = WAYS[arm]
+  config = language.arm_config(way.spec, way.items, steps)
+  return runs.train(
+    f'{place}-{arm}', config, base, {RATE: rate}, snapshots=snapshots
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+  """What every arm is trained at.
+
+  ends   of each spot, by the accuracy after training
+  early  of each spot that is far, by that after EARLY steps
+  """
+
+  ends: dict[Spot, lab.Tuned]
+  early: dict[Spot, lab.Tuned]
+
+
+def tune(own: lab.Lab, scale: Scale) -> Rates:
+  """The rates of all arms, with seeds of their own: one grid for all ends, one
+  for all that is early, of the same runs as far as they go."""
+  judges = {x: language.Judge(own, b) for x, b in bases_of(own, scale).items()}
+
+  def maker(spot: Spot):
+    base = judges[spot[1]].base
+    return lambda rate: train(own, base, spot, rate, scale.steps, (EARLY,))
+
+  def score(spot: Spot, stage: lab.Trained):
+    return judges[spot[1]].quick(stage, 'validation')['accuracy']
+
+  makers = {spot: maker(spot) for spot in spots_of(scale)}
+  far = {spot: make for spot, make in makers.items() if spot[1] == 'far'}
+  early = lambda spot, stage: score(spot, stage.snapshots[EARLY])
+  return Rates(
+    lab.tune(makers, scale.rates, score, scale.extend),
+    lab.tune(far, scale.rates, early, scale.extend),
+  )
+
+
+def near_arm(
+  runs: lab.Lab, judge: language.Judge, arm: str, rates: Rates, scale: Scale
 ) -> dict[str, Any]:  # fmt: skip
-  """An arm's values, curve, account and tuning, from one base."""
-  way, base = WAYS[arm], judge.base
-  config = language.arm_config(way.spec, way.items, scale.steps)
-  stages = {
-    rate: runs.train(
-      f'{place}-{arm}', config, base, {RATE: rate}, snapshots=scale.snapshots
-    )
-    for rate in scale.rates
-  }  # fmt: skip
-  score = lambda stage: judge.quick(stage, 'validation')['accuracy']
-  rate = lab.best(stages, score)
-  stage = stages[rate]
-  points = {0: base, **stage.snapshots, scale.steps: stage}
+  """Values, curve and tuning of an arm that starts near; its account is in no
+  table."""
+  tuned = rates.ends[arm, 'near']
+  path, stage = _path(runs, judge, (arm, 'near'), tuned, scale)
+  end = path[scale.steps]
+  return {
+    'values': {'near': end, 'near_gain': end - path[0]},
+    'curves': {'near': _curve(path)},
+    'tuned': {NEAR: tuned.entry},
+    'outcomes': {'near': judge.quick(stage)['accuracy/problems']},
+  }
+
+
+def far_arm(
+  runs: lab.Lab, judge: language.Judge, arm: str, rates: Rates, scale: Scale
+) -> dict[str, Any]:  # fmt: skip
+  """Values, curve, account and tuning of an arm that starts from afar."""
+  spot = arm, 'far'
+  tuned, soon = rates.ends[spot], rates.early[spot]
+  path, stage = _path(runs, judge, spot, tuned, scale)
+  first = judge.quick(train(runs, judge.base, spot, soon.chosen, EARLY))
+  values = {
+    'gain': path[scale.steps] - path[0],
+    'early': first['accuracy'],
+    'early_gain': first['accuracy'] - path[0],
+  }
+  return {
+    'values': values | judge.values(stage),
+    'curves': {'accuracy': _curve(path)},
+    'account': stage.account,
+    'tuned': {FAR: tuned.entry, SOON: soon.entry},
+    'outcomes': {
+      'accuracy': judge.quick(stage)['accuracy/problems'],
+      'early': first['accuracy/problems'],
+    },
+  }
+
+
+def _path(runs, judge, spot, tuned, scale):
+  """({step: accuracy of each seed}, the trained arm)."""
+  stage = train(
+    runs, judge.base, spot, tuned.chosen, scale.steps, scale.snapshots
+  )
+  points = {0: judge.base, **stage.snapshots, scale.steps: stage}
   path = {step: judge.quick(x)['accuracy'] for step, x in points.items()}
-  end, gain = path[scale.steps], path[scale.steps] - path[0]
-  curve = {
+  return path, stage
+
+
+def _curve(path: dict[int, np.ndarray]) -> dict[str, Any]:
+  return {
     'x': list(path),
     'xlabel': 'optimizer steps',
     'y': np.transpose(list(path.values())).tolist(),
   }
-  tuned = {'grid': list(stages), 'chosen': rate}
-  if place == 'near':
-    return {
-      'values': {'near': end, 'near_gain': gain},
-      'curves': {'near': curve},
-      'tuned': {f'{RATE}, near': tuned},
-    }
-  values = {'early': path[EARLY], 'gain': gain}
-  return {
-    'values': values | judge.values(stage),
-    'curves': {'accuracy': curve},
-    'account': stage.account,
-    'tuned': {f'{RATE}, far': tuned},
-  }
 
 
 def make_arm(way: Way, found: list[dict[str, Any]]) -> lab.Arm:
-  """Both places of an arm in one; `found` is what `on_language` gives."""
-  values, curves, tuned, account = {}, {}, {}, []
+  """Both places of an arm in one."""
+  values, curves, tuned, outcomes, account = {}, {}, {}, {}, []
   for part in found:
     values |= part['values']
     curves |= part['curves']
     tuned |= part['tuned']
+    outcomes |= part['outcomes']
     account = part.get('account', account)
+  if 'near' in values:
+    values['far_near'] = values['accuracy'] - values['near']
   return lab.Arm(
     label=way.label,
     family=way.family,
@@ -84,20 +172,26 @@ def make_arm(way: Way, found: list[dict[str, Any]]) -> lab.Arm:
     account=account,
     tuned=tuned,
     curves=curves,
+    outcomes=outcomes,
   )
 
 
-def start_arm(judges: dict[str, language.Judge]) -> lab.Arm:
+def start_arm(
+  judges: dict[str, language.Judge], arms: dict[str, lab.Arm]
+) -> lab.Arm:
   """The bases, which are the references of both places."""
-  values = judges['far'].values(judges['far'].base)
+  far, near = judges['far'], judges['near']
+  values = far.values(far.base)
   zero = [0.0] * len(values['accuracy'])
-  near = judges['near']
+  soon = [np.asarray(arm.values['early_gain']) for arm in arms.values()]
   return lab.Arm(
     label='Start', family='base', config='configs/sft.py:recipe=sft',
-    overrides={}, account=judges['far'].base.account,
+    overrides={}, account=far.base.account,
     values=values | {
       'early': values['accuracy'],
       'gain': zero,
+      'early_gain': zero,
+      'early_most': np.max(soon, axis=0),
       'near': near.quick(near.base)['accuracy'],
       'near_gain': zero,
     },
@@ -134,18 +228,20 @@ def figures() -> list[dict[str, Any]]:
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
-  near = runs.train('near', language.base_config(scale.base_steps, 'near'))
-  tilt = language.base_config(scale.tilt_steps, 'far')
-  bases = {'far': runs.train('far', tilt, near), 'near': near}
+  rates = tune(runs.beside(scale.tuning_seeds), scale)
+  bases = bases_of(runs, scale)
   judges = {place: language.Judge(runs, x) for place, x in bases.items()}
-  arms = {'start': start_arm(judges)}
+  arms = {}
   for arm in scale.arms:
-    way = WAYS[arm]
-    places = [x for x in bases if x == 'far' or arm in NEAR]
-    found = [on_language(runs, judges[x], arm, x, scale) for x in places]
-    arms[arm] = make_arm(way, found)
+    found = [far_arm(runs, judges['far'], arm, rates, scale)]
+    if arm in BOTH:
+      found.append(near_arm(runs, judges['near'], arm, rates, scale))
+    arms[arm] = make_arm(WAYS[arm], found)
+  arms = {'start': start_arm(judges, arms), **arms}
+  problems = {'sums': lab.of_probe(runs, judges['far'].formats)}
+  study = dataclasses.replace(STUDY, problems=problems)
   reading = READING if scale is SCALES['full'] else ()
-  return STUDY, arms, figures(), reading
+  return study, arms, figures(), reading
 
 
 if __name__ == '__main__':
