@@ -22,6 +22,7 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params.adapters import Adapter
 from posttrain_jax.rollout import guides
 from posttrain_jax.run import (
+  auto,
   base,
   best,
   host_tasks,
@@ -31,8 +32,8 @@ from posttrain_jax.run import (
   profile,
   roles,
   values,
-  warmup,
 )
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.roles import Start
 from posttrain_jax.run.sizes import Sizes
 from posttrain_jax.run.sizes import resolve as resolve_sizes
@@ -143,7 +144,11 @@ def build(config: Any) -> Run:
     task = conditioned.wrap(make_task(config.task), **dict(config.condition))
   shown = training_task(config, task)
   sizes = resolve_sizes(config, task)
-  config, gave_way = warmup.fitted(config, sizes.num_updates)
+  rising, gave_way = auto.warmup(
+    config.optimizer.warmup_updates, config.paradigm, sizes.num_updates
+  )
+  if rising is not config.optimizer.warmup_updates:
+    config = config_lib.with_values(config, {config_lib.WARMUP: rising})
   batches = inputs.make_batches(config, tokenizer, task, sizes)
   rate, _ = roles.rate_of(config, policy)
   make_update, optimizer = _updater(config, policy, sizes, rate, adapter)
