@@ -25,7 +25,7 @@ import numpy as np
 from posttrain_jax.core import arrays
 from posttrain_jax.core.types import Record, SequenceSignals, TokenSignals
 
-__all__ = ['Shapes', 'checked', 'declared', 'held']
+__all__ = ['Shapes', 'checked', 'declared', 'held', 'of']
 
 Array = jax.Array
 # An argument's letters, or those of its fields; of a dict ANY has all of them.
@@ -238,6 +238,11 @@ def held(function: Callable, where: str, shapes: Shapes) -> Callable:
 
   call.__shapes__ = shapes  # type: ignore[attr-defined]
   return call
+
+
+def of(function: Callable) -> Shapes:
+  """What a function is held to, or would be."""
+  return getattr(function, '__shapes__', None) or declared(function, {})
 
 
 def checked(
