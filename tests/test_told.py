@@ -1,6 +1,7 @@
 """Small slips of whoever starts a run, each told or refused."""
 
 import json
+import types
 
 import pytest
 
@@ -149,6 +150,17 @@ def test_notes_of_a_small_file(tmp_path):
   run = build.build(load('configs/sft.py:data=jsonl', **items))
   told = '\n'.join(file_notes.records(run))
   assert run.config.num_steps == 1 and 'go round' not in told
+
+
+def test_an_evaluation_that_is_smaller_than_it_was_to_be():
+  config = load(eval__num_problems=8)
+  told = lambda there: file_notes.records(
+    types.SimpleNamespace(
+      config=config, task=types.SimpleNamespace(num_heldout=there)
+    )
+  )
+  assert told(None) == told(8) == []
+  assert told(5)[0].startswith('eval.num_problems=8: 5 prompts are held out')
 
 
 def test_an_older_run_keeps_its_tokenizer(tmp_path):
