@@ -125,10 +125,10 @@ def test_a_sweep_beside_its_folder(tmp_path, capsys):
   assert 'holds a run of another config' in capsys.readouterr().err
   assert swept(tmp_path, '--config.num_steps=3') == 2
   assert 'has 4 steps, and num_steps=3' in capsys.readouterr().err
+  assert files(tmp_path) == before
   with Lease(runner.folder(tmp_path, first)):
     assert swept(tmp_path) == 2
     assert 'which is alive' in capsys.readouterr().err
-  assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize('more', [(), ('--gather',)])

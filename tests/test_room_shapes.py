@@ -14,6 +14,7 @@ from posttrain_jax.core import rooms, shapes
 from posttrain_jax.core.types import SequenceSignals, TokenSignals
 from posttrain_jax.losses import policy_gradient, preference, supervised
 from posttrain_jax.rewards.arrays import Facts, weighted
+from posttrain_jax.trainers import arrays
 
 # No two axes are alike.
 SIZES = dict(zip('BTUVDGCSMN', range(2, 12), strict=True))
@@ -226,6 +227,12 @@ def test_an_advantage_a_row_goes_along_its_row():
   np.testing.assert_allclose(loss, -np.repeat([[1], [2], [3]], 3, 1))
   with pytest.raises(ValueError, match='advantages'):
     pg(logps=logps, old_logps=logps, advantages=rows, mask=jnp.ones((3, 3)))
+
+
+def test_what_a_function_reads_is_seen_as_before():
+  read = lambda name: arrays.signals_read_by(getattr(supervised, name))
+  assert read('nll') == {'logps'}
+  assert read('psft') == {'logps', 'old_logps'}
 
 
 def test_it_costs_nothing_once_compiled():

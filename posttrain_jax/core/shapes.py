@@ -178,7 +178,8 @@ def _fields(value: Any, axes: Mapping[str, str]) -> dict[str, Any] | None:
   if isinstance(value, dict):
     return value
   if isinstance(value, Record):
-    return {field: getattr(value, field, None) for field in axes}
+    # Not by getattr: `trainers.arrays` watches what a function itself reads.
+    return {field: vars(value).get(field) for field in axes}
   return value._asdict() if hasattr(value, '_asdict') else None
 
 

@@ -144,11 +144,7 @@ def build(config: Any) -> Run:
     task = conditioned.wrap(make_task(config.task), **dict(config.condition))
   shown = training_task(config, task)
   sizes = resolve_sizes(config, task)
-  rising, gave_way = auto.warmup(
-    config.optimizer.warmup_updates, config.paradigm, sizes.num_updates
-  )
-  if rising is not config.optimizer.warmup_updates:
-    config = config_lib.with_values(config, {config_lib.WARMUP: rising})
+  config, gave_way = _rising(config, sizes.num_updates)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
   rate, _ = roles.rate_of(config, policy)
   make_update, optimizer = _updater(config, policy, sizes, rate, adapter)
@@ -187,6 +183,15 @@ def build(config: Any) -> Run:
     generate=steps.generate,
     warmup=gave_way,
   )
+
+
+def _rising(config: Any, num_updates: int) -> tuple[Any, str]:
+  """(the config with its warmup as a number, what to tell of it)."""
+  asked = config.optimizer.warmup_updates
+  taken, told = auto.warmup(asked, config.paradigm, num_updates)
+  if taken is not asked:
+    config = config_lib.with_values(config, {config_lib.WARMUP: taken})
+  return config, told
 
 
 def _make_init(
