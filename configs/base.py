@@ -72,7 +72,9 @@ def _optimizer() -> ml_collections.ConfigDict:
   c.name = 'adamw'  # or 'lion', 'sgd'
   c.lr = auto()  # peak learning rate; 'auto': by method and size
   c.schedule = 'constant'  # or 'linear', 'cosine'
-  c.warmup_updates = 0
+  # Updates in which the rate rises; 'auto': by method, and a tenth of a run
+  # that is shorter.
+  c.warmup_updates = auto()
   c.warmup_ratio = 0.0  # of all updates; above 0 in place of warmup_updates
   c.final_fraction = 0.0  # of the peak, where a schedule ends
   c.weight_decay = 0.0  # not on norms and biases

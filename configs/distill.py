@@ -30,7 +30,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   c.num_steps = 200
   c.prompts_per_step = 64
-  c.optimizer.warmup_updates = 10
   given = c.collect.copy_and_resolve_references()
   recipes.apply(c, arg.recipe)
   if arg.data != 'task':

@@ -43,7 +43,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.num_steps = 200
   c.prompts_per_step = 64
   c.group_size = 8  # answers of a problem that a pair is chosen from
-  c.optimizer.warmup_updates = 10
   collected = c.collect.copy_and_resolve_references()
   recipes.apply(c, arg.recipe)
   if arg.data != 'task':

@@ -130,7 +130,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.num_steps = 400
   c.prompts_per_step = 128
   c.optimizer.schedule = 'cosine'
-  c.optimizer.warmup_updates = 20  # a tenth of a run that is shorter
   recipes.apply(c, arg.recipe)
   if arg.model:
     models.apply(c, arg.model, arg.recipe)

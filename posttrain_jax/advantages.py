@@ -18,30 +18,20 @@ one of a single completion among them, gets exactly 0 from every centred form.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, shapes
 
+# fmt: off
 __all__ = [
-  'batch_whitened',
-  'group_centered',
-  'group_centered_batch_scaled',
-  'group_centered_batch_whitened',
-  'group_normalized',
-  'label_in_group',
-  'leave_one_out',
-  'pass_at_k',
-  'raw',
-  'remax',
-  'signed',
+  'batch_whitened', 'group_centered', 'group_centered_batch_scaled',
+  'group_centered_batch_whitened', 'group_normalized', 'label_in_group',
+  'leave_one_out', 'pass_at_k', 'raw', 'remax', 'signed',
 ]
 
 TOKEN = [
-  'discounted_returns',
-  'gae',
-  'last_token_rewards',
-  'progress_rewards',
-  'segment_rewards',
-  'whitened_returns',
+  'discounted_returns', 'gae', 'last_token_rewards', 'progress_rewards',
+  'segment_rewards', 'whitened_returns',
 ]
+# fmt: on
 
 # What a config may name: some that score tokens, too.
 SELECTABLE = (*__all__, 'gae', 'whitened_returns')
@@ -398,3 +388,12 @@ def progress_rewards(
 
   _, rises = jax.lax.scan(forward, start, (success.T, exists.T))
   return segment_rewards(rises.T, ends, mask)
+
+
+shapes.checked(
+  globals(),
+  [*__all__, *TOKEN],
+  rewards='BG',
+  last_token_rewards__rewards='B',
+  segment_rewards__rewards='BS',
+)

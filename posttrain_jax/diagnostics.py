@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, shapes
 
 # What a config may name; the estimators below return plain numbers.
 __all__ = ['rollout_metrics', 'logp_gap']
@@ -236,3 +236,16 @@ def _check_confidence(confidence: float) -> None:
     raise ValueError(
       f'confidence must be between 0 and 1 (0.95 is 95%), not {confidence}'
     )
+
+
+shapes.checked(
+  globals(),
+  [*__all__, 'pass_at_k'],
+  rewards='BG',
+  finished='BG',
+  rollout_metrics__mask='BGC',
+  correct='NS',
+  sampler_logps='*',
+  learner_logps='*',
+  logp_gap__mask='*',
+)

@@ -4,6 +4,8 @@ import argparse
 import errno
 import importlib
 import json
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -71,6 +73,51 @@ def test_a_command_ends_with_a_sentence(
   assert status(main_of(name), GIVEN) == code
   told = [x for x in capsys.readouterr().err.splitlines() if x]
   assert len(told) == 1 and said in told[0], told
+
+
+# A library that takes long to load, and a Ctrl-C meanwhile.
+SLOW = """import os, signal, time
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(9)
+"""
+
+
+def test_a_command_that_is_stopped_while_it_is_imported(tmp_path):
+  for name in ('jax', 'numpy', 'safetensors'):
+    (tmp_path / f'{name}.py').write_text(SLOW)
+  path = os.pathsep.join([str(tmp_path), str(ROOT.parent)])
+  named = {x: x.removesuffix('.__main__') for x in COMMANDS}
+  # None may read its input, or go on by itself.
+  runs = {
+    name: subprocess.Popen(
+      [sys.executable, '-m', module],
+      env={**os.environ, 'PYTHONPATH': path},
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for name, module in named.items()
+  }
+  for name, run in runs.items():
+    _, told = run.communicate(timeout=60)
+    assert (name, run.returncode, told) == (name, 130, '\nstopped by Ctrl-C\n')
+
+
+def test_whoever_imports_the_package_keeps_their_traceback(tmp_path):
+  (tmp_path / 'jax.py').write_text(SLOW)
+  mine = tmp_path / 'mine.py'
+  mine.write_text('import posttrain_jax.losses.policy_gradient')
+  path = os.pathsep.join([str(tmp_path), str(ROOT.parent)])
+  for command in (['-m', 'mine'], [str(mine)]):
+    done = subprocess.run(
+      [sys.executable, *command],
+      env={**os.environ, 'PYTHONPATH': path},
+      capture_output=True,
+      text=True,
+    )
+    assert 'Traceback' in done.stderr and 'KeyboardInterrupt' in done.stderr
+    assert done.returncode not in (0, 130)
 
 
 def test_a_run_that_is_stopped_inside_a_command_ends_with_its_signal(capsys):

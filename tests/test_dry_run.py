@@ -6,9 +6,13 @@ import pytest
 from test_checkpoint import state_of
 
 from posttrain_jax import train
+from posttrain_jax.lab import stages
+from posttrain_jax.quickstart import command as quickstart
 from posttrain_jax.run import build, checkpoint, measured
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.lease import Lease
+from posttrain_jax.sweep import __main__ as sweep
+from posttrain_jax.sweep import runner
 
 SMOKE = 'configs/sft.py:smoke'
 
@@ -84,3 +88,87 @@ def test_a_best_step_by_a_metric_that_is_not_measured(tmp_path):
   run = build.build(load(checkpoint__best='eval/loss', eval__num_problems=0))
   with pytest.raises(ValueError, match='nothing is evaluated'):
     measured.check(run)
+
+
+# ---- Sweeps and the quickstart.
+
+GRID = ('--sweep', 'config.optimizer.lr=1e-3,2e-3')
+
+
+def members(folder, *flags):
+  argv = ['--config', SMOKE, *GRID, '--workdir', str(folder), *flags]
+  return sweep.parse([*argv, '--dry_run'])[0]
+
+
+def swept(folder, *flags):
+  argv = ['--config', SMOKE, *GRID, '--workdir', str(folder), *flags]
+  return sweep.main([*argv, '--dry_run'])
+
+
+def test_a_sweep_beside_its_folder(tmp_path, capsys):
+  assert swept(tmp_path / 'new') == 0
+  assert '2 of 2 runs are new' in capsys.readouterr().out
+  assert not (tmp_path / 'new').exists()
+  first, second = members(tmp_path)
+  begun(runner.folder(tmp_path, first), first.config, 2)
+  begun(runner.folder(tmp_path, second), second.config, 4)
+  before = files(tmp_path)
+  assert swept(tmp_path) == 0
+  told = capsys.readouterr().out
+  assert '0 of 2 runs are new' in told
+  assert 'goes on from step 2 to 4' in told and 'finished at step 4' in told
+  # launch/sweep.sh counts the lines that end with a seed.
+  names = [line for line in told.splitlines() if line.endswith('/seed0')]
+  assert names == [first.name, second.name]
+  # What is finished is of this config, too, or its table would lie.
+  assert swept(tmp_path, '--config.prompts_per_step=4') == 2
+  assert 'holds a run of another config' in capsys.readouterr().err
+  assert swept(tmp_path, '--config.num_steps=3') == 2
+  assert 'has 4 steps, and num_steps=3' in capsys.readouterr().err
+  assert files(tmp_path) == before
+  with Lease(runner.folder(tmp_path, first)):
+    assert swept(tmp_path) == 2
+    assert 'which is alive' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('more', [(), ('--gather',)])
+def test_a_sweep_is_refused_before_it_trains(tmp_path, capsys, more):
+  first, second = members(tmp_path)
+  begun(runner.folder(tmp_path, second), second.config, 4)
+  argv = ['--config', SMOKE, *GRID, '--workdir', str(tmp_path), *more]
+  assert sweep.main([*argv, '--config.prompts_per_step=4']) == 2
+  assert 'holds a run of another config' in capsys.readouterr().err
+  assert not runner.folder(tmp_path, first).exists()
+
+
+@pytest.mark.parametrize('main, words', [
+  (sweep.main, [SMOKE, *GRID]),
+  (quickstart.main, ['configs/quickstart.py:smoke']),
+])  # fmt: skip
+def test_a_folder_that_no_sweep_or_quickstart_may_have(
+  tmp_path, capsys, main, words
+):
+  (tmp_path / 'file').write_text('x')
+  (tmp_path / 'model').mkdir()
+  (tmp_path / 'model' / 'config.json').write_text('{"model_type": "qwen2"}')
+  before = files(tmp_path)
+  for dry_run in ([], ['--dry_run']):
+    for place, said in (('file', 'is a file'), ('model', 'is a model folder')):
+      argv = ['--config', *words, '--workdir', str(tmp_path / place), *dry_run]
+      assert main(argv) == 2
+      assert said in capsys.readouterr().err
+  assert files(tmp_path) == before
+
+
+def test_a_quickstart_beside_its_folder(tmp_path, capsys):
+  argv = ['--config', 'configs/quickstart.py:smoke', '--dry_run', '--workdir']
+  assert quickstart.main([*argv, str(tmp_path / 'new')]) == 0
+  assert 'a new quickstart' in capsys.readouterr().out
+  stage = tmp_path / 'stages' / 'base-1234'
+  stage.mkdir(parents=True)
+  (stage / stages.FILE).write_text('{}')
+  assert quickstart.main([*argv, str(tmp_path)]) == 0
+  assert 'stages kept: 1' in capsys.readouterr().out
+  with Lease(stage):
+    assert quickstart.main([*argv, str(tmp_path)]) == 2
+    assert 'which is alive' in capsys.readouterr().err

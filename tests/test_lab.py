@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from posttrain_jax import lab, sweep, tasks
+from posttrain_jax import lab, sweep, tasks, trainers
 from posttrain_jax.evals import measures
 from posttrain_jax.evals.statistics import Check, Claim
 from posttrain_jax.lab import __main__ as again
-from posttrain_jax.lab import judged, results, stages
-from posttrain_jax.run import accounting
+from posttrain_jax.lab import alike, judged, results
+from posttrain_jax.run import accounting, auto
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import vocab
 
@@ -54,7 +54,7 @@ def test_stages_are_kept_and_go_on_from_each_other(tmp_path, monkeypatch):
   assert len(runs._programs) == 1
   decays = tiny(('optimizer.schedule', 'cosine'))
   shorter = tiny(('optimizer.schedule', 'cosine'), ('num_steps', '2'))
-  assert stages._computes(decays) != stages._computes(shorter)
+  assert alike.computes(decays) != alike.computes(shorter)
   # Seed i goes on from seed i.
   still = runs.train('still', tiny(), base, {'optimizer.lr': 0.0})
   assert same(still.params, base.params)
@@ -89,9 +89,35 @@ def test_stages_are_kept_and_go_on_from_each_other(tmp_path, monkeypatch):
 
 
 def test_a_stage_is_told_by_the_model_that_it_starts_from():
-  learns = lambda *items: stages._learns(tiny(*items))
+  learns = lambda *items: alike.learns(tiny(*items))
   assert learns(('init_from', 'runs/a')) != learns(('init_from', 'runs/b'))
   assert learns(('steps_per_call', '2')) == learns()
+
+
+# What a step's program may hold of the length of its run. (Those of RL have
+# controllers, and are not shared at all.)
+KNOWS_THE_END = [
+  ('optimizer.schedule', 'cosine'), ('optimizer.warmup_ratio', '0.5'),
+  ('optimizer.warmup_updates', 'auto'), ('curriculum.name', 'falling_share'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('item', KNOWS_THE_END)
+def test_runs_of_other_lengths_share_no_program_that_knows_them(item):
+  computes = lambda steps, *more: alike.computes(
+    tiny(('num_steps', steps), *more)
+  )
+  assert computes('6') == computes('9')
+  assert computes('6', item) != computes('9', item)
+
+
+def test_a_default_warmup_is_the_stage_that_it_was_as_a_number():
+  for name in trainers.KINDS:
+    config = config_lib.load(f'configs/{name}.py')
+    before = alike.learns(config)
+    usual = auto.WARMUPS[name]
+    number = config_lib.with_values(config, {config_lib.WARMUP: usual})
+    assert alike.learns(number) == before
 
 
 def test_measurements_are_kept_by_what_was_asked(tmp_path):

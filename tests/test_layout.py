@@ -121,6 +121,18 @@ def test_public_paths_stay():
     assert getattr(types, name) is getattr(core_types, name)
 
 
+def test_nothing_outside_of_a_kind_of_trainer_asks_which_it_is():
+  compared = [
+    f'{name}:{node.lineno}'
+    for name, path in modules().items()
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.Compare)
+    and 'paradigm' in ast.unparse(node)
+    and any(f"'{kind}'" in ast.unparse(node) for kind in trainers.KINDS)
+  ]
+  assert compared == []
+
+
 @pytest.mark.parametrize('name', trainers.KINDS)
 def test_a_kind_of_trainer_has_all_that_is_asked_of_it(name):
   kind = trainers.kind(name)

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import sys
 import threading
 import types
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from posttrain_jax import log
 from posttrain_jax.log import header as header_lib
@@ -323,3 +325,25 @@ def test_what_is_left_is_told_by_the_steps_of_this_session(monkeypatch):
   lines = out.getvalue().splitlines()
   assert 'left ?' in lines[0]
   assert 'left 0:29' in lines[1] and 'left 0:19' in lines[2]
+
+
+def test_bars_say_what_lines_say(monkeypatch):
+  monkeypatch.setenv('TERM', 'xterm')
+  monkeypatch.setenv('COLUMNS', '120')
+  now, piped, terminal = [0.0], io.StringIO(), Terminal()
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
+  both = [progress.Progress(file) for file in (piped, terminal)]
+  # One that goes on from step 60; updates between its lines count alike.
+  handles = [live.task('x', 100) for live in both]
+  steps = (61, 62, 66, 71, 81, 99, 100)
+  for at, step in enumerate(steps):
+    now[0] = 50.0 + 13.0 * at
+    for live, handle in zip(both, handles):
+      live.update(handle, step, {'loss': 0.5})
+    bars = io.StringIO()
+    view = both[1]._view._bars
+    Console(file=bars, width=120).print(view.get_renderable())
+    shown = re.search(r'elapsed \S+ +(left \S+|done)', bars.getvalue())[0]
+    assert shown.split() == piped.getvalue().splitlines()[-1].split()[2:-2]
+  assert 'done' in shown
+  assert len(piped.getvalue().splitlines()) == len(steps)

@@ -17,7 +17,7 @@ ROOMS = rooms.PURE
 ALLOWED = {
   'jax', 'optax', 'math', 'functools', 'typing', 'collections', 'dataclasses',
   'posttrain_jax.core.types', 'posttrain_jax.core.masked',
-  'posttrain_jax.core.trees',
+  'posttrain_jax.core.trees', 'posttrain_jax.core.shapes',
 }  # fmt: skip
 
 

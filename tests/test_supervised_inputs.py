@@ -155,7 +155,7 @@ def test_hyperparameters_may_be_traced(name, key, values):
 
 # Errors
 
-MASK = jnp.ones((1, 3))
+MASK = jnp.ones((BATCH, TIME))
 LOGPS = -MASK
 
 

@@ -1,6 +1,7 @@
 """Small slips of whoever starts a run, each told or refused."""
 
 import json
+import types
 
 import pytest
 
@@ -9,13 +10,13 @@ from posttrain_jax import plan
 from posttrain_jax.core.names import nearest
 from posttrain_jax.rewards import entries
 from posttrain_jax.run import (
+  auto,
   build,
   command,
   file_notes,
   hub_keys,
   notes,
   stored,
-  warmup,
 )
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import __main__ as sweep_command
@@ -91,14 +92,16 @@ def test_a_whole_number_in_another_form():
 ])  # fmt: skip
 def test_the_default_warmup_gives_way_and_another_does_not(spec):
   config = load(spec)
-  default = config.optimizer.warmup_updates
-  assert warmup.fitted(config, max(default, 1)) == (config, '')
+  asked, kind = config.optimizer.warmup_updates, config.paradigm
+  assert asked == 'auto'
+  default = auto.WARMUPS[kind]
+  assert auto.warmup(asked, kind, max(default, 1)) == (default, '')
   if default:
-    found, told = warmup.fitted(config, default - 1)
-    assert found.optimizer.warmup_updates == (1 if default < 12 else 2)
+    found, told = auto.warmup(asked, kind, default - 1)
+    assert found == (1 if default < 12 else 2)
     assert f'warmup_updates={default}, the default' in told
-  config.optimizer.warmup_updates = default + 1
-  assert warmup.fitted(config, default) == (config, '')
+  for given in (default, default + 1):
+    assert auto.warmup(given, kind, 1) == (given, '')
 
 
 def test_a_short_run_of_the_default_config():
@@ -106,8 +109,20 @@ def test_a_short_run_of_the_default_config():
   run = build.build(load('configs/sft.py', **items))
   assert run.config.optimizer.warmup_updates == 1
   assert any('the default, is more than' in line for line in notes.notes(run))
-  with pytest.raises(ValueError, match='warmup_updates=19 is not in 0'):
-    build.build(load('configs/sft.py', **items, optimizer__warmup_updates=19))
+  for given in (19, 20):  # 20 is what a long run has by default
+    with pytest.raises(ValueError, match=f'warmup_updates={given} is not in 0'):
+      build.build(
+        load('configs/sft.py', **items, optimizer__warmup_updates=given)
+      )
+
+
+def test_a_run_that_began_when_the_default_was_a_number():
+  saved = load('configs/sft.py', num_steps=6).to_dict()
+  saved['optimizer']['warmup_updates'] = 20
+  rising = lambda: config_lib.completed(saved).optimizer.warmup_updates
+  assert rising() == 'auto'
+  saved['num_steps'] = 400
+  assert rising() == 20
   run = build.build(load(optimizer__lr='0'))
   assert any('optimizer.lr=0' in line for line in notes.notes(run))
 
@@ -135,6 +150,17 @@ def test_notes_of_a_small_file(tmp_path):
   run = build.build(load('configs/sft.py:data=jsonl', **items))
   told = '\n'.join(file_notes.records(run))
   assert run.config.num_steps == 1 and 'go round' not in told
+
+
+def test_an_evaluation_that_is_smaller_than_it_was_to_be():
+  config = load(eval__num_problems=8)
+  told = lambda there: file_notes.records(
+    types.SimpleNamespace(
+      config=config, task=types.SimpleNamespace(num_heldout=there)
+    )
+  )
+  assert told(None) == told(8) == []
+  assert told(5)[0].startswith('eval.num_problems=8: 5 prompts are held out')
 
 
 def test_an_older_run_keeps_its_tokenizer(tmp_path):

@@ -12,7 +12,8 @@ Whoever wires it up looks here for its shape and for who makes it:
   pair    made from the two rows of a pair, by the preference trainer
   room    an argument of the room's own signature
 
-B rows (or pairs), T tokens, V vocabulary, D features; '' is no array of floats.
+B rows (or pairs), T tokens, V vocabulary, D features, S segments; '' is no
+array of floats. `core.shapes` holds calls to these shapes.
 """
 
 from typing import NamedTuple
@@ -103,13 +104,16 @@ ARRAYS = {
   'advantages': Named('BT', 'room', (), ('rewards',)),
   'anchors': Named('BD', 'room', (), ('hidden states',)),
   'chosen': Named('', 'room', (), ('pairs',)),
+  'delta': Named('B', 'room'),
   'desirable': Named('B', 'room', (), ('labels',)),
+  'ends': Named('BS', 'room'),
   'entropy': Named('BT', 'room', (), ('entropy',)),
   'gaps': Named('B', 'room', (), ('value head', 'pairs')),
   'hidden': Named('BD', 'room', (), ('hidden states',)),
   'log_flows': Named('BT', 'room', (), ('value head',)),
   'logits': Named('BTV', 'room', (), ('whole vocabulary',)),
   'logps': Named('BT', 'room'),
+  'margin': Named('B', 'room'),
   'mask': Named('BT', 'room'),
   'old_values': Named('BT', 'room', (), ('value head',)),
   'is_top': Named('BT', 'room'),
@@ -121,10 +125,12 @@ ARRAYS = {
   'rejected': Named('', 'room', (), ('pairs',)),
   'rejected_anchors': Named('BD', 'room', (), ('pairs',)),
   'returns': Named('BT', 'room', (), ('rewards',)),
+  'rejected_positives': Named('BD', 'room', (), ('hidden states',)),
   'rewards': Named('B', 'room', (), ('rewards',)),
+  'start': Named('B', 'room'),
   'start_params': Named('', 'room', (), _REFERENCE),
   'student_logits': Named('BTV', 'room', (), ('whole vocabulary',)),
-  'success': Named('B', 'room', (), ('rewards',)),
+  'success': Named('BS', 'room', (), ('rewards',)),
   'targets': Named('B', 'room', (), ('labels',)),
   'teacher_logits': Named('BTV', 'room', (), ('teacher',)),
   'token_rewards': Named('BT', 'room', (), ('rewards',)),

@@ -27,12 +27,18 @@ from posttrain_jax.core import target
 from posttrain_jax.core.keys import EVALUATION, drawn_key, seed_key
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.lab import files
+from posttrain_jax.lab.alike import computes, learns
 from posttrain_jax.lab.hparams import Hparam, of_seed, plain, stacked
 from posttrain_jax.lab.trained import Trained, digest_of
 from posttrain_jax.log import progress
 from posttrain_jax.models import adapted
-from posttrain_jax.run import accounting, checkpoint, failed, lease, manifest
-from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import (
+  accounting,
+  checkpoint,
+  failed,
+  lease,
+  manifest,
+)
 from posttrain_jax.trainers import guard
 
 __all__ = ['Lab']
@@ -40,39 +46,7 @@ __all__ = ['Lab']
 # What is folded into a seed's key for the problems of a measurement. Choices
 # are made on other problems than those that are reported.
 SPLITS = {'test': EVALUATION, 'validation': EVALUATION + 1}
-# Config keys that change nothing of what is learnt.
-_ASIDE = ('checkpoint.', 'eval.', 'log.', 'mesh.', 'seed', 'steps_per_call')
 FILE = 'stage.json'
-
-
-def _learns(config: Any) -> dict[str, Any]:
-  """The keys of a config that what is learnt depends on."""
-  flat = config_lib.flatten(json.loads(json.dumps(config.to_dict())))
-  if flat.get('on_nonfinite') == 'stop':  # a stage that is there never stopped
-    del flat['on_nonfinite']
-  if flat.get('adapter.name') == 'none':  # nor had it adapters
-    del flat['adapter.name']
-  if flat.get('optimizer.l2_to_start') == 0.0:  # nor a pull to its start
-    del flat['optimizer.l2_to_start']
-  if flat.get('own_inputs') == 0.0:  # nor inputs of its own
-    del flat['own_inputs']
-  if (config.paradigm, flat.get('curriculum.name')) == ('sft', 'none'):
-    del flat['curriculum.name']  # nor weights of its tasks that move
-  return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}
-
-
-def _computes(config: Any) -> dict[str, Any]:
-  """The keys of a config that a step's program depends on."""
-  keys = _learns(config)
-  controlled = any(
-    name != 'none'
-    for key, name in keys.items()
-    if key.endswith('controller.name')
-  )
-  if config.optimizer.schedule == 'constant' and not controlled:
-    # A step then does not know how many there will be.
-    del keys['num_steps']
-  return keys
 
 
 class Lab:
@@ -176,8 +150,8 @@ class Lab:
     given = {role: x for role, x in given.items() if x is not None}
     came_from = {role: x.digest for role, x in given.items()}
     snapshots = sorted(snapshots)
-    learns = _learns(config) | ({'draw': draw} if draw else {})
-    digest = digest_of(learns, hparams, came_from, self.seeds, snapshots)
+    keys = learns(config) | ({'draw': draw} if draw else {})
+    digest = digest_of(keys, hparams, came_from, self.seeds, snapshots)
     folder = self.workdir / 'stages' / f'{name}-{digest}'
     # The file is written last.
     if not (folder / FILE).exists() or not self._is_whole(folder):
@@ -250,7 +224,7 @@ class Lab:
 
   def _run(self, name, config, hparams, given, folder, snapshots, draw) -> None:
     first, count = time.monotonic(), len(self.seeds)
-    key, names = digest_of(_computes(config), sorted(hparams)), sorted(hparams)
+    key, names = digest_of(computes(config), sorted(hparams)), sorted(hparams)
     if key not in self._programs:
       self._programs[key] = sweep.Program(config, names, self._mesh)
     program = self._programs[key]

@@ -66,6 +66,7 @@ class Progress:
   def __init__(self, file: TextIO | None = None):
     file = file or sys.stdout
     self._view = _Bars(file) if file.isatty() else _Lines(file)
+    self._paces: dict[int, _Pace] = {}
 
   def __enter__(self) -> 'Progress':
     self._view.start()
@@ -76,7 +77,9 @@ class Progress:
 
   def task(self, name: str, total: int) -> int:
     """Adds a task of `total` steps; returns the handle for `update`."""
-    return self._view.task(name, total)
+    handle = self._view.task(name, total)
+    self._paces[handle] = _Pace(total)
+    return handle
 
   def say(self, text: str) -> None:
     """A sentence on a line of its own, above the bars."""
@@ -99,7 +102,39 @@ class Progress:
       f'{name.rsplit("/", 1)[-1]} {short(value)}'
       for name, value in (metrics or {}).items()
     )
-    self._view.update(handle, completed, shown)
+    left = self._paces[handle].left(completed)
+    self._view.update(handle, completed, left, shown)
+
+
+class _Pace:
+  """How long the rest of a task takes, by the steps of this session."""
+
+  def __init__(self, total: int):
+    self._total = max(total, 1)
+    self._first: tuple[int, float] | None = None
+
+  def left(self, completed: int) -> str:
+    """'left 1:05', 'left ?' where nothing says yet, 'done'."""
+    now = time.monotonic()
+    # What was done before this session, and the call that compiles, say nothing
+    # of how fast steps are.
+    if self._first is None:
+      self._first = (completed, now)
+    done, at = self._first
+    if completed >= self._total:
+      return 'done'
+    if completed <= done:
+      return 'left ?'
+    each = (now - at) / (completed - done)
+    return f'left {clock(each * (self._total - completed))}'
+
+
+class _Elapsed(rich_progress.ProgressColumn):
+  """The time since a task began, as lines have it."""
+
+  def render(self, task: rich_progress.Task) -> Text:
+    elapsed = task.finished_time if task.finished else task.elapsed
+    return Text(f'elapsed {clock(elapsed or 0.0)}', style='dim')
 
 
 class _Bars:
@@ -110,9 +145,8 @@ class _Bars:
       rich_progress.TextColumn('{task.description}', markup=False),
       rich_progress.BarColumn(bar_width=14),
       rich_progress.MofNCompleteColumn(),
-      rich_progress.TimeElapsedColumn(),
-      rich_progress.TextColumn('left', style='dim'),
-      rich_progress.TimeRemainingColumn(compact=True),
+      _Elapsed(),
+      rich_progress.TextColumn('{task.fields[left]}', markup=False),
       rich_progress.TextColumn(
         '{task.fields[shown]}',
         markup=False,
@@ -120,6 +154,7 @@ class _Bars:
       ),
       console=Console(file=file),
       expand=True,
+      get_time=lambda: time.monotonic(),
     )
     self.start, self.stop = self._bars.start, self._bars.stop
 
@@ -127,10 +162,10 @@ class _Bars:
     self._bars.console.print(Text(text))
 
   def task(self, name: str, total: int) -> int:
-    return self._bars.add_task(name, total=total, shown='')
+    return self._bars.add_task(name, total=total, left='left ?', shown='')
 
-  def update(self, handle: int, completed: int, shown: str) -> None:
-    fields = {'shown': shown} if shown else {}
+  def update(self, handle: int, completed: int, left: str, shown: str) -> None:
+    fields = {'left': left} | ({'shown': shown} if shown else {})
     self._bars.update(handle, completed=completed, **fields)
 
 
@@ -157,11 +192,8 @@ class _Lines:
     )
     return len(self._tasks) - 1
 
-  def update(self, handle: int, completed: int, shown: str) -> None:
+  def update(self, handle: int, completed: int, left: str, shown: str) -> None:
     task, now = self._tasks[handle], time.monotonic()
-    # What was done before this session, and the call that compiles, say nothing
-    # of how fast steps are.
-    done, at = task.setdefault('first', (completed, now))
     total = max(task['total'], 1)
     if not (
       now - task['at'] >= LINE_SECONDS
@@ -170,15 +202,10 @@ class _Lines:
     ):
       return
     task['at'], task['done'] = now, completed
-    elapsed = now - task['began']
-    left = '?'
-    if completed > done:
-      left = clock((now - at) / (completed - done) * (total - completed))
-    state = 'done' if completed >= total else f'left {left}'
     print(
       f'{task["name"]} {completed}/{task["total"]}',
-      f'elapsed {clock(elapsed)}',
-      state,
+      f'elapsed {clock(now - task["began"])}',
+      left,
       *([shown] if shown else []),
       sep='  ',
       file=self._file,

@@ -23,7 +23,7 @@ keyword argument without a default is a further array to supply.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, shapes
 from posttrain_jax.core.types import Array
 
 __all__ = ['carft', 'simcse', 'simcse_diff']
@@ -167,3 +167,12 @@ def value_pooled(hidden: Array, values: Array, mask: Array) -> Array:
   weights = jnp.where(counted, weights, 0.0)
   hidden = jnp.where(counted[:, :, None], hidden, 0.0)
   return jnp.einsum('bt,btd->bd', weights, hidden)
+
+
+shapes.checked(
+  globals(),
+  [*__all__, *HELPERS],
+  mask='B',
+  value_pooled__hidden='BTD',
+  value_pooled__mask='BT',
+)

@@ -21,7 +21,7 @@ which is not multiplied back. For the sampled-token estimates of a KL see
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked, vocabulary
+from posttrain_jax.core import masked, shapes, vocabulary
 from posttrain_jax.core.types import Array
 from posttrain_jax.losses import numerics
 
@@ -213,3 +213,6 @@ def top_k_student(
     student_logits, teacher_logits, mask, temperature
   )
   return _top_k(student, student, teacher, mask, k, beta, tail)
+
+
+shapes.checked(globals(), __all__)

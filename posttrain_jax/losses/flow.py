@@ -34,7 +34,7 @@ the last counted token adds nothing; for a truncated row that drops a step.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, shapes
 from posttrain_jax.core.types import Array
 
 __all__ = [
@@ -287,3 +287,6 @@ def sub_trajectory_balance_stop(
   loss = _sub_trajectories(potential, mask != 0, lam)
   last = jnp.sum(jnp.where(_is_last(mask), potential, 0.0), axis=1)
   return _spread(loss, potential - last[:, None], mask)
+
+
+shapes.checked(globals(), __all__)

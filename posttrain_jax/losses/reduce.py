@@ -18,7 +18,7 @@ padding: no function counts them.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, shapes
 
 __all__ = [
   'fixed_length',
@@ -107,3 +107,6 @@ def prompt_mean(
   tokens = jax.ops.segment_sum(tokens, group, num_segments=rows)
   real = (tokens > 0).astype(token_loss.dtype)
   return jnp.sum(loss / jnp.maximum(tokens, 1.0)), jnp.sum(real)
+
+
+shapes.checked(globals(), __all__)

@@ -37,7 +37,7 @@ Coefficients are applied by the caller.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, shapes
 from posttrain_jax.core.types import Array, PyTree
 
 __all__ = [
@@ -270,3 +270,6 @@ def l2_to_start(params: PyTree, start_params: PyTree) -> Array:
     start_params,
   )
   return 0.5 * jnp.asarray(sum(jax.tree.leaves(squares)))
+
+
+shapes.checked(globals(), [*__all__, *LOGITS, *ENTROPY])

@@ -22,7 +22,7 @@ samples or for several attributes, each with its own signature.
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, shapes
 from posttrain_jax.core.types import Array, PyTree
 
 __all__ = ['adaptive_margin', 'bradley_terry', 'soft_label']
@@ -236,3 +236,15 @@ def attribute_regression(
   error = masked.select(scores - jax.lax.stop_gradient(targets), mask)
   absolute = masked.mean(jnp.abs(jax.lax.stop_gradient(error)), mask, axis=1)
   return masked.mean(jnp.square(error), mask, axis=1), {'error': absolute}
+
+
+shapes.checked(
+  globals(),
+  [*__all__, *HELPERS],
+  flip__fraction='',
+  preference_strength__gaps='MB',
+  meta_difference__rewards='BG',
+  attribute_regression__scores='BS',
+  attribute_regression__targets='BS',
+  attribute_regression__mask='BS',
+)

@@ -16,7 +16,7 @@ Every function is called the same way and averages nothing:
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import masked
+from posttrain_jax.core import masked, shapes
 
 __all__ = ['clipped_value', 'huber', 'unclipped']
 
@@ -98,3 +98,6 @@ def huber(
     size <= delta, 0.5 * jnp.square(error), delta * (size - 0.5 * delta)
   )
   return token_loss, {'value_error': jax.lax.stop_gradient(size)}
+
+
+shapes.checked(globals(), __all__)

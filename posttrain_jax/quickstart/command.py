@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from posttrain_jax import log, report
-from posttrain_jax.core import boundary, target
+from posttrain_jax.core import boundary, paths, target
 from posttrain_jax.evals.statistics import t_interval
+from posttrain_jax.lab import stages as stages_lib
 from posttrain_jax.log import progress
 from posttrain_jax.quickstart import statements, training
-from posttrain_jax.run import runtime
+from posttrain_jax.run import continuing, runtime
 from posttrain_jax.run.command import parse
+from posttrain_jax.run.lease import Lease
 
 __all__ = ['main', 'run', 'summarise']
 
@@ -170,6 +172,21 @@ def _samples(
   ]
 
 
+def foreseen(workdir: str | Path) -> list[str]:
+  """What a quickstart would find in its folder; nothing is written.
+
+  Raises:
+    ValueError: the folder cannot be written, or another process writes in it.
+  """
+  workdir = Path(workdir)
+  told = [Lease(workdir).foreseen()]
+  stages = sorted(path for path in workdir.glob('stages/*') if path.is_dir())
+  told += [Lease(stage).foreseen() for stage in stages]
+  kept = sum((stage / stages_lib.FILE).exists() for stage in stages)
+  said = f'stages kept: {kept}; those of this config are taken'
+  return [said if kept else 'a new quickstart', *filter(None, told)]
+
+
 def hardware() -> str:
   device = target.devices()[0]
   if device.platform == 'cpu':
@@ -211,8 +228,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     config, flags = parse(argv, __doc__, prog='posttrain_jax.quickstart')
     training.check(config)
+    if flags.workdir:
+      continuing.check_folder(paths.path(flags.workdir))
     if flags.dry_run:
       print(config)
+      if flags.workdir:
+        print('\nworkdir', *foreseen(flags.workdir), sep='\n  ')
       return 0
     runtime.prepare(runs=config.seeds)
     command = 'python -m posttrain_jax.quickstart ' + ' '.join(argv)

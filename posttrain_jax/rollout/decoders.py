@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core import vocabulary
+from posttrain_jax.core import shapes, vocabulary
 from posttrain_jax.core.types import Array
 
 __all__ = ['greedy', 'min_p', 'sample', 'top_k', 'top_p', 'typical']
@@ -225,3 +225,6 @@ def typical(
   return _draw(
     _scores(logits, name='typical', p=p, temperature=temperature), keys
   )
+
+
+shapes.checked(globals(), __all__, logits='BV', keys='')

@@ -11,6 +11,7 @@ rows are taken at a time.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = [
   'remat',
   'scan_decode',
   'scan_layers',
+  'warmup',
 ]
 
 AUTO = 'auto'
@@ -53,6 +55,9 @@ SMALL_RATES = {'sft': 2e-3, 'preference': 2e-4, 'rl': 3e-4, 'distill': 5e-4}
 # Of larger ones: what TRL 1.x takes for SFT (2e-5), DPO and GRPO (1e-6), and
 # for distillation (GKD) the rate of SFT, whose targets it shares.
 LARGE_RATES = {'sft': 2e-5, 'preference': 1e-6, 'rl': 1e-6, 'distill': 2e-5}
+# Updates in which the rate rises, by paradigm, and of a run that has fewer.
+WARMUPS = {'sft': 20, 'preference': 10, 'rl': 0, 'distill': 10}
+WARMUP_SHARE = 0.1
 # Adapters of larger ones learn at this many times that, as TRL's guide to PEFT
 # advises.
 ADAPTER_RATE = 10
@@ -197,6 +202,24 @@ def learning_rate(
   if adapter != 'none' and not small:
     rate, told = rate * ADAPTER_RATE, f'{ADAPTER_RATE} times {told}'
   return rate, f'{paradigm} of {size}, {told}'
+
+
+def warmup(value: Any, paradigm: str, num_updates: int) -> tuple[Any, str]:
+  """(`config.optimizer.warmup_updates` as a number, what to tell); '' where
+  nothing gave way.
+
+  num_updates  of the run
+  """
+  if not (isinstance(value, str) and value == AUTO):
+    return value, ''
+  usual = WARMUPS.get(paradigm, 0)
+  if usual <= num_updates:
+    return usual, ''
+  taken = math.ceil(WARMUP_SHARE * num_updates)
+  return taken, (
+    f'optimizer.warmup_updates={usual}, the default, is more than the '
+    f'{num_updates:,} updates of this run: {taken} is taken, a tenth'
+  )
 
 
 def dtype(value: str, parameters: int, backend: str) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params.adapters import Adapter
 from posttrain_jax.rollout import guides
 from posttrain_jax.run import (
+  auto,
   base,
   best,
   host_tasks,
@@ -31,8 +32,8 @@ from posttrain_jax.run import (
   profile,
   roles,
   values,
-  warmup,
 )
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.roles import Start
 from posttrain_jax.run.sizes import Sizes
 from posttrain_jax.run.sizes import resolve as resolve_sizes
@@ -143,7 +144,7 @@ def build(config: Any) -> Run:
     task = conditioned.wrap(make_task(config.task), **dict(config.condition))
   shown = training_task(config, task)
   sizes = resolve_sizes(config, task)
-  config, gave_way = warmup.fitted(config, sizes.num_updates)
+  config, gave_way = _rising(config, sizes.num_updates)
   batches = inputs.make_batches(config, tokenizer, task, sizes)
   rate, _ = roles.rate_of(config, policy)
   make_update, optimizer = _updater(config, policy, sizes, rate, adapter)
@@ -182,6 +183,15 @@ def build(config: Any) -> Run:
     generate=steps.generate,
     warmup=gave_way,
   )
+
+
+def _rising(config: Any, num_updates: int) -> tuple[Any, str]:
+  """(the config with its warmup as a number, what to tell of it)."""
+  asked = config.optimizer.warmup_updates
+  taken, told = auto.warmup(asked, config.paradigm, num_updates)
+  if taken is not asked:
+    config = config_lib.with_values(config, {config_lib.WARMUP: taken})
+  return config, told
 
 
 def _make_init(

@@ -17,7 +17,7 @@ from posttrain_jax.data import text_task
 from posttrain_jax.models import remat
 from posttrain_jax.params import adapters
 from posttrain_jax.rewards import entries
-from posttrain_jax.run import config_file
+from posttrain_jax.run import auto, config_file
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers.rl.terms import advantage_keys
@@ -43,8 +43,9 @@ DECIDED = {
 }
 # Of these, one whose names true and false stand for, too.
 REMAT = 'model.remat'
-# That may be 'auto' and decides what is learnt.
+# That may be 'auto' and decide what is learnt.
 RATE = 'optimizer.lr'
+WARMUP = 'optimizer.warmup_updates'
 
 # Parts whose name is no function of a room: their keys are all there.
 NAMED = ('data', 'optimizer')
@@ -161,7 +162,7 @@ def _kind(value: Any) -> str:
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
   now = old
-  for name, number in {**DECIDED, RATE: 0.0}.items():
+  for name, number in {**DECIDED, RATE: 0.0, WARMUP: 0}.items():
     if key == name or key.endswith(f'.{name}'):  # of an arm of the quickstart
       if text == AUTO:
         return AUTO
@@ -226,6 +227,11 @@ def _moved(config: ConfigDict) -> None:
     entry = {'name': 'model', 'weight': 1.0, 'role': role}
     del config['reward']
     config.rewards = (entry,) if role else ()
+  rising = config.get('optimizer', {}).get('warmup_updates', 0)
+  usual = auto.WARMUPS.get(config.get('paradigm', ''))
+  if rising == usual and rising > config.get('num_steps', rising):
+    with config.optimizer.ignore_type():  # it was the default, and gave way
+      config.optimizer.warmup_updates = AUTO
   if config.get('adapter', {}).get('name') in ('lora', 'rslora', 'dora'):
     config.adapter.dropout = config.adapter.get('dropout', 0.0)
   _named_remat(config)

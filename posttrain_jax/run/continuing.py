@@ -1,6 +1,7 @@
 """Whether a run's folder can be gone on with by a config, and as what."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from posttrain_jax.run import (
   model_folder,
   roles,
   stored,
-  warmup,
 )
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
@@ -120,10 +120,10 @@ def other_schedule(run: Any, workdir: Path, step: int) -> list[str]:
   now, each = run.sizes.num_updates, run.sizes.updates_per_step
   if not step or not then or then == now:
     return []
-  key = 'optimizer.warmup_updates'
-  old = config_lib.flatten(saved.get('config', {})).get(key, 0)
-  whole = config_lib.with_values(run.config, {key: old})
-  began = warmup.fitted(whole, then)[0].optimizer
+  key = config_lib.WARMUP
+  rising = config_lib.flatten(saved.get('config', {})).get(key, 0)
+  rising, _ = auto.warmup(rising, run.config.paradigm, then)
+  began = config_lib.with_values(run.config, {key: rising}).optimizer
   rates = [
     float(optim.make_schedule(how, count)(step * each))
     for how, count in ((began, then), (config, now))
@@ -139,8 +139,13 @@ def other_schedule(run: Any, workdir: Path, step: int) -> list[str]:
 
 
 def _resolve_rates(workdir: Path, *configs: dict[str, Any]) -> None:
-  """Puts the learning rate that 'auto' is for the model of a run's folder in
-  its place, in flat configs."""
+  """Puts the learning rate that 'auto' is for the model of a run's folder, and
+  the warmup that it is in a long run, in their places, in flat configs."""
+  for config in configs:
+    rising = config.get(config_lib.WARMUP)
+    config[config_lib.WARMUP], _ = auto.warmup(
+      rising, config['paradigm'], sys.maxsize
+    )
   key = config_lib.RATE
   if len({str(config.get(key)) for config in configs}) == 1:
     return

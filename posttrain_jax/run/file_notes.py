@@ -14,7 +14,7 @@ def records(run: Any) -> list[str]:
   """Told how many records of a file are trained on, for how long, and what is
   held out."""
   if not isinstance(getattr(run, 'batches', None), Feed):
-    return []
+    return _all_problems(run)
   feed, config = run.batches, run.config
   told = [f'{len(feed.source):,} records to train on']
   if feed.heldout is not None:
@@ -37,6 +37,18 @@ def records(run: Any) -> list[str]:
       f'{config.num_steps:,} steps'
     )
   return told
+
+
+def _all_problems(run: Any) -> list[str]:
+  """Told where fewer problems are held out than an evaluation is to ask."""
+  asked = run.config.eval.num_problems
+  there = getattr(getattr(run, 'task', None), 'num_heldout', None)
+  if there is None or there >= asked:
+    return []
+  return [
+    f'eval.num_problems={asked:,}: {there:,} prompts are held out, and each '
+    'evaluation asks all of them'
+  ]
 
 
 def _rounds(run: Any) -> list[str]:

@@ -13,7 +13,7 @@ OPTIMIZER = {
   'optimizer.lr': Number(0, words=(AUTO,)),
   'optimizer.schedule': Word(optim.SCHEDULES),
   'optimizer.warmup_ratio': Number(0, 1),
-  'optimizer.warmup_updates': Whole(0),
+  'optimizer.warmup_updates': Whole(0, words=(AUTO,)),
   'optimizer.final_fraction': Number(0, 1),
   'optimizer.weight_decay': Number(0),
   'optimizer.l2_to_start': Number(0),

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from posttrain_jax import collect, trainers
 from posttrain_jax.core import hub, sharding, target, trees
 from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.losses import reward_model
 from posttrain_jax.models import adapted, hf, transformer
 from posttrain_jax.models.config import ModelConfig, RopeScaling, make_config
 from posttrain_jax.models.hf_config import is_scorer, read_config
@@ -149,7 +150,8 @@ def make_model(
   if not config.init_from:
     made = make_config(vocab_size=vocab_size, **shape, **fields)
     return decided(made, asked)
-  if not (value_head and config.paradigm == 'preference'):
+  room = trainers.kind(config.paradigm).loss_room(config.loss.name)
+  if room is not reward_model:  # that is trained from a model or from a scorer
     check_answers(config.init_from, 'init_from')
   found = dataclasses.replace(read_model(config.init_from), **fields)
   found = decided(found, asked)

@@ -48,7 +48,7 @@ from posttrain_jax.run import (
   runtime,
 )
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.sweep import runner, settings
+from posttrain_jax.sweep import folders, runner, settings
 from posttrain_jax.trainers.guard import SKIPPED
 
 FLAGS = ('--config', '--sweep', '--list', '--random', '--seeds', '--first_seed',
@@ -251,8 +251,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     members, flags = parse(sys.argv[1:] if argv is None else argv)
     if flags.dry_run:
       print('\n'.join(member.name for member in members))
+      if flags.workdir:
+        found = folders.foreseen(members, paths.path(flags.workdir))
+        print('\nworkdir', *found, sep='\n  ')
       return 0
     workdir = paths.path(flags.workdir)
+    folders.check(members, workdir)
     if flags.gather:
       _check_finished(members, workdir)
     else:

@@ -33,7 +33,7 @@ from posttrain_jax.sweep.core import Program, in_graph, seed_mesh, traceable
 from posttrain_jax.sweep.settings import Member
 from posttrain_jax.trainers import guard
 
-__all__ = ['Group', 'folder', 'groups', 'run_group']
+__all__ = ['Group', 'folder', 'groups', 'has_failed', 'run_group']
 
 # Share of a device's memory, or of this much of a host's, that runs may take.
 SHARE = 0.6
@@ -75,10 +75,18 @@ def _newest(path: Path) -> int:
     return 0
 
 
-def _failed(member: Member, workdir: Path, step: int) -> bool:
+def has_failed(member: Member, workdir: Path) -> bool:
   """Whether a run has failed on its way; it would again, and is left alone."""
+  place = folder(workdir, member)
+  path = failed.newest(place)
+  stops = member.config.on_nonfinite == 'stop'
+  return bool(stops and path and path[0] > _newest(place))
+
+
+def _left_alone(member: Member, workdir: Path) -> bool:
+  """Whether a run has failed; tells of it."""
   path = failed.newest(folder(workdir, member))
-  if member.config.on_nonfinite != 'stop' or not path or path[0] <= step:
+  if not path or not has_failed(member, workdir):
     return False
   checkpoint.tell(
     f'{member.name}: step {path[0]} was not finite; left as it is (delete '
@@ -124,7 +132,7 @@ def groups(
   left = [
     m
     for m in members
-    if at[m] < m.config.num_steps and not _failed(m, workdir, at[m])
+    if at[m] < m.config.num_steps and not _left_alone(m, workdir)
   ]
   swept = sorted({key for m in members for key, _ in m.overrides})
   coarse: dict[tuple, list[Member]] = {}

@@ -15,6 +15,7 @@ published method averages over the tokens it keeps, `normalize` scales them by
 N / kept, counted over the batch of this call.
 """
 
+from posttrain_jax.core import shapes
 from posttrain_jax.token_weights.informed import (
   critical_tokens,
   easy_rows,
@@ -110,4 +111,8 @@ WHOLE_ROWS = (
   'talr',
   'talr_floor',
   'token_cleaning',
+)
+
+shapes.checked(
+  globals(), __all__, fait__wrong_logps='BU', fait__wrong_changed='BU'
 )

@@ -24,6 +24,7 @@ Sequence-level losses repeat one value on every token of a row, so that
 `reduce.sequence_mean` gives the paper's objective.
 """
 
+from posttrain_jax.core import shapes
 from posttrain_jax.losses.policy_gradient.covariance import clip_cov, kl_cov
 from posttrain_jax.losses.policy_gradient.off_policy import (
   cispo,
@@ -83,3 +84,5 @@ WHOLE_ROWS = (
   'topr',
   'vespo',
 )
+
+shapes.checked(globals(), __all__)

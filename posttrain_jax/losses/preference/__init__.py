@@ -41,6 +41,7 @@ Notation: S = sum_t log p_t, rho = S - S_ref, D = rho_w - rho_l, with w the
 chosen and l the rejected side.
 """
 
+from posttrain_jax.core import shapes
 from posttrain_jax.losses.preference.pairwise import (
   aot,
   discopop,
@@ -129,3 +130,5 @@ WHOLE_BATCH = ('aot', 'aot_unpaired', 'kto', 'sft')
 
 # A sample of one answer or pair has no distribution, and no other prompt.
 LEAST = {'aot': 4, 'aot_unpaired': 4, 'kto': 2}
+
+shapes.checked(globals(), __all__)

@@ -17,6 +17,7 @@ this call. Averaging over tokens is a separate choice
 many published objectives are made.
 """
 
+from posttrain_jax.core import shapes
 from posttrain_jax.losses.supervised.anchored import (
   asft,
   f_sft,
@@ -82,3 +83,5 @@ WHOLE_ROWS = (
   'una',
   'unlikelihood',
 )
+
+shapes.checked(globals(), __all__)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.core import arrays as named
+from posttrain_jax.core import shapes
 from posttrain_jax.core.resolve import arrays_of, hparams_of
 from posttrain_jax.core.types import SequenceSignals
 from posttrain_jax.trainers import arrays
@@ -83,15 +84,15 @@ def _deleted(function: Callable) -> set[str]:
   }
 
 
-def _example(parameter: inspect.Parameter) -> Any:
+_SIZES = {'B': 2, 'T': 3, 'U': 3, 'V': 5}
+
+
+def _example(axes: Any) -> Any:
   """Something to trace with in place of a loss's argument."""
-  array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-  if 'SequenceSignals' in str(parameter.annotation):
-    return SequenceSignals(array(2), array(2), array(2, 3), array(2, 3))
-  if parameter.name.endswith('logits'):
-    return array(2, 3, 5)
-  rows = ('desirable', 'log_rewards', 'chosen_rewards', 'rejected_rewards')
-  return array(2) if parameter.name in rows else array(2, 3)
+  if isinstance(axes, str):
+    shape = tuple(_SIZES[letter] for letter in axes)
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+  return SequenceSignals(**{name: _example(x) for name, x in axes.items()})
 
 
 def _live(jaxpr: Any) -> set[Any]:
@@ -105,9 +106,8 @@ def _live(jaxpr: Any) -> set[Any]:
 
 def _traced(function: Callable) -> set[str] | None:
   """Parameters that the loss depends on, or None where tracing failed."""
-  parameters = inspect.signature(function).parameters.values()
-  defaults = hparams_of(function)
-  examples = {p.name: _example(p) for p in parameters if p.name not in defaults}
+  axes = shapes.of(function).axes
+  examples = {name: _example(x) for name, x in axes.items()}
 
   def loss(given):
     out = function(**given)
@@ -116,7 +116,7 @@ def _traced(function: Callable) -> set[str] | None:
   try:
     closed = jax.make_jaxpr(loss)(examples)
   except (TypeError, ValueError):
-    return None  # takes arrays of other shapes: the signature has to do
+    return None  # wants more than arrays: the signature has to do
   live = _live(closed.jaxpr)
   paths = jax.tree_util.tree_flatten_with_path(examples)[0]
   return {

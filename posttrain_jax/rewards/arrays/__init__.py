@@ -19,6 +19,7 @@ one of these TRL's signature.
   parts.py    of what was found: which parts count, and for how much
 """
 
+from posttrain_jax.core import shapes
 from posttrain_jax.rewards.arrays.audits import audit as audit
 from posttrain_jax.rewards.arrays.audits import audited
 from posttrain_jax.rewards.arrays.common import Facts as Facts
@@ -85,3 +86,10 @@ READS = {
 TIMED = {'staged': 'turn', 'weighted': 'last'}
 # That compare the answers of one problem with each other.
 GROUPED = ('relative_length',)
+
+shapes.checked(
+  globals(),
+  __all__,
+  parts={shapes.ANY: 'BG'},
+  facts={'lengths': 'BG', 'finished': 'BG'},
+)
