@@ -43,9 +43,6 @@ def objects(folder, tmp_path, monkeypatch):
   monkeypatch.setenv(buckets.CACHE, str(tmp_path / 'cache'))
   (tmp_path / 'here').mkdir()
   monkeypatch.chdir(tmp_path / 'here')
-  (tmp_path / 'here' / 'configs').symlink_to(
-    Path(train.__file__).parent.parent / 'configs'
-  )
   buckets.folder.cache_clear()
   with fake_gcs.served() as store:
     put(store, folder / 'model', 'model')
@@ -150,13 +147,14 @@ def test_a_run_on_what_lies_in_a_bucket(objects, folder, capsys):
   assert checkpoint.find(f'{AT}/sft')[1] == 3
   assert train.main(words('sft', f'{AT}/sft/checkpoints/2', f'{AT}/a')) == 0
   assert train.main(words('dpo', f'{AT}/sft', f'{AT}/b', num_steps=1)) == 0
-  # One that was copied there from a disk, as well.
+  # One that was copied there from a disk, as well; its tokenizer is not there.
   put(objects, folder / 'runs/same', 'copied')
-  assert train.main(words('sft', f'{AT}/copied', f'{AT}/c', num_steps=1)) == 0
+  own = {'tokenizer': f'{AT}/model', 'num_steps': 1}
+  assert train.main(words('sft', f'{AT}/copied', f'{AT}/c', **own)) == 0
   # A step of which something is missing is refused.
   for key in [k for k in objects if '/copied/checkpoints/2/d' in k]:
     del objects[key]
-  again = words('sft', f'{AT}/copied/checkpoints/2', f'{AT}/d')
+  again = words('sft', f'{AT}/copied/checkpoints/2', f'{AT}/d', **own)
   capsys.readouterr()
   assert train.main(again) == 2
   assert 'copied/checkpoints/2 cannot be used' in capsys.readouterr().err
