@@ -22,6 +22,7 @@ from posttrain_jax import (
 from posttrain_jax.core import buckets, hub, paths
 from posttrain_jax.data import sources, tokenizers
 from posttrain_jax.models import hf
+from posttrain_jax.params import peft
 from posttrain_jax.run import checkpoint, roles
 from posttrain_jax.sweep import __main__ as sweep
 
@@ -194,7 +195,16 @@ def test_what_commands_write_goes_into_a_bucket(objects, capsys):
   assert export.main(['--checkpoint', run, '--out', 'out']) == 0
   for file in Path('out').iterdir():
     assert objects[f'bucket/out/{file.name}'] == file.read_bytes()
-  # An adapter, with the base that lies in no folder of its own.
+  # An adapter on a folder in the bucket goes on with it, and names it.
+  keys = {'stage': 'sft', 'start': f'{AT}/model', 'workdir': f'{AT}/beside'}
+  assert train.main(words(**keys, **adapted)) == 0
+  assert train.main(words(**keys, **adapted, num_steps=3)) == 0
+  out = ['--checkpoint', f'{AT}/beside', '--out', 'beside', '--adapter']
+  capsys.readouterr()
+  assert export.main(out) == 0
+  assert f'PEFT reads no bucket: copy {AT}/model' in capsys.readouterr().out
+  assert peft.base_of('beside') == f'{AT}/model'
+  # Another, with the base that lies in no folder of its own.
   out = ['--checkpoint', f'{AT}/lora', '--out', f'{AT}/apart', '--adapter']
   assert export.main(out) == 0
   buckets.folder.cache_clear()
