@@ -179,21 +179,6 @@ def test_tfds_in_the_tasks_vocabulary_is_evaluated_in_graph(tmp_path):
     build.build(c)
 
 
-@pytest.mark.parametrize('spec, items, message', [
-  ('sft.py:data=jsonl', {}, 'needs data.path'),
-  ('sft.py:data=jsno', {}, 'Did you mean "jsonl"'),
-  ('sft.py:data=jsonl', {'data.path': 'nothing.jsonl'}, 'no file matches'),
-  ('sft.py:data=tfds', {'data.name': 'addition'}, 'BUILDER:SPLIT'),
-  ('sft.py', {'data.packing': 'true'}, 'is for data.source'),
-  ('sft.py', {'tokenizer': 'byte'}, 'in-graph tasks speak'),
-  ('rl.py:task=text:chain_sum', {'tokenizer': 'task'}, 'use "byte"'),
-  ('rl.py:task=text:chain_sum', {'tokenizer': 'bite'}, 'Did you mean "byte"'),
-  ('rl.py:task=text:chain_sum', {'task.knobs.max_terms': '1'}, 'max_terms'),
-  ('rl.py:task=text:chain_sum', {'task.workers': '0'}, 'workers=0'),
-  ('rl.py:task=text:chain_sum', {'task.timeout': '0'}, 'task.timeout=0.0'),
-  ('sft.py:task=text:rush_hour', {'task.completion_length': '8'},
-   'no oracle answers'),
-])  # fmt: skip
 @pytest.mark.long
 def test_a_folder_is_evaluated_on_a_task_that_is_named(tmp_path, capsys):
   pytest.importorskip('reasoning_gym')
@@ -216,6 +201,21 @@ def test_a_folder_is_evaluated_on_a_task_that_is_named(tmp_path, capsys):
   assert 'tokenizer' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('spec, items, message', [
+  ('sft.py:data=jsonl', {}, 'needs data.path'),
+  ('sft.py:data=jsno', {}, 'Did you mean "jsonl"'),
+  ('sft.py:data=jsonl', {'data.path': 'nothing.jsonl'}, 'no file matches'),
+  ('sft.py:data=tfds', {'data.name': 'addition'}, 'BUILDER:SPLIT'),
+  ('sft.py', {'data.packing': 'true'}, 'is for data.source'),
+  ('sft.py', {'tokenizer': 'byte'}, 'in-graph tasks speak'),
+  ('rl.py:task=text:chain_sum', {'tokenizer': 'task'}, 'use "byte"'),
+  ('rl.py:task=text:chain_sum', {'tokenizer': 'bite'}, 'Did you mean "byte"'),
+  ('rl.py:task=text:chain_sum', {'task.knobs.max_terms': '1'}, 'max_terms'),
+  ('rl.py:task=text:chain_sum', {'task.workers': '0'}, 'workers=0'),
+  ('rl.py:task=text:chain_sum', {'task.timeout': '0'}, 'task.timeout=0.0'),
+  ('sft.py:task=text:rush_hour', {'task.completion_length': '8'},
+   'no oracle answers'),
+])  # fmt: skip
 def test_impossible_runs_fail_before_compiling(spec, items, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     build.build(config_lib.load(f'configs/{spec}', list(items.items())))
