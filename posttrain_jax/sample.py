@@ -131,7 +131,8 @@ def write_answers(
 @contextlib.contextmanager
 def _made(path: paths.AnyPath) -> Iterator[TextIO | paths.Grown]:
   """A file that is there when it is whole; until then its lines are beside it,
-  under PARTIAL, where the same command writes them anew."""
+  under PARTIAL, where the same command writes them anew; in a bucket from when
+  it breaks off."""
   partial = path.with_name(path.name + PARTIAL)
   if isinstance(partial, paths.Remote):
     partial.unlink(missing_ok=True)

@@ -28,7 +28,8 @@ __all__ = ['CACHE', 'cache_folder', 'folder', 'local', 'sent']
 CACHE = 'POSTTRAIN_JAX_CACHE'
 FOLDER = 'buckets'
 NEAR = 20  # names of a folder that a missing one is compared with
-RUN = ('checkpoints', 'metrics.jsonl')  # what the folder of a run has
+# What the folder of a run has one of.
+RUN = ('checkpoints', 'metrics.jsonl', 'lease.json')
 
 
 def cache_folder() -> str:
