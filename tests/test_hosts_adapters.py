@@ -81,7 +81,8 @@ def test_one_and_two_processes_go_on_with_each_others_adapters(kinds, tmp_path):
   for found in (*some('one', 4), *some('two-one', 4), *some('one-two', 2)):
     train_here(found)
   train(some('one-two', 4), 2, 1)
-  assert all(row['reward_std'] > 0 for row in rows_of(where['one', 'grpo']))
+  rows = rows_of(where['one', 'grpo'])[1:]  # of the first step none ends early
+  assert all(row['reward_std'] > 0 for row in rows)
   for name in kinds:
     digests = check_saved(where['one', name], name)
     params = checkpoint.read_params(where['one', name])[2]
