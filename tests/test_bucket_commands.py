@@ -159,6 +159,7 @@ def test_a_run_on_what_lies_in_a_bucket(objects, folder, capsys):
   capsys.readouterr()
   assert train.main(again) == 2
   assert 'copied/checkpoints/2 cannot be used' in capsys.readouterr().err
+  assert checkpoint.find(f'{AT}/copied')[1] == 1
   shown = [f'{AT}/sft', f'{AT}/nothing']
   for path, status in zip(shown, (0, 2)):
     ask = ['--model', path, '--data', f'{AT}/data/chat.jsonl']
