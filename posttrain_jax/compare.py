@@ -180,24 +180,25 @@ def write(
     'that ends it; "finished" is the share that ended by itself.',
   )
   page.heading('Answers')
-  with open(folder / LINES, 'w', encoding='utf-8') as lines:
-    for index in range(len(source)):
-      columns = source[index].columns
-      rewards = {
-        name: None if one.rewards is None else float(one.rewards[index])
-        for name, one in said.items()
-      }
-      page.example(
-        shown_prompt(columns['prompt']),
-        [(name, x.texts[index], rewards[name]) for name, x in said.items()],
-      )
-      line = {
-        **columns,
-        'answers': {name: x.texts[index] for name, x in said.items()},
-      }
-      if any(x is not None for x in rewards.values()):
-        line['rewards'] = rewards
-      lines.write(json.dumps(line, ensure_ascii=False, default=str) + '\n')
+  lines = []
+  for index in range(len(source)):
+    columns = source[index].columns
+    rewards = {
+      name: None if one.rewards is None else float(one.rewards[index])
+      for name, one in said.items()
+    }
+    page.example(
+      shown_prompt(columns['prompt']),
+      [(name, x.texts[index], rewards[name]) for name, x in said.items()],
+    )
+    line = {
+      **columns,
+      'answers': {name: x.texts[index] for name, x in said.items()},
+    }
+    if any(x is not None for x in rewards.values()):
+      line['rewards'] = rewards
+    lines.append(json.dumps(line, ensure_ascii=False, default=str) + '\n')
+  paths.write(folder / LINES, ''.join(lines))
   return page.write(folder / PAGE)
 
 

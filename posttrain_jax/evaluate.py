@@ -5,6 +5,8 @@
       --rewards '[{"name": "math_verify"}]'
   python -m posttrain_jax.evaluate --checkpoint runs/rl \\
       --config.eval.num_problems=512 [--config.task.name=addition]
+  python -m posttrain_jax.evaluate --model FOLDER \\
+      --config.task.name=text:gsm_symbolic
 
 Of records with answers: loss, perplexity and token accuracy of these. With
 --rewards (as `config.rewards` of a run) the model answers each `prompt`,
@@ -12,12 +14,14 @@ greedily and --num_samples times: accuracy, mean reward, pass@k, maj@k, length,
 and the expected calibration error (ece) of the samples.
 
 --model is a run, a step of it, a Hugging Face folder or an adapter of PEFT.
---checkpoint is its older name. Without --data it is a run, evaluated by its own
-task: the run's own config is used, with the keys changed that are
-given. JSON goes to stdout.
+--checkpoint is its older name. Without --data a run is evaluated by its own
+task: the run's own config is used, with the keys changed that are given. A
+folder has no task; the one that is named is configs/rl.py's, with its other
+keys. JSON goes to stdout.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -25,9 +29,10 @@ from typing import Any
 
 import jax
 
-from posttrain_jax.core import boundary, hosts, paths
+from posttrain_jax.core import boundary, hosts, hub, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.evals import score
+from posttrain_jax.models import adapted
 from posttrain_jax.run import (
   build,
   checkpoint,
@@ -126,13 +131,13 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
 
 
 def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
-  """Scores of a run on its own task."""
+  """Scores of a run on its own task, or of a folder on one that is named."""
   path = flags.checkpoint or flags.model
   given = [name for name in OF_DATA if getattr(flags, name) is not None]
   if given:
     raise ValueError(f'--{given[0]} is for --data, which is missing')
   if flags.model and not inference.is_run(path):
-    raise ValueError(f'{path} is no run, and has no task: give --data')
+    return _of_folder(hub.pinned(path), items)
   workdir, _ = checkpoint.run_folder(path)
   saved = checkpoint.load_config(workdir)
   if saved is None:
@@ -163,6 +168,25 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
     _, step, params = checkpoint.read_params(path, where=where)
     scores = score.evaluate(run.evaluators, params, config.seed)
   return {'step': step, **scores}
+
+
+def _of_folder(path: str, items: Sequence) -> dict[str, Any]:
+  """Scores of a model folder on the task of `--config.task.name`."""
+  if 'task.name' not in dict(items):
+    raise ValueError(
+      f'{path} is no run, and has no task: give --data, or name one, as '
+      '--config.task.name=text:gsm_symbolic'
+    )
+  config = config_lib.load('configs/rl.py', [('init_from', path), *items])
+  run = build.build(config)
+  if not run.evaluators:
+    raise ValueError('nothing to evaluate: eval.num_problems=0')
+  notes.tell(notes.positions(run))
+  mesh = loop.run_mesh(config) if hosts.several() else None
+  with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+    params = adapted.merged(roles.read_params(path, run.model, mesh))
+    scores = score.evaluate(run.evaluators, params, config.seed)
+  return {'model': path, 'step': None, **scores}
 
 
 @boundary.command

@@ -19,13 +19,14 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from posttrain_jax.core import boundary, dtypes, hub, paths
+from posttrain_jax.core import boundary, buckets, dtypes, hub, paths
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.data import template as templates
@@ -127,10 +128,19 @@ def _write_generation(
 
 
 def _write_adapter(
-  out: Path, saved: dict, config: ModelConfig, params: PyTree, **tokens: Any
+  out: Path,
+  place: paths.AnyPath,
+  saved: dict,
+  config: ModelConfig,
+  params: PyTree,
+  **tokens: Any,
 ) -> list[str]:
   """The adapter of a run as PEFT's files; and its base, where that lies in no
-  Hugging Face folder. A line of report each."""
+  Hugging Face folder. A line of report each.
+
+  out    a folder of this machine
+  place  where that is to lie in the end
+  """
   part, entry = saved['config']['adapter'], saved.get(base.KEY, {})
   source, told = entry.get('source', ''), []
   if roles.is_hf_folder(source):
@@ -140,29 +150,31 @@ def _write_adapter(
         'adapter gives slightly other logits than here'
       )
   else:
-    source = str((out / BASE).absolute())
-    hf.save(source, config, adapted.off(params, dense=True), **tokens)
+    source = str((place / BASE).absolute())
+    hf.save(out / BASE, config, adapted.off(params, dense=True), **tokens)
     told.append(f'wrote its base to {source}: it is in no Hugging Face folder')
+  if paths.is_remote(source):
+    told.append(
+      f'PEFT reads no bucket: copy {source} for it, and name the copy'
+    )
   peft.save(out, config, part, adapted.trained(params), source)
   return told
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: paths.AnyPath) -> None:
   """Raises for a folder that cannot be exported into, before anything is read.
 
   Raises:
     FileExistsError: it holds weights already.
     ValueError: it is a file, in no folder, or may not be written.
   """
-  if paths.is_remote(str(out)) or str(out).startswith(('gs:/', 's3:/')):
-    raise ValueError(
-      f'--out={out}: a model is written to a disk; copy it to the bucket then'
-    )
   if out.exists() and not out.is_dir():
     raise ValueError(f'--out={out} is a file; name a folder')
   old = sorted(out.glob('*.safetensors*')) if out.is_dir() else []
   if old:
     raise FileExistsError(f'{old[0]}: exists; save into an empty folder')
+  if paths.is_remote(out):
+    return
   there = next(x for x in (out, *out.absolute().parents) if x.exists())
   if not os.access(there, os.W_OK):
     raise ValueError(f'--out={out}: {there} may not be written by this user')
@@ -208,16 +220,26 @@ def export(
       Face architecture computes, or no adapters where those are asked for.
   """
   wanted = dtypes.name(dtype, ('', *dtypes.STORED))
-  out = Path(out)
-  _check_out(out)
-  with _undone(out):
-    return _export(path, out, wanted, adapter, merge)
+  place = paths.path(out)
+  _check_out(place)
+  if not isinstance(place, paths.Remote):
+    with _undone(place):
+      return _export(path, place, place, wanted, adapter, merge)
+  with tempfile.TemporaryDirectory() as made:
+    told = _export(path, Path(made), place, wanted, adapter, merge)
+    buckets.sent(Path(made), place)
+  return told
 
 
 def _export(
-  path: str | Path, out: Path, wanted: str, adapter: bool, merge: bool
+  path: str | Path,
+  out: Path,
+  place: paths.AnyPath,
+  wanted: str,
+  adapter: bool,
+  merge: bool,
 ) -> list[str]:
-  """`export` into a folder that can be written."""
+  """`export` into a folder of this machine, which is to lie at `place`."""
   config, saved = roles.saved_model(checkpoint.run_folder(path)[0])
   workdir, step, params = checkpoint.read_params(path)
   report = []
@@ -247,18 +269,18 @@ def _export(
     'bos_id': tokenizer.bos_id,
   }
   if adapter:
-    report += _write_adapter(Path(out), saved, config, params, **tokens)
+    report += _write_adapter(out, place, saved, config, params, **tokens)
   else:
     hf.save(out, config, params, **tokens)
-  report.insert(0, f'wrote step {step} of {workdir} to {out}')
-  copied = [] if name in ('task', 'byte') else _copy_tokenizer(name, Path(out))
+  report.insert(0, f'wrote step {step} of {workdir} to {place}')
+  copied = [] if name in ('task', 'byte') else _copy_tokenizer(name, out)
   if copied:
     report.append(f'copied: {", ".join(copied)}')
   else:
     report.append(f'no tokenizer files: the run used "{name}"')
-  _write_generation(_read_generation(saved), tokenizer, stops, Path(out))
+  _write_generation(_read_generation(saved), tokenizer, stops, out)
   if copied and saved.get('conversations') and _ours(saved):
-    report.append(_write_template(tokenizer, Path(out)))
+    report.append(_write_template(tokenizer, out))
   return report
 
 

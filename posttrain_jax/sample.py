@@ -23,10 +23,9 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
-from posttrain_jax.core import boundary, keys
+from posttrain_jax.core import boundary, keys, paths
 from posttrain_jax.data import chat as turns_of
 from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.rollout.stream import Stream
@@ -100,7 +99,10 @@ def _one(loaded: Loaded, flags: argparse.Namespace, out: TextIO) -> None:
 
 
 def write_answers(
-  loaded: Loaded, asked: Sequence[inference.Asked], out: TextIO, **how: Any
+  loaded: Loaded,
+  asked: Sequence[inference.Asked],
+  out: TextIO | paths.Grown,
+  **how: Any,
 ) -> int:
   """Writes a line of JSON for every answer; returns how many.
 
@@ -127,10 +129,17 @@ def write_answers(
 
 
 @contextlib.contextmanager
-def _made(path: Path) -> Iterator[TextIO]:
+def _made(path: paths.AnyPath) -> Iterator[TextIO | paths.Grown]:
   """A file that is there when it is whole; until then its lines are beside it,
-  under PARTIAL, where the same command writes them anew."""
+  under PARTIAL, where the same command writes them anew; in a bucket from when
+  it breaks off."""
   partial = path.with_name(path.name + PARTIAL)
+  if isinstance(partial, paths.Remote):
+    partial.unlink(missing_ok=True)
+    with contextlib.closing(paths.Grown(partial)) as grown:
+      yield grown
+    partial.replace(path)
+    return
   with open(partial, 'w', encoding='utf-8') as out:
     yield out
   partial.replace(path)
@@ -139,7 +148,7 @@ def _made(path: Path) -> Iterator[TextIO]:
 def _file(loaded: Loaded, flags: argparse.Namespace) -> None:
   asked = inference.read_prompts(inference.open_data(flags.data), loaded)
   notes.tell(_room(loaded, max(len(x.tokens) for x in asked), flags))
-  with _made(Path(flags.out)) as out:
+  with _made(paths.path(flags.out)) as out:
     written = write_answers(
       loaded,
       asked,
@@ -217,7 +226,7 @@ def _check(flags: argparse.Namespace) -> None:
     )
   if flags.out and not flags.data:
     raise ValueError('--out is for the answers to --data, which is missing')
-  if flags.out and Path(flags.out).exists():
+  if flags.out and paths.path(flags.out).exists():
     raise ValueError(f'--out={flags.out} is there already; name a new file')
   if flags.out:
     inference.check_parent('--out', flags.out)

@@ -19,6 +19,8 @@ REWARDS = json.dumps([
   {'name': 'own_prompts:near', 'weight': 0.5, 'verdict': True},
   {'name': 'soft_overlong', 'weight': 0.1, 'cache': 8},
 ])  # fmt: skip
+# Largest roundings of a step, of which two programs share not a digit.
+GAPS = ('rollout/logp_gap_max', 'sampling/sampling_logp_difference/max')
 EVERY = {'checkpoint.every': '2', 'eval.every': '2', 'num_steps': '4'}
 
 
@@ -107,7 +109,8 @@ def close(one, many, rtol=1e-6):
         assert value == theirs[name]
         continue
       # What is close to 0 is a difference of numbers that are not.
+      atol = 1e-5 if name in GAPS else 1e-7
       np.testing.assert_allclose(
-        theirs[name], value, rtol=rtol, atol=1e-7,
+        theirs[name], value, rtol=rtol, atol=atol,
         err_msg=f'{name} at step {ours["step"]}',
       )  # fmt: skip

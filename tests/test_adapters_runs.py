@@ -23,6 +23,10 @@ FAST = {
   'log.tensorboard': 'false', 'model.preset': 'depth-1',
   'adapter.name': 'lora', 'adapter.rank': '2',
 }  # fmt: skip
+PAIRS = {
+  'task.num_digits': '1', 'collect.name': 'oracle_vs_rollout',
+  'group_size': '1',
+}  # fmt: skip
 RUNS = {
   'sft': (
     'configs/sft.py:smoke',
@@ -35,13 +39,7 @@ RUNS = {
   ),
   'dpo': (
     'configs/preference.py:smoke',
-    {
-      'task.num_digits': '1',
-      'collect.name': 'oracle_vs_rollout',
-      'group_size': '1',
-      'adapter.name': 'dora',
-      'adapter.base': 'nf4',
-    },
+    {**PAIRS, 'adapter.name': 'dora', 'adapter.base': 'nf4'},
   ),
   'grpo': (
     'configs/rl.py:smoke',
@@ -56,6 +54,22 @@ RUNS = {
   'spin': (
     'configs/preference.py:recipe=spin,smoke',
     {'task.num_digits': '1', 'ref.refresh_every': '1'},
+  ),
+  'kto': (
+    'configs/preference.py:recipe=kto,smoke',
+    {'task.num_digits': '1', 'adapter.name': 'rslora'},
+  ),
+  'orpo': (
+    'configs/preference.py:recipe=orpo,smoke',
+    {**PAIRS, 'adapter.base': 'nf4'},
+  ),
+  'reward_model': (
+    'configs/preference.py:recipe=reward_model,smoke',
+    {**PAIRS, 'adapter.base': 'int8'},
+  ),
+  'gkd': (
+    'configs/distill.py:smoke',
+    {'task.num_digits': '1', 'adapter.name': 'dora'},
   ),
 }  # fmt: skip
 
@@ -96,10 +110,14 @@ TRAINED = [
 
 
 @pytest.mark.parametrize('name', TRAINED)
-def test_two_steps_and_two_more_are_four(name, tmp_path):
-  _, straight, _ = loop.train(load(name), tmp_path / 'straight')
-  loop.train(load(name, num_steps='2'), tmp_path / 'halves')
-  run, resumed, _ = loop.train(load(name), tmp_path / 'halves')
+def test_two_steps_and_two_more_are_four(name, tmp_path, request):
+  own = {}
+  if name == 'gkd':
+    own['others__teacher'] = str(request.getfixturevalue('trained')[0])
+  config = load(name, **own)
+  _, straight, _ = loop.train(config, tmp_path / 'straight')
+  loop.train(load(name, num_steps='2', **own), tmp_path / 'halves')
+  run, resumed, _ = loop.train(config, tmp_path / 'halves')
   same(straight, resumed)
   expected = rows_of(tmp_path / 'straight')
   assert rows_of(tmp_path / 'halves') == expected

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import scorer_folders
-from host_jobs import close
+from host_jobs import close, rows_of
 from hosts import Hosts, train
 from read_parts import mesh_of
 
@@ -91,13 +91,16 @@ LAYOUTS = {
 
 @pytest.mark.slow
 def test_two_processes_are_rewarded_as_one(folders, tmp_path):
-  names = LAYOUTS
-  jobs = {n: job(folders, tmp_path / '2' / n, **LAYOUTS[n]) for n in names}
-  train(list(jobs.values()), 2, 1)
-  for name, found in jobs.items():
-    config = config_lib.load(found['spec'], found['items'])
-    loop.train(config, tmp_path / '1' / name)
-    close(tmp_path / '1' / name, tmp_path / '2' / name, rtol=1e-5)
+  """The one is this process, with one of its devices."""
+  two = {n: tmp_path / n for n in LAYOUTS}
+  train([job(folders, two[n], **LAYOUTS[n]) for n in LAYOUTS], 2, 1)
+  for count, names in (('8', ('rows', 'sharded', 'both')), ('3', ('odd',))):
+    one = tmp_path / f'one-{count}'
+    found = job(folders, one, prompts_per_step=count, **{'mesh.data': '1'})
+    loop.train(config_lib.load(found['spec'], found['items']), one)
+    assert all(row['rewards/model/std'] > 0.01 for row in rows_of(one))
+    for name in names:
+      close(one, two[name], rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -101,6 +101,24 @@ def test_only_what_is_read_comes_and_weights_last(online):
   ).read_text()
 
 
+@pytest.mark.parametrize(
+  'spec, key, role',
+  [
+    ('distill', 'others.teacher', 'teacher'),
+    ('preference', 'ref.path', 'ref'),
+  ],
+)
+def test_frozen_models_have_commits_too(spec, key, role, online):
+  at = f'@{online.commit}'
+  items = {
+    'data.path': f'{DATA}:train', 'init_from': NAME, key: f'{NAME}@main',
+  }  # fmt: skip
+  config = config_lib.load(f'configs/{spec}.py:data=jsonl', list(items.items()))
+  found = config_lib.flatten(hub_keys.pinned(config).to_dict())
+  assert found[key] == found['init_from'] == NAME + at
+  assert roles.path_of(hub_keys.pinned(config), role) == NAME + at
+
+
 @pytest.mark.long
 def test_a_run_records_the_commit_and_goes_on_with_it(
   online, tmp_path, monkeypatch, capsys

@@ -4,11 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import chat_folders
 import jax
 import numpy as np
 import pytest
 
-from posttrain_jax import log
+from posttrain_jax import evaluate, log
 from posttrain_jax.data import (
   task_builder,
   task_problems,
@@ -176,6 +177,28 @@ def test_tfds_in_the_tasks_vocabulary_is_evaluated_in_graph(tmp_path):
   c.data.name = 'task_problems:trian'
   with pytest.raises(ValueError, match='Did you mean "train"'):
     build.build(c)
+
+
+@pytest.mark.long
+def test_a_folder_is_evaluated_on_a_task_that_is_named(tmp_path, capsys):
+  pytest.importorskip('reasoning_gym')
+  folder = chat_folders.make('qwen2_5', tmp_path / 'model')
+  chat_folders.add_weights(folder, width=16)
+  keys = [
+    '--config.task.name=text:gsm_symbolic', '--config.eval.num_problems=5',
+    '--config.eval.samples=2', '--config.max_new_tokens=4',
+    '--config.task.workers=1',
+  ]  # fmt: skip
+  assert evaluate.main(['--model', str(folder), *keys]) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found['model'] == str(folder)
+  assert found['eval/accuracy'] == 0 and found['eval/length'] == 4
+  assert 'eval/pass@2' in found
+  assert evaluate.main(['--model', str(folder), *keys[1:]]) == 2
+  assert '--config.task.name=text:gsm' in capsys.readouterr().err
+  own = ['--model', str(folder), '--config.task.name=addition']
+  assert evaluate.main(own) == 2
+  assert 'tokenizer' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('spec, items, message', [

@@ -8,7 +8,8 @@ What exists as a path here is that path. So is what lies in a folder that is
 here ('runs/x' beside 'runs/'), unless it has a revision. `pinned` gives a name
 its commit, which is what runs record; the other functions give local files.
 Files come through huggingface_hub into its cache, and obey HF_HOME, HF_TOKEN,
-HF_ENDPOINT and HF_HUB_OFFLINE.
+HF_ENDPOINT and HF_HUB_OFFLINE. Folders and files in a bucket have local copies
+by the same functions (`core.buckets`).
 """
 
 import functools
@@ -19,9 +20,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from posttrain_jax.core import hub_files
+from posttrain_jax.core import buckets, hub_files, paths
 
-__all__ = ['TOKENIZER', 'Name', 'data_files', 'folder', 'parse', 'pinned']
+__all__ = ['TOKENIZER', 'Name', 'data_files', 'elsewhere', 'folder', 'parse',
+           'pinned']  # fmt: skip
 
 COMMIT = re.compile('[0-9a-f]{40}')
 _PART = r'[A-Za-z0-9](?:[\w.-]*\w)?'
@@ -186,8 +188,29 @@ def _weights(place: Path) -> tuple[str, ...]:
     ) from None
 
 
+def _of_bucket(url: str, weights: bool) -> str:
+  place = buckets.folder(url, SMALL)
+  if place == url or not weights:  # a run, or nothing that is a model
+    return place
+  wanted = _weights(Path(place))
+  place = buckets.folder(url, (*SMALL, *wanted))
+  missing = [file for file in wanted if not (Path(place) / file).exists()]
+  if missing:
+    raise ValueError(f'{url} has no {missing[0]}')
+  return place
+
+
+def elsewhere(path: str) -> bool:
+  """Whether a path is a model's that is fetched to be read, its weights last:
+  one of the hub, or a folder in a bucket."""
+  if paths.is_remote(path):
+    return folder(path) != path
+  return parse(path) is not None
+
+
 def folder(path: Any, weights: bool = False) -> str:
-  """The local folder of a model of the hub; any other path as it is.
+  """The local folder of a model of the hub, or of one in a bucket; any other
+  path as it is.
 
   weights  whether it has to hold them; without, a snapshot may be a few files
 
@@ -195,6 +218,8 @@ def folder(path: Any, weights: bool = False) -> str:
     ValueError: it cannot be had; says why.
   """
   text = os.fspath(path)
+  if paths.is_remote(text):
+    return _of_bucket(text, weights)
   name = parse(text)
   return text if name is None else _folder(name, weights)
 
@@ -233,7 +258,8 @@ def _data_files(name: Name) -> tuple[str, ...]:
 
 
 def data_files(path: Any, part: str = '') -> list[str] | None:
-  """Local files of a data set of the hub; None where a path is no such name.
+  """Local files of a data set of the hub, or of what lies in a bucket; None
+  where a path is neither.
 
   part  of it, where the name has none
 
@@ -241,7 +267,10 @@ def data_files(path: Any, part: str = '') -> list[str] | None:
     ValueError: it cannot be had; it has no files that are read, or several
       parts of which one has to be named.
   """
-  name = parse(os.fspath(path), data=True)
+  text = os.fspath(path)
+  if paths.is_remote(text):
+    return buckets.local(text)
+  name = parse(text, data=True)
   if name is None:
     return None
   return list(_data_files(name._replace(part=name.part or part)))

@@ -26,6 +26,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
+from posttrain_jax.core.buckets import CACHE, cache_folder
 from posttrain_jax.core.resolve import nearest
 
 __all__ = [
@@ -44,7 +45,6 @@ __all__ = [
 NEAR = 20  # names of a folder that are compared with one that is missing
 WHOLE = 2**27  # bytes up to which a digest is of every byte
 BLOCKS, BLOCK = 64, 2**20  # of larger files: this many, of this many bytes
-CACHE = 'POSTTRAIN_JAX_CACHE'
 # What files begin with, and which kind that is.
 KINDS = {
   b'\x1f\x8b': 'gzip',
@@ -205,12 +205,6 @@ def arrow(module: str = '') -> Any:
       'Parquet, Arrow and zstd files are read by pyarrow, which is not '
       f'installed ({error}): pip install pyarrow'
     ) from None
-
-
-def cache_folder() -> str:
-  """Where unpacked files are kept."""
-  default = os.path.join('~', '.cache', 'posttrain_jax', 'data')
-  return os.path.expanduser(os.environ.get(CACHE) or default)
 
 
 def unpack(path: str, suffix: str, write: Callable[[BinaryIO], None]) -> str:

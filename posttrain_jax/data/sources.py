@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from posttrain_jax.core import hub
+from posttrain_jax.core import hub, paths
 from posttrain_jax.core.domain import Number
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import files, json_lines, tables
@@ -192,13 +192,19 @@ def _folder(path: str, split: str) -> Source:
 def split_of(path: str, split: str = '', **_: Any) -> tuple[str, str]:
   """(path, split) of 'FOLDER:SPLIT', where that is no file itself."""
   folder, colon, name = path.rpartition(':')
-  if not split and colon and not os.path.exists(path) and os.path.isdir(folder):
+  if split or not colon or os.path.exists(path):
+    return path, split
+  of_bucket = paths.is_remote(folder) and paths.path(folder).is_dir()
+  if of_bucket or os.path.isdir(folder):
     return folder, name
   return path, split
 
 
 def local(path: str, split: str = '', **_: Any) -> list[str]:
-  """Files and folders of a path, as `files.expand`, or of a name of the hub."""
+  """Files and folders of a path, as `files.expand`, or copies of those that a
+  name of the hub has, or that lie in a bucket."""
+  if paths.is_remote(path):
+    path, split = split_of(path, split)
   there = hub.data_files(path, split)
   return files.expand(split_of(path, split)[0]) if there is None else there
 

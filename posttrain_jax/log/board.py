@@ -2,19 +2,22 @@
 
 The writers that come with tensorboardX hand events to a thread of their own
 through a short queue: on a full disk that thread dies, and whoever has the next
-event waits for ever.
+event waits for ever. Their writers to buckets want libraries of their own. Here
+the events of a run in a bucket are a file of this machine that is copied there.
 """
 
 import contextlib
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import buckets, paths
 
 __all__ = ['Board']
 
-FLUSH = 10.0  # seconds between two flushes
+FLUSH = 10.0  # seconds between two flushes; to a bucket paths.Grown.EVERY
 FOLDER = 'tensorboard'
 
 
@@ -37,8 +40,13 @@ class Board:
     self._event, self._scalar = Event, scalar
     self._folder = paths.path(workdir) / FOLDER
     self._flushed = time.monotonic()
-    self._folder.mkdir(parents=True, exist_ok=True)
-    self._writer = EventsWriter(str(self._folder / 'events'))
+    self._local = None
+    self._every, place = FLUSH, self._folder
+    if isinstance(self._folder, paths.Remote):
+      self._local = tempfile.TemporaryDirectory()
+      self._every, place = paths.Grown.EVERY, Path(self._local.name)
+    place.mkdir(parents=True, exist_ok=True)
+    self._writer = EventsWriter(str(place / 'events'))
     start = SessionLog(status=SessionLog.START)
     now = time.time()
     self._write(Event(step=purge_step, wall_time=now, session_log=start))
@@ -49,13 +57,26 @@ class Board:
     for tag, value in tags.items():
       event.summary.value.extend(self._scalar(tag, value).value)
     self._write(event)
-    if time.monotonic() - self._flushed > FLUSH:
+    if time.monotonic() - self._flushed > self._every:
       self._flushed = time.monotonic()
       self._call('flush')
+      self._send()
 
   def close(self) -> None:
     self._call('close')
+    self._send()
     self._writer = None
+    if self._local is not None:
+      self._local.cleanup()
+
+  def _send(self) -> None:
+    """Copies the events so far to the bucket that they belong into."""
+    if self._local is None or self._writer is None:
+      return
+    try:
+      buckets.sent(Path(self._local.name), self._folder)
+    except Exception as error:  # of the bucket's own kinds, too
+      self._stop(str(error) or type(error).__name__)
 
   def _write(self, event) -> None:
     self._call('write_event', event)
@@ -66,11 +87,14 @@ class Board:
     try:
       getattr(self._writer, name)(*args)
     except OSError as error:
-      writer, self._writer = self._writer, None
-      with contextlib.suppress(OSError):
-        writer._py_recordio_writer.close()  # its own would flush first
-      print(
-        f'WARNING log: {self._folder} gets no more events: {error.strerror}; '
-        'the numbers are in metrics.jsonl',
-        file=sys.stderr,
-      )
+      self._stop(error.strerror)
+
+  def _stop(self, why: str) -> None:
+    writer, self._writer = self._writer, None
+    with contextlib.suppress(OSError):
+      writer._py_recordio_writer.close()  # its own would flush first
+    print(
+      f'WARNING log: {self._folder} gets no more events: {why}; '
+      'the numbers are in metrics.jsonl',
+      file=sys.stderr,
+    )

@@ -31,7 +31,7 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from posttrain_jax.core import hosts, hub, trees
+from posttrain_jax.core import hosts, hub, paths, trees
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.models import adapted, hf
 from posttrain_jax.models.config import ModelConfig
@@ -83,6 +83,8 @@ def base_of(path: str | Path) -> str:
   name = content.get('base_model_name_or_path')
   if not isinstance(name, str) or not name:
     raise ValueError(f'{where}: key "base_model_name_or_path" is missing')
+  if paths.is_remote(name):
+    return name
   # As PEFT finds it; else beside the adapter, which may have moved.
   for folder in (Path(name), own / name, own / Path(name).name):
     if (folder / 'config.json').is_file():

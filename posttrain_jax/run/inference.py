@@ -117,7 +117,7 @@ def is_run(path: str) -> bool:
   try:
     checkpoint.run_folder(path)
   except ValueError as error:
-    if not Path(path).exists():
+    if not paths.path(path).exists():
       raise ValueError(f'{path}: there is no such folder') from None
     raise ValueError(
       f'{path} is no run, no model folder of Hugging Face and no adapter of '

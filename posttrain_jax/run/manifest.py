@@ -132,9 +132,11 @@ def read(folder: Path) -> dict[str, Any] | None:
 def lasting(error: OSError) -> bool:
   """Whether an error is of what is there, and not of the machine for now.
 
-  A file system that does not answer, or too many open files, harm no file.
+  A file system that does not answer, or too many open files, harm no file. Of
+  an object in a bucket only the type of the error says what it is.
   """
-  return error.errno in (
+  kinds = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+  return isinstance(error, kinds) or error.errno in (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG
   )  # fmt: skip
 
@@ -170,7 +172,7 @@ def faults(
     except OSError as error:
       if not lasting(error):
         raise
-      return f'{name} cannot be read: {error.strerror}'
+      return f'{name} cannot be read: {error.strerror or "it is missing"}'
     same = sum_ == files[name][1]
     return '' if same else f'{name} is not what was written (SHA-256)'
 

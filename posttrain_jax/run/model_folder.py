@@ -61,7 +61,7 @@ def tokenizer_of(path: str) -> str:
 
 def _has_weights(path: str) -> bool:
   """Whether a model folder is more than a config.json, which gives sizes."""
-  here = hub.parse(path) is None  # their weights come when they are read
+  here = not hub.elsewhere(path)  # their weights come when they are read
   return bool(path) and (not here or any(Path(path).glob('*.safetensors')))
 
 

@@ -352,7 +352,7 @@ def _weights(run: Any) -> list[str]:
     )
   for role in sorted(run.models):
     path = roles.path_of(config, role)
-    if not path or hub.parse(path):
+    if not path or hub.elsewhere(path):
       continue
     if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
       told.append(

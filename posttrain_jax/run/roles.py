@@ -290,8 +290,7 @@ def source_of(config: Any) -> str:
   if not path or peft.is_folder(path):
     return ''
   if is_hf_folder(path):
-    own = hub.parse(path) is None
-    return str(Path(path).absolute()) if own else path
+    return path if hub.elsewhere(path) else str(Path(path).absolute())
   workdir, step = checkpoint.find(path)
   saved = checkpoint.load_config(workdir) or {}
   if make_adapter(saved.get('config', {}).get('adapter')):
