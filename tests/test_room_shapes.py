@@ -186,6 +186,10 @@ def test_cases_agree_on_the_axes():
   assert compared > 200
 
 
+def test_two_names_of_one_function_stay_one():
+  assert preference.dpo is preference.sigmoid
+
+
 # What people meet first
 
 

@@ -125,7 +125,6 @@ ARRAYS = {
   'rejected': Named('', 'room', (), ('pairs',)),
   'rejected_anchors': Named('BD', 'room', (), ('pairs',)),
   'returns': Named('BT', 'room', (), ('rewards',)),
-  'rejected_positives': Named('BD', 'room', (), ('hidden states',)),
   'rewards': Named('B', 'room', (), ('rewards',)),
   'start': Named('B', 'room'),
   'start_params': Named('', 'room', (), _REFERENCE),

@@ -259,12 +259,16 @@ def checked(
       for one function.
   """
   short = room['__name__'].rpartition('.')[2]
+  made: dict[Callable, Callable] = {}  # one function may have two names
   for name in names:
     function = room[name]
     if hasattr(function, '__shapes__'):  # another room's
       continue
     mine = {key: axes for key, axes in own.items() if '__' not in key}
     for key, axes in own.items():
-      if key.startswith(f'{name}__'):
-        mine[key.removeprefix(f'{name}__')] = axes
-    room[name] = held(function, f'{short}.{name}', declared(function, mine))
+      if key.startswith(f'{function.__name__}__'):
+        mine[key.removeprefix(f'{function.__name__}__')] = axes
+    if function not in made:
+      where = f'{short}.{function.__name__}'
+      made[function] = held(function, where, declared(function, mine))
+    room[name] = made[function]

@@ -173,6 +173,7 @@ shapes.checked(
   globals(),
   [*__all__, *HELPERS],
   mask='B',
+  rejected_positives='BD',
   value_pooled__hidden='BTD',
   value_pooled__mask='BT',
 )
