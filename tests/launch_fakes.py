@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / 'launch'
 SCRIPTS = sorted(LAUNCH.glob('*.sh'))
 
-# What each fake begins with: its name and arguments, as they came. In one write,
-# as the points of a sweep call side by side.
+# What each fake begins with: its name and arguments, as they came. In one
+# write, as the points of a sweep call side by side.
 HEAD = r"""#!/usr/bin/env bash
 printf -v call '%s\037' "${0##*/}" "$@"
 printf '%s\036' "$call" >>"$FAKES/calls"
