@@ -136,7 +136,7 @@ def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
     // sharding.row_parts(sizes)
     // sizes['sequence']
   )
-  columns = read(run) // sharding.row_parts(sizes)
+  columns = seen(run) // sharding.row_parts(sizes)
   heads = run.model.num_kv_heads * run.model.head_dim // sizes['tensor']
   keys = seen(run) * heads // sharding.row_parts(sizes)
 
