@@ -136,6 +136,7 @@ def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
     // sharding.row_parts(sizes)
     // sizes['sequence']
   )
+  columns = seen(run) // sharding.row_parts(sizes)
   heads = run.model.num_kv_heads * run.model.head_dim // sizes['tensor']
   keys = seen(run) * heads // sharding.row_parts(sizes)
 
@@ -153,6 +154,10 @@ def unexplained(run, found: list[hlo.Collective]) -> list[hlo.Collective]:
       # What heads, columns, or parts of V add up; and gradients that XLA finds
       # too small to scatter.
       of_tensor = len(one.group) == sizes['tensor'] and count <= stream
+      # Values and rewards of tokens, which are followed along whole rows.
+      of_rows = len(one.group) == sizes['sequence'] and count <= columns
+      if of_rows and one.bytes <= 8 * 4 * columns:
+        return True
       return of_tensor or (count in weights and one.bytes <= 2**21)
     # Embedded tokens between columns and rows; what each device's rows add to
     # the gradient of the table.

@@ -131,12 +131,18 @@ def test_devices_of_a_mesh_that_are_not_understood_are_an_error():
     hlo.collectives(text)
 
 
-def test_loops_that_step_by_more_than_one():
+@pytest.mark.parametrize('read, written', [
+  ('%n', '%next'), ('%moved', '%next'), ('%moved', '%back'),
+])  # fmt: skip
+def test_loops_that_step_by_more_than_one(read, written):
+  # Counters may be copied to where scalars are added up, and back.
   text = TEXT.replace('{TRIPS}', '{}').replace(
-    'tuple(%n, %fused)', 'tuple(%next, %fused)'
+    'tuple(%n, %fused)', f'tuple({written}, %fused)'
   ).replace(
     '  ROOT %out', '  %two = s32[] constant(2)\n'
-    '  %next = s32[] add(%n, %two)\n  ROOT %out'
+    '  %moved = s32[]{:S(6)} copy(%n)\n'
+    f'  %next = s32[] add({read}, %two)\n'
+    '  %back = s32[] copy(%next)\n  ROOT %out'
   )  # fmt: skip
   assert [one.times for one in hlo.collectives(text)] == [14, 14, 1, 1, 1]
 

@@ -42,7 +42,7 @@ def mesh(**sizes):
 
 def test_what_recomputes_less_keeps_more(run):
   order = ['full', 'save_attention', 'save_branches', 'save_all_but_mlp',
-           'dots_no_batch', 'dots', 'none']  # fmt: skip
+           'save_all_but_up', 'dots_no_batch', 'dots', 'none']  # fmt: skip
   assert set(order) == set(remat.POLICIES)
   for attention in ('plain', 'splash'):
     sizes = [

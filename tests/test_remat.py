@@ -82,6 +82,7 @@ AGAIN = {
   'none': 0,
   'dots': 0,
   'dots_no_batch': 2 * SCORES,
+  'save_all_but_up': SCORES + UP // 2,
   'save_all_but_mlp': SCORES + UP,
   'save_branches': QKV + SCORES + UP,
   'save_attention': QKV + SCORES + OUT + UP,

@@ -60,7 +60,6 @@ ADAPTERS = {
   ),
   'tables': dict(
     adapter__name='dora', adapter__rank=4, adapter__alpha=4,
-    model__tie_embeddings=False,
     adapter__targets=('embed_tokens', 'lm_head', 'v_proj'),
   ),
 }  # fmt: skip
@@ -95,15 +94,24 @@ EVERY = [
 
 
 @functools.cache
-def experts() -> str:
-  """A folder with the shape of a small model of experts."""
-  shape = Path('tests/goldens/families/qwen3_moe/config.json')
+def shape(model: str, tied: bool) -> str:
+  """A folder with the shape of a small model, with one table or two."""
+  name = {'dense': 'qwen3', 'experts': 'families/qwen3_moe'}[model]
+  fields = json.loads(Path(f'tests/goldens/{name}/config.json').read_text())
+  fields |= dict(vocab_size=64, num_hidden_layers=2, tie_word_embeddings=tied)
+  if model == 'experts':
+    fields |= dict(mlp_only_layers=[])
   folder = Path(tempfile.mkdtemp())
-  fields = json.loads(shape.read_text()) | dict(
-    vocab_size=64, num_hidden_layers=2, mlp_only_layers=[]
-  )
   (folder / 'config.json').write_text(json.dumps(fields))
   return str(folder)
+
+
+def begins_with(model: str, adapter: str) -> dict[str, str]:
+  """What a run starts from: the preset, which is dense and has one table,
+  unless it takes another."""
+  if model == 'dense' and adapter != 'tables':
+    return {}
+  return {'init_from': shape(model, adapter == 'tied')}
 
 
 def load(mesh: str, trainer: str, adapter: str, model: str):
@@ -124,7 +132,7 @@ def load(mesh: str, trainer: str, adapter: str, model: str):
     **{f'mesh__{axis}': size for axis, size in MESHES.get(mesh, {}).items()},
     **items,
     **ADAPTERS[adapter],
-    **({'init_from': experts()} if model == 'experts' else {}),
+    **begins_with(model, adapter),
   )
   pairs = [(key.replace('__', '.'), str(x)) for key, x in items.items()]
   return config_lib.load(spec, pairs)
@@ -170,6 +178,8 @@ def check(mesh: str, trainer: str, adapter: str, model: str) -> None:
   first, (one, expected) = begun(trainer, adapter, model)
   config = load(mesh, trainer, adapter, model)
   run, over = build.build(config), sharding.make_mesh(config.mesh)
+  if adapter in ('tied', 'tables'):
+    assert run.model.tie_embeddings == (adapter == 'tied')
   with jax.set_mesh(over):
     placed = state_shardings(run, over)
     many, found = five_steps(run, jax.device_put(first, placed))
@@ -217,6 +227,12 @@ def test_the_rest_of_those_that_cover(case):
 )
 def test_every_other_mesh_trains_as_one_device(case):
   check(*case)
+
+
+def test_every_trainer_and_adapter_is_a_config():
+  for mesh, trainer, adapter, model in EVERY:
+    if mesh == 'fsdp':
+      load(mesh, trainer, adapter, model)  # every key is known
 
 
 def test_these_cover_axes_trainers_and_adapters():

@@ -21,8 +21,8 @@ __all__ = [
 # Of a chip's memory, what arithmetic may fill at first.
 SHARE = 0.9
 LEVELS = (
-  'none', 'save_all_but_mlp', 'save_branches', 'save_attention',
-  'dots_no_batch', 'full',
+  'none', 'save_all_but_up', 'save_all_but_mlp', 'save_branches',
+  'save_attention', 'dots_no_batch', 'full',
 )  # fmt: skip
 
 
@@ -49,6 +49,7 @@ def again(model: ModelConfig, level: str, length: int) -> float:
   out, found = 2.0 * heads * model.width, 2.0 * heads * length
   return {
     'none': 0.0,
+    'save_all_but_up': up / 2 if model.gated else up,
     'save_all_but_mlp': up,
     'save_branches': up + asked,
     'save_attention': up + asked + out,

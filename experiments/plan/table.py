@@ -32,15 +32,16 @@ SENT = 1.2  # asked: bytes over those of the formula
 
 
 def commit() -> str:
-  """The commit of this tree; '+' where its code has changed since."""
+  """The last commit that changed what a result depends on; '+' where that has
+  changed since."""
   git = lambda *words: subprocess.run(
     ['git', *words], cwd=ROOT, capture_output=True, text=True
   ).stdout.strip()
-  code = ('posttrain_jax', 'configs', 'experiments/plan/*.py')
+  own = [f'experiments/plan/{name}.py' for name in ('cell', 'cells', 'choose')]
+  code = ('posttrain_jax', 'configs', *own)
   changed = git('status', '--porcelain', '--', *code)
-  return (git('rev-parse', '--short', 'HEAD') or 'unknown') + '+' * bool(
-    changed
-  )
+  last = git('log', '-1', '--format=%h', '--', *code) or 'unknown'
+  return last + '+' * bool(changed)
 
 
 def plan(

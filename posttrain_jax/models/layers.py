@@ -172,6 +172,7 @@ def mlp(layer: PyTree, x_BTD: Array, config: ModelConfig) -> Array:
   biased = lambda name, x: _biased(layer, name, x, config.mlp_bias)
   if config.gated:
     gate = biased('gate_bias', product(x_BTD, layer['gate']))
+    gate = remat.mark(gate, remat.GATE)
     up = biased('up_bias', product(x_BTD, layer['up']))
     inner = activation(gate) * up
   else:

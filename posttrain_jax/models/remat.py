@@ -9,6 +9,9 @@ for each token besides what the layer reads (D numbers):
                     product are computed again
   save_all_but_mlp  queries, keys, values, what attention found and what the MLP
                     reads: the MLP's first products are computed again
+  save_all_but_up   these, and the F columns of the MLP's gate: of its first
+                    products one is computed again. Without a gate it is the
+                    one before
   save_branches     what attention found and what the MLP reads
   save_attention    what attention found. With a kernel its forward half is then
                     not run again
@@ -25,12 +28,13 @@ from jax.ad_checkpoint import checkpoint_name
 
 from posttrain_jax.core.types import Array
 
-__all__ = ['ATTENTION', 'MLP', 'POLICIES', 'QKV', 'mark', 'word']
+__all__ = ['ATTENTION', 'GATE', 'MLP', 'POLICIES', 'QKV', 'mark', 'word']
 
 # Names of arrays in a layer.
 QKV = 'attention_qkv'
 ATTENTION = 'attention_out'
 MLP = 'mlp_in'
+GATE = 'mlp_gate'
 
 _policies = jax.checkpoint_policies
 _named = _policies.save_only_these_names
@@ -44,6 +48,7 @@ POLICIES: dict[str, Callable | None] = {
   'save_attention': _named(ATTENTION),
   'save_branches': _named(ATTENTION, MLP),
   'save_all_but_mlp': _named(QKV, ATTENTION, MLP),
+  'save_all_but_up': _named(QKV, ATTENTION, MLP, GATE),
 }
 
 

@@ -212,21 +212,34 @@ def _constants(ops: list[_Op]) -> dict[str, int]:
   }
 
 
+def _copies(ops: list[_Op]) -> dict[str, str]:
+  """{name of a copy: what it is a copy of}; counters are moved to where scalars
+  are computed."""
+  out: dict[str, str] = {}
+  for op in ops:
+    names = _NAME.findall(op.operands)
+    if op.code in ('copy', 'bitcast') and names:
+      out[op.name] = out.get(names[0], names[0])
+  return out
+
+
 def _elements(ops: list[_Op]) -> dict[str, int]:
-  """{name: which element of the loop's tuple it is}."""
+  """{name: which element of the loop's tuple it is, or is a copy of}."""
   found = {}
   for op in ops:
     index = re.search(r'index=(\d+)', op.rest)
     if op.code == 'get-tuple-element' and index:
       found[op.name] = int(index[1])
-  return found
+  copies = _copies(ops)
+  return found | {x: found[of] for x, of in copies.items() if of in found}
 
 
 def _step(body: list[_Op], place: int) -> int:
   """What a loop's body adds to that element; 1 where it is not plain."""
   if not body or body[-1].code != 'tuple':
     return 1
-  results = _NAME.findall(body[-1].operands)
+  copies = _copies(body)
+  results = [copies.get(x, x) for x in _NAME.findall(body[-1].operands)]
   numbers, places = _constants(body), _elements(body)
   for op in body:
     if op.code == 'add' and place < len(results) and op.name == results[place]:

@@ -155,12 +155,14 @@ def _kept_numbers(model: ModelConfig, length: int, tensor: int) -> float:
   found = model.num_heads * model.head_dim / tensor
   scores = _score_numbers(model, length) / tensor
   products = _layer_numbers(model) / tensor + 2 * width
+  gate = model.mlp_dim if model.gated and not model.num_experts else 0
   return {
     # What is no product is kept too: norms, activations, rotated heads.
     'none': 1.5 * products + 4 * width + scores,
     'dots': products + scores,
     'dots_no_batch': products,
     'save_all_but_mlp': 2 * width + _head_numbers(model) / tensor,
+    'save_all_but_up': 2 * width + (_head_numbers(model) + gate) / tensor,
     'save_branches': 2 * width + found,
     'save_attention': width + found,
     'full': width,

@@ -70,7 +70,9 @@ def knobs(run: Any) -> list[list[dict[str, Any]]]:
     out.append([{'model.logit_chunk': LOGIT_CHUNK}])
   if model.remat in (False, 'none'):
     out.append([{'model.remat': True}])
-  if not model.attention_chunk and sizes.row_tokens > ATTENTION_CHUNK:
+  # A kernel holds no scores.
+  scores = model.attention == 'plain' and not model.attention_chunk
+  if scores and sizes.row_tokens > ATTENTION_CHUNK:
     out.append([{'model.attention_chunk': ATTENTION_CHUNK}])
   if mesh['data'] > 1:
     more, copies = [], mesh['data']
@@ -100,12 +102,15 @@ def search(
   judge: Callable[[Any], Verdict],
   enough: Callable[[dict[str, Any]], bool],
   most: int,
+  total: int = 0,
 ) -> tuple[list[Try], list[Try]]:
   """(what fits, all that was tried).
 
   judge   config -> Verdict: compiles
   enough  {key: value} -> whether arithmetic leaves room for hope
   most    how often `judge` may be asked
+  total   bytes of the config as it is: what takes no less is not turned
+          together with others; 0: not known
   """
   tried: list[Try] = []
 
@@ -129,7 +134,7 @@ def search(
       if found.verdict.fits:
         fit.append(found)
         break
-      if last:
+      if last and not 0 < total <= found.verdict.total:
         rest |= changes
         if not fit and len(rest) > len(changes) and len(tried) < most:
           both = attempt(dict(rest))

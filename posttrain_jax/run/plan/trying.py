@@ -67,6 +67,18 @@ def _larger(plan: Any) -> list[Machine]:
   return sorted(more, key=lambda machine: machine.count)
 
 
+def spread(run: Any, count: int, machine: Machine) -> dict[str, Any]:
+  """{key: value} that a run needs on a machine with more devices than the
+  `count` it is for: all along fsdp, and a row of a micro-batch for each."""
+  places = sharding.axis_sizes(run.config.mesh, count)
+  places['fsdp'] *= machine.count // count
+  changes = {'mesh.fsdp': places['fsdp'], 'mesh.data': places['data']}
+  parts, rows = sharding.row_parts(places), run.sizes.microbatch_rows
+  if rows and rows % parts:
+    changes['microbatch_rows'] = -(-rows // parts) * parts
+  return changes
+
+
 def other_settings(
   plan: Any, tries: int, before: Before
 ) -> tuple[list[search.Try], list[search.Try]]:
@@ -86,18 +98,19 @@ def other_settings(
     lambda other: _judged(other, plan.machine, plan.limit, before),
     lambda changes: hope.leaves_hope(config_lib.with_values(config, changes)),
     tries,
+    plan.fullest.total,
   )
-  places = sharding.axis_sizes(config.mesh, plan.machine.count)
+  left = 1 + tries - len(tried)
   for machine in [] if fit else _larger(plan):
-    times = machine.count // plan.machine.count
-    shards = {'mesh.fsdp': places['fsdp'] * times, 'mesh.data': places['data']}
-    other = config_lib.with_values(config, shards)
+    changes = spread(plan.run, plan.machine.count, machine)
+    other = config_lib.with_values(config, changes)
     with target.aimed(topology.targets(machine)):
-      if len(tried) > tries or not hope.leaves_hope(other):
+      if left <= 0 or not hope.leaves_hope(other):
         continue
       verdict = _judged(other, machine, plan.limit, before)
-    told = {'--topology': machine.name, 'mesh.fsdp': shards['mesh.fsdp']}
-    tried.append(search.Try(told, verdict))
+    left -= not verdict.refused
+    told = {k: x for k, x in changes.items() if k != 'mesh.data'}
+    tried.append(search.Try({'--topology': machine.name, **told}, verdict))
     if verdict.fits:
       fit.append(tried[-1])
       break
