@@ -138,6 +138,7 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
     raise ValueError(f'--{given[0]} is for --data, which is missing')
   if flags.model and not inference.is_run(path):
     return _of_folder(hub.pinned(path), items)
+  _check_own(items)
   workdir, _ = checkpoint.run_folder(path)
   saved = checkpoint.load_config(workdir)
   if saved is None:
@@ -170,6 +171,16 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   return {'step': step, **scores}
 
 
+def _check_own(items: Sequence) -> None:
+  """Raises ValueError for a second model beside the one that is evaluated."""
+  other = dict(items).get('init_from')
+  if other is not None:
+    raise ValueError(
+      f'--config.init_from={other}: what is evaluated is --model; give {other} '
+      'there'
+    )
+
+
 def _of_folder(path: str, items: Sequence) -> dict[str, Any]:
   """Scores of a model folder on the task of `--config.task.name`."""
   if 'task.name' not in dict(items):
@@ -177,6 +188,7 @@ def _of_folder(path: str, items: Sequence) -> dict[str, Any]:
       f'{path} is no run, and has no task: give --data, or name one, as '
       '--config.task.name=text:gsm_symbolic'
     )
+  _check_own(items)
   config = config_lib.load('configs/rl.py', [('init_from', path), *items])
   run = build.build(config)
   if not run.evaluators:

@@ -335,6 +335,8 @@ BAD = [
    'texts.jsonl:1: no column "prompt"'),
   (sample, '--model PLAIN --tokenizer byte --data NONE --out NEW', 'NONE'),
   (evaluate, '--model PLAIN', 'is no run, and has no task: give --data'),
+  (evaluate, '--model PLAIN --config.task.name=addition --config.init_from=x',
+   '--config.init_from=x: what is evaluated is --model'),
   (evaluate, '--model PLAIN --seed 1', '--seed is for --data'),
   (evaluate, '--model PLAIN --data TEXTS', 'has no tokenizer'),
   (evaluate, '--model PLAIN --data TEXTS --config.seed=1', '--config.seed'),

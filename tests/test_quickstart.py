@@ -89,6 +89,12 @@ def test_what_cannot_be_a_quickstart_is_refused(item, told, capsys):
   assert len(error.splitlines()) == 1
 
 
+def test_a_quickstart_writes_into_no_bucket(capsys):
+  argv = ['--config', SPEC, '--dry_run', '--workdir=gs://bucket/first']
+  assert command.main(argv) == 2
+  assert '--workdir=gs://bucket/first' in capsys.readouterr().err
+
+
 def test_arms_cost_the_same():
   config = config_lib.load(SPEC)
   steps = training.steps_of(config)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +185,11 @@ def test_cases_agree_on_the_axes():
         assert axes == expected, f'{case.id}: {name}'
         compared += 1
   assert compared > 200
+
+
+@every
+def test_it_is_pickled_by_its_name(function):
+  assert pickle.loads(pickle.dumps(function)) is function
 
 
 def test_two_names_of_one_function_stay_one():

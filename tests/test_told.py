@@ -114,6 +114,13 @@ def test_a_short_run_of_the_default_config():
       build.build(
         load('configs/sft.py', **items, optimizer__warmup_updates=given)
       )
+  # A ratio rules where it is given.
+  told = notes.notes(
+    build.build(load('configs/sft.py', **items, optimizer__warmup_ratio=0.2))
+  )
+  assert not any('the default, is more than' in line for line in told)
+  run = build.build(load(optimizer__lr='0'))
+  assert any('optimizer.lr=0' in line for line in notes.notes(run))
 
 
 def test_a_run_that_began_when_the_default_was_a_number():
@@ -123,8 +130,6 @@ def test_a_run_that_began_when_the_default_was_a_number():
   assert rising() == 'auto'
   saved['num_steps'] = 400
   assert rising() == 20
-  run = build.build(load(optimizer__lr='0'))
-  assert any('optimizer.lr=0' in line for line in notes.notes(run))
 
 
 # ---- Files.

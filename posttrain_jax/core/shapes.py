@@ -14,6 +14,7 @@ number: it stands for all, and is repeated before the function sees it.
 
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NamedTuple
@@ -272,3 +273,8 @@ def checked(
       where = f'{short}.{function.__name__}'
       made[function] = held(function, where, declared(function, mine))
     room[name] = made[function]
+    # By its own name, too, where it is defined: what is pickled is looked up
+    # there.
+    home = sys.modules.get(function.__module__)
+    if getattr(home, function.__name__, None) is function:
+      setattr(home, function.__name__, made[function])

@@ -192,7 +192,8 @@ def _folder(path: str, split: str) -> Source:
 def split_of(path: str, split: str = '', **_: Any) -> tuple[str, str]:
   """(path, split) of 'FOLDER:SPLIT', where that is no file itself."""
   folder, colon, name = path.rpartition(':')
-  if split or not colon or os.path.exists(path):
+  # 'gs://...' has a colon too, also where a folder is called gs.
+  if split or not colon or name.startswith('//') or os.path.exists(path):
     return path, split
   of_bucket = paths.is_remote(folder) and paths.path(folder).is_dir()
   if of_bucket or os.path.isdir(folder):

@@ -229,6 +229,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, flags = parse(argv, __doc__, prog='posttrain_jax.quickstart')
     training.check(config)
     if flags.workdir:
+      if paths.is_remote(flags.workdir):
+        raise ValueError(
+          f'--workdir={flags.workdir}: a quickstart writes into a folder of '
+          'this machine'
+        )
       continuing.check_folder(paths.path(flags.workdir))
     if flags.dry_run:
       print(config)

@@ -189,6 +189,8 @@ def _rising(config: Any, num_updates: int) -> tuple[Any, str]:
   """(the config with its warmup as a number, what to tell of it)."""
   asked = config.optimizer.warmup_updates
   taken, told = auto.warmup(asked, config.paradigm, num_updates)
+  if config.optimizer.warmup_ratio > 0:  # the ratio rules
+    told = ''
   if taken is not asked:
     config = config_lib.with_values(config, {config_lib.WARMUP: taken})
   return config, told

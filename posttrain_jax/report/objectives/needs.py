@@ -84,7 +84,7 @@ def _deleted(function: Callable) -> set[str]:
   }
 
 
-_SIZES = {'B': 2, 'T': 3, 'U': 3, 'V': 5}
+_SIZES = dict(B=2, T=3, U=3, V=5, D=4, G=2, C=3, S=2, M=2, N=2)
 
 
 def _example(axes: Any) -> Any:
