@@ -1,6 +1,6 @@
 r"""Which format of answers does RL converge on?
 
-  python -m experiments.amplification.run             # full: half an hour
+  python -m experiments.amplification.run             # full: most of an hour
   python -m experiments.amplification.run --reduced   # two minutes
 
 Models are trained from scratch on addition answered in a mixture of formats,

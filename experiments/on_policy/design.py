@@ -236,7 +236,7 @@ STUDY = lab.Study(
 READING = (
   'Own samples decide: from a base that answers in the easy format 7% of the '
   'time, likelihood on right answers goes from 25% to 91% with the samples of '
-  "the policy and to 35% with the base's, DPO to 84% and to 28%. They are "
+  "the policy and to 35% with the base's, DPO to 85% and to 28%. They are "
   'worth 36 points more far than near, as the paper says; but near, where it '
   'expects little, they are worth 20 points too (95 against 76%, '
   'contradicted).',
@@ -246,7 +246,7 @@ READING = (
   '(reproduced). It does move mass: 30% of its answers are in the easy format, '
   'against 17%, but many of them are wrong.',
   'Nor is it faster: after 15 steps, each arm at the rate that is best then, '
-  'the positive part of GRPO is at 54% and GRPO at 34% (contradicted). After '
+  'the positive part of GRPO is at 54% and GRPO at 33% (contradicted). After '
   '50 steps it is the other way round, 80 and 89%: what a negative gradient '
   'brings here is a better end, not speed. That was in no claim.',
   'NFT ends at 87%, between GRPO (89%) and its positive part (80%): as good '

@@ -1,6 +1,6 @@
 r"""On-policy samples and negative gradients: do they matter, and when?
 
-  python -m experiments.on_policy.run             # full: half an hour
+  python -m experiments.on_policy.run             # full: most of an hour
   python -m experiments.on_policy.run --reduced   # minutes
 
 Sums that may be answered in an easy format, which the base seldom or often
