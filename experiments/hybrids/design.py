@@ -155,7 +155,6 @@ SCALES = {
 
 # A claim of a better arm says nothing where neither learned, or where the one
 # that it is compared with leaves no room.
-# is compared with leaves no room.
 def _above(
   name: str, paper: str, arm: str, against: str, said: str, **keys
 ) -> Claim:
@@ -193,15 +192,14 @@ STUDY = lab.Study(
   setup=(
     'Bases: SFT on addition, sorting, Countdown (plus and minus) with two '
     'numbers to 9 and, at a fiftieth of the weight of that, with three: 600 '
-    'steps of 128 rows, '
-    'pico (0.2M parameters). There are two, which seeds take turns to start '
-    'from.',
+    'steps of 128 rows, pico (0.2M parameters). There are two, which seeds '
+    'take turns to start from.',
     'The new task is Countdown (plus and minus) with three numbers to 9. Every '
     'arm takes 80 steps of 16 problems. A step of RL has 8 rows a problem; a '
-    'hybrid that shows a demonstration has 7 own answers beside it, or one more row. SFT '
-    'reads 16 demonstrations a step, as many as such a hybrid, or 128, as many '
-    'as rows; where RL follows it reads 32 in half of the steps, which makes '
-    'as many in all.',
+    'hybrid that shows a demonstration has 7 own answers beside it, or one '
+    'more row. SFT reads 16 demonstrations a step, as many as such a hybrid, '
+    'or 128, as many as rows; where RL follows it reads 32 in half of the '
+    'steps, which makes as many in all.',
     'Greedy accuracy on held-out problems, 128 a seed; entropy on own samples; '
     'what is kept of the other tasks of the base.',
   ),
