@@ -142,7 +142,7 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), base_seeds=(200, 201), preset='pico',
-    base_steps=600, steps=80, grid=(1e-4, 3e-4, 1e-3), extend=1,
+    base_steps=600, steps=80, grid=(1e-4, 3e-4, 1e-3), extend=2,
     arms=tuple(WAYS), problems=128,
   ),
   'reduced': Scale(
