@@ -78,41 +78,41 @@ WAYS = {
   'sft': Way('SFT, as many demonstrations', 'sft', (_sft(PROMPTS),)),
   'sft_rows': Way('SFT, as many rows', 'sft', (_sft(PROMPTS * GROUP),)),
   'sft_grpo': Way(
-    'SFT, then GRPO', 'both', (_sft(2 * PROMPTS, 0.5), _half(_rl('grpo')))
+    'SFT, then GRPO', 'hybrid', (_sft(2 * PROMPTS, 0.5), _half(_rl('grpo')))
   ),
   'grpo': Way('GRPO', 'rl', (_rl('grpo'),)),
   'reft': Way(
-    'SFT, then PPO (ReFT)', 'both',
+    'SFT, then PPO (ReFT)', 'hybrid',
     (_sft(2 * PROMPTS, 0.5), _half(_rl('ppo', *_PPO))),
   ),
-  'chord': Way('CHORD', 'both', (_rl('chord'),)),
-  'srft': Way('SRFT', 'both', (_rl('srft'),)),
-  'luffy': Way('LUFFY', 'both', (_rl('luffy', group=GROUP - 1),)),
+  'chord': Way('CHORD', 'hybrid', (_rl('chord'),)),
+  'srft': Way('SRFT', 'hybrid', (_rl('srft'),)),
+  'luffy': Way('LUFFY', 'hybrid', (_rl('luffy', group=GROUP - 1),)),
   'prefix_rft': Way(
-    'Prefix-RFT', 'both', (_rl('prefix_rft', group=GROUP - 1),)
+    'Prefix-RFT', 'hybrid', (_rl('prefix_rft', group=GROUP - 1),)
   ),
-  'visurf': Way('ViSurf', 'both', (_rl('visurf', group=GROUP - 1),)),
+  'visurf': Way('ViSurf', 'hybrid', (_rl('visurf', group=GROUP - 1),)),
   'visurf_pushed': Way(
-    'ViSurf, its label always pushed', 'both',
+    'ViSurf, its label always pushed', 'hybrid',
     (_rl('visurf', ('advantage.smooth', 'false'), group=GROUP - 1),),
   ),
-  'relift': Way('ReLIFT', 'both', (_rl('relift', ('hard_buffer.rows', '8')),)),
+  'relift': Way('ReLIFT', 'hybrid', (_rl('relift', ('hard_buffer.rows', '8')),)),
   'relift_random': Way(
-    'ReLIFT, of any problems', 'both',
+    'ReLIFT, of any problems', 'hybrid',
     (_rl('relift', ('hard_buffer.choose', 'random'),
          ('hard_buffer.rows', '8')),),
   ),
-  'sasr': Way('SASR', 'both', (_rl('sasr'),)),
+  'sasr': Way('SASR', 'hybrid', (_rl('sasr'),)),
   'coin': Way(
-    'SFT or GRPO by an even coin', 'both',
+    'SFT or GRPO by an even coin', 'hybrid',
     (_rl('sasr', ('sft_controller.name', 'fixed'),
          ('sft_controller.value', '0.5')),),
   ),
-  'amft': Way('AMFT', 'both', (_rl('amft'),), ((_META, 0.01),)),
+  'amft': Way('AMFT', 'hybrid', (_rl('amft'),), ((_META, 0.01),)),
   'amft_entropy': Way(
-    'AMFT by entropy alone', 'both', (_rl('amft'),), ((_META, 0.0),)
+    'AMFT by entropy alone', 'hybrid', (_rl('amft'),), ((_META, 0.0),)
   ),
-  'uft': Way('UFT', 'both', (_rl('uft', ('hints.chunks', '3')),)),
+  'uft': Way('UFT', 'hybrid', (_rl('uft', ('hints.chunks', '3')),)),
 }  # fmt: skip
 
 
