@@ -268,8 +268,8 @@ READING: tuple[str, ...] = (
   'SASR and AMFT (15 to 18%) gain half as much. That Prefix-RFT, SRFT and '
   'ViSurf are above it is not seen, of CHORD it is undecided.',
   'SFT on as many demonstrations gains 7 points, on eight times as many 28, '
-  'and loses 65 points of the base tasks for it. PPO after SFT is 24 points above '
-  'SFT on as many (10 to 39, with a margin of 5 and Holm over 12 claims '
+  'and loses 65 points of the base tasks for it. PPO after SFT is 24 points '
+  'above SFT on as many (10 to 39, with a margin of 5 and Holm over 12 claims '
   'undecided).',
   'What is kept follows what is learned: at 30 to 36% of the new task the base '
   'tasks are at 37 to 59%, LUFFY keeps most; ReLIFT, which reads half of the '
