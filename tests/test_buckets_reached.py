@@ -82,7 +82,13 @@ COMMANDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', COMMANDS)
+def slow_to_import(names):
+  """Names of commands as parameters; one draws figures."""
+  long = pytest.mark.long
+  return [pytest.param(x, marks=long) if x == 'compare' else x for x in names]
+
+
+@pytest.mark.parametrize('name', slow_to_import(COMMANDS))
 def test_commands_say_which_bucket_failed(
   no_listing, name, tmp_path, monkeypatch, capsys
 ):
@@ -220,25 +226,30 @@ def test_events_are_sent_again(objects, monkeypatch, capsys):
   assert sent.count(b'loss') == 3 and not capsys.readouterr().err
 
 
-def test_a_bucket_is_tried_before_the_long_work(objects, monkeypatch, capsys):
-  buckets.writable(f'{AT}/said.jsonl')
+WRITERS = {
+  'sample': ['--model', 'none', '--data', f'{AT}/a.jsonl', '--out', f'{AT}/o'],
+  'export': ['--checkpoint', 'none', '--out', f'{AT}/o'],
+  'compare': [
+    '--models', 'a', 'b', '--data', f'{AT}/a.jsonl', '--out', f'{AT}/o'
+  ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', slow_to_import(WRITERS))
+def test_a_bucket_is_tried_before_the_long_work(
+  objects, name, monkeypatch, capsys
+):
+  buckets.writable(f'{AT}/o')
   assert not objects
-  data = f'{AT}/a.jsonl'
   objects['bucket/a.jsonl'] = LINE
-  models = {
-    'sample': ['--model', 'none', '--data', data, '--out', f'{AT}/o.jsonl'],
-    'compare': ['--models', 'a', 'b', '--data', data, '--out', f'{AT}/o'],
-    'export': ['--checkpoint', 'none', '--out', f'{AT}/o'],
-  }
   opened = fake_gcs.FileSystem._open
 
   def read_only(self, path, mode='rb', **kwargs):
     return fails() if mode == 'wb' else opened(self, path, mode, **kwargs)
 
   monkeypatch.setattr(fake_gcs.FileSystem, '_open', read_only)
-  for name, words in models.items():
-    main = importlib.import_module(f'posttrain_jax.{name}').main
-    assert main(words) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f'error: {AT}/o')
-    assert 'cannot be written: 503, Service Unavailable' in said
+  main = importlib.import_module(f'posttrain_jax.{name}').main
+  assert main(WRITERS[name]) == 2
+  said = capsys.readouterr().err
+  assert said.startswith(f'error: {AT}/o')
+  assert 'cannot be written: 503, Service Unavailable' in said
