@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from posttrain_jax.core import boundary, keys, paths
+from posttrain_jax.core import boundary, buckets, keys, paths
 from posttrain_jax.data.host_task import Answers, shown_prompt
 from posttrain_jax.data.prompts_task import PromptsTask
 from posttrain_jax.data.sources import Source
@@ -214,6 +214,8 @@ def _check(flags: argparse.Namespace) -> None:
   found = [name for name in (PAGE, LINES) if (out / name).exists()]
   if found:
     raise ValueError(f'{flags.out} has a {found[0]} already; name a new --out')
+  if paths.is_remote(out):
+    buckets.writable(out / PAGE)
 
 
 @boundary.command

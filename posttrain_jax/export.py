@@ -41,7 +41,7 @@ BASE = 'base'  # folder of an adapter's base that lies nowhere else
 
 def _copy_tokenizer(name: str, out: Path) -> list[str]:
   """Copies a tokenizer (a folder, or its .json file); names what it copied."""
-  path = Path(hub.folder(name))
+  path = Path(hub.tokenizer(name))
   folder = path if path.is_dir() else path.parent
   files = {file: folder / file for file in hub.TOKENIZER}
   if not path.is_dir():
@@ -166,7 +166,7 @@ def _check_out(out: paths.AnyPath) -> None:
 
   Raises:
     FileExistsError: it holds weights already.
-    ValueError: it is a file, in no folder, or may not be written.
+    ValueError: it is a file, in no folder, or cannot be written.
   """
   if out.exists() and not out.is_dir():
     raise ValueError(f'--out={out} is a file; name a folder')
@@ -174,6 +174,7 @@ def _check_out(out: paths.AnyPath) -> None:
   if old:
     raise FileExistsError(f'{old[0]}: exists; save into an empty folder')
   if paths.is_remote(out):
+    buckets.writable(out / 'model')
     return
   there = next(x for x in (out, *out.absolute().parents) if x.exists())
   if not os.access(there, os.W_OK):

@@ -44,13 +44,13 @@ def objects(folder, tmp_path, monkeypatch):
   monkeypatch.setenv(buckets.CACHE, str(tmp_path / 'cache'))
   (tmp_path / 'here').mkdir()
   monkeypatch.chdir(tmp_path / 'here')
-  buckets.folder.cache_clear()
+  buckets._folder.cache_clear()
   with fake_gcs.served() as store:
     put(store, folder / 'model', 'model')
     for name in ('chat', 'pairs', 'prompts'):
       put(store, folder / f'{name}.jsonl', f'data/{name}.jsonl')
     yield store
-  buckets.folder.cache_clear()
+  buckets._folder.cache_clear()
 
 
 def put(store, source, name):
@@ -100,7 +100,7 @@ def test_folders_and_files_have_copies(objects, folder, tmp_path):
   objects['bucket/data/chat.jsonl'] = json.dumps(new).encode()
   assert old != new == sources.open_source(f'{AT}/data/chat.jsonl')[0].columns
   del objects['bucket/model/model.safetensors']
-  buckets.folder.cache_clear()
+  buckets._folder.cache_clear()
   with pytest.raises(ValueError, match=f'{AT}/model has no model.safetensors'):
     hub.folder(f'{AT}/model', weights=True)
 
@@ -208,7 +208,7 @@ def test_what_commands_write_goes_into_a_bucket(objects, capsys):
   # Another, with the base that lies in no folder of its own.
   out = ['--checkpoint', f'{AT}/lora', '--out', f'{AT}/apart', '--adapter']
   assert export.main(out) == 0
-  buckets.folder.cache_clear()
+  buckets._folder.cache_clear()
   data = ['--data', f'{AT}/data/chat.jsonl']
   scores = []
   for model in (f'{AT}/lora', f'{AT}/apart'):

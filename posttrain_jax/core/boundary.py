@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
+from posttrain_jax.core.paths import Unanswered
+
 __all__ = ['Interrupted', 'command', 'sentence']
 
 P = ParamSpec('P')
@@ -67,6 +69,9 @@ def command(main: Callable[P, int | None]) -> Callable[P, int]:
       raise
     except OSError as error:
       print(f'error: {sentence(error)}', file=sys.stderr)
+      return 2
+    except Unanswered as error:
+      print(f'error: {error}', file=sys.stderr)
       return 2
 
   return bounded

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from posttrain_jax.core import buckets, hub_files, paths
 
 __all__ = ['TOKENIZER', 'Name', 'data_files', 'elsewhere', 'folder', 'parse',
-           'pinned']  # fmt: skip
+           'pinned', 'tokenizer']  # fmt: skip
 
 COMMIT = re.compile('[0-9a-f]{40}')
 _PART = r'[A-Za-z0-9](?:[\w.-]*\w)?'
@@ -198,6 +198,23 @@ def _of_bucket(url: str, weights: bool) -> str:
   if missing:
     raise ValueError(f'{url} has no {missing[0]}')
   return place
+
+
+def tokenizer(path: Any) -> str:
+  """The local path of a tokenizer: a folder, as `folder` has it, or a .json
+  file of one in a bucket, whose folder is copied for what lies beside it.
+
+  Raises:
+    ValueError: it cannot be had; says why.
+  """
+  text = os.fspath(path)
+  place = folder(text)
+  if place != text or not paths.is_remote(text) or not text.endswith('.json'):
+    return place
+  url = paths.path(text)
+  beside = buckets.folder(str(url.parent), (url.name, *SMALL))
+  file = os.path.join(beside, url.name)
+  return file if os.path.isfile(file) else text
 
 
 def elsewhere(path: str) -> bool:

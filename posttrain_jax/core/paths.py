@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
-__all__ = ['AnyPath', 'Grown', 'Remote', 'append', 'create', 'expanded',
-           'fetched', 'is_remote', 'path', 'plain', 'remove_tree', 'words',
-           'write', 'written']  # fmt: skip
+__all__ = ['AnyPath', 'Grown', 'Remote', 'Unanswered', 'append', 'create',
+           'expanded', 'fetched', 'first_line', 'is_remote', 'path', 'plain',
+           'remove_tree', 'words', 'write', 'written']  # fmt: skip
 
 _URL = re.compile(r'[a-z][a-z0-9+]*://')
 _HOME = re.compile(r'~[A-Za-z0-9_.-]*(/|$)')
@@ -39,11 +39,64 @@ class _Stat(NamedTuple):
   st_ctime_ns: int
 
 
+class Unanswered(Exception):
+  """A bucket that does not answer, or refuses, by an error of its own kind:
+  what it says, and the URL. No OSError: nobody is to take it for a file that is
+  not there."""
+
+
+def first_line(error: BaseException) -> str:
+  """What an error says, in one line of up to 200 characters."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:200]
+
+
+@contextlib.contextmanager
+def _asked(place: 'Remote', doing: str = 'read') -> Iterator[None]:
+  """Raises what the libraries of a bucket raise, with the URL."""
+  try:
+    yield
+  except (OSError, ValueError, ImportError, NotImplementedError, Unanswered):
+    raise
+  except Exception as error:  # HttpError, those of google.auth, ...
+    raise Unanswered(
+      f'{place} cannot be {doing}: {first_line(error)}'
+    ) from error
+
+
 class Remote(PosixGPath):
-  """A path in a bucket, with what else `pathlib.Path` has and is used here."""
+  """A path in a bucket, with what else `pathlib.Path` has and is used here.
+
+  Raises `Unanswered` for errors of the bucket that are no OSError.
+  """
+
+  def exists(self, **_: Any) -> bool:
+    with _asked(self):
+      return super().exists()
+
+  def is_dir(self, **_: Any) -> bool:
+    with _asked(self):
+      return super().is_dir()
+
+  def read_bytes(self) -> bytes:
+    with _asked(self):
+      return super().read_bytes()
+
+  def write_bytes(self, data: Any) -> int:
+    with _asked(self, 'written'):
+      return super().write_bytes(data)
+
+  def unlink(self, missing_ok: bool = False) -> None:
+    with _asked(self, 'deleted'):
+      super().unlink(missing_ok=missing_ok)
+
+  def mkdir(self, *args: Any, **kwargs: Any) -> None:
+    with _asked(self, 'written'):
+      super().mkdir(*args, **kwargs)
 
   def stat(self) -> Any:
-    found = super().stat()
+    with _asked(self):
+      found = super().stat()
     nanoseconds = int(found.mtime * 1e9)
     return _Stat(found.length or 0, found.mtime, nanoseconds, nanoseconds)
 
@@ -52,15 +105,25 @@ class Remote(PosixGPath):
 
   def iterdir(self) -> Iterator['Remote']:
     try:
-      for child in super().iterdir():
-        if child.name != self.name or child.parent != self.parent:
-          yield child
+      with _asked(self):
+        found = list(super().iterdir())
     except FileNotFoundError:
       if not self.is_dir():
         raise
+      return
+    # The listing of an object is the object itself.
+    if [x.name for x in found] == [self.name] and not self.is_dir():
+      raise NotADirectoryError(f'{self} is a file')
+    for child in found:
+      if child.name != self.name or child.parent != self.parent:
+        yield child
 
   def rglob(self, pattern: str) -> Iterator['Remote']:
-    for child in self.iterdir():
+    try:
+      found = list(self.iterdir())
+    except NotADirectoryError:  # as pathlib has it
+      return
+    for child in found:
       if child.match(pattern):
         yield child
       if child.is_dir():

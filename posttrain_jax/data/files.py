@@ -10,7 +10,7 @@
 
 Compressed files, and Parquet files that are large, are unpacked once into a
 folder: $POSTTRAIN_JAX_CACHE, or ~/.cache/posttrain_jax/data. What lies there
-may be deleted at any time.
+may be deleted whenever no command reads it.
 """
 
 import functools

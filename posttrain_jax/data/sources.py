@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from posttrain_jax.core import hub, paths
+from posttrain_jax.core import buckets, hub, paths
 from posttrain_jax.core.domain import Number
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import files, json_lines, tables
@@ -195,8 +195,12 @@ def split_of(path: str, split: str = '', **_: Any) -> tuple[str, str]:
   # 'gs://...' has a colon too, also where a folder is called gs.
   if split or not colon or name.startswith('//') or os.path.exists(path):
     return path, split
-  of_bucket = paths.is_remote(folder) and paths.path(folder).is_dir()
-  if of_bucket or os.path.isdir(folder):
+  if paths.is_remote(folder):
+    with buckets.answered(folder):
+      there = paths.path(folder).is_dir()
+  else:
+    there = os.path.isdir(folder)
+  if there:
     return folder, name
   return path, split
 

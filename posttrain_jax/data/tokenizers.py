@@ -157,7 +157,7 @@ def load(
     )
   if name in builtin:
     return builtin[name]()
-  name = hub.folder(name)
+  name = hub.tokenizer(name)
   if os.path.exists(name):
     return BPETokenizer.load(name, special_text, after_stop)
   raise ValueError(

@@ -25,7 +25,7 @@ class Board:
   """Scalars of a run as TensorBoard events, under `workdir/tensorboard`.
 
   Events that cannot be written are told once, and no more are: the numbers are
-  in the metrics file.
+  in the metrics file. A bucket that takes none is told once, and tried again.
 
   Args:
     workdir: the run's folder.
@@ -41,6 +41,7 @@ class Board:
     self._folder = paths.path(workdir) / FOLDER
     self._flushed = time.monotonic()
     self._local = None
+    self._told = False
     self._every, place = FLUSH, self._folder
     if isinstance(self._folder, paths.Remote):
       self._local = tempfile.TemporaryDirectory()
@@ -75,8 +76,14 @@ class Board:
       return
     try:
       buckets.sent(Path(self._local.name), self._folder)
-    except Exception as error:  # of the bucket's own kinds, too
-      self._stop(str(error) or type(error).__name__)
+    except ValueError as error:
+      if not self._told:
+        self._told = True
+        print(
+          f'WARNING log: {error}; its events are kept on this machine, and '
+          'tried again while the run lasts',
+          file=sys.stderr,
+        )
 
   def _write(self, event) -> None:
     self._call('write_event', event)

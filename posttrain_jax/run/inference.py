@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from posttrain_jax import rollout
-from posttrain_jax.core import hub, paths
+from posttrain_jax.core import buckets, hub, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.data import chat, formats, records, tokenizers
@@ -74,9 +74,10 @@ class Asked(NamedTuple):
 
 
 def check_parent(flag: str, place: str) -> None:
-  """Raises ValueError for a file whose folder is not there, or whose folder
-  cannot be written: said before the long work."""
+  """Raises ValueError for a file whose folder is not there, or whose folder or
+  bucket cannot be written: said before the long work."""
   if paths.is_remote(place):
+    buckets.writable(place)
     return
   folder = Path(place).absolute().parent
   if not folder.is_dir():

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posttrain_jax.core.paths import Unanswered
 from posttrain_jax.core.pool import NoWorker
 from posttrain_jax.core.types import PyTree, TrainState
 from posttrain_jax.core.units import shown_bytes
@@ -156,7 +157,7 @@ def sentence(error: BaseException) -> str:
   """What is wrong, for whoever started a run; '' for what no user can mend."""
   if isinstance(error, ValueError | OSError | ImportError | FloatingPointError):
     return str(error)
-  if isinstance(error, OutOfMemory | NoWorker):
+  if isinstance(error, OutOfMemory | NoWorker | Unanswered):
     return str(error)
   if is_full(error):
     return _first_line(error)
