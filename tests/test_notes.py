@@ -208,7 +208,10 @@ def test_rows_that_no_mesh_splits_are_refused(items, message):
 
 def test_every_nearest_size_is_one():
   def rows(prompts, fsdp):
-    c = load(prompts_per_step=prompts, group_size=4, mesh__fsdp=fsdp)
+    c = load(
+      prompts_per_step=prompts, group_size=4, mesh__fsdp=fsdp,
+      optimizer__warmup_updates=0,
+    )  # fmt: skip
     # Without the functions of a run, which take longer to build.
     found = sizes.resolve(c, make_task(c.task))
     own = dict(config=c, sizes=found, models={}, warmup='')
