@@ -275,6 +275,6 @@ def checked(
     room[name] = made[function]
     # By its own name, too, where it is defined: what is pickled is looked up
     # there.
-    home = sys.modules.get(function.__module__)
-    if getattr(home, function.__name__, None) is function:
-      setattr(home, function.__name__, made[function])
+    home = vars(sys.modules[function.__module__])
+    if home.get(function.__name__) is function:
+      home[function.__name__] = made[function]
