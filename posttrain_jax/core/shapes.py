@@ -275,6 +275,6 @@ def checked(
     room[name] = made[function]
     # By its own name, too, where it is defined: what is pickled is looked up
     # there.
-    home = vars(sys.modules[function.__module__])
-    if home.get(function.__name__) is function:
-      home[function.__name__] = made[function]
+    home, own_name = sys.modules[function.__module__], function.__name__
+    if getattr(home, own_name, None) is function:
+      setattr(home, own_name, room[name])
