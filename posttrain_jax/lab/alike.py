@@ -29,7 +29,7 @@ def learns(config: Any) -> dict[str, Any]:
   if collects and flat.get('curriculum.name') == 'none':
     del flat['curriculum.name']  # nor weights of its tasks that move
   if flat.get(config_lib.WARMUP) == auto.AUTO:  # it was a number
-    flat[config_lib.WARMUP] = auto.WARMUPS[config.paradigm]
+    flat[config_lib.WARMUP] = auto.WARMUPS.get(config.paradigm, 0)
   return {k: v for k, v in flat.items() if not k.startswith(_ASIDE)}
 
 

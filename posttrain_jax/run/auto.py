@@ -192,11 +192,19 @@ def learning_rate(
 
   parameters  of the model
   adapter     `config.adapter.name`
+
+  Raises:
+    ValueError: none is known for the kind of trainer.
   """
   if not (isinstance(value, str) and value == AUTO):
     return value, ''
   small = parameters <= SMALL
-  rate = (SMALL_RATES if small else LARGE_RATES)[paradigm]
+  rate = (SMALL_RATES if small else LARGE_RATES).get(paradigm)
+  if rate is None:
+    raise ValueError(
+      f'optimizer.lr=auto: no rate is usual for paradigm "{paradigm}"; give a '
+      'number'
+    )
   size = f'{parameters / 1e6:,.1f}M parameters'
   told = 'as in the studies here' if small else "TRL's default for larger ones"
   if adapter != 'none' and not small:
