@@ -4,6 +4,9 @@ Entries are the beginnings of 'module::test[variant]'.
 """
 
 SLOW = (
+  'test_bucket_commands::test_a_run_on_what_lies_in_a_bucket',
+  'test_curriculum_runs::test_seeds_side_by_side_have_their_own_weights[informati',
+  'test_audit::test_answers_that_are_alike_leave_the_weights',
   'test_quickstart::test_all_arms_are_compared',
   'test_lab_shared::test_one_base_is_the_start_of_several_seeds',
   'test_rollout_mesh::test_a_step_of_grpo_is_that_of_one_device[addition-0',
