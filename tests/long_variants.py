@@ -14,6 +14,21 @@ import zlib
 from slow_variants import SLOW
 
 LONG = (
+  'test_rollout::test_learner_scores_what_the_sampler_recorded',
+  'test_fifth_kind::test_a_fifth_kind_trains',
+  'test_runtime::test_kept_memory_is_not_faulted_in_again',
+  'test_adapters_tables::test_it_is_the_merged_model[dora]',
+  'test_text_runs::test_tfds_in_the_tasks_vocabulary',
+  'test_trl_parity::test_loss_and_gradients_are_those_of_trl[dpo/discopop',
+  'test_recipe_forms_preference::test_a_recipe_is_its_source[aot_unpaired',
+  'test_rl_hybrid::test_chord_mu_by_hand',
+  'test_text_tasks::test_host_step_feeds_rewards_in_place',
+  'test_own_inputs::test_what_a_model_would_have_said',
+  'test_modes::test_the_prompt_says_which_demonstration_comes[drawn',
+  'test_principle_pairs::test_principles_of_segments',
+  'test_objectives_page::test_commands_of_the_page_make_configs',
+  'test_optim_moments::test_fifty_updates_are_near_those_in_float32[adamw',
+  'test_scan_decode::test_programs_are_as_long_whatever',
   'test_sharding_runs::test_a_mesh_trains_as_one_device[data-fsdp-tensor-sft',
   'test_adapters::test_only_an_update_drops[dora',
   'test_adapters_runs::test_another_base_is_refused_by_name',

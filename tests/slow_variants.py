@@ -4,6 +4,21 @@ Entries are the beginnings of 'module::test[variant]'.
 """
 
 SLOW = (
+  'test_adapters_runs::test_export_and_start_again',
+  'test_curriculum_runs::test_weights_are_resumed_to_the_bit',
+  'test_train::test_another_config_does_not_continue_a_run',
+  'test_audit::test_weights_are_of_all_answers',
+  'test_second_tries::test_a_rollout_is_told_and_ends',
+  'test_rollout_mesh::test_completions_are_those_of_one_device[fsdp 8',
+  'test_adapters_tables::test_it_is_the_merged_model[tied, few',
+  'test_hybrid_steps::test_second_answers_are_to_what',
+  'test_rl_learn::test_prefixes_are_judged_as_if',
+  'test_adapters_tables::test_it_is_the_merged_model[untied',
+  'test_lab_rounds::test_a_loop_trains_in_one_program',
+  'test_trainer_preference::test_a_reward_model_learns_from',
+  'test_rollout::test_a_completion_ends_at_any_of_several',
+  'test_collect_second::test_which_tries_count[better',
+  'test_collect_second::test_which_tries_count[success',
   'test_bucket_commands::test_a_run_on_what_lies_in_a_bucket',
   'test_curriculum_runs::test_seeds_side_by_side_have_their_own_weights[informati',
   'test_audit::test_answers_that_are_alike_leave_the_weights',
