@@ -136,9 +136,9 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   given = [name for name in OF_DATA if getattr(flags, name) is not None]
   if given:
     raise ValueError(f'--{given[0]} is for --data, which is missing')
+  _check_own(items)
   if flags.model and not inference.is_run(path):
     return _of_folder(hub.pinned(path), items)
-  _check_own(items)
   workdir, _ = checkpoint.run_folder(path)
   saved = checkpoint.load_config(workdir)
   if saved is None:
@@ -188,7 +188,6 @@ def _of_folder(path: str, items: Sequence) -> dict[str, Any]:
       f'{path} is no run, and has no task: give --data, or name one, as '
       '--config.task.name=text:gsm_symbolic'
     )
-  _check_own(items)
   config = config_lib.load('configs/rl.py', [('init_from', path), *items])
   run = build.build(config)
   if not run.evaluators:
