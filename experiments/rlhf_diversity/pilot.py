@@ -30,7 +30,7 @@ def main() -> int:
   scale = SCALES['full']
   runtime.prepare(runs=len(scale.tuning_seeds))
   own = lab.Lab(Path(flags.workdir), scale.tuning_seeds)
-  base = run.make_base(own, scale)
+  base = run.make_base(own, scale.tuning_bases, scale)
   right = run.chooser(own, base, scale)
   print('base', shown(100 * np.array(right(base))), f'{own.seconds:.0f} s')
   sys.stdout.flush()
@@ -41,7 +41,7 @@ def main() -> int:
       seen = shown(100 * np.array(right(stage)))
       print(f'{name} {rate:g}{mark}', seen, f'{stage.wall_seconds:.0f} s')
   sys.stdout.flush()
-  arms, _ = run.make_arms(own, chosen, scale)
+  arms, _ = run.make_arms(own, scale.tuning_bases, chosen, scale)
   for name, arm in arms.items():
     print(name)
     for measure, values in arm.values.items():

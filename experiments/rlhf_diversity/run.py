@@ -28,6 +28,7 @@ from experiments.rlhf_diversity.design import (
   SCALES,
   SLIPS,
   SLOPPY_RATE,
+  SLOW,
   SPECS,
   STUDY,
   Scale,
@@ -56,10 +57,12 @@ def stage_config(name: str, steps: int, task: dict[str, Any]) -> Any:
   return config
 
 
-def make_base(runs: lab.Lab, scale: Scale) -> lab.Trained:
-  """What all arms start from: skilled, and taught to be sloppy. There are fewer
-  of them than seeds, which take turns."""
-  own = runs.beside(scale.base_seeds)
+def make_base(
+  runs: lab.Lab, seeds: tuple[int, ...], scale: Scale
+) -> lab.Trained:
+  """What all arms start from: skilled, and taught to be sloppy. There is one
+  for each of `seeds`, and those of `runs` take turns."""
+  own = runs.beside(seeds)
   config = stage_config('sft', scale.pretrain_steps, WHOLE)
   config.prompts_per_step = 64
   config.optimizer.schedule = 'cosine'
@@ -141,7 +144,7 @@ def tune(own: lab.Lab, scale: Scale) -> tuple[lab.Tuned, lab.Tuned]:
   """The rates of SFT and of PPO, chosen with seeds of their own. PPO begins
   where SFT with its chosen rate is; where the grid grows for one of them, the
   other is chosen anew on the longer one."""
-  base = make_base(own, scale)
+  base = make_base(own, scale.tuning_bases, scale)
   right = chooser(own, base, scale)
   by_right = lambda _, stage: right(stage)
   rates = list(scale.rates)
@@ -215,15 +218,19 @@ def figures() -> list[dict[str, Any]]:
 
 
 def make_arms(
-  runs: lab.Lab, chosen: tuple[lab.Tuned, lab.Tuned], scale: Scale
+  runs: lab.Lab,
+  bases: tuple[int, ...],
+  chosen: tuple[lab.Tuned, lab.Tuned],
+  scale: Scale,
 ) -> tuple[dict[str, lab.Arm], Judge]:
   """Trains every arm with the rates that were chosen, and measures it."""
   of_sft, of_ppo = chosen
-  base = make_base(runs, scale)
+  base = make_base(runs, bases, scale)
   sft = train_sft(runs, base, of_sft.chosen, scale)
   start = sft.snapshots[scale.first_steps]
   scorer = train_reward(runs, start, scale)
   ppo = train_ppo(runs, start, scorer, of_ppo.chosen, scale)
+  slow = train_ppo(runs, start, scorer, SLOW * of_ppo.chosen, scale)
   clean = train_sft(runs, base, of_sft.chosen, scale, 0.0)
   judge = Judge(runs, look_of(base, scale), base, start, scorer)
 
@@ -259,6 +266,10 @@ def make_arms(
       'Reward model + PPO', 'rl', 'ppo', ppo, lab.total_account([*begun, ppo]),
       {RATE: of_ppo.entry}, {'curves': curves(ppo)},
     ),
+    'slow': arm(
+      'PPO, a tenth of the rate', 'rl', 'ppo', slow,
+      lab.total_account([*begun, slow]), more={'curves': curves(slow)},
+    ),
   }  # fmt: skip
   return arms, judge
 
@@ -266,7 +277,7 @@ def make_arms(
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
   chosen = tune(runs.beside(scale.tuning_seeds), scale)
-  arms, judge = make_arms(runs, chosen, scale)
+  arms, judge = make_arms(runs, scale.base_seeds, chosen, scale)
   study = dataclasses.replace(STUDY, problems=judge.counts())
   reading = READING if scale is SCALES['full'] else ()
   return study, arms, figures(), reading
