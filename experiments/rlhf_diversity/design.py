@@ -38,7 +38,7 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=12, tuning_seeds=(100, 101, 102), tuning_bases=(200, 201),
+    seeds=8, tuning_seeds=(100, 101, 102), tuning_bases=(200, 201),
     base_seeds=(202, 203, 204, 205), pretrain_steps=1000, sloppy_steps=60,
     first_steps=60, reward_steps=400, steps=100,
     rates=(1e-4, 3e-4, 1e-3), extend=2, problems=128,
