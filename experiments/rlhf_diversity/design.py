@@ -200,4 +200,26 @@ STUDY = lab.Study(
 )  # fmt: skip
 
 # Of the committed run, written after it.
-READING: tuple[str, ...] = ()
+READING: tuple[str, ...] = (
+  'PPO on the learned reward goes from 61 to 74% right in distribution, SFT '
+  'to 64, best of 16 to 85. On later letters PPO is 15 points ahead of SFT '
+  '(reproduced); on longer answers it falls from 37 to 7% and is 19 behind '
+  '(contradicted), so that it loses 12 points more than SFT between in- '
+  'distribution and shifted problems (contradicted). Best of 16 is 21 and 23 '
+  'points ahead of SFT in and out of distribution (reproduced).',
+  'How far PPO goes decides. Its rate, chosen with three other seeds, is one '
+  'at which the reward model is exploited: it ranks 90% of pairs of answers '
+  'of SFT right, and 64% of those of PPO (48% on shifted problems). At a '
+  'tenth of the rate PPO is right in 78%, and ahead of SFT by 23 points on '
+  'later letters and 17 on longer answers, with half of the loss of '
+  'diversity.',
+  'PPO loses 44% of the diversity per input and 6% across inputs, SFT none '
+  '(reproduced, as is that it loses more per input). It is not the price of '
+  'being right: SFT sampled at temperature 0.5 loses 14% per input and is '
+  'right in 96%, 77% and 58%, above every other arm, and best of 16 loses '
+  '29%.',
+  'SFT on demonstrations without a mistake is right in 82% in distribution '
+  'and in 49% of shifted problems, above PPO (74 and 28%) and level with PPO '
+  'at a tenth of the rate (78 and 51%): what preferences bring over SFT here '
+  'is what its writer got wrong.',
+)
