@@ -205,8 +205,8 @@ READING: tuple[str, ...] = (
   'to 64, best of 16 to 85. On later letters PPO is 15 points ahead of SFT '
   '(reproduced); on longer answers it falls from 37 to 7% and is 19 behind '
   '(contradicted), so that it loses 12 points more than SFT between '
-  'in-distribution and shifted problems (contradicted). Best of 16 is 21 and 23 '
-  'points ahead of SFT in and out of distribution (reproduced).',
+  'in-distribution and shifted problems (contradicted). Best of 16 is 21 and '
+  '23 points ahead of SFT in and out of distribution (reproduced).',
   'How far PPO goes decides. Its rate, chosen with three other seeds, is one '
   'at which the reward model is exploited: it ranks 90% of pairs of answers '
   'of SFT right, and 64% of those of PPO (48% on shifted problems). At a '
