@@ -66,9 +66,7 @@ class Way:
 _SFT, _RL = 'configs/sft.py:recipe=sft', 'configs/rl.py:recipe=grpo'
 WAYS = {
   'fixed': Way('SFT, fixed prompts', 'sft', _SFT, False, False),
-  'fixed_cot': Way('SFT, fixed prompts, CoT', 'sft', _SFT, False, True),
   'diverse': Way('SFT, diverse prompts', 'sft', _SFT, True, False),
-  'diverse_cot': Way('SFT, diverse prompts, CoT', 'sft', _SFT, True, True),
   'rl': Way('GRPO, fixed prompts', 'rl', _RL, False, True),
   'rl_diverse': Way('GRPO, diverse prompts', 'rl', _RL, True, True),
 }
@@ -102,51 +100,42 @@ SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), bases=(200, 201, 202, 203),
     preset='pico', base_steps=1000, base_rows=64, steps=100,
-    grid=(1e-4, 3e-4, 1e-3), extend=2, arms=tuple(WAYS), problems=128,
+    grid=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3), extend=1, arms=tuple(WAYS),
+    problems=128,
   ),
   'reduced': Scale(
     seeds=2, tuning_seeds=(100, 101), bases=(200, 201), preset='pico',
     base_steps=40, base_rows=64, steps=6, grid=(1e-3, 3e-3), extend=0,
-    arms=('fixed', 'diverse_cot', 'rl'), problems=32,
+    arms=('fixed', 'diverse', 'rl'), problems=32,
   ),
 }  # fmt: skip
 
 
 def _claim(
   name: str, said: str, measure: str, arm: str, against: str, margin: float,
-  direction: str = 'greater', *checks: Check, spread: float = 0.0,
+  direction: str = 'greater', spread: float = 0.0,
 ) -> Claim:  # fmt: skip
-  """Of paper 040, testable where the base has some ability on the measure's
-  test, and both arms learned what they were trained on."""
+  """Of paper 040, testable where the base follows unseen rules at times, and
+  both arms learned what they were trained on."""
   learned = tuple(x for x in (arm, against) if x != 'base')
   return Claim(
     name, '040', said, measure, arm, against, direction, margin,
     checks=(
-      *_ABLE,
+      Check('the base follows unseen rules at times', 'rule', ('base',),
+            10.0, 60.0),
       Check('arms learned', 'gain', learned, least=10.0),
-      *checks,
+      Check('no ceiling', 'rule', (against,), most=90.0),
     ),
     spread=spread,
   )  # fmt: skip
-
-
-_ABLE = tuple(
-  Check(f'the base can do some of "{name}"', name, ('base',), 10.0, 60.0)
-  for name in SHIFTS
-)
-
-
-def _room(measure: str, arm: str) -> Check:
-  return Check('no ceiling', measure, (arm,), most=95.0)
 
 
 STUDY = lab.Study(
   name='sft_generalisation',
   title='Does SFT generalise?',
   question=(
-    'Does SFT fail on unseen instructions and harder problems because it is '
-    'SFT, or because its prompts never change and its answers skip the '
-    'reasoning?'
+    'Does SFT fail on unseen instructions because it is SFT, or because its '
+    'prompts never change?'
   ),
   paper_claims=(
     'Debunk the Myth of SFT Generalization (040, 2510.00237): SFT on fixed '
@@ -163,8 +152,6 @@ STUDY = lab.Study(
     'cards under the fixed rule, under 16 unseen rules in which no face counts '
     '7; hands of five cards, which no arm trains on, under the fixed rule and '
     'under the unseen ones.',
-    'Chain of thought: each card, what it counts, the sum so far; then the '
-    'answer.',
     'Hands are held out by the cards in them, in whatever order and under '
     'whatever rule: three in ten, half of which are for the test and half for '
     'choices. No base and no arm trains on them.',
@@ -172,9 +159,9 @@ STUDY = lab.Study(
     'other rules, one in five with a chain of thought. It stands for a '
     'pretrained model: it follows instructions, not reliably. Four bases, '
     'which the seeds take turns to start from.',
-    'Every arm trains on hands of four cards. RL is GRPO with eight answers a '
-    'problem and the verifier as reward; it thinks if it likes. A control has '
-    'RL on the diverse prompts.',
+    'Every arm trains on hands of four cards; SFT on the sum alone. RL is GRPO '
+    'with eight answers a problem and the verifier as reward; it thinks if it '
+    'likes. RL on diverse prompts is a control that tells RL from its prompts.',
     'Greedy accuracy, with room to think for all, on 128 hands a seed and '
     'test.',
   ),
@@ -199,26 +186,16 @@ STUDY = lab.Study(
   },
   claims=(
     _claim('fails', 'SFT on fixed prompts is below the base under unseen '
-           'rules', 'rule', 'fixed', 'base', 5.0, 'less'),
-    _claim('diversity', 'without CoT, diverse prompts beat fixed ones under '
-           'unseen rules', 'rule', 'diverse', 'fixed', 10.0),
-    _claim('diversity_cot', 'with CoT, diverse prompts beat fixed ones under '
-           'unseen rules', 'rule', 'diverse_cot', 'fixed_cot', 10.0, 'greater',
-           _room('rule', 'fixed_cot')),
+           'rules', 'rule', 'fixed', 'base', 5.0, 'less', spread=5.7),
+    _claim('diversity', 'SFT on diverse prompts is above SFT on fixed ones '
+           'under unseen rules', 'rule', 'diverse', 'fixed', 5.0, spread=4.9),
     _claim('parrot', 'fixed prompts answer unseen rules as under the training '
-           'rule, more than diverse ones', 'parrot', 'fixed', 'diverse', 10.0),
-    _claim('parrot_cot', 'and so they do with CoT', 'parrot', 'fixed_cot',
-           'diverse_cot', 10.0),
-    _claim('thought', 'with fixed prompts, CoT helps with five cards', 'hard',
-           'fixed_cot', 'fixed', 5.0, 'greater', _room('hard', 'fixed')),
-    _claim('thought_diverse', 'with diverse prompts, CoT helps with five cards '
-           'under unseen rules', 'both', 'diverse_cot', 'diverse', 5.0,
-           'greater', _room('both', 'diverse')),
-    _claim('myth', 'RL on fixed prompts beats SFT on fixed prompts without CoT '
-           'under unseen rules', 'rule', 'rl', 'fixed', 5.0),
-    _claim('beats_rl', 'SFT with diverse prompts and CoT is better than RL on '
-           'fixed prompts on the mean of the shifts', 'shifted', 'diverse_cot',
-           'rl', 0.0, 'greater', _room('shifted', 'rl')),
+           'rule, more than diverse ones', 'parrot', 'fixed', 'diverse', 5.0,
+           spread=4.2),
+    _claim('myth', 'RL on fixed prompts is above SFT on fixed prompts under '
+           'unseen rules', 'rule', 'rl', 'fixed', 5.0, spread=4.2),
+    _claim('beats_rl', 'SFT on diverse prompts is above RL on fixed prompts '
+           'under unseen rules', 'rule', 'diverse', 'rl', 0.0, spread=0.7),
   ),
   not_reproduced=(
     'The paper has Qwen2.5-7B and Llama-3.1-8B, General Points (four cards to '
@@ -228,6 +205,11 @@ STUDY = lab.Study(
     'A base of this size follows instructions only if it has seen such: its '
     'mixture has instructions, of other rules. This stands in for instruction '
     'following that was pretrained.',
+    'The half of the paper on chains of thought: that they cure the shift of '
+    'difficulty, and that with diverse prompts they beat RL. In a pilot the '
+    'base thought too seldom to learn it: after 100 steps of SFT on thoughts '
+    'it was right on 34 and 55% under the training rule, less than SFT on bare '
+    'answers (README).',
     'Larger cards, larger boards, two boxes, false instructions, and images.',
   ),
 )  # fmt: skip

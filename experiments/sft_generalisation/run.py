@@ -1,4 +1,4 @@
-r"""Does SFT generalise once its prompts are diverse and it thinks aloud?
+r"""Does SFT generalise once its prompts are diverse?
 
   python -m experiments.sft_generalisation.run             # full: 45 minutes
   python -m experiments.sft_generalisation.run --reduced   # a minute or two
@@ -71,10 +71,7 @@ def make_arm(
 def outcomes_of(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """By seed and problem [S, N], of the measures that claims are on."""
   kept = {name: found[name] for name in ('same', *design.SHIFTS)}
-  kept['parrot'] = found['rule_parrot']
-  # Problem i of a test stands beside problem i of the others.
-  kept['shifted'] = np.mean([found[x] for x in design.SHIFTS], axis=0)
-  return kept
+  return kept | {'parrot': found['rule_parrot']}
 
 
 def base_arm(judge: stages.Judge, base: lab.Trained) -> lab.Arm:
