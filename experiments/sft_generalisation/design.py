@@ -68,7 +68,6 @@ WAYS = {
   'fixed': Way('SFT, fixed prompts', 'sft', _SFT, False, False),
   'diverse': Way('SFT, diverse prompts', 'sft', _SFT, True, False),
   'rl': Way('GRPO, fixed prompts', 'rl', _RL, False, True),
-  'rl_diverse': Way('GRPO, diverse prompts', 'rl', _RL, True, True),
 }
 
 
@@ -161,7 +160,7 @@ STUDY = lab.Study(
     'which the seeds take turns to start from.',
     'Every arm trains on hands of four cards; SFT on the sum alone. RL is GRPO '
     'with eight answers a problem and the verifier as reward; it thinks if it '
-    'likes. RL on diverse prompts is a control that tells RL from its prompts.',
+    'likes.',
     'Greedy accuracy, with room to think for all, on 128 hands a seed and '
     'test.',
   ),
@@ -210,6 +209,7 @@ STUDY = lab.Study(
     'base thought too seldom to learn it: after 100 steps of SFT on thoughts '
     'it was right on 34 and 55% under the training rule, less than SFT on bare '
     'answers (README).',
+    'RL on diverse prompts, which would tell RL from its prompts.',
     'Larger cards, larger boards, two boxes, false instructions, and images.',
   ),
 )  # fmt: skip
