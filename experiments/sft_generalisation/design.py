@@ -185,16 +185,16 @@ STUDY = lab.Study(
   },
   claims=(
     _claim('fails', 'SFT on fixed prompts is below the base under unseen '
-           'rules', 'rule', 'fixed', 'base', 5.0, 'less', spread=5.7),
+           'rules', 'rule', 'fixed', 'base', 5.0, 'less', spread=5.0),
     _claim('diversity', 'SFT on diverse prompts is above SFT on fixed ones '
-           'under unseen rules', 'rule', 'diverse', 'fixed', 5.0, spread=4.9),
+           'under unseen rules', 'rule', 'diverse', 'fixed', 5.0, spread=4.4),
     _claim('parrot', 'fixed prompts answer unseen rules as under the training '
            'rule, more than diverse ones', 'parrot', 'fixed', 'diverse', 5.0,
-           spread=4.2),
+           spread=4.4),
     _claim('myth', 'RL on fixed prompts is above SFT on fixed prompts under '
-           'unseen rules', 'rule', 'rl', 'fixed', 5.0, spread=4.2),
+           'unseen rules', 'rule', 'rl', 'fixed', 5.0, spread=3.9),
     _claim('beats_rl', 'SFT on diverse prompts is above RL on fixed prompts '
-           'under unseen rules', 'rule', 'diverse', 'rl', 0.0, spread=0.7),
+           'under unseen rules', 'rule', 'diverse', 'rl', 0.0, spread=0.6),
   ),
   not_reproduced=(
     'The paper has Qwen2.5-7B and Llama-3.1-8B, General Points (four cards to '
