@@ -177,6 +177,8 @@ class _Loop:
     self.watchdog.at(step, 'save')
     self.recorder.writer.flush()
     self.lease.check()
+    if self.recorder.waits:  # the buffers of steps: those of saving come now
+      heap.give_back()
     self.saver.save(step, state, self.driver.position(), best=best)
 
   def _is_due(self, step: int) -> bool:

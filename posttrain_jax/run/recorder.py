@@ -67,6 +67,8 @@ class Recorder:
     self.drain()
     self.pending = (first_step, metrics, done)
     if self.waits:
+      if not self.pushes:  # what compiling took
+        heap.give_back()
       self.drain()
       self.clear()
 
