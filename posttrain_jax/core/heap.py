@@ -8,7 +8,7 @@ import ctypes
 import os
 import platform
 
-__all__ = ['LEAST_MEMORY', 'give_back', 'keep_freed_memory']
+__all__ = ['LEAST_MEMORY', 'give_back', 'keep_freed_memory', 'resident']
 
 # glibc's mallopt parameters (malloc.h)
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -53,3 +53,12 @@ def give_back() -> bool:
   if platform.libc_ver()[0] != 'glibc':
     return False
   return ctypes.CDLL(None).malloc_trim(0) == 1
+
+
+def resident() -> int:
+  """Bytes of this process that are in memory; 0 where no Linux says it."""
+  try:
+    with open('/proc/self/statm') as file:
+      return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+  except OSError:
+    return 0

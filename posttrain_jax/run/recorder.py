@@ -56,7 +56,7 @@ class Recorder:
   watch: failed.Watch
   speed: Speed
   waits: bool = False
-  pushes: int = 0
+  resident: int = 0
   shown: dict[str, float] = dataclasses.field(default_factory=dict)
   pending: Any = None
   mark: float = 0.0
@@ -67,7 +67,7 @@ class Recorder:
     self.drain()
     self.pending = (first_step, metrics, done)
     if self.waits:
-      if not self.pushes:  # what compiling took
+      if not self.resident:  # what compiling took
         heap.give_back()
       self.drain()
       self.clear()
@@ -76,13 +76,15 @@ class Recorder:
     """Between two steps of a large state: what the last one has freed.
 
     A buffer may not fit where it was freed, for want of a few bytes that
-    something else has taken, and then stands beside its old place. That is
-    given back now and then: whatever is has to be faulted in again.
+    something else has taken, and then stands beside its old place: most often
+    after the first step, later seldom. That is given back, and only then: all
+    that is has to be faulted in again.
     """
     time.sleep(PAUSE_SECONDS)
-    self.pushes += 1
-    if self.pushes & (self.pushes - 1) == 0:  # a power of two
+    resident = heap.resident()
+    if not self.resident or resident > 1.1 * self.resident:
       heap.give_back()
+    self.resident = max(self.resident, resident)
 
   def drain(self) -> None:
     """Waits for the pending steps, then writes and shows them.
