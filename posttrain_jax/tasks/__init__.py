@@ -37,6 +37,7 @@ __all__ = [
   'countdown',
   'make24',
   'digit_sums',
+  'card_sums',
   'attributes',
   'sudoku',
   'list_functions',
