@@ -32,3 +32,7 @@ def _end_quietly() -> None:
 _looks = getattr(sys, 'argv', [''])[:1] == ['-m']
 if _looks and any(x.startswith('posttrain_jax') for x in sys.orig_argv):
   _end_quietly()
+  # Before what starts threads is imported: see there.
+  from posttrain_jax.core import heap
+
+  heap.keep_freed_memory()

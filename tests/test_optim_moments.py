@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from halves import cut
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
@@ -284,12 +285,10 @@ def test_two_steps_and_two_more_are_four(moments, tmp_path):
     ('optimizer.moments', moments), ('offload.moments', 'true'),
     ('model.preset', 'pico'),
   ]  # fmt: skip
-  load = lambda steps: config_lib.load(
-    'configs/sft.py:smoke', [*items, ('num_steps', steps)]
-  )
-  _, straight, _ = loop.train(load('4'), tmp_path / 'straight')
-  loop.train(load('2'), tmp_path / 'halves')
-  _, resumed, _ = loop.train(load('4'), tmp_path / 'halves')
+  config = config_lib.load('configs/sft.py:smoke', items)
+  _, straight, _ = loop.train(config, tmp_path / 'straight')
+  cut(tmp_path / 'straight', tmp_path / 'halves')
+  _, resumed, _ = loop.train(config, tmp_path / 'halves')
   for tree in ('params', 'opt_state'):
     jax.tree.map(
       np.testing.assert_array_equal,

@@ -5,9 +5,12 @@ import platform
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from posttrain_jax.run import runtime
+from posttrain_jax.core import heap, target
+from posttrain_jax.run import recorder, runtime
 
 # Large buffers taken and given back, and how often the system had to help.
 PROBE = """
@@ -46,8 +49,72 @@ def test_the_users_own_setting_stays(monkeypatch):
 
 def test_small_machines_are_left_alone(monkeypatch):
   monkeypatch.delenv('MALLOC_ARENA_MAX', raising=False)
-  monkeypatch.setattr(runtime.os, 'sysconf', lambda name: 4096)
+  monkeypatch.setattr(heap.os, 'sysconf', lambda name: 4096)
   assert runtime.keep_freed_memory() is False
+
+
+# The heaps of a command's process when it ends, and of one that imports it.
+HEAPS = """
+import atexit, ctypes, os, threading
+def write():
+  hold = threading.Barrier(4)
+  def take():
+    block = bytearray(2**20)
+    hold.wait()
+  threads = [threading.Thread(target=take) for _ in range(4)]
+  [x.start() for x in threads], [x.join() for x in threads]
+  lib = ctypes.CDLL(None)
+  lib.fopen.restype = ctypes.c_void_p
+  file = ctypes.c_void_p(lib.fopen(os.environ['HEAPS'].encode(), b'w'))
+  lib.malloc_info(0, file)
+  lib.fclose(file)
+atexit.register(write)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
+def test_the_threads_of_a_command_share_one_heap(tmp_path, monkeypatch):
+  monkeypatch.delenv('MALLOC_ARENA_MAX', raising=False)
+  (tmp_path / 'sitecustomize.py').write_text(HEAPS)
+
+  def heaps(*command: str) -> int:
+    path = tmp_path / 'heaps.xml'
+    paths = os.pathsep.join([str(tmp_path), os.getcwd()])
+    env = os.environ | {'PYTHONPATH': paths, 'HEAPS': str(path)}
+    subprocess.run([sys.executable, *command], env=env, check=True)
+    return path.read_text().count('<heap nr=')
+
+  assert heaps('-c', 'import posttrain_jax') > 1, 'nobody asked for it'
+  assert heaps('-m', 'posttrain_jax.types') == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
+def test_what_is_free_is_given_back():
+  code = f"""
+from posttrain_jax.core import heap, target
+assert heap.keep_freed_memory()
+import numpy as np
+resident = lambda: int(open('/proc/self/statm').read().split()[1])
+np.ones(2**24)  # 128 MiB
+kept = resident()
+heap.give_back()
+print((kept - resident()) * {os.sysconf('SC_PAGE_SIZE')})
+"""
+  out = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert int(out.stdout) > 2**26
+
+
+def test_steps_of_a_large_state_wait_for_each_other():
+  state = {'params': jax.ShapeDtypeStruct((2**13, 2**13), jnp.float32)}
+  assert recorder.one_at_a_time(state)
+  state = {'params': jax.ShapeDtypeStruct((2**12, 2**12 - 1), jnp.float32)}
+  assert not recorder.one_at_a_time(state)
+  with target.aimed(target.Target('tpu', 8)):
+    assert not recorder.one_at_a_time(
+      {'params': jax.ShapeDtypeStruct((2**14, 2**14), jnp.float32)}
+    )
 
 
 CORES = len(os.sched_getaffinity(0))

@@ -1,5 +1,5 @@
 """Rules that change from problem to problem: the cards' values, the moves'
-names, and answers given as under another rule."""
+names, and answers given as under another rule; and the study of them."""
 
 import jax
 import numpy as np
@@ -7,6 +7,7 @@ import pytest
 from test_puzzles import by_hand, draw, judge
 from test_tasks import quick_jit
 
+from experiments.sft_generalisation import design
 from posttrain_jax import tasks
 from posttrain_jax.tasks import split, vocab
 
@@ -124,6 +125,10 @@ def test_sokoban_levels_are_the_same_by_other_names():
     ('make24', {'min_faces': 5}, 'min_faces=5 is not in 0..num_cards=4'),
     ('make24', {'min_faces': 1, 'max_card': 9}, 'need face cards'),
     ('make24', {'write_cards': True}, 'chain_of_thought=False'),
+    ('card_sums', {'num_cards': 12}, 'num_cards=12 is not in 1..11'),
+    ('card_sums', {'min_faces': 5}, 'min_faces=5 is not in 0..num_cards=4'),
+    ('card_sums', {'rules': '725|72'}, "rules has '72', which is not three"),
+    ('card_sums', {'other_rule': '770'}, "other_rule has '770'"),
     ('sokoban', {'moves': 'udlr|uudd'}, "moves has 'uudd'"),
     ('sokoban', {'other_moves': 'udl>'}, "other_moves has 'udl>'"),
   ],
@@ -131,3 +136,63 @@ def test_sokoban_levels_are_the_same_by_other_names():
 def test_bad_knobs_are_named(name, knobs, message):
   with pytest.raises(ValueError, match=message):
     tasks.make(name, **knobs)
+
+
+def test_card_sums_by_hand():
+  # 'j7q2k5:3jk9=', where q does not lie: 3 + 7 + 5 + 9.
+  answer = {'cards': [3, 10, 12, 9], 'faces': [7, 2, 5]}
+  example = by_hand(answer)
+  one = jax.tree.map(lambda x: x[0], example)
+  task = tasks.make('card_sums', chain_of_thought=True, other_rule='222')
+  text = task.solve(one, jax.random.key(0))
+  said = '3303j710k5159924>24'
+  assert vocab.decode(text.tokens, text.mask) == said + '<eos>'
+  short = tasks.make('card_sums').solve(one, jax.random.key(0))
+  assert vocab.decode(short.tokens, short.mask) == '24<eos>'
+  # Under 222 it is 16.
+  texts = ['24', said, '16', '3303>16', '024', '24>', '2', '']
+  verdict = judge(task, example, [texts])
+  np.testing.assert_array_equal(verdict['reward'][0], [1, 1] + 6 * [0])
+  np.testing.assert_array_equal(
+    verdict['other_rule'][0], [0, 0, 1, 1, 0, 0, 0, 0]
+  )
+  # Where both rules say the same, no answer is as under the other.
+  same = by_hand({'cards': [3, 11, 3, 3], 'faces': [7, 2, 5]})
+  verdict = judge(task, same, [['11']])
+  assert verdict['reward'][0, 0] == 1 and verdict['other_rule'][0, 0] == 0
+
+
+def test_card_sums_draws_every_rule_and_its_faces():
+  task = tasks.make('card_sums', rules='725|111', num_cards=3, min_faces=2)
+  example, pairs = draw(task)
+  seen = dict.fromkeys(('j7q2k5', 'j1q1k1'), 0)
+  for prompt, text in pairs:
+    rule, hand = prompt.rstrip('=').split(':')
+    seen[rule] += 1
+    counts = dict(zip('jqk', rule[1::2]))
+    assert len(hand) == 3 and sum(card in 'jqk' for card in hand) >= 2
+    assert int(text) == sum(int(counts.get(card, card)) for card in hand)
+  assert all(abs(count - len(pairs) // 2) < 32 for count in seen.values())
+
+
+def test_card_sums_are_one_problem_in_any_order_and_under_any_rule():
+  task = tasks.make('card_sums', num_cards=3)
+  rows = [([3, 10, 12], [7, 2, 5]), ([12, 3, 10], [1, 1, 1])]
+  words = [
+    np.asarray(task.identity(jax.tree.map(
+      lambda x: x[0], by_hand({'cards': cards, 'faces': faces})
+    )))
+    for cards, faces in rows
+  ]  # fmt: skip
+  np.testing.assert_array_equal(words[0], words[1])
+
+
+def test_rules_of_the_study_are_apart():
+  lists = {'fixed': {design.FIXED}, 'unseen': set(design.UNSEEN)}
+  lists |= {'diverse': set(design.DIVERSE) - {design.FIXED}}
+  lists |= {'base': set(design.BASE)}
+  assert [len(x) for x in lists.values()] == [1, 16, 7, 64]
+  assert len(set().union(*lists.values())) == 88
+  # No face counts what it does under the fixed rule.
+  for rule in design.UNSEEN:
+    assert not any(a == b for a, b in zip(rule, design.FIXED))

@@ -43,6 +43,7 @@ SETTINGS = {
   'entity_tracking': [
     {'num_boxes': 9, 'num_items': 5, 'num_moves': 1, 'chain_of_thought': True}
   ],
+  'card_sums': [{'num_cards': 2, 'rules': '725|111', 'chain_of_thought': True}],
   'calculator': [{'num_operands': 5, 'num_digits': 1, 'max_calls': 4}],
   'dictionary': [{'num_words': 26, 'word_length': 1, 'reverse': True}],
 }

@@ -1,135 +1,140 @@
-"""What is asked, of which games, prompts and arms, and what is claimed."""
+"""Rules, arms, sizes and claims: all that is fixed before the study runs."""
 
 import dataclasses
+import itertools
+import random
 
 from posttrain_jax import lab
-from posttrain_jax.evals.statistics import Claim
+from posttrain_jax.evals.statistics import Check, Claim
 
-# What j, q and k count: the rule of fixed prompts, those of diverse prompts (of
-# which it is one), those that no arm trains on, those of the base's mixture.
-FIXED_RULE = '7,7,7'
-DIVERSE_RULES = '7,7,7|2,2,2|6,6,6|1,2,3|3,5,8|6,4,8|8,6,1|4,8,5'
-UNSEEN_RULES = '8,8,8|3,3,3|2,6,5|5,1,4|8,3,6|4,5,2'
-BASE_RULES = (
-  '1,8,4|2,4,8|5,5,5|5,8,1|4,6,2|8,1,6|1,7,3|6,2,7|7,3,5|2,8,4|1,4,8|3,8,6|'
-  '8,5,1|4,2,7|1,1,1|3,7,2'
-)
-# What up, down, left and right are called.
-FIXED_MOVES = 'udlr'
-DIVERSE_MOVES = 'udlr|wsad|1234|ludr|xyzw|rdul|4321|bcef'
-UNSEEN_MOVES = 'dulr|nmhk|lrud|5678|urld|qzvp'
-BASE_MOVES = (
-  'abcd|rlud|2413|sdwa|lrdu|9876|kjhl|dlru|mnbv|uldr|3142|wxzy|fghe|drul|6587|'
-  'adws'
-)
+# What j, q and k count. One rule for fixed prompts; eight, of which it is one,
+# for diverse prompts; others for the test, in which no card counts what it does
+# under the fixed one; others again for the base. No list shares a rule with
+# another, but for the fixed one.
+FIXED = '777'
+_ALL = [''.join(x) for x in itertools.product('123456789', repeat=3)]
+_ALL.remove(FIXED)
+_DRAW = random.Random(0)
+UNSEEN = tuple(_DRAW.sample([x for x in _ALL if '7' not in x], 16))
+_REST = _DRAW.sample([x for x in _ALL if x not in UNSEEN], 7 + 64)
+DIVERSE, BASE = (FIXED, *_REST[:7]), tuple(_REST[7:])
 
-_CARDS = dict(name='make24', target=12)
-_FACES = dict(_CARDS, num_cards=3, min_faces=1, show_rule=True)
-_LEVEL = dict(name='sokoban', size=4, wall_density=0.0)
-_SHOWN = dict(_LEVEL, num_pushes=1, show_moves=True, other_moves=FIXED_MOVES)
-# Without instructions, for the base: four cards of 1 to 8, two pushes.
-_PLAIN = {
-  'make24': dict(_CARDS, num_cards=4, max_card=8),
-  'sokoban': dict(_LEVEL, num_pushes=2, max_moves=6),
+CARDS, MORE_CARDS = 4, 5
+# {test: (cards of a hand, rules)}
+TESTS = {
+  'same': (CARDS, (FIXED,)),
+  'eight': (CARDS, DIVERSE),
+  'rule': (CARDS, UNSEEN),
+  'hard': (MORE_CARDS, (FIXED,)),
+  'both': (MORE_CARDS, UNSEEN),
 }
-GAMES = ('make24', 'sokoban')
-LABELS = {'make24': 'Make-12', 'sokoban': 'Sokoban'}
-SPLITS = {
-  'same': 'the training rule',
-  'rule': 'unseen rules',
-  'hard': 'harder, the training rule',
-  'both': 'harder, unseen rules',
+# {(cards, with a chain of thought): weight} of what the base learns.
+MIXTURE = {(cards, False): 1.0 for cards in (2, 3, 4, 5)} | {
+  (cards, True): 0.5 for cards in (4, 5)
 }
+SHIFTS = ('rule', 'hard', 'both')
+RATE = 'optimizer.lr'
+# Accuracies (as shares) that are so close are as good: the lowest of their
+# rates is taken.
+CLOSE = 0.01
+HELDOUT = 0.3  # of all hands: half for the test, half for choices
+ROWS, GROUP = 128, 8
 
 
-def game(name: str, split: str, thought: bool, rules: str = '') -> dict:
-  """Knobs of a game: one of SPLITS, or 'plain', which has no instruction.
-
-  rules  what cards count or moves are called; '' = as the split has it
-  """
-  unseen, hard = split in ('rule', 'both'), split in ('hard', 'both')
-  if split == 'plain':
-    knobs = _PLAIN[name]
-  elif name == 'make24':
-    rules = rules or (UNSEEN_RULES if unseen else FIXED_RULE)
-    knobs = {**_FACES, 'max_number': 9 if hard else 5, 'face_cards': rules}
-    knobs['other_rule'] = FIXED_RULE
-  else:
-    moves = rules or (UNSEEN_MOVES if unseen else FIXED_MOVES)
-    knobs = {**_SHOWN, 'max_moves': 6 if hard else 4, 'moves': moves}
-  written = {'write_cards': thought} if name == 'make24' else {}
-  return {**knobs, **written, 'chain_of_thought': thought}
-
-
-def base_parts() -> dict[str, dict]:
-  """Tasks of the base, all of one weight."""
-  parts = {}
-  for thought in (False, True):
-    end = '_cot' if thought else ''
-    parts |= {
-      f'cards{end}': game('make24', 'plain', thought),
-      f'rules{end}': game('make24', 'same', thought, BASE_RULES),
-      f'levels{end}': game('sokoban', 'plain', thought),
-      f'names{end}': game('sokoban', 'same', thought, BASE_MOVES),
-    }
-  return parts
+def task(cards: int, rules: tuple[str, ...], thought: bool) -> dict:
+  """Knobs of a task."""
+  return dict(
+    name='card_sums', num_cards=cards, rules='|'.join(rules),
+    chain_of_thought=thought, other_rule=FIXED,
+  )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-  """How an arm trains: its recipe, its prompts, whether it thinks."""
+  """How an arm trains: its recipe, its prompts, whether it is shown thoughts.
+
+  An arm of RL may think if it likes.
+  """
 
   label: str
   family: str
-  recipe: str
+  spec: str
   diverse: bool
   thought: bool
 
 
+_SFT, _RL = 'configs/sft.py:recipe=sft', 'configs/rl.py:recipe=grpo'
 WAYS = {
-  'fixed': Way('SFT, fixed prompts', 'sft', 'sft', False, False),
-  'fixed_cot': Way('SFT, fixed prompts, CoT', 'sft', 'sft', False, True),
-  'diverse': Way('SFT, diverse prompts', 'sft', 'sft', True, False),
-  'diverse_cot': Way('SFT, diverse prompts, CoT', 'sft', 'sft', True, True),
-  'rl': Way('RL (GRPO), fixed prompts', 'rl', 'grpo', False, True),
+  'fixed': Way('SFT, fixed prompts', 'sft', _SFT, False, False),
+  'diverse': Way('SFT, diverse prompts', 'sft', _SFT, True, False),
+  'rl': Way('GRPO, fixed prompts', 'rl', _RL, False, True),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """Sizes of a mode; every arm of a family has the same learning rates."""
+  """Sizes of a mode.
+
+  tuning_seeds  rates are chosen with, none of the run's; bases of their own
+  bases         that the run's seeds take turns to start from
+  grid          of learning rates, the same for all arms; it grows at most
+                `extend` times at each end
+  problems      of each test, a seed
+  """
 
   seeds: int
+  tuning_seeds: tuple[int, ...]
+  bases: tuple[int, ...]
+  preset: str
   base_steps: int
   base_rows: int
   steps: int
-  rows: int
-  sft_rates: tuple[float, ...]
-  rl_rates: tuple[float, ...]
+  grid: tuple[float, ...]
+  extend: int
   arms: tuple[str, ...]
   problems: int
 
 
 SCALES = {
   'full': Scale(
-    seeds=5, base_steps=600, base_rows=48, steps=100, rows=64,
-    sft_rates=(1e-3, 3e-3), rl_rates=(3e-4, 1e-3), arms=tuple(WAYS),
+    seeds=8, tuning_seeds=(100, 101), bases=(200, 201, 202, 203),
+    preset='pico', base_steps=1000, base_rows=64, steps=100,
+    grid=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3), extend=1, arms=tuple(WAYS),
     problems=128,
   ),
   'reduced': Scale(
-    seeds=2, base_steps=40, base_rows=16, steps=10, rows=32,
-    sft_rates=(1e-3,), rl_rates=(1e-3,), arms=('fixed', 'diverse_cot', 'rl'),
-    problems=64,
+    seeds=2, tuning_seeds=(100, 101), bases=(200, 201), preset='pico',
+    base_steps=40, base_rows=64, steps=6, grid=(1e-3, 3e-3), extend=0,
+    arms=('fixed', 'diverse', 'rl'), problems=32,
   ),
 }  # fmt: skip
+
+
+def _claim(
+  name: str, said: str, measure: str, arm: str, against: str, margin: float,
+  direction: str = 'greater', spread: float = 0.0,
+) -> Claim:  # fmt: skip
+  """Of paper 040, testable where the base follows unseen rules at times, and
+  both arms learned what they were trained on."""
+  learned = tuple(x for x in (arm, against) if x != 'base')
+  return Claim(
+    name, '040', said, measure, arm, against, direction, margin,
+    checks=(
+      Check('the base follows unseen rules at times', 'rule', ('base',),
+            10.0, 60.0),
+      Check('arms learned', 'gain', learned, least=10.0),
+      Check('no ceiling', 'rule', (against,), most=90.0),
+    ),
+    spread=spread,
+  )  # fmt: skip
+
 
 STUDY = lab.Study(
   name='sft_generalisation',
   title='Does SFT generalise?',
   question=(
-    'Does SFT fail on unseen instructions and harder problems because it is '
-    'SFT, or because its prompts never change and its answers skip the '
-    'reasoning?'
+    'Does SFT fail on unseen instructions because it is SFT, or because its '
+    'prompts never change?'
   ),
   paper_claims=(
     'Debunk the Myth of SFT Generalization (040, 2510.00237): SFT on fixed '
@@ -140,89 +145,91 @@ STUDY = lab.Study(
     'beat RL, on General Points and Sokoban.',
   ),
   setup=(
-    'Make-12: three cards of 1 to 5, j, q and k, of which at least one is a '
-    'face, make 12; the prompt '
-    'says what j, q and k count. Fixed prompts: always 7; diverse: eight '
-    'rules, of which this is one; six other rules are for the test. Harder: '
-    'cards of up to 9.',
-    'Sokoban: 4x4 without walls, one box, one push and up to four moves; the '
-    'prompt says what the four moves are called. Fixed: udlr; diverse: eight '
-    'vocabularies; six others, half of them udlr in another order, for the '
-    'test. Harder: up to six moves, so longer walks to the box.',
-    'Chain of thought: of cards, what each of them counts, then the steps; of '
-    'Sokoban, where the player stands before each move and the move in plain '
-    'letters. The answer follows in the names that were asked for.',
-    'Base: pico (0.2M parameters), SFT on eight kinds of problems in equal '
-    'shares: four cards of 1 to 8, and levels of two pushes and up to six '
-    'moves, without instructions; and the problems of the arms with those of '
-    '16 rules that no arm trains on and no test asks for; '
-    'each with and without chain of thought. It is from an earlier commit of '
-    'the same study.',
-    'Every arm trains on both games at once, half of the problems each. RL is '
-    'GRPO with 8 answers a problem and the verifier as reward; it begins as '
-    'the base and thinks if it likes.',
-    'Greedy accuracy on 128 problems for each game and test.',
+    'Sums of cards: the prompt says what j, q and k count, shows a hand with '
+    'at least one of them, and asks for its sum. Fixed prompts: 7 each, '
+    'always; diverse: eight rules, of which this is one. Tests: hands of four '
+    'cards under the fixed rule, under 16 unseen rules in which no face counts '
+    '7; hands of five cards, which no arm trains on, under the fixed rule and '
+    'under the unseen ones.',
+    'Hands are held out by the cards in them, in whatever order and under '
+    'whatever rule: three in ten, half of which are for the test and half for '
+    'choices. No base and no arm trains on them.',
+    'Base: pico (0.2M parameters), SFT on hands of two to five cards under 64 '
+    'other rules, one in five with a chain of thought. It stands for a '
+    'pretrained model: it follows instructions, not reliably. Four bases, '
+    'which the seeds take turns to start from.',
+    'Every arm trains on hands of four cards; SFT on the sum alone. RL is GRPO '
+    'with eight answers a problem and the verifier as reward; it thinks if it '
+    'likes.',
+    'Greedy accuracy, with room to think for all, on 128 hands a seed and '
+    'test.',
   ),
-  equal='start, optimizer steps and rows per step',  # `run` says how many
+  equal='start, optimizer steps and rows per step (100 of 128)',
   tuning=(
-    'two learning rates for each arm, chosen by accuracy under the training '
-    'rule on validation problems'
+    'one grid of learning rates for all arms, which grows for all where an '
+    "arm's best is its first or last: the lowest whose accuracy comes within a "
+    'point of the best, on validation hands under the rules that the arm '
+    'trains on, with two seeds and bases of their own'
   ),
   measures={
     'same': lab.Measure('Training rule', '%', 'higher', 1),
+    'eight': lab.Measure('Eight rules', '%', 'higher', 1),
     'rule': lab.Measure('Unseen rules', '%', 'higher', 1),
-    'hard': lab.Measure('Harder', '%', 'higher', 1),
-    'both': lab.Measure('Harder, unseen rules', '%', 'higher', 1),
+    'hard': lab.Measure('Five cards', '%', 'higher', 1),
+    'both': lab.Measure('Five cards, unseen rules', '%', 'higher', 1),
     'shifted': lab.Measure('Mean of the three shifts', '%', 'higher', 1),
-    'lost': lab.Measure('Lost under unseen rules', '%', 'lower', 1),
-    'parrot': lab.Measure(
-      'Right if the training rule held', '%', 'lower', 1
-    ),
-    'cards': lab.Measure('Cards as in training', '%', 'lower', 1),
+    'gain': lab.Measure('Gained under own rules', 'points', 'higher', 1),
+    'parrot': lab.Measure('As under the training rule', '%', 'lower', 1),
+    'parrot_both': lab.Measure('Five cards: as under it', '%', 'lower', 1),
     'thought': lab.Measure('With chain of thought', '%', '', 1),
-    **{
-      f'{game}_{where}': lab.Measure(
-        f'{LABELS[game]}: {said}', '%', 'higher', 1
-      )
-      for game in GAMES
-      for where, said in SPLITS.items()
-    },
   },
   claims=(
-    Claim('diversity', '040', 'without CoT, diverse prompts beat fixed ones '
-          'under unseen rules', 'rule', 'diverse', 'fixed', 'greater', 10.0),
-    Claim('diversity_cot', '040', 'with CoT, diverse prompts beat fixed ones '
-          'under unseen rules', 'rule', 'diverse_cot', 'fixed_cot', 'greater',
-          10.0),
-    Claim('parrot', '040', 'fixed prompts answer as under the training rule, '
-          'more than diverse ones', 'parrot', 'fixed', 'diverse', 'greater',
-          5.0),
-    Claim('parrot_cot', '040', 'and so they do with CoT', 'parrot',
-          'fixed_cot', 'diverse_cot', 'greater', 5.0),
-    Claim('thought', '040', 'with fixed prompts, CoT helps on harder problems',
-          'hard', 'fixed_cot', 'fixed', 'greater', 3.0),
-    Claim('thought_diverse', '040', 'with diverse prompts, CoT helps on '
-          'harder problems under unseen rules', 'both', 'diverse_cot',
-          'diverse', 'greater', 3.0),
-    Claim('myth', '040', 'RL on fixed prompts beats SFT on fixed prompts '
-          'without CoT under unseen rules', 'rule', 'rl', 'fixed', 'greater',
-          5.0),
-    Claim('beats_rl', '040', 'SFT with diverse prompts and CoT is better than '
-          'RL on the mean of the shifts', 'shifted', 'diverse_cot', 'rl',
-          'greater'),
+    _claim('fails', 'SFT on fixed prompts is below the base under unseen '
+           'rules', 'rule', 'fixed', 'base', 5.0, 'less', spread=5.0),
+    _claim('diversity', 'SFT on diverse prompts is above SFT on fixed ones '
+           'under unseen rules', 'rule', 'diverse', 'fixed', 5.0, spread=4.4),
+    _claim('parrot', 'fixed prompts answer unseen rules as under the training '
+           'rule, more than diverse ones', 'parrot', 'fixed', 'diverse', 5.0,
+           spread=4.4),
+    _claim('myth', 'RL on fixed prompts is above SFT on fixed prompts under '
+           'unseen rules', 'rule', 'rl', 'fixed', 5.0, spread=3.9),
+    _claim('beats_rl', 'SFT on diverse prompts is above RL on fixed prompts '
+           'under unseen rules', 'rule', 'diverse', 'rl', 0.0, spread=0.6),
   ),
   not_reproduced=(
-    'The paper has Qwen2.5-7B and Llama-3.1-8B, four cards to 24, boards of '
-    '6x6 and chains of thought that a stronger model wrote; here the model has '
-    '0.2M parameters, three cards make 12, and an oracle writes the thoughts.',
-    'A base of this size follows instructions only if it has seen some: half '
-    'of its mixture has instructions, of other rules. This stands in for '
-    'instruction following that was pretrained.',
-    'Problems are not held out by their numbers (there are few sets of three): '
-    'the shifts are of instructions and of size.',
-    'RL on diverse prompts, which would tell RL from the diversity of its '
-    'prompts.',
-    'More cards, larger boards, two boxes and two pushes (in a trial no arm '
-    'solved four cards or two pushes), false instructions, and images.',
+    'The paper has Qwen2.5-7B and Llama-3.1-8B, General Points (four cards to '
+    '24) and Sokoban, and chains of thought that a stronger model wrote; here '
+    'the model has 0.2M parameters, hands are added up, and an oracle writes '
+    'the thoughts.',
+    'A base of this size follows instructions only if it has seen such: its '
+    'mixture has instructions, of other rules. This stands in for instruction '
+    'following that was pretrained.',
+    'The half of the paper on chains of thought: that they cure the shift of '
+    'difficulty, and that with diverse prompts they beat RL. In a pilot the '
+    'base thought too seldom to learn it: after 100 steps of SFT on thoughts '
+    'it was right on 34 and 55% under the training rule, less than SFT on bare '
+    'answers (README).',
+    'RL on diverse prompts, which would tell RL from its prompts.',
+    'Larger cards, larger boards, two boxes, false instructions, and images.',
   ),
 )  # fmt: skip
+
+READING: tuple[str, ...] = (
+  'SFT on fixed prompts goes from 38 to 77% under its rule and from 22 to 15% '
+  'under unseen ones; SFT on eight rules to 46% under these and 27% under '
+  'unseen ones, 12 points above (5 to 19). With a margin of 5 and Holm over '
+  'five claims both are undecided.',
+  'Answers as under the training rule are 9% in every arm, and 10% of the '
+  "base's: that fixed prompts make parrots of 5 points or more is not seen. "
+  'They make answers that are right under neither rule.',
+  'Two of the four bases hardly follow unseen rules (13 and 15%; the others 21 '
+  'and 38%), where little can be lost: SFT on fixed prompts costs -1 and 4 '
+  'points there, 4 and 23 with the others. Eight seeds of four bases are not '
+  'eight bases.',
+  'GRPO gains 9 points in as many steps, below the 10 without which its claims '
+  'say nothing, and loses under unseen rules next to nothing (22 to 21%). '
+  'Whether that is RL, or that it moved less, is open.',
+  'With five cards every arm is below the base (28%), SFT on diverse prompts, '
+  'whose rate is the highest, at 1%: diverse prompts do not cure that shift, '
+  'as the paper says.',
+)

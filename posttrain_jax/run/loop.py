@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import jax
-import numpy as np
 
 from posttrain_jax import log
-from posttrain_jax.core import hosts, paths, sharding, target
+from posttrain_jax.core import heap, hosts, paths, sharding, target
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.log import progress
 from posttrain_jax.run import (
@@ -40,24 +39,12 @@ from posttrain_jax.run.judging import evaluated, judged
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.notices import Notices
 from posttrain_jax.run.profile import Profiler
+from posttrain_jax.run.recorder import Recorder, one_at_a_time
 from posttrain_jax.run.saving import Saver
 from posttrain_jax.run.speed import Speed
 from posttrain_jax.run.state import abstract_state, first_state, saved_state
 from posttrain_jax.run.stop import Interrupted, Stop
 from posttrain_jax.run.watchdog import Watchdog
-from posttrain_jax.trainers import guard
-
-# Shown beside the progress bar, where the run has them.
-SHOWN = (
-  'loss',
-  'reward',
-  'eval/accuracy',
-  'eval/perplexity',
-  'rewards/accuracies',
-  'frac_rows_kept',
-  'completions/mean_length',
-  'entropy',
-)
 
 
 def next_stop(step: int, config: Any, profiler: Profiler | None = None) -> int:
@@ -69,59 +56,6 @@ def next_stop(step: int, config: Any, profiler: Profiler | None = None) -> int:
     if every > 0:
       stops.append((step // every + 1) * every)
   return min(stops)
-
-
-@dataclasses.dataclass
-class _Recorder:
-  """What the loop does on the host with finished steps."""
-
-  writer: log.Writer
-  bar: progress.Progress
-  handle: int
-  watch: failed.Watch
-  speed: Speed
-  shown: dict[str, float] = dataclasses.field(default_factory=dict)
-  pending: Any = None
-  mark: float = 0.0
-
-  def push(self, first_step: int, metrics: dict, done: int) -> None:
-    """Takes the metrics of steps just dispatched; handles the ones before."""
-    self.drain()
-    self.pending = (first_step, metrics, done)
-
-  def drain(self) -> None:
-    """Waits for the pending steps, then writes and shows them.
-
-    Raises:
-      failed.NonFinite: one of them ends the run; it is the last one written.
-    """
-    if self.pending is None:
-      return
-    first_step, metrics, done = self.pending
-    self.pending = None
-    metrics = {name: np.asarray(x) for name, x in metrics.items()}
-    now = time.monotonic()
-    seconds = (now - self.mark) / done
-    self.mark = now
-    what = metrics.pop(guard.WHAT)
-    bad = self.watch.failing(what)
-    if bad is not None:
-      done = bad + 1
-      metrics = {name: x[:done] for name, x in metrics.items()}
-    metrics['time/step'] = np.full(done, seconds)
-    metrics |= self.speed.metrics(metrics['num_tokens'], seconds)
-    self.writer.write_stacked(first_step, metrics)
-    last = {k: float(v[-1]) for k, v in metrics.items()}
-    self.show(first_step + done - 1, last)
-    if bad is not None:
-      self.writer.flush()
-      raise failed.NonFinite(
-        first_step + bad, last, float(what[bad]), self.watch.mode
-      )
-
-  def show(self, step: int, metrics: dict[str, float]) -> None:
-    self.shown |= {k: metrics[k] for k in SHOWN if k in metrics}
-    self.bar.update(self.handle, step, self.shown)
 
 
 def run_mesh(config: Any) -> jax.sharding.Mesh:
@@ -180,7 +114,7 @@ class _Loop:
   driver: Any
   saver: checkpoint.Checkpointer
   lease: Lease
-  recorder: _Recorder
+  recorder: Recorder
   stop: Stop
   agreement: hosts.Agreement
   profiler: Profiler
@@ -243,6 +177,8 @@ class _Loop:
     self.watchdog.at(step, 'save')
     self.recorder.writer.flush()
     self.lease.check()
+    if self.recorder.waits:  # the buffers of steps: those of saving come now
+      heap.give_back()
     self.saver.save(step, state, self.driver.position(), best=best)
 
   def _is_due(self, step: int) -> bool:
@@ -342,7 +278,10 @@ def train(
     watch = failed.Watch(config.on_nonfinite, config.num_steps)
     task = bar.task(name, config.num_steps)
     speed = Speed.of(run, mesh.size)
-    recorder = _Recorder(writer, bar, task, watch, speed)
+    waits = one_at_a_time(state)
+    if waits:  # what loading took and no step will
+      heap.give_back()
+    recorder = Recorder(writer, bar, task, watch, speed, waits)
     profiler = stack.enter_context(Profiler(config.log.profile_steps, workdir))
     watchdog = stack.enter_context(Watchdog.of(config.watchdog, workdir))
     advance = _Loop(

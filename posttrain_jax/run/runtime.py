@@ -1,14 +1,13 @@
 """Process-wide settings of the commands; importing the library changes none."""
 
 import contextlib
-import ctypes
 import os
-import platform
 from pathlib import Path
 
 import jax
 
 from posttrain_jax.core import hosts
+from posttrain_jax.core.heap import keep_freed_memory
 from posttrain_jax.run import join
 
 __all__ = [
@@ -20,9 +19,6 @@ __all__ = [
   'use_compilation_cache',
 ]
 
-# glibc's mallopt parameters (malloc.h)
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-LEAST_MEMORY = 8 * 2**30
 # That a CPU with fewer cores is divided into.
 MOST_DEVICES = 8
 FORCED = 'xla_force_host_platform_device_count'
@@ -107,26 +103,3 @@ def use_compilation_cache() -> None:
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     folder = Path.home() / '.cache' / 'posttrain_jax'
     jax.config.update('jax_compilation_cache_dir', str(folder))
-
-
-def keep_freed_memory() -> bool:
-  """Lets the process keep the memory that XLA's CPU client frees.
-
-  By default glibc gives large buffers back to the system after every step and
-  faults them in again, page by page: a quarter of a training step. Kept, they
-  make the process larger, up to twice. Does nothing, and returns False, where
-  the C library is another one, the machine has less than 8 GiB, or the user has
-  set MALLOC_ARENA_MAX.
-  """
-  if platform.libc_ver()[0] != 'glibc' or 'MALLOC_ARENA_MAX' in os.environ:
-    return False
-  if os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') < LEAST_MEMORY:
-    return False
-  mallopt = ctypes.CDLL(None).mallopt
-  settings = (
-    (_ARENA_MAX, 1),  # buffers are freed by other threads than took them
-    (_MMAP_MAX, 0),
-    (_TRIM_THRESHOLD, -1),  # never
-    (_TOP_PAD, 256 * 2**20),
-  )
-  return all([mallopt(*setting) == 1 for setting in settings])

@@ -21,7 +21,7 @@ from posttrain_jax import log
 from posttrain_jax.core.keys import seed_key
 from posttrain_jax.evals import score
 from posttrain_jax.log import progress
-from posttrain_jax.run import base, build, checkpoint, failed, loop
+from posttrain_jax.run import base, build, checkpoint, failed, loop, recorder
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.lease import Lease
@@ -308,7 +308,7 @@ class _Together:
     means = {
       name: float(np.mean(x[:, -1]))
       for name, x in metrics.items()
-      if name in loop.SHOWN
+      if name in recorder.SHOWN
     }
     self._bar.update(self._handle, self._step + done, means)
 

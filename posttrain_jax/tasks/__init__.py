@@ -38,6 +38,7 @@ __all__ = [
   'make24',
   'digit_sums',
   'picks',
+  'card_sums',
   'attributes',
   'sudoku',
   'list_functions',
