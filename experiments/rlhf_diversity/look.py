@@ -16,14 +16,16 @@ from posttrain_jax.rewards import answers
 from posttrain_jax.rollout import decoders, select
 from posttrain_jax.tasks import split, vocab
 
-# Digits 1 to 9 and the end: what a completion is made of.
-ALPHABET = 10
-WHOLE = dict(name='digit_sums', min_count=3, max_count=5)
+# Letters and the end: what a completion is made of.
+ALPHABET = 27
+WHOLE = dict(name='picks', min_count=2, max_count=5)
 SETS = {
-  'id': dict(name='digit_sums', min_count=3, max_count=4, max_digit=6),
-  'values': dict(name='digit_sums', min_count=3, max_count=4, min_digit=6),
-  'longer': dict(name='digit_sums', min_count=5, max_count=5, max_digit=6),
+  'id': {**WHOLE, 'max_count': 4, 'letters': 'abcdefghijklmnopqr'},
+  'values': {**WHOLE, 'max_count': 4, 'letters': 'ijklmnopqrstuvwxyz'},
+  'longer': {**WHOLE, 'min_count': 5, 'letters': 'abcdefghijklmnopqr'},
 }
+# Measures that outcomes by problem are kept of.
+KEPT = ('id', 'values', 'longer', 'shifted')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,13 @@ class Look:
   samples       outputs S of each
   best_of       completions that an output is chosen from by the reward model
   temperatures  of the sampling
+  sets          of SETS
+  part          'test' or 'validation': of the set in distribution, on which
+                choices are made, halves of the held-out problems that have none
+                in common
 
-  For each temperature and set, as 'SET@T/NAME': accuracy, score (mean reward),
+  For each temperature and set, as 'SET@T/NAME': accuracy and problems (the same
+  by problem [N]), score (mean reward),
   pairs (how often the reward model ranks a right completion above a wrong one
   of the same problem), distinct and solutions (different outputs and different
   right ones of S, a share and a number), ead, of the S outputs for one problem,
@@ -51,36 +58,36 @@ class Look:
   heldout_fraction: float
   best_of: int = 1
   temperatures: tuple[float, ...] = (1.0,)
+  sets: tuple[str, ...] = tuple(SETS)
+  part: str = 'test'
 
   def __call__(
     self, params: PyTree, reward_params: PyTree, key: Array
   ) -> dict[str, Array]:
     drawn = [
-      (self._problems(name, key), jnp.float32(temperature))
+      (self.drawn(name, key), jnp.float32(temperature))
       for temperature in self.temperatures
-      for name in SETS
+      for name in self.sets
     ]
     parts = jax.tree.map(lambda *xs: jnp.stack(xs), *drawn)
     one = lambda part: self._of_set(params, reward_params, *part, key)
     # One set at a time: memory.
     found = jax.lax.map(one, parts)
-    names = [f'{name}@{t:g}' for t in self.temperatures for name in SETS]
+    names = [f'{name}@{t:g}' for t in self.temperatures for name in self.sets]
     return {
       f'{name}/{what}': values[i]
       for what, values in found.items()
       for i, name in enumerate(names)
     }
 
-  def _problems(self, name: str, key: Array) -> Example:
-    """Problems of a set, in buffers that are alike for all sets."""
+  def drawn(self, name: str, key: Array) -> Example:
+    """The problems of a set that `key` stands for."""
     place = list(SETS).index(name)
-    example = split.sample_batch(
+    return split.sample_batch(
       tasks.make(**SETS[name]), jax.random.fold_in(key, place), self.problems,
       heldout=True, fraction=self.heldout_fraction,
+      part=self.part if name == 'id' else '',
     )  # fmt: skip
-    answer = dict(example.answer)
-    answer.pop('digits')
-    return example.replace(answer=answer)
 
   def _of_set(
     self,
@@ -112,6 +119,7 @@ class Look:
     within, across = jnp.split(ead, 2)
     return found | {
       'accuracy': jnp.mean(right),
+      'problems': jnp.mean(right, axis=1),
       'score': jnp.mean(scores),
       'distinct': jnp.mean(diversity.distinct(*text)),
       'solutions': jnp.mean(diversity.distinct_correct(*text, right)),
@@ -167,37 +175,64 @@ def lost(before: Any, after: Any) -> np.ndarray:
 
 
 class Judge:
-  """Measures stages of a study, with one reward model for all."""
+  """Measures stages of a study.
 
-  def __init__(self, runs: lab.Lab, look: Look, base: lab.Trained):
+  base    what all of it starts from
+  start   the policy that RLHF begins from
+  scorer  the reward model, for all arms
+  """
+
+  def __init__(
+    self,
+    runs: lab.Lab,
+    look: Look,
+    base: lab.Trained,
+    start: lab.Trained,
+    scorer: lab.Trained,
+  ):
     self._lab, self._look, self._base = runs, look, base
+    self._start, self._scorer = start, scorer
 
-  def seen(
-    self, stage: lab.Trained, scorer: lab.Trained, split: str = 'test', **keys
-  ) -> dict[str, np.ndarray]:
+  def _seen(self, stage: lab.Trained, **keys) -> dict[str, np.ndarray]:
     """What `Look` says, an array of seeds each; `keys` change its fields."""
     look = dataclasses.replace(self._look, **keys)
-    found = self._lab.measure(stage, look, scorer, split)
+    found = self._lab.measure(stage, look, self._scorer)
     return {name: np.asarray(values) for name, values in found.items()}
 
+  def counts(self) -> dict[str, dict[str, int]]:
+    """How many different problems each set is measured on."""
+    found = {}
+    for name in SETS:
+      keys = self._lab.split_keys('test')
+      test = [self._look.drawn(name, key) for key in keys]
+      other = []
+      if name == 'id':
+        look = dataclasses.replace(self._look, part='validation')
+        keys = self._lab.split_keys('validation')
+        other = [look.drawn(name, key) for key in keys]
+      found[name] = lab.counts(tasks.make(**SETS[name]), test, other)
+    return found
+
   def values(
-    self, stage: lab.Trained, scorer: lab.Trained, heat: float = 1.0, **keys
-  ) -> dict[str, np.ndarray]:
-    """The measures of an arm, sampled at temperature `heat`."""
-    found = self.seen(stage, scorer, **keys)
+    self, stage: lab.Trained, **keys
+  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(the measures of an arm, shares of right answers by problem [S, N])."""
+    found = self._seen(stage, **keys)
+    (heat,) = keys.get('temperatures', (1.0,))
     of = lambda what, name='id': found[f'{name}@{heat:g}/{what}']
-    start = self.seen(self._base, scorer)
-    right = {name: 100.0 * of('accuracy', name) for name in SETS}
-    shifted = (right['values'] + right['longer']) / 2.0
+    base = self._seen(self._base)
+    start = self._seen(self._start)
+    outcomes = {name: of('problems', name) for name in SETS}
+    outcomes['shifted'] = (outcomes['values'] + outcomes['longer']) / 2.0
+    right = {name: 100.0 * outcomes[name].mean(1) for name in KEPT}
+    gained = lambda before: right['id'] - 100.0 * before['id@1/accuracy']
     within = lost(start['id@1/ead'], of('ead'))
     across = lost(start['id@1/ead_across'], of('ead_across'))
-    return {
-      'id': right['id'],
-      'gained': right['id'] - 100.0 * start['id@1/accuracy'],
-      'values': right['values'],
-      'longer': right['longer'],
-      'shifted': shifted,
-      'gap': right['id'] - shifted,
+    shifted = (of('pairs', 'values') + of('pairs', 'longer')) / 2.0
+    values = right | {
+      'gained': gained(base),
+      'added': gained(start),
+      'gap': right['id'] - right['shifted'],
       'ead': of('ead'),
       'ead_across': of('ead_across'),
       'within_lost': within,
@@ -206,4 +241,7 @@ class Judge:
       'distinct': 100.0 * of('distinct'),
       'solutions': of('solutions'),
       'score': of('score'),
+      'ranked': 100.0 * of('pairs'),
+      'ranked_shifted': 100.0 * shifted,
     }
+    return values, outcomes

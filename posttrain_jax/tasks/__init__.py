@@ -37,6 +37,7 @@ __all__ = [
   'countdown',
   'make24',
   'digit_sums',
+  'picks',
   'card_sums',
   'attributes',
   'sudoku',
