@@ -14,6 +14,57 @@ import zlib
 from slow_variants import SLOW
 
 LONG = (
+  'test_text_tasks::test_evaluator_by_hand',
+  'test_trainer_preference::test_microbatches_change_nothing[dpo-0.0',
+  'test_adapters::test_only_an_update_drops[lora',
+  'test_adapters_tables::test_it_is_the_merged_model[tied',
+  'test_collect_second::test_second_tries_stand_behind_the_first',
+  'test_rl_hybrid::test_srft_by_hand',
+  'test_remat::test_the_more_is_kept_the_less_is_computed_again[grouped',
+  'test_collect_second::test_which_tries_count[all-counted0',
+  'test_own_inputs::test_scores_are_of_what_is_read',
+  'test_trainer_arrays::test_prepared_arrays_are_direct_scores',
+  'test_recipe_forms_preference::test_a_recipe_is_its_source[copg',
+  'test_recipe_forms_preference::test_a_recipe_is_its_source[apo_down',
+  'test_trl_parity::test_loss_and_gradients_are_those_of_trl'
+  '[gkd/beta 0.3, temperature 2',
+  'test_inference::test_one_prompt_is_answered',
+  'test_rollout_mesh::test_decoders_over_parts_of_a_vocabulary[16',
+  'test_text_tasks::test_too_long_problems_are_passed_over_and_counted',
+  'test_launch::test_a_worker_finds_its_run_again',
+  'test_trainer_arrays::test_arrays_made_inside_the_loss',
+  'test_text_tasks::test_batch',
+  'test_rewards_judge::test_what_goes_wrong_costs_one_answer',
+  'test_contrastive::test_rows_that_do_not_exist_have_no_effect[inf-carft',
+  'test_text_runs::test_impossible_runs_fail_before_compiling'
+  '[sft.py:task=text:rush_hour-items11-no oracle answers',
+  'test_trl_parity::test_loss_and_gradients_are_those_of_trl'
+  '[dpo/sigmoid, forward_kl',
+  'test_contrastive::test_rows_that_do_not_exist_have_no_effect'
+  '[nan-simcse_diff',
+  'test_report_study::test_page_has_everything_in_its_order_and_is_well_formed',
+  'test_curriculum_runs::'
+  'test_a_mixture_with_traced_weights_is_that_with_numbers',
+  'test_model::test_cached_decode_is_the_full_forward[qwen3',
+  'test_conditioned::'
+  'test_evaluation_asks_at_zero_degrees_for_the_same_problems',
+  'test_rl_hybrid::test_without_rows_beside_the_loss_is_that_of_grpo',
+  'test_collect_second::test_the_oracle_may_try_the_second_time',
+  'test_vocab::test_equals_and_uses_exactly',
+  'test_rl_learn::test_demonstrations_that_are_too_long_are_left_out',
+  'test_collect_models::test_feedback_writes_the_true_verdict[True',
+  'test_trainer_preference::test_dpo_with_nll_is_the_sum_of_its_terms',
+  'test_inference::test_what_a_model_is_loaded_from',
+  'test_objectives_page::test_functions_of_the_page_resolve',
+  'test_modes::test_a_short_trace_is_the_long_one_without_some_detours',
+  'test_frozen_lake::test_holes_stay_where_there_is_a_way',
+  'test_vocab::test_expressions_are_exact',
+  'test_objectives_page::'
+  'test_every_docstring_has_a_summary_and_the_url_of_its_paper',
+  'test_scorers::test_scores_are_those_of_transformers[qwen2',
+  'test_remat::test_gradients_are_the_same[whole-save_all_but_mlp',
+  'test_contrastive::test_aepo_term_is_reinforce_on_rewards',
+  'test_objectives_page::test_main_writes_the_files',
   'test_rollout::test_learner_scores_what_the_sampler_recorded',
   'test_fifth_kind::test_a_fifth_kind_trains',
   'test_runtime::test_kept_memory_is_not_faulted_in_again',

@@ -4,6 +4,21 @@ Entries are the beginnings of 'module::test[variant]'.
 """
 
 SLOW = (
+  'test_curriculum_runs::test_seeds_side_by_side_have_their_own_weights'
+  '[bandit-True-items0',
+  'test_sharding_runs::test_a_mesh_trains_as_one_device'
+  '[data-fsdp-tensor-sft-none-dense',
+  'test_sharding_runs::test_more_meshes_train_as_one_device'
+  '[data-fsdp-tensor-sft-tied-dense',
+  'test_hybrid_steps::test_the_coin_makes_a_step_one_or_the_other',
+  'test_curriculum_runs::test_sft_draws_by_the_weights[skill_profile-rollouts',
+  'test_attention_sequence::test_positions_on_several_devices'
+  '[ring-whole-windows in some layers, blocks-rows too',
+  'test_rollout_mesh::test_completions_are_those_of_one_device[fsdp 8-3',
+  'test_scan_decode::test_completions_are_the_same[windows',
+  'test_remat::test_gradients_are_the_same[grouped-dots_no_batch',
+  'test_rollout_mesh::test_completions_are_those_of_one_device'
+  '[data 2 x fsdp 2 x tensor 2-0',
   'test_adapters_runs::test_export_and_start_again',
   'test_curriculum_runs::test_weights_are_resumed_to_the_bit',
   'test_train::test_another_config_does_not_continue_a_run',

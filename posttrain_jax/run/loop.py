@@ -39,7 +39,7 @@ from posttrain_jax.run.judging import evaluated, judged
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.run.notices import Notices
 from posttrain_jax.run.profile import Profiler
-from posttrain_jax.run.recorder import Recorder, one_at_a_time
+from posttrain_jax.run.recorder import Recorder
 from posttrain_jax.run.saving import Saver
 from posttrain_jax.run.speed import Speed
 from posttrain_jax.run.state import abstract_state, first_state, saved_state
@@ -278,10 +278,7 @@ def train(
     watch = failed.Watch(config.on_nonfinite, config.num_steps)
     task = bar.task(name, config.num_steps)
     speed = Speed.of(run, mesh.size)
-    waits = one_at_a_time(state)
-    if waits:  # what loading took and no step will
-      heap.give_back()
-    recorder = Recorder(writer, bar, task, watch, speed, waits)
+    recorder = Recorder.of(state, writer, bar, task, watch, speed)
     profiler = stack.enter_context(Profiler(config.log.profile_steps, workdir))
     watchdog = stack.enter_context(Watchdog.of(config.watchdog, workdir))
     advance = _Loop(

@@ -61,6 +61,14 @@ class Recorder:
   pending: Any = None
   mark: float = 0.0
 
+  @classmethod
+  def of(cls, state: TrainState, *parts: Any) -> 'Recorder':
+    """Of a run that goes on from `state`; `parts` are the first five fields."""
+    waits = one_at_a_time(state)
+    if waits:  # what loading took and no step will
+      heap.give_back()
+    return cls(*parts, waits)
+
   def push(self, first_step: int, metrics: dict, done: int) -> None:
     """Takes the metrics of steps just dispatched; handles the ones before, or
     these too where steps wait for each other."""
