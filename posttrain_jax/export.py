@@ -161,16 +161,24 @@ def _write_adapter(
   return told
 
 
+# Of a run or a model: what a folder has that is not to be written over.
+KEPT = (
+  'checkpoints', 'config.json', 'metrics.jsonl', 'generation_config.json',
+  'adapter_config.json', 'tokenizer.json', 'tokenizer_config.json',
+)  # fmt: skip
+
+
 def _check_out(out: paths.AnyPath) -> None:
   """Raises for a folder that cannot be exported into, before anything is read.
 
   Raises:
-    FileExistsError: it holds weights already.
+    FileExistsError: it holds a model, an adapter, a tokenizer or a run.
     ValueError: it is a file, in no folder, or cannot be written.
   """
   if out.exists() and not out.is_dir():
     raise ValueError(f'--out={out} is a file; name a folder')
   old = sorted(out.glob('*.safetensors*')) if out.is_dir() else []
+  old += [out / name for name in KEPT if (out / name).exists()]
   if old:
     raise FileExistsError(f'{old[0]}: exists; save into an empty folder')
   if paths.is_remote(out):

@@ -114,6 +114,21 @@ def test_errors(run, tmp_path, capsys):
   assert 'model.safetensors: exists' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('name', ['', *export.KEPT])
+def test_a_folder_that_is_something_is_left_alone(run, name, tmp_path, capsys):
+  out = tmp_path / 'out'
+  if name:
+    out.mkdir()
+    (out / name).write_text('mine')
+  else:  # the run itself
+    out = run
+  files = lambda: {x: x.stat().st_mtime_ns for x in out.rglob('*')}
+  before = files()
+  assert export.main(['--checkpoint', str(run), '--out', str(out)]) == 2
+  assert 'exists; save into an empty folder' in capsys.readouterr().err
+  assert files() == before
+
+
 CHAT = [
   {'role': 'user', 'content': 'hello'},
   {'role': 'assistant', 'content': 'world'},

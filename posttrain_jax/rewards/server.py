@@ -73,6 +73,10 @@ def _load(name: str) -> Callable:
   return found
 
 
+class _NoRewards(ValueError):
+  """A function returned something else than a list of a reward a row."""
+
+
 class _Reward:
   """One function, and which arguments it takes."""
 
@@ -112,13 +116,13 @@ class _Reward:
     }
 
   def __call__(self, request: dict[str, list]) -> list[float | None]:
-    """Raises ValueError where it returns no list of as many rewards."""
+    """Raises _NoRewards where it returns no list of as many rewards."""
     size = len(request['completions'])
     found = self._function(**self.arguments(request))
     if isinstance(found, str) or not hasattr(found, '__len__'):
-      raise ValueError(f'it returned {type(found).__name__}, not a list')
+      raise _NoRewards(f'it returned {type(found).__name__}, not a list')
     if len(found) != size:
-      raise ValueError(f'{len(found)} rewards for {size} completions')
+      raise _NoRewards(f'{len(found)} rewards for {size} completions')
     return [_number(value) for value in found]
 
 
@@ -194,12 +198,14 @@ class Server:
 
     One's own functions are called with all rows, the package's row by row. Rows
     of a call that raises are tried again one at a time: those that raise alone
-    have None.
+    have None; all have it where what is returned is no reward a row.
     """
     reward, size = self._reward(index), len(request['completions'])
     if reward.spec.own:
       try:
         return reward(request), [''] * size
+      except _NoRewards as error:  # a row alone would hide it
+        return [None] * size, [_told(error)] * size
       except Exception as error:
         if size == 1:
           return [None], [_told(error)]

@@ -18,6 +18,7 @@ from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import layout
 from posttrain_jax.run import auto, file_notes, inputs, roles
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import optim
 from posttrain_jax.trainers.step import from_file
 
@@ -288,6 +289,13 @@ def _long_rope(model: ModelConfig, tokens: int) -> bool:
   return kind == 'longrope' and tokens <= model.max_length
 
 
+def _lengths(config: Any) -> str:
+  """The keys of `config` that say how long rows are."""
+  there = config_lib.keys(config)
+  names = ('max_new_tokens', 'data.max_prompt_length', 'data.max_length')
+  return ' or '.join(name for name in names if name in there)
+
+
 def positions(run: Any) -> list[str]:
   """Told where rows are longer than what a model was made for.
 
@@ -300,8 +308,8 @@ def positions(run: Any) -> list[str]:
     if 0 < model.position_limit < tokens:
       raise ValueError(
         f'rows have up to {tokens} tokens, and the model of {path or role} has '
-        f'no more than {model.position_limit} positions: set max_new_tokens or '
-        'data.max_length to stay within'
+        f'no more than {model.position_limit} positions: set '
+        f'{_lengths(config)} to stay within'
         + (_LONG_ROPE if _long_rope(model, tokens) else '')
       )
     if not 0 < model.max_length < tokens:
@@ -310,7 +318,7 @@ def positions(run: Any) -> list[str]:
       told.append(
         f'rows have up to {tokens} tokens, and the model of {path} ({role}) '
         f'was made for {model.max_length} positions: what comes later it has '
-        'never seen. Set max_new_tokens or data.max_length to stay within'
+        f'never seen. Set {_lengths(config)} to stay within'
       )
     elif role == 'policy':
       told.append(

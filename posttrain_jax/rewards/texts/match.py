@@ -185,7 +185,8 @@ def math_verify(
   plain expression. None where the right answer cannot be read.
 
   Args:
-    column: of the right answer; '': 'solution', else 'answer'.
+    column: of the right answer, or of a list of right ones; '': 'solution',
+      else 'answer'.
 
   Raises:
     ImportError: the package is not there.
@@ -196,7 +197,9 @@ def math_verify(
   def one(text: str, answer: Any) -> float | None:
     if answer is None:
       return None
-    wanted = _expressions(common.gold(answer))
+    wanted = [
+      w for a in _accepted(answer) for w in _expressions(common.gold(a))
+    ]
     if not wanted:
       return None
     said = parse(_judged(text), parsing_timeout=None, raise_on_error=False)
