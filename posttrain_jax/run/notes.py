@@ -289,7 +289,7 @@ def _long_rope(model: ModelConfig, tokens: int) -> bool:
   return kind == 'longrope' and tokens <= model.max_length
 
 
-def _lengths(config: Any) -> str:
+def _length_keys(config: Any) -> str:
   """The keys of `config` that say how long rows are."""
   there = config_lib.keys(config)
   names = ('max_new_tokens', 'data.max_prompt_length', 'data.max_length')
@@ -309,7 +309,7 @@ def positions(run: Any) -> list[str]:
       raise ValueError(
         f'rows have up to {tokens} tokens, and the model of {path or role} has '
         f'no more than {model.position_limit} positions: set '
-        f'{_lengths(config)} to stay within'
+        f'{_length_keys(config)} to stay within'
         + (_LONG_ROPE if _long_rope(model, tokens) else '')
       )
     if not 0 < model.max_length < tokens:
@@ -318,7 +318,7 @@ def positions(run: Any) -> list[str]:
       told.append(
         f'rows have up to {tokens} tokens, and the model of {path} ({role}) '
         f'was made for {model.max_length} positions: what comes later it has '
-        f'never seen. Set {_lengths(config)} to stay within'
+        f'never seen. Set {_length_keys(config)} to stay within'
       )
     elif role == 'policy':
       told.append(
