@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from families import FAMILIES, FOLDER, arrays, golden
@@ -255,7 +256,9 @@ def test_runs_beyond_what_is_known_are_refused():
       SimpleNamespace(
         models={'policy': model},
         sizes=SimpleNamespace(row_tokens=tokens),
-        config=SimpleNamespace(init_from='some/folder'),
+        config=ml_collections.ConfigDict(
+          {'init_from': 'some/folder', 'max_new_tokens': 8}
+        ),
       )
     )
 
@@ -266,4 +269,7 @@ def test_runs_beyond_what_is_known_are_refused():
       positions(name, limit + 1)
     assert ('long_rope=True' in str(error.value)) == (name == 'phi3')
   assert positions('phi3', 65, long_rope=True) == []
-  assert 'was made for 128 positions' in positions('mistral', 129)[0]
+  told = positions('mistral', 129)[0]
+  assert 'was made for 128 positions' in told
+  # Keys that this config has, and no others.
+  assert told.endswith('Set max_new_tokens to stay within')
