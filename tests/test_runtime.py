@@ -90,15 +90,14 @@ def test_the_threads_of_a_command_share_one_heap(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
 def test_what_is_free_is_given_back():
-  code = f"""
-from posttrain_jax.core import heap, target
+  code = """
+from posttrain_jax.core import heap
 assert heap.keep_freed_memory()
 import numpy as np
-resident = lambda: int(open('/proc/self/statm').read().split()[1])
 np.ones(2**24)  # 128 MiB
-kept = resident()
+kept = heap.resident()
 heap.give_back()
-print((kept - resident()) * {os.sysconf('SC_PAGE_SIZE')})
+print(kept - heap.resident())
 """
   out = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True, check=True

@@ -1,6 +1,6 @@
 r"""RLHF, best of n and SFT: generalisation and diversity.
 
-  python -m experiments.rlhf_diversity.run             # full: half an hour
+  python -m experiments.rlhf_diversity.run             # full: an hour
   python -m experiments.rlhf_diversity.run --reduced   # two minutes
 
 A reward model is trained on pairs that the verifier labels; PPO trains on its

@@ -1,6 +1,6 @@
 r"""Does SFT generalise once its prompts are diverse?
 
-  python -m experiments.sft_generalisation.run             # full: 45 minutes
+  python -m experiments.sft_generalisation.run             # full: an hour
   python -m experiments.sft_generalisation.run --reduced   # a minute or two
 
 Sums of cards under a rule that the prompt states. README.md has the question
