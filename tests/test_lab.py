@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -277,6 +278,8 @@ def test_seeds_may_have_numbers_and_starts_of_their_own(tmp_path):
   assert runs.seconds == pytest.approx(still.wall_seconds + base.wall_seconds)
   with pytest.raises(ValueError, match='3 values for 2 seeds'):
     runs.train('own', tiny(), start, {'optimizer.lr': [0.0, 1e-2, 0.0]})
+  two, five = SimpleNamespace(seeds=(8, 9)), SimpleNamespace(seeds=range(5))
+  assert lab.turns(five, two) == [0, 1, 0, 1, 0]
   with pytest.raises(ValueError, match='1 entries for 2 seeds'):
     lab.shared(runs, base, [0])
   with pytest.raises(ValueError, match='rows has 2, which is not in 0..1'):

@@ -157,7 +157,7 @@ def make_bases(runs: lab.Lab, scale: Scale) -> dict[str, Base]:
   """The base, and the same after a mixture in which RARE is rare. There are
   fewer of them than seeds, which take turns."""
   own = runs.beside(scale.base_seeds)
-  rows = [i % len(own.seeds) for i in range(len(runs.seeds))]
+  rows = lab.turns(runs, own)
   bases, made = {}, {}
   for name in scale.bases:
     kind = BASES[name]

@@ -115,7 +115,7 @@ def base_of(runs: lab.Lab, scale: Scale) -> lab.Trained:
   """Bases of seeds of their own, which the seeds take turns to start from."""
   own = runs.beside(scale.base_seeds)
   made = own.train('base', base_config(scale))
-  rows = [i % len(own.seeds) for i in range(len(runs.seeds))]
+  rows = lab.turns(runs, own)
   return lab.shared(runs, made, rows)
 
 

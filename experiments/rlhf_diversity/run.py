@@ -71,7 +71,7 @@ def make_base(
   task = {**WHOLE, 'slips': BASE_SLIPS}
   config = stage_config('sft', scale.sloppy_steps, task)
   made = own.train('base', config, pretrained, {RATE: SLOPPY_RATE})
-  rows = [i % len(own.seeds) for i in range(len(runs.seeds))]
+  rows = lab.turns(runs, own)
   return lab.shared(runs, made, rows)
 
 

@@ -21,7 +21,7 @@ from posttrain_jax import lab
 def base_of(runs: lab.Lab, scale: Scale) -> lab.Trained:
   """Bases of seeds of their own, which the seeds take turns to start from."""
   own = runs.beside(scale.bases)
-  rows = [i % len(own.seeds) for i in range(len(runs.seeds))]
+  rows = lab.turns(runs, own)
   return lab.shared(runs, stages.train_base(own, scale), rows)
 
 

@@ -25,7 +25,7 @@ from posttrain_jax.lab.results import (
   total_account,
 )
 from posttrain_jax.lab.rounds import Carry, Look, Swap, Train, rounds
-from posttrain_jax.lab.shared import shared
+from posttrain_jax.lab.shared import shared, turns
 from posttrain_jax.lab.stages import Lab
 from posttrain_jax.lab.trained import Trained
 from posttrain_jax.lab.tuning import (
@@ -55,6 +55,7 @@ __all__ = [
   'of_probe',
   'rounds',
   'shared',
+  'turns',
   'total_account',
   'tune',
   'tune_together',

@@ -21,3 +21,9 @@ def shared(runs: Lab, trained: Trained, rows: Sequence[int]) -> Trained:
       f'rows has {len(rows)} entries for {len(runs.seeds)} seeds'
     )
   return trained.of_rows(rows)
+
+
+def turns(runs: Lab, own: Lab) -> list[int]:
+  """Rows for `shared` by which the seeds of `runs` take turns among those of
+  `own`: the first of each, then the second, and from the first on again."""
+  return [i % len(own.seeds) for i in range(len(runs.seeds))]
