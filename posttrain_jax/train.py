@@ -35,13 +35,14 @@ from posttrain_jax.run import (
   measured,
   model_folder,
   notes,
+  on_disk,
   rescue,
   roles,
   runtime,
 )
 from posttrain_jax.run.command import parse
 from posttrain_jax.run.continuing import check_folder, foreseen, pinned
-from posttrain_jax.run.loop import Interrupted, train
+from posttrain_jax.run.loop import Interrupted, run_mesh, train
 from posttrain_jax.run.state import abstract_state
 from posttrain_jax.sweep import replay
 
@@ -64,6 +65,7 @@ def describe(config: Any, workdir: str | None = None) -> str:
   run = build.build(config if place is None else pinned(config, place))
   roles.check(config)
   measured.check(run)
+  told = on_disk.check(run, place)
   out = [str(config).rstrip(), '', 'resolved sizes']
   sizes = run.sizes.to_dict()
   sizes['parameters'] = transformer.param_count(run.model)
@@ -75,12 +77,24 @@ def describe(config: Any, workdir: str | None = None) -> str:
   if choice := notes.chosen(run):
     out += ['', 'chosen, where the config says auto']
     out += [f'  {line}' for line in choice]
-  told = notes.notes(run)
+  told += [*notes.notes(run), *devices_told(config)]
   if place is not None:
     out += ['', 'workdir']
     out += [f'  {line}' for line in foreseen(config, run, place)]
   out += ['', 'notes', *(f'  {line}' for line in told)] if told else []
   return '\n'.join(out)
+
+
+def devices_told(config: Any) -> list[str]:
+  """Where a run would be refused here for its mesh: not here is it sized."""
+  try:
+    run_mesh(config)
+  except ValueError as error:
+    return [
+      f'{error} A run is refused on these devices; python -m '
+      'posttrain_jax.plan --topology sizes it for others.'
+    ]
+  return []
 
 
 def adapters_told(run: build.Run) -> str:

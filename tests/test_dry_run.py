@@ -1,14 +1,16 @@
 """`--dry_run` says of a folder what the run would say, and writes nothing."""
 
+import dataclasses
 import json
 
+import chat_folders
 import pytest
 from test_checkpoint import state_of
 
 from posttrain_jax import train
 from posttrain_jax.lab import stages
 from posttrain_jax.quickstart import command as quickstart
-from posttrain_jax.run import build, checkpoint, measured
+from posttrain_jax.run import build, checkpoint, measured, on_disk
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.sweep import __main__ as sweep
@@ -71,7 +73,7 @@ def test_a_folder_that_is_held_or_none(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('name, content', [
-  ('config.json', json.dumps({'model_type': 'qwen2'})),
+  ('config.json', json.dumps({'model_type': 'qwen3'})),
   ('model.safetensors', ''),
 ])  # fmt: skip
 def test_a_model_folder(tmp_path, capsys, name, content):
@@ -88,6 +90,88 @@ def test_a_best_step_by_a_metric_that_is_not_measured(tmp_path):
   run = build.build(load(checkpoint__best='eval/loss', eval__num_problems=0))
   with pytest.raises(ValueError, match='nothing is evaluated'):
     measured.check(run)
+
+
+# ---- What a run would read.
+
+
+@pytest.fixture
+def model(tmp_path):
+  """A folder with config.json and weights."""
+  folder = tmp_path / 'model'
+  folder.mkdir()
+  chat_folders.add_weights(chat_folders.make('qwen2_5', folder), width=16)
+  return folder
+
+
+def from_folder(folder, *flags):
+  argv = [f'--config.init_from={folder}', '--config.tokenizer=task', *flags]
+  return train.main(['--config', SMOKE, *argv])
+
+
+@pytest.mark.parametrize('key, more', [
+  ('hidden_size', 16), ('num_hidden_layers', 1), ('num_hidden_layers', -1),
+  ('intermediate_size', 8),
+])  # fmt: skip
+def test_weights_that_are_not_what_config_json_says(
+  tmp_path, model, capsys, key, more
+):
+  assert from_folder(model, '--dry_run') == 0
+  file = model / 'config.json'
+  content = json.loads(file.read_text())
+  file.write_text(json.dumps({**content, key: content[key] + more}))
+  capsys.readouterr()
+  assert from_folder(model, '--dry_run') == 2
+  told = capsys.readouterr().err
+  assert str(model) in told and 'tensor' in told
+  # A run says it as early, whatever it would have compiled.
+  assert from_folder(model, '--workdir', str(tmp_path / 'run')) == 2
+  assert capsys.readouterr().err == told
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_without_weights(tmp_path, model, capsys):
+  (model / 'model.safetensors').unlink()
+  assert from_folder(model, '--dry_run') == 0
+  assert 'has no weights: its config.json' in capsys.readouterr().out
+  (model / 'pytorch_model.bin').write_bytes(b'')
+  assert from_folder(model, '--dry_run') == 2
+  told = capsys.readouterr().err
+  assert 'pytorch_model.bin, a pickle of PyTorch' in told
+  # A run that has begun has weights of its own.
+  run = build.build(load(init_from=model, tokenizer='task'))
+  with pytest.raises(FileNotFoundError):
+    on_disk.check(run, tmp_path / 'none')
+  begun(tmp_path / 'begun', load(), 2)
+  assert on_disk.check(run, tmp_path / 'begun') == []
+
+
+@pytest.mark.parametrize('kind', ['folder', 'run'])
+def test_a_reward_model_without_a_head(tmp_path, model, capsys, kind):
+  place = model
+  for file in model.glob('tokenizer*'):  # its tokens are another matter
+    file.unlink()
+  if kind == 'run':
+    place = tmp_path / 'run'
+    config = load()
+    begun(place, config, 2)
+    saved = checkpoint.load_config(place)
+    saved['resolved_model'] = dataclasses.asdict(build.build(config).model)
+    checkpoint.save_config(place, saved)
+  listed = json.dumps([{'name': 'model', 'path': str(place)}])
+  argv = ['--config', 'configs/rl.py:smoke', '--dry_run']
+  assert train.main([*argv, f'--config.rewards={listed}']) == 2
+  told = capsys.readouterr().err
+  assert f'rewards[0].path, which is others.reward={place} has no value' in told
+
+
+def test_a_mesh_that_is_not_here(capsys):
+  argv = ['--config', SMOKE, '--dry_run', '--config.mesh.fsdp=512']
+  argv += ['--config.prompts_per_step=512']
+  assert train.main(argv) == 0
+  told = capsys.readouterr().out
+  assert 'needs 512 devices; there are' in told
+  assert 'posttrain_jax.plan --topology' in told
 
 
 # ---- Sweeps and the quickstart.

@@ -91,6 +91,32 @@ def _edit(folder, **changes):
   file.write_text(json.dumps(values))
 
 
+def _said(read, folder):
+  try:
+    read(folder)
+  except ValueError as error:
+    return str(error)
+  return ''
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_headers_say_what_a_load_would(name, tmp_path):
+  """Of every number of config.json: another one is refused by the headers
+  alone, in the words of a load, or by neither."""
+  shutil.copytree(FOLDER / name, tmp_path, dirs_exist_ok=True)
+  assert _said(hf.check, tmp_path) == ''
+  values = json.loads((tmp_path / 'config.json').read_text())
+  refused = 0
+  for key, value in values.items():
+    if type(value) is int:
+      _edit(tmp_path, **{key: 2 * value + 2})
+      told = _said(hf.check, tmp_path)
+      assert told == _said(hf.load, tmp_path), key
+      refused += 'tensor' in told
+      _edit(tmp_path, **{key: value})
+  assert refused >= 2  # a width, a number of layers
+
+
 @pytest.fixture
 def copy(tmp_path):
   return lambda name: pathlib.Path(

@@ -235,8 +235,9 @@ def test_wrong_tensors_are_named(tmp_path):
   def refused(change, message):
     shutil.copy(GOLDENS / 'qwen3' / hf.WEIGHTS, folder)
     _edit_tensors(folder, change)
-    with pytest.raises(ValueError, match=message):
-      hf.load(folder)
+    for read in (hf.load, hf.check):
+      with pytest.raises(ValueError, match=message):
+        read(folder)
 
   refused(lambda t: t.pop(key), f'missing tensors: {key}')
   refused(lambda t: t.update(extra=np.zeros(3)), 'unexpected tensors: extra$')

@@ -34,8 +34,10 @@ __all__ = [
   'INDEX',
   'Row',
   'WEIGHTS',
+  'check',
   'is_folder',
   'load',
+  'pickled',
   'read_config',
   'rows',
   'save',
@@ -61,6 +63,11 @@ def is_folder(path: str | Path) -> bool:
   return bool(values.get('architectures') or values.get('model_type'))
 
 
+def pickled(folder: Path) -> list[str]:
+  """Names of the files of a folder that hold PyTorch's own weights."""
+  return sorted(x.name for kind in PICKLED for x in folder.glob(kind))
+
+
 def _files(folder: Path) -> list[Path]:
   """The weight files of a folder, by its index where there is one."""
   if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
@@ -78,10 +85,9 @@ def _open(
   found: dict[str, Tensor] = {}
   for file in _files(folder):
     if not file.exists():
-      pickled = sorted(x.name for kind in PICKLED for x in folder.glob(kind))
-      if pickled and file.name == WEIGHTS:
+      if (other := pickled(folder)) and file.name == WEIGHTS:
         raise FileNotFoundError(
-          f'{file}: no such file. The folder has its weights in {pickled[0]}, '
+          f'{file}: no such file. The folder has its weights in {other[0]}, '
           'a pickle of PyTorch, which is not read here: load it with '
           'transformers and save_pretrained(folder) writes safetensors'
         )
@@ -160,11 +166,7 @@ def _loaded(
   for key, made_of in expected.items():
     for piece in made_of:
       sources[piece.row.path].append(Source(key, piece, made_of))
-  found = _open(folder, config, expected)
-  if config.value_head and SCORE not in found:
-    raise ValueError(f'{folder}: missing tensors: {SCORE}')
-  score = {key: found.pop(key) for key in (SCORE,) if config.value_head}
-  twin = _check_keys(folder, config, found, expected)
+  found, score, twin = _sorted(folder, config, expected)
 
   def place(path: str, shape: tuple[int, ...], read: Callable) -> Array:
     if where is None:
@@ -181,6 +183,37 @@ def _loaded(
       )
       flat[row.path] = place(row.path, row.full_shape(config), read)
   return flat
+
+
+def _sorted(
+  folder: Path, config: ModelConfig, expected: dict
+) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
+  """(tensors of the model, of a head that scores, key of a tied matrix that
+  stands there once more)."""
+  found = _open(folder, config, expected)
+  if config.value_head and SCORE not in found:
+    raise ValueError(f'{folder}: missing tensors: {SCORE}')
+  score = {key: found.pop(key) for key in (SCORE,) if config.value_head}
+  return found, score, _check_keys(folder, config, found, expected)
+
+
+def check(path: str | Path) -> None:
+  """Holds the weight files of a folder to its config.json, by their headers:
+  no number is read.
+
+  Raises:
+    FileNotFoundError, ValueError: as `load`, but for numbers that are not
+      finite.
+  """
+  folder = Path(path)
+  config = read_config(folder)
+  expected = hf_pieces.pieces(config)
+  found, score, _ = _sorted(folder, config, expected)
+  with Weights({**found, **score}, config) as weights:
+    for key, made_of in expected.items():
+      weights.look(key, hf_pieces.file_shape(made_of, config))
+    for key in score:
+      weights.look(key, (1, config.width))
 
 
 def _score_head(

@@ -87,17 +87,12 @@ class Weights:
       self._file = file
     return self._handle
 
-  def box(
-    self, key: str, shape: Sequence[int], spans: Sequence[Sequence[Range]]
-  ) -> np.ndarray:
-    """Some numbers of a tensor, as they are stored.
-
-    shape  that the whole tensor has to have
-    spans  ranges along each axis, as `hf_pieces.spans` gives them
+  def look(self, key: str, shape: Sequence[int]) -> Any:
+    """A tensor of a file, of which nothing is read yet.
 
     Raises:
-      ValueError: it has another shape or an unknown dtype, or is not finite
-        here; file and tensor are named.
+      ValueError: it has another shape or an unknown dtype; file and tensor are
+        named.
     """
     file, theirs = self._found[key]
     stored = self._opened(file).get_slice(theirs)
@@ -111,7 +106,21 @@ class Weights:
         f'{file}: tensor "{theirs}" is stored as {stored.get_dtype()}. '
         'Supported: ' + ', '.join(STORED_DTYPES)
       )
-    out = _product(stored, spans)
+    return stored
+
+  def box(
+    self, key: str, shape: Sequence[int], spans: Sequence[Sequence[Range]]
+  ) -> np.ndarray:
+    """Some numbers of a tensor, as they are stored.
+
+    shape  that the whole tensor has to have
+    spans  ranges along each axis, as `hf_pieces.spans` gives them
+
+    Raises:
+      ValueError: as `look`; or it is not finite here.
+    """
+    file, theirs = self._found[key]
+    out = _product(self.look(key, shape), spans)
     # A part of the columns lies on as many pages as all of them.
     self._taken += out.nbytes // out.shape[-1] * shape[-1]
     if not _finite(out):

@@ -9,6 +9,7 @@ from posttrain_jax.core.domain import Number, Whole
 from posttrain_jax.core.keys import MOST
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import foreign_keys
 
 __all__ = ['DOMAINS', 'check_once', 'parse', 'read_flags']
 
@@ -67,7 +68,10 @@ def parse(
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
     key = unknown[0].lstrip('-').partition('=')[0]
-    if key in config_lib.keys(config_lib.load(flags.config)):
+    keys = config_lib.keys(config_lib.load(flags.config))
+    if told := foreign_keys.ours(key, keys):
+      raise ValueError(f'unknown flag "{unknown[0]}".{told}')
+    if key in keys:
       raise ValueError(
         f'unknown flag "{unknown[0]}": keys of a config are written '
         f'--config.{key}=VALUE'

@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import difflib
-import json
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -17,7 +16,7 @@ from posttrain_jax.data import text_task
 from posttrain_jax.models import remat
 from posttrain_jax.params import adapters
 from posttrain_jax.rewards import entries
-from posttrain_jax.run import auto, config_file
+from posttrain_jax.run import auto, config_file, foreign_keys, literals
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers.rl.terms import advantage_keys
@@ -128,37 +127,6 @@ def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   return out
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """A JSON object; of two equal keys, JSON itself would lose the first."""
-  out = dict(pairs)
-  if len(out) != len(pairs):
-    raise ValueError('a key stands twice')
-  return out
-
-
-def _listed(text: str) -> tuple:
-  """The items of a list as JSON or Python writes it, or with commas between.
-
-  A lone object is a list of one. True, false and null are JSON's or Python's.
-  """
-  if not text.startswith(('(', '[', '{')):
-    return tuple(item for item in text.split(',') if item)
-  try:
-    found = json.loads(text, object_pairs_hook=_object)
-  except json.JSONDecodeError:
-    found = ast.literal_eval(text)
-  if isinstance(found, dict):
-    return (found,)
-  if not isinstance(found, list | tuple):
-    raise TypeError(f'{found!r} is no list')
-  return tuple(found)
-
-
-def _kind(value: Any) -> str:
-  name = type(value).__name__
-  return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
-
-
 def _parse(key: str, text: str, old: Any) -> Any:
   """`text` as a value of the same kind as `old`."""
   now = old
@@ -178,7 +146,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
     if isinstance(old, float):
       return float(text)
     if isinstance(old, (tuple, list)):
-      return _listed(text)
+      return literals.listed(text)
     if old is None:  # a knob without a default: any literal, else text
       with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
@@ -194,7 +162,8 @@ def _parse(key: str, text: str, old: Any) -> Any:
         else ('; a list is written as JSON, as [{"name": "x"}], or a,b')
       )
     raise ValueError(
-      f'--config.{key}={text}: not {_kind(old)} (it is {now!r} now)' + told
+      f'--config.{key}={text}: not {literals.kind(old)} (it is {now!r} now)'
+      + told
     ) from error
   return text
 
@@ -295,7 +264,9 @@ def plain(config: ConfigDict) -> ConfigDict:
 def meant(config: ConfigDict, key: str, known: Sequence[str]) -> str:
   """What may be meant by a key that is not among the `known` ones of a config:
   the nearest of these many, a part that has no name yet, a config file that has
-  it."""
+  it; or what a name of another library is here."""
+  if told := foreign_keys.ours(key, known):
+    return told
   close = difflib.get_close_matches(key, known, n=MOST_NAMED, cutoff=0.4)
   told = nearest(key, close or known)
   if len(close) and len(close) < len(known):

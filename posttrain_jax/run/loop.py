@@ -23,6 +23,7 @@ from posttrain_jax.run import (
   measured,
   model_folder,
   notes,
+  on_disk,
   rescue,
   roles,
   served_rl,
@@ -236,7 +237,7 @@ def train(
   if config.num_steps != run.config.num_steps:  # as many as its epochs have
     config = config_lib.with_values(config, {'num_steps': run.config.num_steps})
   roles.check(config)
-  notes.tell(notes.notes(run))
+  notes.tell(on_disk.check(run, workdir) + notes.notes(run))
   mesh = run_mesh(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))

@@ -1,0 +1,73 @@
+"""What a run is about to read, looked at before anything is made of it.
+
+Of weight files the headers are read, no numbers: names, shapes and types of all
+tensors are held to config.json in the blink of an eye, for a dry run too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from posttrain_jax.core import hub
+from posttrain_jax.models import hf
+from posttrain_jax.params import peft
+from posttrain_jax.run import checkpoint, roles
+
+__all__ = ['check']
+
+
+def check(run: Any, workdir: Path | None) -> list[str]:
+  """Lines to tell of the models that a new `build.Run` starts from.
+
+  workdir  of the run; one that has begun reads its own steps, and nothing here
+           is looked at
+
+  Raises:
+    FileNotFoundError: weights that cannot be read here.
+    ValueError: weights that do not fit their config.json; a reward model that
+      has no head. Keys of the config are named.
+  """
+  if workdir is not None and checkpoint.steps(workdir):
+    return []
+  told, config = [], run.config
+  scorers = roles.scorers(config)
+  for role in sorted(run.models):
+    path = roles.path_of(config, role)
+    if not path:
+      continue
+    if role in scorers and not roles.read_model(path).value_head:
+      raise ValueError(
+        f'{_entry(config, role)}others.{role}={path} has no value head; give a '
+        'reward model, a run of configs/preference.py:recipe=reward_model or a '
+        'folder of ...ForSequenceClassification'
+      )
+    told += _weights(_key(role), path)
+  return told
+
+
+def _key(role: str) -> str:
+  names = {'policy': 'init_from', 'ref': 'ref.path'}
+  return names.get(role, f'others.{role}')
+
+
+def _entry(config: Any, role: str) -> str:
+  """'rewards[0].path, which is ' of the entry that a reward model is of."""
+  for index, entry in enumerate(config.rewards):
+    if hasattr(entry, 'get') and entry.get('role') == role:
+      return f'rewards[{index}].path, which is '
+  return ''
+
+
+def _weights(key: str, path: str) -> list[str]:
+  """What is to be told of the weights of a folder."""
+  base = peft.base_of(path) if peft.is_folder(path) else path
+  # Of the hub they come when they are read.
+  if hub.elsewhere(base) or not roles.is_hf_folder(base):
+    return []
+  folder = Path(hub.folder(base))
+  if not any(folder.glob('*.safetensors*')) and not hf.pickled(folder):
+    return [
+      f'{key}={path}: {folder} has no weights: its config.json is enough to '
+      'size a run, not to begin one'
+    ]
+  hf.check(folder)
+  return []
