@@ -49,19 +49,21 @@ def main() -> None:
     if sys.argv[1:] and name not in sys.argv[1:]:
       continue
     base = BASES.get(name, TIED)
-    torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_pretrained(
       FOLDER / base, dtype=torch.float32
     )
     config = peft.LoraConfig(task_type='CAUSAL_LM', **options)
     model = peft.get_peft_model(model, config)
-    torch.manual_seed(seed)
+    # All of an adapter by a generator of its own: what PEFT and transformers
+    # draw before depends on their versions.
+    rng = np.random.default_rng(seed)
     with torch.no_grad():
       for key, x in model.named_parameters():
-        if 'magnitude' in key:
-          x *= 1 + 0.3 * torch.randn_like(x)
+        drawn = torch.tensor(rng.normal(size=x.shape), dtype=x.dtype)
+        if 'magnitude' in key:  # lengths of the base's columns
+          x *= 1 + 0.3 * drawn
         elif 'lora_' in key:
-          x += 0.3 * torch.randn_like(x)
+          x.copy_(0.3 * drawn)
     model.eval()
     out = FOLDER / 'peft' / name
     model.save_pretrained(out)
@@ -71,6 +73,7 @@ def main() -> None:
     config_file = out / 'adapter_config.json'
     content = json.loads(config_file.read_text())
     content['base_model_name_or_path'] = BASE.format(base)
+    content['target_modules'] = sorted(content['target_modules'])  # of a set
     config_file.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n')
     tokens = np.load(FOLDER / base / 'expected.npz')['tokens'][:, :12]
     with torch.no_grad():
