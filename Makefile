@@ -5,6 +5,8 @@
 # make test-slow    all tests
 PYTHON ?= python3
 VENV ?= .venv
+# Tests start many processes: each would compile every file of ours anew.
+unexport PYTHONDONTWRITEBYTECODE
 STAMP = $(VENV)/.installed-$(notdir $(PYTHON))
 # One venv per machine, re-made when the dependencies change.
 PY = $(VENV)/bin/python
