@@ -3,6 +3,7 @@
 import pytest
 
 from posttrain_jax import lab
+from posttrain_jax.evals.statistics import Claim
 
 
 def test_arms_are_tuned_alike():
@@ -63,3 +64,23 @@ def test_grids_are_tuned_together():
       lab.tune_together({'x': of(1, 1)}, bad, score)
   with pytest.raises(ValueError, match='no arms'):
     lab.tune_together({}, grids, score)
+
+
+def test_what_a_pilot_says_of_claims():
+  claims = (
+    Claim('up', '1', 'a is above b', 'new', 'a', 'b', 'greater', 1.0),
+    Claim('other', '1', 'c is above b', 'new', 'c', 'b', 'greater', 1.0),
+    Claim('kept', '1', 'a keeps more', 'kept', 'a', 'b', 'greater', 1.0),
+  )
+  found = {
+    'a': {'new': [3.0, 5.0, 10.0], 'kept': 2.0}, 'b': {'new': [1.0, 1.0, 1.0]}
+  }  # fmt: skip
+  # 2, 4, 9: mean 5, spread sqrt(26 / 2); of the others an arm or a measure is
+  # not there.
+  (line,) = lab.gaps(claims, found)
+  assert line.split() == ['up', '5', '|', 'spread', '3.61', '|', '2.0', '4.0',
+                          '9.0']  # fmt: skip
+  found['b'] = {'new': 1.0, 'kept': 1.5}
+  up = lab.gaps(claims, found)
+  assert [x.split()[0] for x in up] == ['up', 'kept']
+  assert 'one seed' in up[1]

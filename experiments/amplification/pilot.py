@@ -11,16 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from experiments.amplification import run
 from experiments.amplification.design import SCALES, STUDY
 from posttrain_jax import lab
 from posttrain_jax.run import runtime
-
-
-def shown(values) -> str:
-  return ' '.join(f'{x:6.1f}' for x in np.atleast_1d(values))
 
 
 def main() -> int:
@@ -33,8 +27,8 @@ def main() -> int:
   tuned, tried = run.tune(own, scale)
   for label, rates in tried.items():
     for rate, seen in rates.items():
-      print(f'{label} {rate:g}: right {shown(seen["accuracy"])} | most common '
-            f'format {shown(seen["top"])}')  # fmt: skip
+      right, top = lab.row(seen['accuracy']), lab.row(seen['top'])
+      print(f'{label} {rate:g}: right {right} | most common format {top}')
   print({way: found.chosen for way, found in tuned.items()}, flush=True)
   arms, _, bases = run.make_arms(own, tuned, scale)
   for name, base in bases.items():
@@ -42,14 +36,9 @@ def main() -> int:
   for name, arm in arms.items():
     print(name)
     for measure, values in arm.values.items():
-      print(f'  {measure:17}', shown(values))
-  for claim in STUDY.claims:
-    a, b = (
-      np.asarray(arms[x].values[claim.measure])
-      for x in (claim.arm, claim.against)
-    )
-    spread = np.std(a - b, ddof=1)
-    print(f'{claim.name:14} {shown(a - b)} | spread {spread:.1f}')
+      print(f'  {measure:17}', lab.row(values))
+  found = {name: arm.values for name, arm in arms.items()}
+  print(*lab.gaps(STUDY.claims, found), sep='\n')
   print(f'{own.seconds:.0f} s')
   return 0
 

@@ -40,9 +40,7 @@ def main() -> int:
             np.round(value, 1), np.round(entropy, 2))  # fmt: skip
       if mark == '*':
         best[arm] = {'new': value, 'entropy': entropy}
-  for claim in STUDY.claims:
-    gap = best[claim.arm][claim.measure] - best[claim.against][claim.measure]
-    print(f'{claim.name:14} {np.mean(gap):7.2f} +-{np.std(gap, ddof=1):6.2f}')
+  print(*lab.gaps(STUDY.claims, best), sep='\n')
   print(f'{own.seconds:.0f} s')
   return 0
 

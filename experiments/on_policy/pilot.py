@@ -47,11 +47,12 @@ def main() -> int:
     'early': ('early', 'far'),
     'near': ('end', 'near'),
   }
-  for claim in STUDY.claims:
-    if claim.measure in where:
-      what, place = where[claim.measure]
-      gap = best[what, claim.arm, place] - best[what, claim.against, place]
-      print(f'{claim.name:20} {np.mean(gap):6.1f} +-{np.std(gap, ddof=1):5.1f}')
+  found: dict[str, dict[str, np.ndarray]] = {}
+  for measure, place in where.items():
+    for (what, arm, at), value in best.items():
+      if (what, at) == place:
+        found.setdefault(arm, {})[measure] = value
+  print(*lab.gaps(STUDY.claims, found), sep='\n')
   return 0
 
 

@@ -19,10 +19,6 @@ from posttrain_jax import lab
 from posttrain_jax.run import runtime
 
 
-def shown(values) -> str:
-  return ' '.join(f'{x:6.1f}' for x in np.atleast_1d(values))
-
-
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--workdir', default='runs/rlhf_diversity-full')
@@ -32,13 +28,13 @@ def main() -> int:
   own = lab.Lab(Path(flags.workdir), scale.tuning_seeds)
   base = run.make_base(own, scale.tuning_bases, scale)
   right = run.chooser(own, base, scale)
-  print('base', shown(100 * np.array(right(base))), f'{own.seconds:.0f} s')
+  print('base', lab.row(100 * np.array(right(base))), f'{own.seconds:.0f} s')
   sys.stdout.flush()
   chosen = run.tune(own, scale)
   for name, tuned in zip(('sft', 'ppo'), chosen):
     for rate, stage in sorted(tuned.tried.items()):
       mark = '*' if rate == tuned.chosen else ' '
-      seen = shown(100 * np.array(right(stage)))
+      seen = lab.row(100 * np.array(right(stage)))
       print(f'{name} {rate:g}{mark}', seen, f'{stage.wall_seconds:.0f} s')
   sys.stdout.flush()
   arms, _ = run.make_arms(own, scale.tuning_bases, chosen, scale)
@@ -46,14 +42,9 @@ def main() -> int:
     print(name)
     for measure, values in arm.values.items():
       factor = 1 if STUDY.measures[measure].unit == '%' else 100
-      print(f'  {measure:16}', shown(factor * np.asarray(values)))
-  for claim in STUDY.claims:
-    a, b = (
-      np.asarray(arms[x].values[claim.measure])
-      for x in (claim.arm, claim.against)
-    )
-    spread = np.std(a - b, ddof=1)
-    print(f'{claim.name:12} {shown(a - b)} | spread {spread:.1f}')
+      print(f'  {measure:16}', lab.row(factor * np.asarray(values)))
+  found = {name: arm.values for name, arm in arms.items()}
+  print(*lab.gaps(STUDY.claims, found), sep='\n')
   print(f'{own.seconds:.0f} s')
   return 0
 

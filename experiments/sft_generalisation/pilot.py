@@ -38,9 +38,7 @@ def main() -> int:
       values = shown(f'{arm:12} {rate:7.1e}{mark}', stage)
       if mark == '*':
         best[arm] = values
-  for claim in design.STUDY.claims:
-    gap = best[claim.arm][claim.measure] - best[claim.against][claim.measure]
-    print(f'{claim.name:16} {np.mean(gap):7.2f} +-{np.std(gap, ddof=1):6.2f}')
+  print(*lab.gaps(design.STUDY.claims, best), sep='\n')
   print(f'{own.seconds:.0f} s')
   return 0
 

@@ -10,6 +10,7 @@ hparams.py  numbers that are inputs of a program, one for all seeds or each
 tuning.py   `tune`: one grid for all arms, that grows for all
 counts.py   how many different problems a measurement looks at
 judged.py   claims judged from what arms measured
+pilots.py   what a pilot prints of claims, for `Claim.spread`
 results.py  `Study`, `Arm`, `Measure`, and results.json made of them
 markdown.py the tables of its README
 command.py  `main`, the command line of every experiments/STUDY/run.py
@@ -18,6 +19,7 @@ command.py  `main`, the command line of every experiments/STUDY/run.py
 from posttrain_jax.lab.command import main
 from posttrain_jax.lab.counts import counts, of_probe
 from posttrain_jax.lab.direct import look
+from posttrain_jax.lab.pilots import gaps, row
 from posttrain_jax.lab.results import (
   Arm,
   Measure,
@@ -50,10 +52,12 @@ __all__ = [
   'Tuned',
   'best',
   'counts',
+  'gaps',
   'look',
   'main',
   'of_probe',
   'rounds',
+  'row',
   'shared',
   'turns',
   'total_account',
