@@ -19,6 +19,7 @@ from posttrain_jax.evals.on_host import HostEvaluator
 from posttrain_jax.models import hf
 from posttrain_jax.rewards import entries
 from posttrain_jax.rewards.judge import Judge
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import inference
 
 BYTES = ByteTokenizer()
@@ -251,5 +252,11 @@ def test_names_and_json_are_the_same_rewards():
   ]  # fmt: skip
   found = [inference.make_judge(text, 4) for text in lists]
   assert all(judge.entries == found[0].entries for judge in found)
+  for text in lists[0], lists[2]:
+    config = config_lib.load('configs/rl.py', [('rewards', text)])
+    assert entries.read(config.rewards) == found[0].entries
+    weight = {'rewards.length.weight': 0.5}
+    changed = config_lib.with_values(config, weight)
+    assert entries.read(changed.rewards)[1].weight == 0.5
   one = inference.make_judge('{"name": "length"}', 4)
   assert [x.label for x in one.entries] == ['length']
