@@ -80,14 +80,21 @@ def evaluated(evaluator):
     evaluator.task.close()
 
 
-def test_what_fails_and_what_is_not_scored_is_counted(tmp_path, capsys):
-  """4 problems, of each one greedy answer and two samples."""
-  evaluator = made(['one', 'raise', 'none', 'one'], tmp_path)
+@pytest.mark.parametrize(
+  'samples', [0, pytest.param(2, marks=pytest.mark.long)]
+)
+def test_what_fails_and_what_is_not_scored_is_counted(
+  samples, tmp_path, capsys
+):
+  """4 problems, of each one greedy answer and the samples."""
+  evaluator = made(['one', 'raise', 'none', 'one'], tmp_path, samples=samples)
   found = evaluated(evaluator)
   expected = {
     'eval/rewards/odd': 1.0, 'eval/rewards/odd/none': 0.5,
-    'eval/rewards/unscored': 6.0, 'eval/rewards/odd/errors': 3.0,
-    'eval/rewards/odd/timeouts': 0.0, 'eval/rewards/odd/alone': 2.0,
+    'eval/rewards/unscored': 2.0 * (1 + samples),
+    'eval/rewards/odd/errors': 1.0 + samples,
+    'eval/rewards/odd/timeouts': 0.0,
+    'eval/rewards/odd/alone': float(samples),
     'eval/host/overlong': 2.0, 'eval/accuracy': 0.5, 'eval/reward': 0.5,
   }  # fmt: skip
   assert {name: found[name] for name in expected} == expected
@@ -98,29 +105,29 @@ def test_what_fails_and_what_is_not_scored_is_counted(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('kinds, listed, message', [
-  (['raise', 'raise'], [], 'reward "odd" failed on all 4 answers; first: '
+  (['raise', 'raise'], [], 'reward "odd" failed on all 2 answers; first: '
    "p.jsonl:1: KeyError: 'no such thing' (odd_rewards.py:4)"),
   (['none', 'none'], [], 'reward "odd" applies to no greedy answer'),
   (['none', 'raise'], [], 'reward "odd" applies to no greedy answer, and '
-   'failed on 2 of 4; first: p.jsonl:2: KeyError'),
+   'failed on 1 of 2; first: p.jsonl:2: KeyError'),
   # Another reward is of no help where this one says which answers are right.
   (['none', 'none'], [{'name': 'odd_rewards:odd', 'verdict': True},
                       {'name': 'length'}], 'applies to no greedy answer'),
   (['raise', 'raise'], [{'name': 'regex', 'pattern': 'a', 'verdict': True},
-                        {'name': 'odd_rewards:odd'}], '"odd" failed on all 4'),
+                        {'name': 'odd_rewards:odd'}], '"odd" failed on all 2'),
 ])  # fmt: skip
 def test_nothing_judged_is_an_error(kinds, listed, message, tmp_path):
   with pytest.raises(ValueError, match=re.escape(message)) as raised:
-    evaluated(made(kinds, tmp_path, *listed, samples=1))
+    evaluated(made(kinds, tmp_path, *listed, samples=0))
   assert str(raised.value).startswith('nothing was judged: ')
 
 
 def test_a_reward_that_is_only_measured_may_fail(tmp_path):
   listed = [{'name': 'regex', 'pattern': 'a', 'verdict': True},
             {'name': 'odd_rewards:odd', 'weight': 0}]  # fmt: skip
-  found = evaluated(made(['raise'], tmp_path, *listed))
+  found = evaluated(made(['raise'], tmp_path, *listed, samples=0))
   assert found['eval/rewards/odd/none'] == 1.0 == found['eval/accuracy']
-  assert found['eval/rewards/odd/errors'] == 3.0
+  assert found['eval/rewards/odd/errors'] == 1.0
 
 
 def test_a_verifier_that_always_fails(tmp_path):
