@@ -155,8 +155,8 @@ class Seen:
       )
     if blank.number:
       yield (
-        f'{self.name}: {column} in {blank.number:,} of {self.total:,} records, '
-        f'and it says nothing of their answers; first: {blank.first}'
+        f'{self.name}: {column} in {blank.number:,} of {self.total:,} records: '
+        f'it does not apply to their answers; first: {blank.first}'
       )
 
   def _others(self, there: Sequence[str]) -> str:
