@@ -1,7 +1,7 @@
 """Puts the answers of several models to the same prompts side by side.
 
   python -m posttrain_jax.compare --models runs/sft runs/grpo FOLDER \\
-      --data prompts.jsonl --rewards '[{"name": "math_verify"}]' --out DIR
+      --data prompts.jsonl --rewards math_verify --out DIR
 
 Prints a table, and writes DIR/index.html, a page with it and with the answers
 to each prompt, and DIR/answers.jsonl, a line for each prompt. Of a file,
@@ -52,6 +52,7 @@ class Said(NamedTuple):
   rewards   [N]; None where nothing judges
   correct   [N] 1.0 where an answer is right; None where nothing judges
   scores    {label: [N]} of single rewards; nan where one does not apply
+  unjudged  how many have no reward that says whether they are right
   """
 
   texts: list[str]
@@ -60,6 +61,7 @@ class Said(NamedTuple):
   rewards: np.ndarray | None = None
   correct: np.ndarray | None = None
   scores: Mapping[str, np.ndarray] = MappingProxyType({})
+  unjudged: int = 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     '--models', nargs='+', required=True, help='two runs or folders, or more'
   )
   parser.add_argument('--data', required=True, help='a file of prompts')
-  parser.add_argument('--rewards', default='', help='JSON, as config.rewards')
+  parser.add_argument('--rewards', default='', help='names, or JSON')
   parser.add_argument('--out', required=True, help='a folder for the page')
   parser.add_argument('--tokenizer', default='', help='in place of their own')
   parser.add_argument('--max_new_tokens', type=int, default=256)
@@ -89,17 +91,28 @@ def answered(
   source: Source,
   judge: Judge | None,
   *,
+  name: str = 'prompts',
   temperature: float = 0.0,
   max_new_tokens: int = 256,
   seed: int = 0,
 ) -> Said:
   """What a model says to all prompts of a source, and what that earns.
 
+  name  of the source, for messages
+
   Raises:
     ValueError: a record that is no prompt or cannot be judged, with its place;
-      more tokens than the model has positions.
+      more tokens than the model has positions; a reward that judged nothing.
   """
   asked = inference.read_prompts(source, loaded)
+  task = judge and PromptsTask(  # what it cannot judge, before it is answered
+    None,
+    loaded.tokenizer,
+    judge,
+    completion_length=max_new_tokens,
+    name=name,
+    heldout=source,
+  )
   longest = max(len(x.tokens) for x in asked) + max_new_tokens
   notes.tell(inference.check_room(loaded, longest, '--max_new_tokens'))
   parts = list(
@@ -120,20 +133,18 @@ def answered(
   texts = [group[0] for group in made.texts]
   lengths = np.array([len(group[0]) for group in made.ids], np.float32)
   said = Said(texts, lengths, made.finished[:, 0])
-  if judge is None:
+  if task is None or judge is None:
     return said
-  task = PromptsTask(
-    None,
-    loaded.tokenizer,
-    judge,
-    completion_length=max_new_tokens,
-    heldout=source,
-  )
   found = task.judged(np.arange(len(texts)), made, True)
+  label = judge.verdict.label
+  unjudged = int(np.isnan(found.scores[label]).sum())
+  if unjudged == len(texts):
+    raise ValueError(judge.nothing(label, 'applies to no answer'))
   return said._replace(
     rewards=found.rewards[:, 0],
     correct=found.correct[:, 0],
     scores={label: x[:, 0] for label, x in found.scores.items()},
+    unjudged=unjudged,
   )
 
 
@@ -143,6 +154,8 @@ def table(said: dict[str, Said]) -> tuple[list[str], list[list[Any]]]:
   labels = list(first.scores) if len(first.scores) > 1 else []
   judged = first.rewards is not None
   columns = ['model', *(['reward', 'correct'] if judged else []), *labels]
+  some = any(one.unjudged for one in said.values())
+  columns += ['unjudged'] if some else []
   rows: list[list[Any]] = []
   for name, one in said.items():
     row: list[Any] = [name]
@@ -151,6 +164,7 @@ def table(said: dict[str, Said]) -> tuple[list[str], list[list[Any]]]:
     for label in labels:
       values = one.scores[label][~np.isnan(one.scores[label])]
       row.append(float(values.mean()) if values.size else None)
+    row += [float(one.unjudged)] if some else []
     rows.append([*row, float(one.lengths.mean()), float(one.finished.mean())])
   return [*columns, 'tokens', 'finished'], rows
 
@@ -177,7 +191,8 @@ def write(
   page.table(
     *table(said),
     'Means over the prompts. "tokens" counts those of an answer with the one '
-    'that ends it; "finished" is the share that ended by itself.',
+    'that ends it; "finished" is the share that ended by itself, "unjudged" '
+    'the number that no reward says anything of: it counts as wrong.',
   )
   page.heading('Answers')
   lines = []
@@ -211,9 +226,17 @@ def _check(flags: argparse.Namespace) -> None:
   if twice:
     raise ValueError(f'--models: "{twice[0]}" is there twice')
   out = paths.path(flags.out)
+  if out.exists() and not out.is_dir():
+    raise ValueError(f'--out={flags.out} is a file; name a folder for the page')
+  if flags.seed and flags.temperature == 0:
+    raise ValueError(
+      f'--seed={flags.seed} at --temperature=0, where nothing is drawn'
+    )
   found = [name for name in (PAGE, LINES) if (out / name).exists()]
   if found:
-    raise ValueError(f'{flags.out} has a {found[0]} already; name a new --out')
+    raise ValueError(
+      f'--out={flags.out} has {found[0]} already; name a new folder'
+    )
   if paths.is_remote(out):
     buckets.writable(out / PAGE)
 
@@ -241,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         inference.load(name, flags.tokenizer),
         source,
         judge,
+        name=flags.data,
         temperature=flags.temperature,
         max_new_tokens=flags.max_new_tokens,
         seed=flags.seed,

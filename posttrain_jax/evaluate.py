@@ -2,16 +2,18 @@
 
   python -m posttrain_jax.evaluate --model FOLDER_OR_RUN --data x.jsonl
   python -m posttrain_jax.evaluate --model FOLDER_OR_RUN --data prompts.jsonl \\
-      --rewards '[{"name": "math_verify"}]'
+      --rewards math_verify
   python -m posttrain_jax.evaluate --checkpoint runs/rl \\
       --config.eval.num_problems=512 [--config.task.name=addition]
   python -m posttrain_jax.evaluate --model FOLDER \\
       --config.task.name=text:gsm_symbolic
 
 Of records with answers: loss, perplexity and token accuracy of these. With
---rewards (as `config.rewards` of a run) the model answers each `prompt`,
-greedily and --num_samples times: accuracy, mean reward, pass@k, maj@k, length,
-and the expected calibration error (ece) of the samples.
+--rewards (as `config.rewards` of a run, or names: math_verify,length) the model
+answers each `prompt`, greedily and --num_samples times: accuracy, mean reward,
+pass@k, maj@k, length, the expected calibration error (ece) of the samples, and
+how many answers a reward failed on (rewards/LABEL/errors, timeouts) or no
+reward applies to (rewards/unscored), which count as wrong.
 
 --model is a run, a step of it, a Hugging Face folder or an adapter of PEFT.
 --checkpoint is its older name. Without --data a run is evaluated by its own
@@ -31,7 +33,8 @@ import jax
 
 from posttrain_jax.core import boundary, hosts, hub, paths
 from posttrain_jax.core.resolve import nearest
-from posttrain_jax.evals import score
+from posttrain_jax.core.types import PyTree
+from posttrain_jax.evals import score, unjudged
 from posttrain_jax.models import adapted
 from posttrain_jax.run import (
   build,
@@ -59,6 +62,9 @@ OF_DATA = {
   'top_p': 1.0,
   'seed': 0,
 }
+# Those of --rewards, and those of the samples among them.
+OF_SAMPLES = ('temperature', 'top_p', 'seed')
+OF_REWARDS = ('max_new_tokens', 'num_samples', *OF_SAMPLES)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
   which.add_argument('--model', help='runs/x[/.../STEP], or a folder')
   which.add_argument('--checkpoint', help='runs/x[/.../STEP]')
   parser.add_argument('--data', help='a file, a glob, FOLDER:SPLIT')
-  parser.add_argument('--rewards', help='JSON, as config.rewards')
+  parser.add_argument('--rewards', help='names, or JSON as config.rewards')
   parser.add_argument('--tokenizer', help="default: the model's own")
   parser.add_argument(
     '--max_length', type=int, help='tokens of a record; 0: of the longest'
@@ -90,7 +96,7 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   if items:
     raise ValueError(
       f'--config.{items[0][0]} changes the task of a run; with --data there is '
-      'none' + nearest(f'--{items[0][0]}', [f'--{name}' for name in OF_DATA])
+      'none.' + nearest(f'--{items[0][0]}', [f'--{name}' for name in OF_DATA])
     )
   given = {
     name: default if getattr(flags, name) is None else getattr(flags, name)
@@ -98,6 +104,7 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   }
   source = inference.open_data(flags.data)
   answered = on_data.has_answers(source)
+  _check_read(flags, answered)
   if not answered and not given['rewards']:
     raise ValueError(
       f'{flags.data} holds no records with one answer: --rewards says what the '
@@ -130,12 +137,35 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   return {'model': loaded.name, 'step': loaded.step, **scores}
 
 
+def _check_read(flags: argparse.Namespace, answered: bool) -> None:
+  """Raises ValueError for a flag that nothing would read.
+
+  answered  whether the records of --data have answers
+  """
+  given = lambda *names: command.first_given(flags, names)
+  if not flags.rewards and (name := given(*OF_REWARDS)):
+    raise ValueError(
+      f"--{name} is of the model's own answers, which --rewards asks for, and "
+      'that is missing'
+    )
+  if not answered and (name := given('max_length')):
+    raise ValueError(
+      f'--{name} is of records with answers; {flags.data} has prompts alone'
+    )
+  if flags.num_samples == 0 and (name := given(*OF_SAMPLES)):
+    raise ValueError(f'--{name} is of samples, and --num_samples=0 draws none')
+  if flags.temperature == 0 and flags.num_samples != 0:
+    raise ValueError(
+      '--temperature=0 draws nothing: an answer without samples is greedy; '
+      'give --num_samples=0 in its place'
+    )
+
+
 def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   """Scores of a run on its own task, or of a folder on one that is named."""
   path = flags.checkpoint or flags.model
-  given = [name for name in OF_DATA if getattr(flags, name) is not None]
-  if given:
-    raise ValueError(f'--{given[0]} is for --data, which is missing')
+  if given := command.first_given(flags, tuple(OF_DATA)):
+    raise ValueError(f'--{given} is for --data, which is missing')
   _check_own(items)
   if flags.model and not inference.is_run(path):
     return _of_folder(hub.pinned(path), items)
@@ -154,21 +184,43 @@ def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   config_lib.override(config, items)
   run = build.build(config)
   if not run.evaluators:
-    raise ValueError('nothing to evaluate: eval.num_problems=0, or no task')
+    raise ValueError(f'nothing to evaluate: {_instead(run)}')
   judge = getattr(run.task, 'judge', None)
   if judge is not None:
     judge.scorers = reward_models.of_roles(judge.entries, paths)
   notes.tell(notes.positions(run))
   if not hosts.several():
     _, step, params = checkpoint.read_params(path)
-    scores = score.evaluate(run.evaluators, params, config.seed)
-    return {'step': step, **scores}
+    return {'step': step, **_scores(run.evaluators, params, config.seed)}
   mesh = loop.run_mesh(config)
   with jax.set_mesh(mesh):
     where = roles.placing(run.model, mesh)
     _, step, params = checkpoint.read_params(path, where=where)
-    scores = score.evaluate(run.evaluators, params, config.seed)
+    scores = _scores(run.evaluators, params, config.seed)
   return {'step': step, **scores}
+
+
+def _scores(evaluators: dict, params: PyTree, seed: int) -> dict[str, float]:
+  """What evaluators say, and how often their rewards failed."""
+  found = score.evaluate(evaluators, params, seed)
+  return found | unjudged.counted(evaluators, found)
+
+
+def _instead(run: build.Run) -> str:
+  """Why a run has no task to be evaluated on, and what it can be judged by."""
+  data = run.config.get('data', {})
+  if run.task is not None:
+    return 'eval.num_problems=0; give --config.eval.num_problems'
+  of = data.get('path') or data.get('name') or 'its data'
+  told = f'the run has no task, only the records of {of}; give --data FILE'
+  if own := data.get('eval_path'):
+    return f'{told}, as --data {own}, which was its own data.eval_path'
+  if share := data.get('eval_fraction'):
+    told += (
+      f' (data.eval_fraction={share:g} of its own were held out: their scores '
+      'stand in its metrics)'
+    )
+  return told
 
 
 def _check_own(items: Sequence) -> None:
@@ -196,7 +248,7 @@ def _of_folder(path: str, items: Sequence) -> dict[str, Any]:
   mesh = loop.run_mesh(config) if hosts.several() else None
   with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
     params = adapted.merged(roles.read_params(path, run.model, mesh))
-    scores = score.evaluate(run.evaluators, params, config.seed)
+    scores = _scores(run.evaluators, params, config.seed)
   return {'model': path, 'step': None, **scores}
 
 

@@ -17,10 +17,12 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 from posttrain_jax.core import boundary, paths
 from posttrain_jax.report.objectives import catalog as objectives_catalog
 from posttrain_jax.report.objectives import page, tables
+from posttrain_jax.report.page import check_own
 
 __all__ = ['COMMAND', 'files', 'main']
 
 OUT = 'experiments/objectives'
+MADE_BY = 'Made by `python -m posttrain_jax.objectives'
 COMMAND = f'python -m posttrain_jax.objectives --out {OUT}'
 
 
@@ -33,6 +35,18 @@ def files() -> dict[str, str]:
   }
 
 
+def _check(out: Path) -> None:
+  """Raises ValueError for files in a folder that this command did not write."""
+  if out.exists() and not out.is_dir():
+    raise ValueError(f'--out={out} is a file; name a folder')
+  check_own(out / 'index.html')
+  readme = out / 'README.md'
+  if readme.exists() and MADE_BY not in readme.read_text(encoding='utf-8'):
+    raise ValueError(
+      f'{readme} is there, and was not made by this command: name another --out'
+    )
+
+
 @boundary.command
 def main(arguments: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
@@ -40,6 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
   )
   parser.add_argument('--out', type=Path, default=Path(OUT), help='folder')
   out = parser.parse_args(paths.words(arguments)).out
+  try:
+    _check(out)
+  except ValueError as error:
+    sys.exit(f'error: {error}')
   out.mkdir(parents=True, exist_ok=True)
   for name, content in files().items():
     (out / name).write_text(content, encoding='utf-8')

@@ -238,6 +238,10 @@ def _check(flags: argparse.Namespace) -> None:
     raise ValueError(
       f'--top_p={flags.top_p} at --temperature=0, where nothing is drawn'
     )
+  if flags.temperature == 0 and flags.seed:
+    raise ValueError(
+      f'--seed={flags.seed} at --temperature=0, where nothing is drawn'
+    )
   chats = flags.prompt is None and not flags.data
   if chats and not sys.stdin.isatty():
     raise ValueError(

@@ -35,7 +35,8 @@ def without(folder: Path, name: str, *files: str) -> Path:
 
 def make(folder: Path) -> Path:
   """`model`, a Qwen2 with a trained tokenizer and a template in Qwen2.5's
-  style, and the files chat, pairs and prompts.jsonl.
+  style, and the files chat, pairs and prompts.jsonl; blank.jsonl
+  has no answers to its prompts.
 
   Beside it folders that lack something: `bare` a tokenizer, `plain` a template
   (and it has another EOS), `sizes` weights, `empty` all.
@@ -59,6 +60,9 @@ def make(folder: Path) -> Path:
   ])  # fmt: skip
   write(folder / 'prompts.jsonl', [
     {'prompt': ask(a, b), 'answer': a + b} for a, b in SUMS
+  ])  # fmt: skip
+  write(folder / 'blank.jsonl', [
+    {'prompt': ask(a, b), 'answer': None} for a, b in SUMS
   ])  # fmt: skip
   return folder
 

@@ -20,6 +20,10 @@ REFUSED = [
   ('sft', {'data.path': ''}, 'needs data.path: a file or a glob'),
   ('sft', {'data.path': 'chta.jsonl'}, 'Did you mean "chat.jsonl"?'),
   ('sft', {'init_from': 'modle'}, 'there is no modle; a run is the folder'),
+  ('sft', {'init_from': 'modle'}, 'Did you mean "model"?'),
+  ('grpo', {'data.path': 'blank.jsonl'},
+   'blank.jsonl: column "answer", which reward "math_verify" reads, is null or '
+   'empty in all 100 records'),
   ('sft', {'init_from': 'empty'}, 'neither a run of train nor a model folder'),
   ('sft', {'init_from': 'bare'}, 'init_from=bare has no tokenizer.json'),
   ('grpo', {'init_from': 'bare'}, 'init_from=bare has no tokenizer.json'),
@@ -30,7 +34,8 @@ REFUSED = [
    'no column "solution" or "answer", which reward "math_verify" reads'),
   ('grpo', {'rewards': '[{"name": "math_verfy"}]'},
    'Did you mean "math_verify"?'),
-  ('grpo', {'rewards': 'math_verify'}, """write '[{"name": "math_verify"}]'"""),
+  ('grpo', {'rewards': 'math_verfy'}, 'Did you mean "math_verify"?'),
+  ('grpo', {'rewards': '[{"nam": "math_verify"}]'}, 'Did you mean "name"?'),
   ('grpo', {'rewards': '[{"name": math_verify}]'}, 'a list is written as JSON'),
   ('grpo', {'rewards': '[{"name": "mine:polite"}]'}, 'no module "mine"'),
   ('grpo', {'data.eval_fraction': 0.1}, 'configs/sft.py has it'),
@@ -72,6 +77,8 @@ def test_a_flag_that_is_a_key(capsys):
   ({'init_from': ''}, 'init_from is not set: a new model'),
   ({'init_from': 'plain'}, 'no chat template: turns are written as ChatML'),
   ({'init_from': 'sizes'}, 'sizes (policy) has no *.safetensors'),
+  ({'data.num_epochs': 3, 'num_steps': 0},
+   'data.num_epochs=3 makes num_steps='),
 ])  # fmt: skip
 def test_what_may_surprise_is_told(keys, note, folder, capsys):
   words = command('sft', 'model', 'runs/no', '--dry_run', **keys)

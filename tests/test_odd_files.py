@@ -183,12 +183,13 @@ def test_files_that_are_none(name, tmp_path):
 
 def test_files_that_are_not_there(tmp_path):
   (tmp_path / 'train.jsonl').write_text(OK)
-  assert 'Did you mean "train.jsonl"' in told(tmp_path / 'trian.jsonl')
+  meant = f'Did you mean "{tmp_path / "train.jsonl"}"'
+  assert meant in told(tmp_path / 'trian.jsonl')
   assert 'no file matches' in told(tmp_path / '*.json')
   assert 'No folder' in told(tmp_path / 'nowhere' / '*.jsonl')
   for i in range(2000):
     (tmp_path / f'{i}.txt').touch()
-  assert 'Did you mean "train.jsonl"' in told(tmp_path / 'train.json')
+  assert meant in told(tmp_path / 'train.json')
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/mem'), reason='Linux')

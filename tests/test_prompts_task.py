@@ -125,9 +125,20 @@ def test_verify():
   ({'prompt': 'x', 'answr': 1}, [{'name': 'exact_match'}],
    'Did you mean "answr"'),
   ({'prompt': 'x', 'instruction_id_list': ['a:b']},
-   [{'name': 'if_constraints'}], 'sums[1]: unknown instruction "a:b"'),
+   [{'name': 'if_constraints'}],
+   'sums[1]: column "instruction_id_list": unknown instruction "a:b"'),
+  ({'prompt': 'x', 'instruction_id_list': ['punctuation:no_coma']},
+   [{'name': 'if_constraints'}], 'Did you mean "punctuation:no_comma"?'),
+  ({'prompt': 'x', 'instruction_id_list': ['startend:end_checker'],
+    'kwargs': [{'end_phrse': 'x'}]}, [{'name': 'if_constraints'}],
+   'sums[1]: column "kwargs": instruction "startend:end_checker" takes no '
+   '"end_phrse". Did you mean "end_phrase"?'),
   ({'prompt': 'x', 'tests': 5}, [{'name': 'unit_tests'}],
-   'sums[1]: tests'),
+   'sums[1]: column "tests": tests'),
+  ({'prompt': 'x', 'tests': {'inputs': ['1'], 'outputs': []}},
+   [{'name': 'unit_tests'}], 'column "tests": 1 inputs for 0 outputs'),
+  ({'prompt': 'x', 'tests': {'inputs': 1, 'outputs': []}},
+   [{'name': 'unit_tests'}], 'column "tests": "inputs" and "outputs" are'),
 ])  # fmt: skip
 def test_records_that_cannot_be_used(record, listed, message):
   good = {

@@ -27,6 +27,10 @@ def facts(completions, finished, max_completion_length, **columns):
   return [max_completion_length if f else -1 for f in finished]
 
 def group(completions, **columns):
+  if 'bad' in completions:
+    raise RuntimeError('one is bad')
+  if 'slow' in completions and len(completions) > 1:
+    time.sleep(60)
   best = max(map(len, completions))
   return [float(len(t) == best) for t in completions]
 
@@ -105,13 +109,21 @@ def judged(judge, *groups, problems=None, given=None, finished=None):
   return judge(problems, [list(g) for g in groups], ids, ended, given)
 
 
+def seen(judge, *rows):
+  """What `check` is given of records of a file."""
+  found = judge.seen('file')
+  for number, row in enumerate(rows):
+    found.add(row, f'file:{number + 1}')
+  return found
+
+
 def test_what_functions_are_told(make):
   judge = make(
     'own_rewards:share', {'name': 'own_rewards:told', 'scale': 2.0},
     {'name': 'own_rewards:facts', 'weight': 0.5},
     {'name': 'own_rewards:group', 'weight': 0}, 'own_rewards:Scorer.score',
   )  # fmt: skip
-  judge.check(['answer', 'level'], 'file')
+  judge.check(seen(judge, {'answer': 'a', 'level': 1}))
   said = judged(judge, ['aa', 'aba'], finished=[[1.0, 0.0]])
   third = pytest.approx(2 / 3)
   assert said.scores['share'].tolist() == [[1.0, third]]
@@ -145,11 +157,33 @@ def test_what_goes_wrong_costs_one_answer(make, capsys):
   np.testing.assert_array_equal(said.rewards, np.nan_to_num(expected))
   assert not said.unscored.any()
   told = [x for x in capsys.readouterr().err.splitlines() if 'odd' in x]
-  assert len(told) == 2  # once for each kind
+  assert len(told) == 3  # once for each kind
+  assert judge.counts['odd/alone'] == 12  # every group was asked one by one
   assert any("KeyError: 'no such thing' (own_rewards.py:" in x for x in told)
   assert any('no answer in 1 s; reward_pool.timeout' in x for x in told)
   # The worker that was ended has been replaced.
   assert judged(judge, ['a'] * 4).scores['odd'].tolist() == [[1.0] * 4]
+
+
+def test_a_group_that_is_asked_one_by_one_is_told_and_counted(make, capsys):
+  """A function of the whole group says 1 of each answer that is alone."""
+  judge = make('own_rewards:group', timeout=1.0)
+  where = lambda number: f'p.jsonl:{number + 1}'
+  ask = lambda *groups: judge(
+    [{'prompt': 'p'}] * len(groups), groups,
+    [[[1]] * len(group) for group in groups],
+    np.ones((len(groups), len(groups[0]))), None, where,
+  ).scores['group']  # fmt: skip
+  assert ask(['aa', 'a', '']).tolist() == [[1.0, 0.0, 0.0]]
+  assert judge.counts['group/alone'] == 0
+  found = ask(['aa', 'a', ''], ['aa', 'bad', ''], ['', 'slow', 'a'])
+  expected = [[1.0, 0.0, 0.0], [1.0, np.nan, 1.0], [1.0, 1.0, 1.0]]
+  np.testing.assert_array_equal(found, expected)
+  assert judge.counts['group/alone'] == 6 and judge.counts['group/errors'] == 1
+  told = [x for x in capsys.readouterr().err.splitlines() if 'one by one' in x]
+  assert len(told) == 1 and '"own_rewards:group"' in told[0]
+  assert 'p.jsonl:2: ' in told[0] or 'p.jsonl:3: ' in told[0]
+  assert judge.faults['group'].startswith('p.jsonl:2: RuntimeError: one is bad')
 
 
 def test_nothing_applies(make, capsys):
@@ -193,7 +227,7 @@ def test_rewards_of_models_and_verifiers_are_given(make):
 def test_what_cannot_be_used_is_refused(make, name, message):
   judge = make(name)
   with pytest.raises(ValueError, match=re.escape(message)):
-    judge.check(['lvl'], 'file')
+    judge.check(seen(judge, {'lvl': 1}))
 
 
 @pytest.mark.parametrize('keys, columns, message', [
@@ -203,8 +237,9 @@ def test_what_cannot_be_used_is_refused(make, name, message):
    '"scale" is a column and a hyperparameter'),
 ])  # fmt: skip
 def test_hyperparameters_of_ones_own(make, keys, columns, message):
+  judge = make(keys)
   with pytest.raises(ValueError, match=re.escape(message)):
-    make(keys).check(columns, 'file')
+    judge.check(seen(judge, dict.fromkeys(columns, 1)))
 
 
 def test_votes(make):

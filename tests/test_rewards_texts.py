@@ -52,7 +52,8 @@ GOLD = 'so 48 + 24 = 72\n#### 72'
   ('exact_match', 'paris', {'answer': 'Paris'}, {'ignore_case': True}, 1.0),
   ('exact_match', 'Paris.', {'answer': 'Paris'}, {'ignore_ends': False}, 0.0),
   ('exact_match', 'b', {'answer': ['a', 'b']}, {}, 1.0),
-  ('exact_match', '', {'answer': ''}, {}, 0.0),
+  ('exact_match', '', {'answer': ''}, {}, None),
+  ('exact_match', '', {'answer': 'x'}, {}, 0.0),
   ('exact_match', 'x', {'answer': None}, {}, None),
   ('exact_match', 'x  y', {'key': 'x\ny'}, {'column': 'key'}, 1.0),
   # A solution comes before an answer, as in TRL.
@@ -202,7 +203,7 @@ def test_several_instructions():
    [{'relation': 'at last', 'num_words': 3}], 'Did you mean "at least"'),
   (['punctuation:no_comma'], [{'num': 1}], 'takes no "num"'),
   (['punctuation:no_comma'], [{}, {}], 'a list of as many arguments'),
-  ([], [], 'no list of instructions'),
+  (5, [], 'no list of instructions'),
   ('punctuation:no_comma', [{}], 'no list of instructions'),
 ])  # fmt: skip
 def test_instructions_that_cannot_be_checked(names, arguments, message):

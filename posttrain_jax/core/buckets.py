@@ -247,8 +247,8 @@ def local(url: str) -> list[str]:
     objects, whole = _found(url)
     if not objects:
       root = paths.path(url)
-      near = nearest(root.name, list(_listed(root.parent))[:NEAR])
-      raise ValueError(f'no file matches "{url}".{near}')
+      there = list(_listed(root.parent))[:NEAR]
+      raise ValueError(f'no file matches "{url}".{nearest(root.name, there)}')
   if whole and not _is_saved(objects):
     raise ValueError(
       f'"{url}" is a folder, and neither one that `datasets` has saved nor one '

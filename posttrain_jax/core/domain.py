@@ -177,8 +177,7 @@ class Flag:
       return
     if not isinstance(concrete(value), bool | jax.core.Tracer):
       told = isinstance(value, str) and len(self.words) > 1
-      near = nearest(value, self.words) if told else ''
-      near = f'.{near}' if near else ''
+      near = '.' + nearest(value, self.words) if told else ''
       raise ValueError(f'{key}={_shown(value)} is not {self}{near}')
 
 

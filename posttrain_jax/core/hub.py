@@ -110,12 +110,16 @@ def _told(error: Exception, name: Name, kind: str) -> str:
       'token (HF_TOKEN, or "hf auth login")'
     )
   cached = f'what is not in {constants.HF_HUB_CACHE}'
+  near = '' if name.revision else paths.mended(name.repo, kind == 'model')
+  near = f'. Did you mean "{near}"?' if near else ''
   instead = 'download it where there is a network, and give the path'
   if constants.HF_HUB_OFFLINE:
-    return f'{here} HF_HUB_OFFLINE keeps {cached} away; unset it, or {instead}'
+    return (
+      f'{here} HF_HUB_OFFLINE keeps {cached} away; unset it, or {instead}{near}'
+    )
   why = (str(error).strip().splitlines() or [''])[0][:200]
   why = f'{type(error).__name__}: {why}' if why else type(error).__name__
-  return f'{here} {host} did not give {cached} ({why}); or {instead}'
+  return f'{here} {host} did not give {cached} ({why}); or {instead}{near}'
 
 
 def _download(name: Name, kind: str, files: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ['nearest']
+__all__ = ['closest', 'nearest']
 
 
 def _one_edit(a: str, b: str) -> bool:
@@ -16,12 +16,19 @@ def _one_edit(a: str, b: str) -> bool:
   return max(len(a), len(b)) <= 1 or (len(a) == 2 and a == b[::-1])
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-  """' Did you mean "x"? Valid: a, b, x' for an error message."""
+def closest(name: str, choices: Iterable[str]) -> str:
+  """The choice that is meant by a name; '': none is near it."""
   name, choices = str(name), sorted(str(choice) for choice in choices)
   # Those that a slip of the finger makes, first.
   slips = [choice for choice in choices if name and _one_edit(name, choice)]
   close = difflib.get_close_matches(name, slips or choices, n=1, cutoff=0.4)
-  close = close or slips
-  hint = f' Did you mean "{close[0]}"?' if close else ''
+  return next(iter(close or slips), '')
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+  """' Did you mean "x"? Valid: a, b, x', to be added behind a sentence that
+  ends: a test holds every call to it."""
+  choices = sorted(str(choice) for choice in choices)
+  close = closest(name, choices)
+  hint = f' Did you mean "{close}"?' if close else ''
   return f'{hint} Valid: {", ".join(choices) or "(none)"}'

@@ -20,14 +20,18 @@ from typing import Any, NamedTuple
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
+from posttrain_jax.core.names import closest
+
 __all__ = ['AnyPath', 'Grown', 'Remote', 'Unanswered', 'append', 'create',
-           'expanded', 'fetched', 'first_line', 'is_remote', 'path', 'plain',
-           'remove_tree', 'words', 'write', 'written']  # fmt: skip
+           'expanded', 'fetched', 'first_line', 'hint', 'is_remote', 'mended',
+           'path', 'plain', 'remove_tree', 'words', 'write',
+           'written']  # fmt: skip
 
 _URL = re.compile(r'[a-z][a-z0-9+]*://')
 _HOME = re.compile(r'~[A-Za-z0-9_.-]*(/|$)')
 # Flags whose value is a text to a model, and no path.
 TEXTS = ('--prompt',)
+NEAR = 20  # names of a folder that are compared with one that is missing
 
 
 class _Stat(NamedTuple):
@@ -221,6 +225,65 @@ def path(place: str | os.PathLike) -> Any:
   if scheme not in ('gs', 's3'):
     raise ValueError(f'{text}: "{scheme}://" is not known; valid: gs://, s3://')
   return Remote(text)
+
+
+def _beside(folder: str, folders: bool) -> list[str]:
+  """What lies in a folder, without what is hidden; its folders alone, where
+  these are asked for."""
+  try:
+    with os.scandir(folder or '.') as found:
+      return [
+        entry.name
+        for entry in found
+        if entry.name[0] != '.' and (entry.is_dir() or not folders)
+      ]
+  except OSError:
+    return []
+
+
+def mended(place: str | os.PathLike, folders: bool = False) -> str:
+  """The path that is there and whose parts are near those of one that is not;
+  '' where there is none, and for what lies in a bucket.
+
+  folders  whether only folders can be meant
+  """
+  if is_remote(place):
+    return ''
+  made = ''
+  parts = pathlib.Path(place).parts
+  for number, part in enumerate(parts, 1):
+    whole = os.path.join(made, part)
+    if not os.path.exists(whole):
+      there = _beside(made, folders or number < len(parts))
+      close = closest(part, there)
+      if not close:
+        return ''
+      whole = os.path.join(made, close)
+    made = whole
+  return made if made != os.fspath(place) else ''
+
+
+def hint(place: str | os.PathLike, folders: bool = False) -> str:
+  """What there is in place of a path that is not there, to be added behind what
+  says so: '. Did you mean "runs/sft"?', with all there is where that is little.
+  '' of what lies in a bucket, and where there is nothing.
+
+  folders  as `mended`
+  """
+  if is_remote(place):
+    return ''
+  folder, name = os.path.split(os.fspath(place).rstrip('/'))
+  found = mended(place, folders)
+  told = f'. Did you mean "{found}"?' if found else ''
+  if folder and not os.path.isdir(folder):
+    kind = f'"{folder}" is a file' if os.path.exists(folder) else (
+      f'No folder "{folder}"'
+    )  # fmt: skip
+    return told or f'. {kind}'
+  there = _beside(folder, folders)
+  if folders or not name or not 0 < len(there) <= NEAR:
+    return told
+  return f'{told or "."} Valid: {", ".join(sorted(there))}'
 
 
 def plain(place: AnyPath) -> Any:

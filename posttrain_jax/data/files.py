@@ -27,14 +27,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
 from posttrain_jax.core.buckets import CACHE, cache_folder
-from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core.paths import hint
 
 __all__ = [
   'Unreadable',
   'arrow',
   'digest',
   'expand',
-  'hint',
   'kind_of',
   'patiently',
   'stamp',
@@ -42,7 +41,6 @@ __all__ = [
   'unzipped',
 ]
 
-NEAR = 20  # names of a folder that are compared with one that is missing
 WHOLE = 2**27  # bytes up to which a digest is of every byte
 BLOCKS, BLOCK = 64, 2**20  # of larger files: this many, of this many bytes
 # What files begin with, and which kind that is.
@@ -88,19 +86,6 @@ def patiently(read: Callable[[], Any], where: str) -> Any:
           f'{error.strerror or error}'
         ) from None
       time.sleep(pause)
-
-
-def hint(path: str) -> str:
-  """What there is in place of a path that is not there."""
-  folder, name = os.path.split(path)
-  if not os.path.isdir(folder or '.'):
-    return f' No folder "{folder}".'
-  listing = os.listdir(folder or '.')
-  if len(listing) <= NEAR:
-    return nearest(name, listing)
-  # Of thousands of files, those near it are enough.
-  close = [other for other in listing if other[:1] == name[:1]][:NEAR]
-  return nearest(name, close).split(' Valid: ')[0]
 
 
 def _check_regular(path: str) -> None:
@@ -156,7 +141,7 @@ def expand(paths: str | Sequence[str]) -> list[str]:
     # A file may have glob characters in its name.
     there = [path] if os.path.exists(path) else sorted(glob.glob(path))
     if not there:
-      raise ValueError(f'no file matches "{path}".{hint(path)}')
+      raise ValueError(f'no file matches "{path}"{hint(path)}')
     found.extend(there)
   return found
 

@@ -126,6 +126,11 @@ class HostTask:
     rewards = self.verify(repeated, flat, heldout)
     return rewards.reshape(answers.finished.shape)
 
+  def place(self, index: int, heldout: bool = False) -> str:
+    """Where problem `index` comes from, for messages."""
+    split = 'held-out problem' if heldout else 'problem'
+    return f'{self.name}, {split} {int(index)}'
+
   def columns(self, problem: Mapping[str, Any]) -> dict[str, Any]:
     """What reward functions are told of a problem, 'prompt' among it."""
     return {k: v for k, v in problem.items() if k != 'tokens'}
@@ -157,7 +162,12 @@ class HostTask:
       for problem, group in zip(problems, answers.texts)
     ]
     return self.judge(
-      problems, completions, answers.ids, answers.finished, given
+      problems,
+      completions,
+      answers.ids,
+      answers.finished,
+      given,
+      lambda number: self.place(indices[number], heldout),
     )
 
   def vote(self, text: str) -> str:

@@ -10,7 +10,6 @@ function of (file, seed, i) alone: the records come once in every epoch, in an
 order of its own.
 """
 
-import collections
 import functools
 import hashlib
 import json
@@ -132,19 +131,18 @@ class PromptsTask(HostTask):
   def _read(self, heldout: Source | None, fraction: float) -> None:
     """Looks at every record once: its split, its length, its columns."""
     train, held = self._splits[False], self._splits[True]
-    found: collections.Counter[str] = collections.Counter()
-    longest, total, leaked = 0, 0, 0
+    names = (self.name, self.name if train.source is None else 'data.eval_path')
+    seen, seen_held = map(self.judge.seen, names)
+    longest, leaked = 0, 0
     known: set[bytes] = set()
     for record in in_order(heldout) if heldout is not None else ():
-      size = self._looked_at(record, found)
-      total += 1
+      size = self._looked_at(record, seen_held)
       if size:
         held.numbers.append(record.index)
         known.add(_digest(record.columns['prompt']))
         longest = max(longest, size)
     for record in in_order(train.source) if train.source is not None else ():
-      size = self._looked_at(record, found)
-      total += 1
+      size = self._looked_at(record, seen)
       if not size:
         continue
       digest = _digest(record.columns['prompt'])
@@ -156,7 +154,8 @@ class PromptsTask(HostTask):
       (held if kept else train).numbers.append(record.index)
       longest = max(longest, size)
     self.prompt_length = self.prompt_length or -(-longest // 8) * 8
-    self._columns = tuple(sorted(found))
+    total = seen.total + seen_held.total
+    self._columns = tuple(sorted({*seen.columns(), *seen_held.columns()}))
     self._tell(total, leaked)
     if not (train if train.source is not None else held).numbers:
       raise ValueError(
@@ -164,11 +163,9 @@ class PromptsTask(HostTask):
         f'{self.counts["overlong"]:,} are too long, {len(held.numbers):,} are '
         'held out'
       )
-    self.judge.check(
-      [name for name, count in found.items() if count == total], self.name
-    )
+    self.judge.check(seen, seen_held)
 
-  def _looked_at(self, record: Record, found: collections.Counter) -> int:
+  def _looked_at(self, record: Record, seen: Any) -> int:
     """Tokens of a record's prompt; 0 where it is left out."""
     where, columns = record.where, record.columns
     tokens = self._tokens(record)
@@ -178,9 +175,8 @@ class PromptsTask(HostTask):
         f'{where}: column "{taken[0]}" has the name of an argument that reward '
         f'functions are given ({listed(TAKEN)}): rename it'
       )
-    found.update(name for name in columns if name != 'prompt')
     try:
-      self.judge.check_row(columns)
+      seen.add({k: x for k, x in columns.items() if k != 'prompt'}, where)
     except ValueError as error:
       raise ValueError(f'{where}: {error}') from None
     if not tokens:
@@ -236,6 +232,9 @@ class PromptsTask(HostTask):
     Columns that only other records have are None.
     """
     return self._cached(int(index), bool(heldout))
+
+  def place(self, index: int, heldout: bool = False) -> str:
+    return self._splits[heldout][index].where
 
   def content(self) -> list[list]:
     return self._content

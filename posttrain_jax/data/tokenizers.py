@@ -23,7 +23,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from posttrain_jax.core import hub
+from posttrain_jax.core import hub, paths
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data.bpe import SPECIAL, BPETokenizer
 from posttrain_jax.data.template import Template
@@ -163,4 +163,5 @@ def load(
   raise ValueError(
     f'unknown tokenizer "{name}".{nearest(name, builtin)}, or a path to a '
     f'tokenizer.json or a folder that has one; there is none in {os.getcwd()}'
+    + (paths.hint(name) if os.sep in name else '')
   )

@@ -12,6 +12,7 @@ problems at its default difficulty, with the default `heldout_fraction`.
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from posttrain_jax.core import boundary, paths
 from posttrain_jax.data import records, text_task
@@ -65,6 +66,16 @@ def file_texts(paths: str) -> Iterator[str]:
         yield from (message['content'] for message in value)
 
 
+def _check_out(out: str) -> None:
+  """Raises ValueError where a tokenizer would be written over."""
+  place = Path(out)
+  if place.suffix != '.json' and place.exists() and not place.is_dir():
+    raise ValueError(f'--out={out} is a file; name a folder')
+  file = place if place.suffix == '.json' else place / 'tokenizer.json'
+  if file.exists():
+    raise ValueError(f'--out={out}: {file} is there already; name a new folder')
+
+
 @boundary.command
 def main(argv: list[str] | None = None) -> None:
   """The command line; exits with a message where the input is bad."""
@@ -83,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--out', required=True, help='a folder')
   args = parser.parse_args(paths.words(argv))
   try:
+    _check_out(args.out)
     if args.data:
       texts = list(file_texts(args.data))
     elif text_task.is_text(args.task):

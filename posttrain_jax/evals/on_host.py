@@ -156,7 +156,9 @@ class HostEvaluator:
   if its verdict is 1, and eval/reward, the mean of the greedy rewards (a task
   may score an answer between 0 and 1); with rewards of several entries, also
   eval/rewards/LABEL, the mean of each, over the answers that it applies to.
-  Reward models are left out: an evaluator has the policy alone.
+  With any, also eval/rewards/LABEL/none, the share of the other greedy answers,
+  and eval/rewards/unscored, the number of answers, samples too, that none
+  applies to. Reward models are left out: an evaluator has the policy alone.
 
   samples         a problem, for pass@k; 0 = greedy only
   batch           problems at a time (memory)
@@ -288,22 +290,34 @@ class HostEvaluator:
     metrics['eval/reward'] = np.mean(
       np.concatenate([x.rewards for x in verdicts])
     )
-    metrics |= _entries(verdicts)
+    metrics |= _entries(verdicts, self._labels())
+    unscored = sum(x.unscored.sum() for x in verdicts)
     if self.beams:
       right = np.concatenate([self._beam(params, start) for start in starts])
       metrics['eval/accuracy_beam'] = np.mean(right)
     if self.samples:
-      metrics |= self._sampled(params, key, starts)
+      found, more = self._sampled(params, key, starts)
+      metrics |= found
+      unscored += more
+    if self._labels():
+      metrics['eval/rewards/unscored'] = unscored
     return {name: float(value) for name, value in metrics.items()}
+
+  def _labels(self) -> list[str]:
+    """Of the rewards that judge the task's answers, without models."""
+    judge = getattr(self.task, 'judge', None)
+    entries = [] if judge is None else judge.entries
+    return [e.label for e in entries if e.kind != 'model']
 
   def names(self) -> set[str]:
     """The metrics of a call; nothing is drawn or judged."""
     flat = jnp.zeros(2)
     found = set(jax.eval_shape(scores.greedy, flat, flat, flat))
     found |= {'eval/reward'}
-    if (judge := getattr(self.task, 'judge', None)) is not None:
-      labels = (e.label for e in judge.entries if e.kind != 'model')
-      found |= {f'eval/rewards/{label}' for label in labels}
+    if labels := self._labels():
+      found |= {f'eval/rewards/{x}{end}' for x in labels
+                for end in ('', '/none')}  # fmt: skip
+      found.add('eval/rewards/unscored')
     if self.beams:
       found.add('eval/accuracy_beam')
     if self.samples:
@@ -315,12 +329,17 @@ class HostEvaluator:
       found.add('eval/reward_sampled')
     return found
 
-  def _sampled(self, params: PyTree, key: Array, starts: range) -> dict:
+  def _sampled(
+    self, params: PyTree, key: Array, starts: range
+  ) -> tuple[dict, float]:
+    """(metrics of samples, how many of them no reward applies to)."""
     correct, distinct, answers, sure, rewards = [], [], [], [], []
+    unscored = 0.0
     for start in starts:
       samples, verdict, texts = self._run(params, key, self.samples, start)
       correct.append(verdict.correct)
       rewards.append(verdict.rewards)
+      unscored += verdict.unscored.sum()
       groups = np.reshape(np.array(texts, object), verdict.correct.shape)
       distinct += [len(set(group)) / self.samples for group in groups]
       answers += [self.task.vote(text) for text in texts]
@@ -334,7 +353,7 @@ class HostEvaluator:
       correct, jnp.asarray(distinct), words, said, jnp.concatenate(sure)
     )
     found['eval/reward_sampled'] = np.mean(np.concatenate(rewards))
-    return found
+    return found, unscored
 
   def transcripts(self, params: PyTree, key: Array, count: int) -> list[dict]:
     """Greedy completions of the first `count` <= `batch` problems, as text."""
@@ -349,12 +368,15 @@ class HostEvaluator:
     ]
 
 
-def _entries(verdicts: list[Judged]) -> dict[str, float]:
-  """Means of single rewards, of the answers that each applies to."""
+def _entries(verdicts: list[Judged], labels: list[str]) -> dict[str, float]:
+  """Means of single rewards, of the answers that each applies to; and of those
+  of `labels` the share of the others."""
   out = {}
   for label in verdicts[0].scores:
     values = np.concatenate([x.scores[label].ravel() for x in verdicts])
-    values = values[~np.isnan(values)]
-    if values.size:
-      out[f'eval/rewards/{label}'] = float(np.mean(values))
+    none = np.isnan(values)
+    if not none.all():
+      out[f'eval/rewards/{label}'] = float(np.mean(values[~none]))
+    if label in labels:
+      out[f'eval/rewards/{label}/none'] = float(np.mean(none))
   return out

@@ -235,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
           'this machine'
         )
       continuing.check_folder(paths.path(flags.workdir))
+      report.check_own(Path(flags.workdir) / 'report.html')
     if flags.dry_run:
       print(config)
       if flags.workdir:

@@ -13,7 +13,7 @@ studies of a folder (`study.index.write`).
 
 from posttrain_jax.report import study
 from posttrain_jax.report.comparison import regenerate, write_comparison
-from posttrain_jax.report.page import Report
+from posttrain_jax.report.page import Report, check_own
 from posttrain_jax.report.plots import (
   bars_with_intervals,
   curves,
@@ -24,6 +24,7 @@ from posttrain_jax.report.plots import (
 __all__ = [
   'Report',
   'bars_with_intervals',
+  'check_own',
   'curves',
   'panels',
   'regenerate',

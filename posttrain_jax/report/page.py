@@ -22,6 +22,27 @@ from posttrain_jax.log.progress import short
 from posttrain_jax.report import plots
 
 DPI = 180
+# How every page of ours begins: by it one that may be written over is known.
+START = (
+  '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+  '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+)
+
+
+def check_own(path: str | os.PathLike) -> None:
+  """Raises ValueError for a file that is there, and is no page of ours: nobody
+  else's is written over."""
+  file = paths.path(path)
+  if file.is_dir():
+    raise ValueError(f'{file} is a folder; a page would be written there')
+  if file.exists():
+    told = file.read_bytes()
+    start, rest = told[: len(START)], told[len(START) : len(START) + 2000]
+    if start != START.encode() or b'<style>\n:root {' not in rest:
+      raise ValueError(
+        f'{file} is there, and is no page of this package: move it, or name '
+        'another folder'
+      )
 
 
 class Report:
@@ -193,8 +214,13 @@ class Report:
     )
 
   def write(self, path: str | os.PathLike) -> Path:
-    """Writes the page, and its pictures as plots/<name>.png beside it."""
+    """Writes the page, and its pictures as plots/<name>.png beside it.
+
+    Raises:
+      ValueError: there is another file (`check_own`).
+    """
     path = paths.path(path)
+    check_own(path)
     plots_dir = path.parent / 'plots'
     plots_dir.mkdir(parents=True, exist_ok=True)
     for name, image in self._images.items():
@@ -202,9 +228,7 @@ class Report:
     style = resources.files('posttrain_jax.report') / 'report.css'
     body = '\n'.join(_group_figures(self._parts))
     path.write_text(
-      '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-      '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-      f'<title>{_text(self._title)}</title>\n'
+      f'{START}<title>{_text(self._title)}</title>\n'
       f'<style>\n{style.read_text(encoding="utf-8")}</style>\n'
       f'</head>\n<body{self._class}>\n{body}\n</body>\n</html>\n',
       encoding='utf-8',

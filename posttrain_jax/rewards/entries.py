@@ -12,11 +12,13 @@
   verdict  whether 1.0 means that an answer is right; by default of those
            functions that say so
 
-All other keys are hyperparameters of the function. With no entry at all, the
-task's own verifier is the reward.
+All other keys are hyperparameters of the function. A name alone is an entry
+with nothing but it, "math_verify" or ["math_verify", "length"] as {"name":
+"math_verify"}, ... With no entry at all, the task's own verifier is the reward.
 """
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -150,14 +152,33 @@ def hparams(name: str) -> dict[str, Any]:
   return {} if function is None else hparams_of(function)
 
 
-def _entry(given: Any, where: str) -> Entry:
-  if not isinstance(given, Mapping) or not isinstance(given.get('name'), str):
-    bare = isinstance(given, str) and given in names()
-    told = f'; write \'[{{"name": "{given}"}}]\'' if bare else ''
+def _written(given: Any, where: str) -> dict[str, Any]:
+  """An entry as a dict that has a name.
+
+  Raises:
+    ValueError: it is none, with the key that may be meant for the name.
+  """
+  if isinstance(given, str):
+    return {'name': given.strip()}
+  if not isinstance(given, Mapping):
     raise ValueError(
-      f'{where}={given!r} is no {{"name": ..., "weight": ...}}{told}'
+      f'{where}={given!r} is no {{"name": ..., "weight": ...}}, and no name'
     )
   given = dict(given)
+  if 'name' not in given:
+    odd = [str(key) for key in given if key not in OWN]
+    near = difflib.get_close_matches('name', odd, n=1, cutoff=0.4) or odd[:1]
+    told = f'{where}={given!r} has no "name"'
+    if near:
+      told += f'; "{near[0]}" is none of its keys.' + nearest(near[0], OWN)
+    raise ValueError(told)
+  if not isinstance(given['name'], str):
+    raise ValueError(f'{where}.name={given["name"]!r} is no text')
+  return given
+
+
+def _entry(given: Any, where: str) -> Entry:
+  given = _written(given, where)
   name = given['name']
   try:
     kind, function = _function(name)
@@ -325,7 +346,8 @@ def with_value(listed: Any, path: Sequence[str], value: Any) -> tuple:
   Raises:
     ValueError: no such entry, number or place, with the nearest one.
   """
-  entries, found = read(listed), [dict(entry) for entry in listed]
+  entries = read(listed)
+  found = [_written(x, f'rewards[{i}]') for i, x in enumerate(listed)]
   labels = [entry.label for entry in entries]
   key = '.'.join(('rewards', *path))
   label, name, *place = path if len(path) > 1 else (*path, '')

@@ -1,6 +1,7 @@
 """Judges answers by functions in Python: calls, time-outs, what goes wrong."""
 
 import collections
+import dataclasses
 import os
 import sys
 import threading
@@ -9,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from posttrain_jax.core.names import nearest
 from posttrain_jax.core.pool import Pool
 from posttrain_jax.core.types import Judged
 from posttrain_jax.rewards import arrays, mixing, texts
+from posttrain_jax.rewards.columns import Seen
 from posttrain_jax.rewards.entries import (
   MODEL,
   VERIFIER,
@@ -20,12 +21,42 @@ from posttrain_jax.rewards.entries import (
   check_untimed,
   verdict_of,
 )
-from posttrain_jax.rewards.server import ALWAYS, FACTS, Spec
+from posttrain_jax.rewards.server import Spec
 
 __all__ = ['Judge']
 
 SERVER = 'posttrain_jax.rewards.server:Server'
 START = 60.0  # seconds in which a function is imported
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+  """The answers to one problem, the `number`th of those that are judged."""
+
+  number: int
+  problem: Mapping[str, Any]
+  completions: Sequence[Any]
+  ids: Sequence[Sequence[int]]
+  finished: Sequence[float]
+  where: Callable[[int], str] | None
+
+  @property
+  def place(self) -> str:
+    """'PLACE: ', where it is known."""
+    return '' if self.where is None else f'{self.where(self.number)}: '
+
+  def request(self, limit: int) -> dict[str, Any]:
+    """What functions are called with."""
+    size = len(self.completions)
+    columns = {k: [v] * size for k, v in self.problem.items() if k != 'prompt'}
+    return {
+      **columns,
+      'prompts': [self.problem['prompt']] * size,
+      'completions': list(self.completions),
+      'completion_ids': [list(map(int, row)) for row in self.ids],
+      'finished': [bool(x) for x in self.finished],
+      'max_completion_length': limit,
+    }
 
 
 class Judge:
@@ -39,9 +70,13 @@ class Judge:
   scorers  {label: (prompts [B], completions [B][G]) -> [B, G]} of entries that
            are reward models; those of a run are `given` instead
 
-  `counts` sums 'LABEL/errors' (answers for which a function raised, or ended
-  its process) and 'LABEL/timeouts' since the start: these answers have None,
-  and are told once for each entry.
+  `counts` sums since the start, and each is told once for each entry:
+    LABEL/errors    answers for which a function raised, or ended its process
+    LABEL/timeouts  those that it gave no reward in time; both have None
+    LABEL/alone     those that a function of one's own was asked for one by one,
+                    after it had failed on all answers to their problem
+
+  `faults` has the first thing that went wrong for each label, with its place.
   """
 
   def __init__(
@@ -62,6 +97,7 @@ class Judge:
     self._called = [e for e in self.entries if e.kind in ('text', 'own')]
     self._timeout, self._lock = timeout, threading.Lock()
     self._told: set[str] = set()
+    self.faults: dict[str, str] = {}
     specs = [tuple(Spec(e.name, e.kind == 'own', e.params))
              for e in self._called]  # fmt: skip
     arguments = {'specs': specs, 'folder': folder or os.getcwd()}
@@ -69,61 +105,32 @@ class Judge:
     self.counts: collections.Counter[str] = collections.Counter({
       f'{e.label}/{what}': 0
       for e in self._called
-      for what in ('errors', 'timeouts')
+      for what in ('errors', 'timeouts', *(['alone'] * (e.kind == 'own')))
     })  # fmt: skip
 
-  def check(self, columns: Sequence[str], where: str) -> None:
-    """Imports every function, and sees that the file has what they need.
+  def seen(self, name: str) -> Seen:
+    """What is to look at all records of a file, for `check`."""
+    return Seen(self._called, name)
 
-    columns  that all records of the file have
+  def check(self, *seen: Seen) -> None:
+    """Imports every function, and sees that files have what they need; tells,
+    once, what is empty in some of their records.
 
     Raises:
       ValueError: a function that cannot be used, with the reason; a column
-        that is not there, with the nearest one.
+        that is not there, or in which there is nothing.
     """
+    needs = {}
     for index, entry in enumerate(self._called):
-      self._check_columns(entry, columns, where)
       reply = self._pool.call('describe', index, timeout=START)
       if reply.status != 'ok':
         told = str(reply.value).removeprefix('ValueError: ')
         raise ValueError(f'rewards: {told}')
-      for name in reply.value:
-        if name not in columns:
-          raise ValueError(
-            f'{where}: no column "{name}", which reward "{entry.name}" needs.'
-            + nearest(name, columns)
-          )
-
-  def _check_columns(
-    self, entry: Entry, columns: Sequence[str], where: str
-  ) -> None:
-    """Columns that hyperparameters name, and names that are taken."""
-    if entry.kind == 'own':
-      taken = [key for key in entry.params if key in columns]
-      if taken:
-        raise ValueError(
-          f'{where}: "{taken[0]}" is a column and a hyperparameter of reward '
-          f'"{entry.name}": rename one of them'
-        )
-      return
-    # Other columns that hyperparameters name need not be there.
-    if 'column' not in entry.params:
-      return
-    name = entry.params['column']
-    wanted = (name,) if name else texts.common.ANSWERS
-    if not any(x in columns for x in wanted):
-      raise ValueError(
-        f'{where}: no column {texts.common.either(wanted)}, which reward '
-        f'"{entry.name}" reads; name one by its "column".'
-        + nearest(wanted[-1], columns)
-      )
-
-  def check_row(self, columns: Mapping[str, Any]) -> None:
-    """Raises ValueError for a record that an entry cannot judge."""
-    for entry in self._called:
-      check = texts.CHECKS.get(entry.name)
-      if entry.kind == 'text' and check is not None:
-        check(columns, **entry.params)
+      needs[entry.label] = reply.value
+    for line in (line for one in seen for line in one.check(needs)):
+      if line not in self._told:
+        self._told.add(line)
+        print(f'WARNING rewards: {line}', file=sys.stderr)
 
   def answer(self, text: str) -> str:
     """What of a completion counts in a vote; '': it gives no answer."""
@@ -138,6 +145,7 @@ class Judge:
     ids: Sequence[Sequence[Sequence[int]]],
     finished: np.ndarray,
     given: Mapping[str, np.ndarray] | None = None,
+    where: Callable[[int], str] | None = None,
   ) -> Judged:
     """Judges G answers to each of B problems.
 
@@ -147,6 +155,7 @@ class Judge:
     finished     [B, G]
     given        {label: [B, G]} of entries that are judged elsewhere; one that
                  is neither here nor there does not apply
+    where        (number of a problem) -> its place, for messages
 
     Returns `Judged`: the weighted sum, right where the verdict's entry gives at
     least 1, and the score of every entry.
@@ -163,7 +172,7 @@ class Judge:
       if e.kind in (MODEL, VERIFIER)
     }
     calls = [
-      (index, problem, completions[b], ids[b], finished[b])
+      (index, _Group(b, problem, completions[b], ids[b], finished[b], where))
       for index in range(len(self._called))
       for b, problem in enumerate(problems)
     ]
@@ -181,42 +190,33 @@ class Judge:
     right = np.nan_to_num(host[self.verdict.label]) >= 1.0
     return Judged(np.asarray(rewards), right.astype(np.float32), unscored, host)
 
-  def _group(
-    self,
-    index: int,
-    problem: Mapping[str, Any],
-    completions: Sequence[Any],
-    ids: Sequence[Sequence[int]],
-    finished: Sequence[float],
-  ) -> list[float]:
+  def _group(self, index: int, group: '_Group') -> list[float]:
     """Rewards [G] of one entry for the answers to one problem."""
-    size = len(completions)
-    columns = {k: [v] * size for k, v in problem.items() if k != 'prompt'}
-    request = {
-      **columns,
-      'prompts': [problem['prompt']] * size,
-      'completions': list(completions),
-      'completion_ids': [list(map(int, row)) for row in ids],
-      'finished': [bool(x) for x in finished],
-      'max_completion_length': self.limit,
-    }
+    size, request = len(group.completions), group.request(self.limit)
     alone = self._called[index].name == 'unit_tests'
     if not alone or size == 1:
-      values = self._call(index, request)
+      values = self._call(index, request, group)
       if values is not None:
         return values
       if size == 1:
         return [np.nan]
     # One by one: a program has its own time, and what hung costs one answer.
+    if self._called[index].kind == 'own':
+      self._count_alone(index, group, 'did not answer in time, or died')
     rows = [
       {k: v[i : i + 1] if isinstance(v, list) else v
        for k, v in request.items()}
       for i in range(size)
     ]  # fmt: skip
-    return [(self._call(index, row, True) or [np.nan])[0] for row in rows]
+    return [(self._call(index, row, group, True) or [np.nan])[0]
+            for row in rows]  # fmt: skip
 
   def _call(
-    self, index: int, request: dict[str, Any], last: bool = False
+    self,
+    index: int,
+    request: dict[str, Any],
+    group: '_Group',
+    last: bool = False,
   ) -> list[float] | None:
     """Rewards of a call; None where there was no answer in time."""
     entry = self._called[index]
@@ -224,13 +224,15 @@ class Judge:
     timeout = self._timeout + _own_time(entry, request)
     reply = self._pool.call('score', index, request, timeout=timeout)
     if reply.status == 'ok':
-      values, errors = reply.value
+      values, errors, alone = reply.value
+      if alone:
+        self._count_alone(index, group, f'raised {alone}')
       for error in filter(None, errors):
-        self._count(entry.label, 'errors', error)
+        self._count(entry.label, 'errors', group.place + error)
       return [np.nan if x is None else x for x in values]
     if last:
       what = 'timeouts' if reply.status == 'timeout' else 'errors'
-      told = f'{reply.value}'
+      told = f'{group.place}{reply.value}'
       if what == 'timeouts':
         told += '; reward_pool.timeout is what a call may take'
       self._count(entry.label, what, told)
@@ -242,9 +244,26 @@ class Judge:
       if (key := f'{label}/{what}') in self._told:
         return
       self._told.add(key)
+      self.faults.setdefault(label, told)
     print(
       f'WARNING rewards: "{label}" gave no reward to an answer, and is counted '
       f'as rewards/{key} from here on: {told}',
+      file=sys.stderr,
+    )
+
+  def _count_alone(self, index: int, group: '_Group', why: str) -> None:
+    """Counts the answers of a group that a function has failed on."""
+    entry, size = self._called[index], len(group.completions)
+    with self._lock:
+      self.counts[key := f'{entry.label}/alone'] += size
+      if key in self._told:
+        return
+      self._told.add(key)
+    print(
+      f'WARNING rewards: {group.place}"{entry.name}" {why}, and was then asked '
+      f'for the {size} answers one by one: one that compares the answers to a '
+      'problem with each other says something else of each alone. They are '
+      f'counted as rewards/{key} from here on',
       file=sys.stderr,
     )
 
@@ -257,6 +276,14 @@ class Judge:
         'rewards/unscored from here on',
         file=sys.stderr,
       )
+
+  def nothing(self, label: str, told: str) -> str:
+    """The sentence of an evaluation that a reward said nothing in, with the
+    first thing that went wrong."""
+    first = self.faults.get(label, '')
+    return f'nothing was judged: reward "{label}" {told}' + (
+      f'; first: {first}' if first else ''
+    )
 
   def close(self) -> None:
     """Ends the worker processes; a later call would start new ones."""
@@ -273,8 +300,3 @@ def _own_time(entry: Entry, request: dict[str, Any]) -> float:
     tests = tests.get('inputs', ())
   cases = len(tests) if isinstance(tests, list | tuple) else 1
   return entry.params['seconds'] * (cases + 1)
-
-
-def reserved(columns: Sequence[str]) -> list[str]:
-  """Columns of a file whose names a reward's arguments have."""
-  return [name for name in columns if name in (*ALWAYS, *FACTS)]

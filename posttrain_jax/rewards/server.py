@@ -193,22 +193,25 @@ class Server:
 
   def score(
     self, index: int, request: dict[str, Any]
-  ) -> tuple[list[float | None], list[str]]:
-    """(rewards, '' or what went wrong for each) of completions.
+  ) -> tuple[list[float | None], list[str], str]:
+    """(rewards, '' or what went wrong for each, why rows were tried alone) of
+    completions.
 
     One's own functions are called with all rows, the package's row by row. Rows
     of a call that raises are tried again one at a time: those that raise alone
     have None; all have it where what is returned is no reward a row.
     """
     reward, size = self._reward(index), len(request['completions'])
+    alone = ''
     if reward.spec.own:
       try:
-        return reward(request), [''] * size
+        return reward(request), [''] * size, ''
       except _NoRewards as error:  # a row alone would hide it
-        return [None] * size, [_told(error)] * size
+        return [None] * size, [_told(error)] * size, ''
       except Exception as error:
+        alone = _told(error)
         if size == 1:
-          return [None], [_told(error)]
+          return [None], [alone], ''
     rewards: list[float | None] = []
     errors = []
     for row in range(size):
@@ -218,4 +221,4 @@ class Server:
       except Exception as error:
         rewards.append(None)
         errors.append(_told(error))
-    return rewards, errors
+    return rewards, errors, alone

@@ -18,7 +18,8 @@ __all__ = ['FILE', 'NAME', 'Best', 'Keeper', 'check', 'lower_is_better', 'read']
 
 FILE, NAME = 'best.json', 'best'
 # Words in the names of metrics that are better when they are lower.
-LOWER = ('loss', 'perplexity', 'truncated', 'length', 'kl', 'ece', 'brier')
+LOWER = ('loss', 'perplexity', 'truncated', 'length', 'kl', 'ece', 'brier',
+         'none', 'unscored')  # fmt: skip
 
 
 class Best(NamedTuple):

@@ -11,7 +11,7 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import foreign_keys
 
-__all__ = ['DOMAINS', 'check_once', 'parse', 'read_flags']
+__all__ = ['DOMAINS', 'check_once', 'first_given', 'parse', 'read_flags']
 
 # What numbers of flags may be, by their names.
 DOMAINS = {
@@ -84,6 +84,12 @@ def parse(
   if not flags.workdir and not flags.dry_run:
     raise ValueError('--workdir is missing: the folder of the run')
   return config_lib.load(flags.config, items), flags
+
+
+def first_given(flags: argparse.Namespace, names: Sequence[str]) -> str:
+  """The first of flags without a default that is given; '': none is."""
+  given = (name for name in names if getattr(flags, name) is not None)
+  return next(given, '')
 
 
 def read_flags(

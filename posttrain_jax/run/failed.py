@@ -263,7 +263,10 @@ def read(path: str | Path) -> Record:
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:
-    raise ValueError(f'{path} cannot be read: {error.strerror}') from error
+    near = '' if path.exists() else paths.hint(path)
+    raise ValueError(
+      f'{path} cannot be read: {error.strerror}{near}'
+    ) from error
   except ValueError as error:
     raise ValueError(f'{path} is no record of a step: {error}') from error
   try:

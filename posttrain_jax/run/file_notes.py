@@ -33,8 +33,8 @@ def records(run: Any) -> list[str]:
     )
   if config.data.num_epochs:
     told.append(
-      f'data.num_epochs={config.data.num_epochs} of them are num_steps='
-      f'{config.num_steps:,} steps'
+      f'data.num_epochs={config.data.num_epochs} makes num_steps='
+      f'{config.num_steps:,}'
     )
   return told
 

@@ -14,6 +14,8 @@ from posttrain_jax.trainers.step import from_file
 
 __all__ = ['check', 'make', 'prompts_file']
 
+LOOKED_AT = 16  # problems of a task of texts, for what rewards read in them
+
 
 def prompts_file(config: Any) -> bool:
   """Whether a run draws its own answers to the prompts of a file."""
@@ -95,7 +97,12 @@ def make(config: Any, tokenizer: tokenizers.Tokenizer) -> HostTask | None:
   )
   if judge is not None:
     judge.limit = config.max_new_tokens or task.completion_length
-    judge.check(sorted(task.columns(task.problem(0))), config.task.name)
+    seen = judge.seen(config.task.name)
+    for index, problem in enumerate(task.problems(range(LOOKED_AT))):
+      columns = task.columns(problem)
+      seen.add({k: x for k, x in columns.items() if k != 'prompt'},
+               f'problem {index}')  # fmt: skip
+    judge.check(seen)
   return task
 
 

@@ -119,7 +119,8 @@ def is_run(path: str) -> bool:
     checkpoint.run_folder(path)
   except ValueError as error:
     if not paths.path(path).exists():
-      raise ValueError(f'{path}: there is no such folder') from None
+      near = paths.hint(path, folders=True)
+      raise ValueError(f'{path}: there is no such folder{near}') from None
     raise ValueError(
       f'{path} is no run, no model folder of Hugging Face and no adapter of '
       f'PEFT: {error}'
@@ -266,16 +267,23 @@ def make_judge(
 ) -> Judge:
   """The judge of what --rewards lists, as `config.rewards` of a run does.
 
+  text   JSON of entries, or of one; or names with commas between
   limit  tokens that an answer may have
   read_scorers  of `run.reward_models`
 
   Raises:
     ValueError: no JSON, an entry that is none, or one that needs a run.
   """
-  listed = _json('--rewards', text)
+  names = not text.lstrip().startswith(('[', '{'))
+  listed = (
+    [x for x in map(str.strip, text.split(',')) if x]
+    if names
+    else _json('--rewards', text)
+  )
+  listed = [listed] if isinstance(listed, dict) else listed
   found = entries.read(listed)
   if not found:
-    raise ValueError('--rewards=[] judges nothing; leave it out')
+    raise ValueError(f'--rewards={text} judges nothing; leave it out')
   for index, entry in enumerate(found):
     where = f'rewards[{index}]'
     if entry.kind == entries.VERIFIER:

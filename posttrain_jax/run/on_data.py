@@ -12,7 +12,7 @@ from posttrain_jax.data import pipeline
 from posttrain_jax.data.prompts_task import PromptsTask
 from posttrain_jax.data.rows import in_order
 from posttrain_jax.data.sources import Source
-from posttrain_jax.evals import score
+from posttrain_jax.evals import score, unjudged
 from posttrain_jax.evals.on_file import FileEvaluator
 from posttrain_jax.evals.on_host import HostEvaluator
 from posttrain_jax.models import transformer
@@ -124,7 +124,8 @@ def rewards(
 
   Raises:
     ValueError: a record without a prompt, or one that cannot be judged, with
-      its place; more tokens than the model has positions.
+      its place; more tokens than the model has positions; a reward that judged
+      nothing.
   """
   try:
     for record in in_order(source):
@@ -152,6 +153,7 @@ def rewards(
       top_p=top_p,
     )
     found = score.evaluate({'': evaluator}, loaded.params, seed)
+    found |= unjudged.counted({'': evaluator}, found)
   finally:
     judge.close()
   return {**found, 'eval/prompts': count}

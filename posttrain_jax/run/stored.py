@@ -77,7 +77,7 @@ def _what(folder: Path) -> str:
     )
     if hub.parse(f'{folder}@main'):
       told += f'; of the hub it would be "{folder}@main"'
-    return told
+    return f'{told}{paths.hint(folder, folders=True)}'
   if (folder / CONFIG).is_file() and _begun(folder):
     return (
       ': no step of this run is saved yet; it saves every checkpoint.every '

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from posttrain_jax.core import paths
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import model_folder
 
@@ -164,7 +165,7 @@ def listed(path: str | Path) -> list[Overrides]:
   """
   path = Path(path)
   if not path.is_file():
-    raise ValueError(f'--list {path}: no such file')
+    raise ValueError(f'--list {path}: no such file{paths.hint(path)}')
   out = []
   for number, line in enumerate(
     path.read_text(encoding='utf-8-sig').splitlines(), start=1

@@ -14,6 +14,7 @@ from posttrain_jax.report.objectives.catalog import (
 )
 from posttrain_jax.report.objectives.docs import short_url, urls_of
 from posttrain_jax.report.objectives.needs import NEEDS
+from posttrain_jax.report.page import START
 
 __all__ = ['TITLE', 'assigned', 'by_table', 'page']
 
@@ -292,9 +293,8 @@ def page(catalog: Catalog) -> str:
     _table(name, rows, catalog, prose) for name, rows in tables.items()
   )
   return (
-    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f'<title>{TITLE} of posttrain_jax</title>\n<style>\n{style}</style>\n'
+    f'{START}<title>{TITLE} of posttrain_jax</title>\n'
+    f'<style>\n{style}</style>\n'
     f'</head>\n<body>\n<header><h1>{TITLE}</h1>'
     '<p>Each way of post-training a language model in posttrain_jax: what it '
     'minimises, what it needs, where it comes from, and the command that runs '

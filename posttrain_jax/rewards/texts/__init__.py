@@ -14,6 +14,8 @@ Keyword-only arguments with a default are hyperparameters, which an entry of
 Runs in worker processes, so nothing here may import jax.
 """
 
+from typing import Any
+
 from posttrain_jax.rewards.texts import common
 from posttrain_jax.rewards.texts.constraints import (
   check_instructions,
@@ -25,6 +27,7 @@ from posttrain_jax.rewards.texts.form import (
   think_format,
 )
 from posttrain_jax.rewards.texts.match import (
+  GOLDS,
   choice_letter,
   exact_match,
   letter,
@@ -58,6 +61,23 @@ VERDICTS = (
 )
 # (columns of a record, **hyperparameters): ValueError where none can judge it.
 CHECKS = {'if_constraints': check_instructions, 'unit_tests': check_tests}
+
+
+def judges_by(name: str, columns: dict[str, Any], params: dict) -> bool | None:
+  """Whether a record has what the reward `name` compares an answer with; None:
+  it has no such column, or the reward reads none."""
+  if 'column' not in params:
+    return None
+  column = params['column']
+  names = (column,) if column else common.ANSWERS
+  there = {key: [columns[key]] for key in names if key in columns}
+  if not there:
+    return None
+  (value,) = common.picked(there, column)
+  golds = GOLDS.get(name)
+  return not common.empty(value) if golds is None else bool(
+    golds(value, params)
+  )  # fmt: skip
 
 
 def _number_said(text: str, params: dict) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+  'accepted',
   'boxed',
   'either',
+  'empty',
   'final',
   'gold',
   'number',
@@ -86,22 +88,40 @@ def gold(value: Any) -> str:
   return str(value).rpartition(GSM8K)[2].strip()
 
 
+def empty(value: Any) -> bool:
+  """Whether a column's value says nothing: null, nan, a blank text, or a list
+  that has nothing but these."""
+  if isinstance(value, str):
+    return not value or value.isspace()
+  if isinstance(value, list | tuple):
+    return all(map(empty, value))
+  return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def accepted(answer: Any) -> list:
+  """The right answers that a column's value lists: itself, where it is no list;
+  without those that are empty."""
+  listed = answer if isinstance(answer, list | tuple) else [answer]
+  return [one for one in listed if not empty(one)]
+
+
 def either(names: Sequence[str]) -> str:
   """'"a" or "b"', for messages."""
   return ' or '.join(f'"{name}"' for name in names)
 
 
 def picked(columns: dict[str, Any], column: str) -> list:
-  """The column called `column`; '': the first there is of ANSWERS.
+  """Of each row what the column called `column` has; '': the first of ANSWERS
+  that is not empty there. None where it is `empty`.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no such column.
   """
   names = (column,) if column else ANSWERS
-  for name in names:
-    if name in columns:
-      return columns[name]
-  raise ValueError(f'no column {either(names)}')
+  there = [columns[name] for name in names if name in columns]
+  if not there:
+    raise ValueError(f'no column {either(names)}')
+  return [next((x for x in row if not empty(x)), None) for row in zip(*there)]
 
 
 def _value(text: str) -> int | float | None:

@@ -212,15 +212,13 @@ KINDS = {
 }
 
 
-def _bound(name: Any, given: Any) -> Callable[[str], bool]:
-  """The check of one instruction.
+def _bound(name: str, given: Any) -> Callable[[str], bool]:
+  """The check of one instruction of KINDS.
 
   Raises:
-    ValueError: an unknown kind or argument, one that is missing or of another
-      type, with what is expected.
+    ValueError: an unknown argument, one that is missing or of another type,
+      with what is expected.
   """
-  if name not in KINDS:
-    raise ValueError(f'unknown instruction "{name}".{nearest(name, KINDS)}')
   if not isinstance(given, dict):
     raise ValueError(f'instruction "{name}": arguments {given!r} are no dict')
   given = {key: x for key, x in given.items() if x is not None}
@@ -246,25 +244,45 @@ def _bound(name: Any, given: Any) -> Callable[[str], bool]:
   return functools.partial(kind.holds, **given)
 
 
-def _all_bound(names: Any, arguments: Any) -> list[Callable[[str], bool]]:
-  if not isinstance(names, list | tuple) or not names:
-    raise ValueError(f'{names!r} is no list of instructions')
+def _all_bound(
+  names: Any, arguments: Any, column: str, kwargs_column: str
+) -> list[Callable[[str], bool]]:
+  """The checks of a record's instructions.
+
+  Raises:
+    ValueError: what is wrong with one of the two columns, with its name.
+  """
+  if not isinstance(names, list | tuple):
+    raise ValueError(f'column "{column}": {names!r} is no list of instructions')
+  for name in names:
+    if not isinstance(name, str) or name not in KINDS:
+      raise ValueError(
+        f'column "{column}": unknown instruction "{name}".'
+        + nearest(name, KINDS)
+      )
   if arguments is None:
     arguments = [{}] * len(names)
-  if not isinstance(arguments, list | tuple) or len(arguments) != len(names):
-    raise ValueError(
-      f'{len(names)} instructions need a list of as many arguments, not '
-      f'{arguments!r}'
-    )
-  return [_bound(name, given or {}) for name, given in zip(names, arguments)]
+  try:
+    if not isinstance(arguments, list | tuple) or len(arguments) != len(names):
+      raise ValueError(
+        f'{len(names)} instructions need a list of as many arguments, not '
+        f'{arguments!r}'
+      )
+    return [_bound(name, given or {}) for name, given in zip(names, arguments)]
+  except ValueError as error:
+    raise ValueError(f'column "{kwargs_column}": {error}') from None
 
 
 def check_instructions(
   columns: dict[str, Any], *, column: str, kwargs_column: str, **others: Any
 ) -> None:
-  """Raises ValueError unless a record's instructions can be checked."""
+  """Raises ValueError unless a record's instructions can be checked; one
+  without any is passed over."""
   del others
-  _all_bound(columns.get(column), columns.get(kwargs_column))
+  if not common.empty(columns.get(column)):
+    _all_bound(
+      columns[column], columns.get(kwargs_column), column, kwargs_column
+    )
 
 
 def if_constraints(
@@ -277,7 +295,7 @@ def if_constraints(
   **columns: Any,
 ) -> list[float | None]:
   """1.0 where every instruction is followed; what is checked comes after the
-  thoughts.
+  thoughts. None where a record has none.
 
   Args:
     column: of the names of instructions, of KINDS.
@@ -285,9 +303,11 @@ def if_constraints(
     partial: the share of instructions that are followed.
   """
 
-  def one(text: str, names: Any, arguments: Any) -> float:
+  def one(text: str, names: Any, arguments: Any) -> float | None:
+    if common.empty(names):
+      return None
     text = common.spoken(text).strip()
-    checks = _all_bound(names, arguments)
+    checks = _all_bound(names, arguments, column, kwargs_column)
     followed = [bool(text) and holds(text) for holds in checks]
     return sum(followed) / len(followed) if partial else float(all(followed))
 

@@ -8,6 +8,7 @@ from typing import Any
 from posttrain_jax.rewards.texts import common
 
 __all__ = [
+  'GOLDS',
   'choice_letter',
   'exact_match',
   'letter',
@@ -33,15 +34,46 @@ def _compared(
   return [one(text, answer) for text, answer in zip(texts, answers)]
 
 
-def _accepted(answer: Any) -> list:
-  return list(answer) if isinstance(answer, list | tuple) else [answer]
-
-
 def _plain(text: str, ignore_case: bool, ignore_ends: bool) -> str:
   text = _SPACES.sub(' ', text.strip())
   if ignore_ends:
     text = text.strip(_ENDS)
   return text.casefold() if ignore_case else text
+
+
+def _texts(answer: Any, ignore_case: bool, ignore_ends: bool) -> list[str]:
+  """What an answer may be, to be right: no completion is the empty text."""
+  golds = map(common.gold, common.accepted(answer))
+  made = (_plain(gold, ignore_case, ignore_ends) for gold in golds)
+  return [text for text in made if text]
+
+
+def _numbers(answer: Any) -> list[int | float]:
+  found = (common.number(common.gold(a)) for a in common.accepted(answer))
+  return [value for value in found if value is not None]
+
+
+def _choices(answer: Any, choices: str) -> list[str]:
+  """The letter of a right choice, in a list; [] where there is no such one."""
+  if isinstance(answer, int) and 0 <= answer < len(choices):
+    answer = choices[answer]
+  said = common.gold(answer).strip(' ().:').upper()
+  return [said] if len(said) == 1 and said in choices else []
+
+
+# (a column's value, hyperparameters) -> what of it an answer is compared with;
+# of math_verify, what it tries to read. With nothing no answer can be right,
+# and the reward does not apply.
+GOLDS: dict[str, Callable[[Any, dict], list]] = {
+  'choice_letter': lambda answer, of: _choices(answer, of['choices']),
+  'exact_match': lambda answer, of: _texts(
+    answer, of['ignore_case'], of['ignore_ends']
+  ),
+  'math_verify': lambda answer, of: [
+    a for a in common.accepted(answer) if common.gold(a)
+  ],
+  'numeric_match': lambda answer, of: _numbers(answer),
+}
 
 
 def exact_match(
@@ -56,7 +88,7 @@ def exact_match(
   """1.0 where the answer is the right one, letter by letter.
 
   The answer is what `texts.common.final` finds; white space counts as one
-  blank.
+  blank. None where the right answer is empty.
 
   Args:
     column: of the right answer, or of a list of right ones; '': 'solution',
@@ -69,13 +101,10 @@ def exact_match(
   )
 
   def one(text: str, answer: Any) -> float | None:
-    if answer is None:
+    wanted = _texts(answer, ignore_case, ignore_ends)
+    if not wanted:
       return None
-    said = plain(common.final(text))
-    return float(
-      any(said == plain(common.gold(a)) for a in _accepted(answer)) and said
-      != ''
-    )  # fmt: skip
+    return float(plain(common.final(text)) in wanted)
 
   return _compared(completions, common.picked(columns, column), one)
 
@@ -100,8 +129,7 @@ def numeric_match(
   """
 
   def one(text: str, answer: Any) -> float | None:
-    wanted = [common.number(common.gold(a)) for a in _accepted(answer)]
-    wanted = [value for value in wanted if value is not None]
+    wanted = _numbers(answer)
     if not wanted:
       return None
     said = common.number(common.final(text))
@@ -143,12 +171,10 @@ def choice_letter(
   """
 
   def one(text: str, answer: Any) -> float | None:
-    if isinstance(answer, int) and 0 <= answer < len(choices):
-      answer = choices[answer]
-    wanted = common.gold(answer).strip(' ().:').upper()
-    if len(wanted) != 1 or wanted not in choices:
+    wanted = _choices(answer, choices)
+    if not wanted:
       return None
-    return float(letter(text, choices) == wanted)
+    return float(letter(text, choices) in wanted)
 
   return _compared(completions, common.picked(columns, column), one)
 
@@ -195,11 +221,8 @@ def math_verify(
   parse, verify = _math()
 
   def one(text: str, answer: Any) -> float | None:
-    if answer is None:
-      return None
-    wanted = [
-      w for a in _accepted(answer) for w in _expressions(common.gold(a))
-    ]
+    golds = map(common.gold, common.accepted(answer))
+    wanted = [w for gold in golds for w in _expressions(gold)]
     if not wanted:
       return None
     said = parse(_judged(text), parsing_timeout=None, raise_on_error=False)

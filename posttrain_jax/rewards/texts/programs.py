@@ -30,10 +30,13 @@ def _cases(tests: Any) -> tuple[list[str], list[tuple[str, str]]]:
   if isinstance(tests, str):
     tests = [tests]
   if isinstance(tests, dict) and 'inputs' in tests and 'outputs' in tests:
-    tests = [
-      {'input': i, 'output': o}
-      for i, o in zip(tests['inputs'], tests['outputs'], strict=True)
-    ]
+    inputs, outputs = tests['inputs'], tests['outputs']
+    for side in (inputs, outputs):
+      if not isinstance(side, list | tuple):
+        raise ValueError(f'"inputs" and "outputs" are lists, not {side!r}')
+    if len(inputs) != len(outputs):
+      raise ValueError(f'{len(inputs)} inputs for {len(outputs)} outputs')
+    tests = [{'input': i, 'output': o} for i, o in zip(inputs, outputs)]
   forms = list(tests) if isinstance(tests, list | tuple) else []
   if forms and all(isinstance(x, str) and x.strip() for x in forms):
     return forms, []
@@ -51,10 +54,14 @@ def _cases(tests: Any) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def check_tests(columns: dict[str, Any], *, column: str, **others: Any) -> None:
-  """Raises ValueError unless a record's tests can be run."""
+  """Raises ValueError unless a record's tests can be run; one without any is
+  passed over."""
   del others
-  if columns.get(column) is not None:
-    _cases(columns[column])
+  if not common.empty(columns.get(column)):
+    try:
+      _cases(columns[column])
+    except ValueError as error:
+      raise ValueError(f'column "{column}": {error}') from None
 
 
 def _same_output(said: str, expected: str) -> bool:
@@ -113,7 +120,7 @@ def unit_tests(
   limits = sandbox.Limits(seconds, memory, processes, isolation)
 
   def one(text: str, tests: Any) -> float | None:
-    if tests is None:
+    if common.empty(tests):
       return None
     passed = _passed(code_of(text), tests, limits, not partial)
     return sum(passed) / len(passed) if partial else float(all(passed))

@@ -89,7 +89,7 @@ def parse(name: str) -> Machine:
     if 1 <= count <= MOST_GPUS:
       return Machine(name, CHIPS[found[1]], (count,))
   raise ValueError(
-    f'unknown topology "{name}".{nearest(text, _close(text))} Several slices '
+    f'unknown topology "{name}".{nearest(text, _close(text))}. Several slices '
     'are written 2*v5e:16x16'
   )
 
