@@ -70,6 +70,25 @@ def test_a_folder_that_is_held_or_none(tmp_path, capsys):
   assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.parametrize('flags', [('--dry_run',), ()])
+@pytest.mark.parametrize('name, said', [
+  ('link', 'is a link to'), ('link/below', 'is a link to'),
+  ('loop', 'is a link to'), ('loop/below', 'Too many levels'),
+  ('x' * 300, 'File name too long'), ('/proc/nope/x', 'cannot be made'),
+])  # fmt: skip
+def test_a_folder_that_cannot_be_made(
+  tmp_path, capsys, monkeypatch, name, said, flags
+):
+  """Both say so before anything is built."""
+  monkeypatch.setattr(build, 'build', None)
+  (tmp_path / 'link').symlink_to(tmp_path / 'nowhere' / 'else')
+  (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+  place = str(tmp_path / name)  # of an absolute name, that one
+  assert train.main(['--config', SMOKE, '--workdir', place, *flags]) == 2
+  assert said in capsys.readouterr().err
+  assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize('name, content', [
   ('config.json', json.dumps({'model_type': 'qwen2'})),
   ('model.safetensors', ''),
