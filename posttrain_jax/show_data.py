@@ -9,6 +9,11 @@ Green tokens are trained, dim ones are context; a number after a token is a
 weight other than 0 and 1. What the whole set would do to a run follows: how
 many records are cut, dropped, bad or train nothing, and how long they are.
 
+Rows are made as a run would make them: as --config FILE and its --config.KEY
+say, or else as configs/sft.py, preference.py or rl.py would of records of their
+kind; what is taken from there is told. --max_length and the flags after it
+replace it. Of a --config that names them, data and model may be left out.
+
 --data takes what `data.path` and `data.sources` of a config take; --model is a
 folder with a tokenizer, or 'byte' or 'task'. With --json every record is a line
 {"tokens": [...], "mask": [...]} on stdout (of a pair two such, as "chosen" and
@@ -26,12 +31,22 @@ from rich.text import Text
 
 from posttrain_jax.core import boundary, paths
 from posttrain_jax.core.domain import Whole
-from posttrain_jax.data import bad_rows, pipeline
+from posttrain_jax.data import bad_rows, formats, pipeline, sources
 from posttrain_jax.data.tokenizers import Tokenizer, load
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import model_folder, opening
 
 __all__ = ['main', 'row_text', 'show', 'write_json']
 
 TRAINED, PARTLY, CONTEXT, CONTROL = 'bold green', 'yellow', 'dim', 'reverse'
+# What trains on records of a kind, where that is not SFT.
+SFT = 'configs/sft.py:data=jsonl'
+TRAINED_BY = {
+  'preference': 'configs/preference.py:data=jsonl',
+  'unpaired': 'configs/preference.py:data=jsonl,recipe=kto',
+  'prompt': 'configs/rl.py:data=jsonl',
+}
+ANY_LENGTH = 2**24  # tokens
 ROWS = 64  # of a batch, where all rows are written
 
 
@@ -117,12 +132,18 @@ def show(
   overlong: str = 'truncate',
   on_bad_row: str = 'error',
 ) -> dict[str, Any]:
-  """Prints `num` rows and the preflight report, which is also returned."""
+  """Prints `num` rows and the preflight report, which is also returned.
+
+  Where a run would stop at a row that is too long (overlong 'error'), the
+  report says so; here its beginning is shown.
+  """
   options = dict(max_length=max_length, kind=kind, overlong=overlong)
   bad = _bad(on_bad_row)
+  cut = 'truncate' if overlong == 'error' else overlong
   batches = _iterator(
-    source, tokenizer, num, packing=packing, bad=bad, **options
-  )
+    source, tokenizer, num, packing=packing, bad=bad,
+    **{**options, 'overlong': cut},
+  )  # fmt: skip
   for title, row in _rows(next(batches)):
     if row['segment_ids'].any():
       trained = int((row['mask'] > 0).sum())
@@ -201,20 +222,17 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  source = parser.add_mutually_exclusive_group(required=True)
+  source = parser.add_mutually_exclusive_group()
   source.add_argument('--data', '--jsonl', help='file, glob, list, ...')
   source.add_argument('--tfds', help='a dataset name or folder of TFDS')
-  parser.add_argument('--split', help='of --tfds (train)')
-  parser.add_argument(
-    '--model', '--tokenizer', default='byte', help='task, byte, a folder'
-  )
+  parser.add_argument('--split', help='of --data, or of --tfds (train)')
+  parser.add_argument('--model', '--tokenizer', help='task, byte, a folder')
+  parser.add_argument('--config', help='configs/FILE.py[:ARGS] of the run')
   parser.add_argument('--kind', help='default: by the columns')
-  parser.add_argument('--max_length', type=int, default=1024)
-  parser.add_argument('--overlong', default='truncate')
-  parser.add_argument(
-    '--on_bad_row', default='error', choices=bad_rows.RULES[:2]
-  )
-  parser.add_argument('--packing', action='store_true')
+  parser.add_argument('--max_length', type=int)
+  parser.add_argument('--overlong', choices=formats.OVERLONG)
+  parser.add_argument('--on_bad_row', choices=bad_rows.RULES[:2])
+  parser.add_argument('--packing', action='store_true', default=None)
   parser.add_argument(
     '--num', type=int, help='rows to print (3); with --json all'
   )
@@ -222,54 +240,132 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _spec(text: str) -> Any:
-  """What --data names: a path, or a list or entry as JSON."""
+def _spec(text: str, split: str | None) -> Any:
+  """What --data names: a path, or a list or entry as JSON.
+
+  Raises:
+    ValueError: no JSON; a --split of what says its own.
+  """
   if not text.lstrip().startswith(('[', '{')):
-    return text
+    own = sources.split_of(text)[1]
+    if split and own and own != split:
+      raise ValueError(f'--split={split} and --data={text}: leave one out')
+    return {'path': text, 'split': split} if split and not own else text
   try:
-    return json.loads(text)
+    found = json.loads(text)
   except ValueError as error:
     raise ValueError(f'--data={text[:60]} is no JSON: {error}') from None
+  if split:
+    raise ValueError(
+      f'--split={split} is of a --data that is one path; here each entry has '
+      'its own: {"path": ..., "split": ...}'
+    )
+  return found
+
+
+def _opened(flags: argparse.Namespace, config: Any) -> pipeline.Source:
+  """The records that the flags name, or the config where they name none."""
+  if flags.tfds:
+    return pipeline.TfdsSource(flags.tfds, flags.split or 'train')
+  if flags.data is not None:
+    return pipeline.open_source(_spec(flags.data, flags.split), '--data')
+  if flags.split:
+    raise ValueError(f'--split={flags.split} is of --data, which is missing')
+  if config is None:
+    raise ValueError('--data is missing: a file, a glob, or a list of them')
+  opening.check_data(config.data)
+  if config.data.source == 'task':
+    raise ValueError(
+      '--data is missing, and --config has rows of a task (data.source="task")'
+    )
+  return opening.open_records(config.data)
+
+
+def _tokenizer(flags: argparse.Namespace, config: Any) -> Tokenizer:
+  """That of --model, or the one that a run of the config would have."""
+  if config is None:
+    return load(flags.model or 'byte')
+  if flags.model:
+    config = config_lib.with_values(config, {'tokenizer': flags.model})
+  return model_folder.load_tokenizer(model_folder.settled(config))
+
+
+def _trained_as(kind: str, given: Any, spec: str) -> tuple[str, Any]:
+  """(name, config) that records of a kind are trained by."""
+  if given is not None:
+    return spec, given
+  name = TRAINED_BY.get(kind, SFT)
+  return name, config_lib.load(name)
+
+
+def _choices(
+  flags: argparse.Namespace, name: str, config: Any
+) -> tuple[dict[str, Any], str]:
+  """(options of `show`, what is told of them); max_length 0: of the longest."""
+  data = config.data
+  length = 'max_length' if 'max_length' in data else 'max_prompt_length'
+  theirs = {
+    'max_length': data[length],
+    'overlong': data.overlong,
+    'packing': data.get('packing', False),
+    'on_bad_row': data.get('on_bad_row', 'error'),
+  }
+  if theirs['on_bad_row'] not in bad_rows.RULES[:2]:
+    theirs['on_bad_row'] = 'skip'  # which writes nothing
+  given = {key: getattr(flags, key) for key in theirs}
+  out = {k: theirs[k] if x is None else x for k, x in given.items()}
+  told = [
+    f'{key}={out[key]}' + ('' if given[key] is None else f' (--{key})')
+    for key in out
+  ]
+  return out, f'rows as {name} makes them: {", ".join(told)}'
+
+
+def _longest(
+  records: pipeline.Source, tokenizer: Tokenizer, options: dict[str, Any]
+) -> int:
+  """Tokens of the longest record."""
+  report = pipeline.preflight(
+    records,
+    tokenizer,
+    kind=options['kind'],
+    max_length=ANY_LENGTH,
+    overlong='truncate',
+    bad=_bad(options['on_bad_row']),
+  )
+  return max(2, report['lengths']['max'])
 
 
 @boundary.command
 def main(argv: list[str] | None = None, console: Console | None = None) -> None:
-  args = _parser().parse_args(paths.words(argv))
   try:
+    items, rest = config_lib.split_flags(paths.words(argv))
+    args = _parser().parse_args(rest)
     if args.num is not None:
       Whole(1).check('--num', args.num)
-    Whole(1).check('--max_length', args.max_length)
-    if args.tfds:
-      records = pipeline.TfdsSource(args.tfds, args.split or 'train')
-    elif args.split:
-      raise ValueError(
-        f'--split={args.split} is of --tfds; of --data write FOLDER:SPLIT'
-      )
-    else:
-      records = pipeline.open_source(_spec(args.data), '--data')
-    options = dict(
-      max_length=args.max_length,
-      kind=args.kind,
-      packing=args.packing,
-      overlong=args.overlong,
-    )
-    tokenizer = load(args.model)
+    if args.max_length is not None:
+      Whole(1).check('--max_length', args.max_length)
+    if items and not args.config:
+      raise ValueError(f'--config.{items[0][0]} without a --config FILE')
+    config = config_lib.load(args.config, items) if args.config else None
+    records = _opened(args, config)
+    tokenizer = _tokenizer(args, config)
+    kind = args.kind or pipeline.kinds_of(records, _bad('skip'))[0]
+    name, config = _trained_as(kind, config, args.config)
+    options, told = _choices(args, name, config)
+    options['kind'] = args.kind
+    print(f'note: {told}', file=sys.stderr)
+    if not options['max_length']:
+      options['max_length'] = _longest(records, tokenizer, options)
     if args.json:
-      bad = _bad(args.on_bad_row)
+      bad = _bad(options.pop('on_bad_row'))
       write_json(
         records, tokenizer, sys.stdout, num=args.num or 0, bad=bad, **options
       )
       if bad is not None:
         bad.tell()
       return
-    show(
-      records,
-      tokenizer,
-      console or Console(),
-      num=args.num or 3,
-      on_bad_row=args.on_bad_row,
-      **options,
-    )
+    show(records, tokenizer, console or Console(), num=args.num or 3, **options)
   except ValueError as error:
     sys.exit(f'error: {error}')
 

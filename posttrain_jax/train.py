@@ -37,7 +37,6 @@ from posttrain_jax.run import (
   notes,
   on_disk,
   rescue,
-  roles,
   runtime,
 )
 from posttrain_jax.run.command import parse
@@ -63,9 +62,8 @@ def describe(config: Any, workdir: str | None = None) -> str:
     config = hub_keys.as_begun(config, place)
   config = model_folder.settled(config)
   run = build.build(config if place is None else pinned(config, place))
-  roles.check(config)
   measured.check(run)
-  told = on_disk.check(run, place)
+  on_disk.check(run, place)
   out = [str(config).rstrip(), '', 'resolved sizes']
   sizes = run.sizes.to_dict()
   sizes['parameters'] = transformer.param_count(run.model)
@@ -77,7 +75,7 @@ def describe(config: Any, workdir: str | None = None) -> str:
   if choice := notes.chosen(run):
     out += ['', 'chosen, where the config says auto']
     out += [f'  {line}' for line in choice]
-  told += [*notes.notes(run), *devices_told(config)]
+  told = [*notes.notes(run), *devices_told(config)]
   if place is not None:
     out += ['', 'workdir']
     out += [f'  {line}' for line in foreseen(config, run, place)]

@@ -72,6 +72,25 @@ def test_a_folder_that_is_held_or_none(tmp_path, capsys):
   assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.parametrize('flags', [('--dry_run',), ()])
+@pytest.mark.parametrize('name, said', [
+  ('link', 'is a link to'), ('link/below', 'is a link to'),
+  ('loop', 'is a link to'), ('loop/below', 'Too many levels'),
+  ('x' * 300, 'File name too long'), ('/proc/nope/x', 'cannot be made'),
+])  # fmt: skip
+def test_a_folder_that_cannot_be_made(
+  tmp_path, capsys, monkeypatch, name, said, flags
+):
+  """Both say so before anything is built."""
+  monkeypatch.setattr(build, 'build', None)
+  (tmp_path / 'link').symlink_to(tmp_path / 'nowhere' / 'else')
+  (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+  place = str(tmp_path / name)  # of an absolute name, that one
+  assert train.main(['--config', SMOKE, '--workdir', place, *flags]) == 2
+  assert said in capsys.readouterr().err
+  assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize('name, content', [
   ('config.json', json.dumps({'model_type': 'qwen3'})),
   ('model.safetensors', ''),
@@ -130,20 +149,17 @@ def test_weights_that_are_not_what_config_json_says(
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_folder_without_weights(tmp_path, model, capsys):
-  (model / 'model.safetensors').unlink()
-  assert from_folder(model, '--dry_run') == 0
-  assert 'has no weights: its config.json' in capsys.readouterr().out
-  (model / 'pytorch_model.bin').write_bytes(b'')
-  assert from_folder(model, '--dry_run') == 2
-  told = capsys.readouterr().err
-  assert 'pytorch_model.bin, a pickle of PyTorch' in told
-  # A run that has begun has weights of its own.
-  run = build.build(load(init_from=model, tokenizer='task'))
-  with pytest.raises(FileNotFoundError):
+def test_a_run_that_has_begun_has_weights_of_its_own(tmp_path, model):
+  config = load(init_from=model, tokenizer='task')
+  run = build.build(config)
+  file = model / 'model.safetensors'
+  file.write_bytes(b'')
+  with pytest.raises(ValueError, match='no safetensors file'):
     on_disk.check(run, tmp_path / 'none')
   begun(tmp_path / 'begun', load(), 2)
-  assert on_disk.check(run, tmp_path / 'begun') == []
+  on_disk.check(run, tmp_path / 'begun')
+  file.unlink()  # of that `notes` tells
+  on_disk.check(run, None)
 
 
 @pytest.mark.parametrize('kind', ['folder', 'run'])

@@ -17,6 +17,7 @@ from rich.console import Console
 from posttrain_jax import log
 from posttrain_jax.log import header as header_lib
 from posttrain_jax.log import progress
+from posttrain_jax.run import recorder
 
 HEADER = {'config': {'lr': 0.1}, 'date_utc': 'Monday'}
 
@@ -266,6 +267,26 @@ def test_progress_in_a_pipe_is_plain_lines():
   assert lines[0].startswith('sft [a] 10/100  elapsed 0:00  left')
   assert lines[0].endswith('mean_length 12.3')
   assert 'done' in lines[-1] and '\x1b' not in file.getvalue()
+
+
+def test_an_old_evaluation_is_shown_with_its_step():
+  """Of the last one, what a run ends with is the line that ends it."""
+  file = io.StringIO()
+  with progress.Progress(file) as live:
+    parts = [None, live, live.task('sft', 100), None, None]
+    shown = recorder.Recorder(*parts)
+    shown.show(0, {'eval/perplexity': 900.0})
+    for step in range(1, 101):
+      shown.show(step, {'loss': 0.5})
+    shown.show(100, {'eval/perplexity': 7.0})
+  lines = file.getvalue().splitlines()
+  assert len(lines) == 11
+  assert all(
+    x.endswith('perplexity 900 (step 0) loss 0.500') for x in lines[:10]
+  )
+  assert '100/100' in lines[-1] and lines[-1].endswith(
+    'perplexity 7 loss 0.500'
+  )
 
 
 class Terminal(io.StringIO):

@@ -245,6 +245,27 @@ def test_specs_that_are_none(spec, message):
     sources.open_source(spec)
 
 
+def test_paths_with_commas_between(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  for name in ('a.jsonl', 'b.parquet', 'c.jsonl.gz'):
+    KINDS['x.' + name.partition('.')[2]](tmp_path / name)
+  spec = f'{tmp_path}/a.jsonl, ~/b.parquet,{tmp_path}/c*'
+  source = sources.open_source(spec)
+  assert [r.columns for r in source] == 3 * RECORDS
+  assert len(source.paths()) == 3
+  with pytest.raises(ValueError, match='commas "c" is not there'):
+    sources.open_source(f'{tmp_path}/a.jsonl,c')
+  with pytest.raises(ValueError, match='no file matches "d,c"'):
+    sources.open_source('d,c')
+  # A file that is called so is that file.
+  KINDS['x.jsonl'](tmp_path / 'a,b')
+  monkeypatch.chdir(tmp_path)
+  for name in 'ab':
+    (tmp_path / name).write_text('{"text": "other"}')
+  assert [r.columns for r in sources.open_source('a,b')] == RECORDS
+  assert len(sources.open_source('b,a,a')) == 3
+
+
 def test_a_missing_library_is_told(tmp_path, monkeypatch):
   write_parquet(tmp_path / 'x.parquet')
   monkeypatch.setitem(__import__('sys').modules, 'pyarrow.parquet', None)

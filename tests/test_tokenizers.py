@@ -103,6 +103,40 @@ def test_errors(bpe, tmp_path):
   (tmp_path / 'tokenizer_config.json').write_text('{}')
   with pytest.raises(ValueError, match='"eos_token"'):
     tokenizers.load(str(tmp_path))
-  (tmp_path / 'tokenizer_config.json').write_text('{"eos_token": "</s>"}')
-  with pytest.raises(ValueError, match="eos token '</s>' is not in"):
+
+
+FILES = ('tokenizer_config.json', 'special_tokens_map.json')
+
+
+@pytest.mark.parametrize('file', FILES)
+@pytest.mark.parametrize('key', ['eos', 'pad', 'bos'])
+def test_a_token_that_is_none_names_file_key_and_nearest(
+  bpe, tmp_path, file, key
+):
+  bpe.save(str(tmp_path))
+  named = {'eos_token': '<eos>', f'{key}_token': f'<|{key}|>'}
+  for name in FILES:
+    content = named if name == file else {}
+    (tmp_path / name).write_text(json.dumps(content))
+  with pytest.raises(ValueError) as caught:
     tokenizers.load(str(tmp_path))
+  assert str(caught.value).startswith(
+    f'{tmp_path / file}: {key}_token "<|{key}|>" is no token of tokenizer.json.'
+    f' Did you mean "<{key}>"?'
+  )
+
+
+@pytest.mark.parametrize('file', ['generation_config.json', 'config.json'])
+def test_stop_tokens_that_are_none(bpe, tmp_path, file, capsys):
+  bpe.save(str(tmp_path))
+  for _ in range(2):
+    (tmp_path / file).write_text('{"eos_token_id": [2, 99999]}')
+    assert tokenizers.load(str(tmp_path)).stops == (1, 2)
+  told = f'{tmp_path / file}: eos_token_id 99999 is no token of tokenizer.json'
+  assert capsys.readouterr().err.count(f'WARNING {told}') == 1
+  (tmp_path / file).write_text('{"eos_token_id": 7777}')
+  assert tokenizers.load(str(tmp_path)).stops == (1,)
+  assert capsys.readouterr().err.endswith(
+    '7777 is no token of tokenizer.json, whose special ones are 0 <pad>, '
+    '1 <eos>, 2 <bos>: it ends no answer\n'
+  )

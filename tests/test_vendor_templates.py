@@ -72,10 +72,13 @@ def written(tokenizer, name, prompt=False):
 def tokenized(tokenizer, name, key='messages'):
   """The row of a record, or what it is refused with."""
   try:
-    return formats.tokenize(record_of(name, key), tokenizer, where='f:3')
+    example = formats.tokenize(record_of(name, key), tokenizer, where='f:3')
   except ValueError as error:
     assert str(error).startswith('f:3: column "') and len(str(error)) < 500
     return str(error)
+  # All of them open a turn, and write what is said as it is.
+  assert not {chat.CHANGED, chat.UNOPENED} & {*example['notes']}, name
+  return example
 
 
 def differences(tokenizer, there):

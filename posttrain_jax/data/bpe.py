@@ -1,13 +1,17 @@
 """Tokenizers that are trained: byte-level BPE, and those of model folders."""
 
+import difflib
 import functools
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 
 import tokenizers as hf_tokenizers
 
+from posttrain_jax.core import hosts
+from posttrain_jax.core.names import nearest
 from posttrain_jax.data import stops as ends_of
 from posttrain_jax.data import template as templates
 
@@ -15,9 +19,10 @@ __all__ = ['SPECIAL', 'BPETokenizer']
 
 SPECIAL = ('<pad>', '<eos>', '<bos>')  # of tokenizers that are made here
 SMALLEST = 256 + len(SPECIAL)
-CONFIG = 'tokenizer_config.json'
+CONFIG, SPECIAL_MAP = 'tokenizer_config.json', 'special_tokens_map.json'
 Places = list[tuple[int, int]]
 _MAKING = threading.Lock()
+_TOLD: set[str] = set()
 
 
 def _content(token: str | dict | None) -> str | None:
@@ -41,6 +46,50 @@ def _locate(path: str) -> tuple[str, str]:
   if path.endswith('.json'):
     return os.path.dirname(path) or '.', path
   return path, os.path.join(path, 'tokenizer.json')
+
+
+def _added(tokenizer: hf_tokenizers.Tokenizer) -> dict[int, str]:
+  """{id: name} of the special tokens."""
+  found = tokenizer.get_added_tokens_decoder()
+  return {i: found[i].content for i in sorted(found) if found[i].special}
+
+
+def _no_token(tokenizer: hf_tokenizers.Tokenizer, name: str) -> str:
+  """'"x" is no token of it', with the nearest special ones."""
+  near = difflib.get_close_matches(name, _added(tokenizer).values(), n=8)
+  names = near or list(_added(tokenizer).values())[:8]
+  return f'"{name}" is no token of tokenizer.json.{nearest(name, names)}'
+
+
+def _declared(tokenizer: hf_tokenizers.Tokenizer, folder: str) -> list[int]:
+  """Ids of tokens that files of a folder declare to end an answer.
+
+  One that is no token is told, and left out: a model does not say it.
+
+  Raises:
+    ValueError: they are no ids.
+  """
+  files = {
+    path: _read_json(path)
+    for path in (
+      os.path.join(folder, name)
+      for name in ('generation_config.json', 'config.json')
+    )
+  }
+  file, ids = ends_of.declared(files)
+  known = [i for i in ids if tokenizer.id_to_token(i) is not None]
+  if len(known) == len(ids):
+    return known
+  wrong = next(i for i in ids if i not in known)
+  special = ', '.join(f'{i} {name}' for i, name in _added(tokenizer).items())
+  told = (
+    f'{file}: eos_token_id {wrong} is no token of tokenizer.json, whose '
+    f'special ones are {special[:200] or "none"}'
+  )
+  if told not in _TOLD and hosts.first():
+    print(f'WARNING {told}: it ends no answer', file=sys.stderr)
+  _TOLD.add(told)
+  return known
 
 
 class BPETokenizer:
@@ -81,15 +130,14 @@ class BPETokenizer:
     self.vocab_size = 1 + max(tokenizer.get_vocab(True).values())
     self.template = template
     self.special_text, self.after_stop = special_text, after_stop
-    known = lambda i: tokenizer.id_to_token(i) is not None
-    self._declared = [i for i in stops if known(i)]
+    self._declared = list(stops)
 
   def _required(self, key: str, name: str | None) -> int | None:
     if name is None:
       return None
     token_id = self._tokenizer.token_to_id(name)
     if token_id is None:
-      raise ValueError(f'{key} token {name!r} is not in the vocabulary')
+      raise ValueError(f'{key}_token {_no_token(self._tokenizer, name)}')
     return token_id
 
   @property
@@ -185,8 +233,8 @@ class BPETokenizer:
     config.json; all lie beside it.
 
     Raises:
-      ValueError: no tokenizer.json, no file names the EOS token, or a chat
-        template that is none.
+      ValueError: no tokenizer.json, no file names the EOS token, one names a
+        token that is none, or a chat template that is none.
     """
     folder, file = _locate(path)
     if not os.path.isfile(file):
@@ -196,14 +244,19 @@ class BPETokenizer:
     except Exception as error:  # the library raises bare Exception
       raise ValueError(f'{file}: {error}') from None
     read = lambda name: _read_json(os.path.join(folder, name))
-    config, special = read(CONFIG), read('special_tokens_map.json')
-    stops = ends_of.declared(
-      read('generation_config.json'), read('config.json')
-    )
+    config, special = read(CONFIG), read(SPECIAL_MAP)
+    stops = _declared(tokenizer, folder)
     named = {
       key: _content(config.get(key) or special.get(key))
       for key in templates.NAMED
     }
+    for key in ('eos_token', 'pad_token', 'bos_token'):
+      name = named[key]
+      if name is not None and tokenizer.token_to_id(name) is None:
+        source = CONFIG if config.get(key) else SPECIAL_MAP
+        raise ValueError(
+          f'{os.path.join(folder, source)}: {key} {_no_token(tokenizer, name)}'
+        )
     eos, bos = named['eos_token'], named['bos_token']
     if eos is None and stops:
       eos = named['eos_token'] = tokenizer.id_to_token(stops[0])

@@ -129,8 +129,16 @@ def kind_of(path: str) -> str:
   return 'jsonl'
 
 
+def _matching(path: str) -> list[str]:
+  """What is there of a path or a glob."""
+  # A file may have glob characters in its name.
+  return [path] if os.path.exists(path) else sorted(glob.glob(path))
+
+
 def expand(paths: str | Sequence[str]) -> list[str]:
   """Files and folders of a path, a glob or a list of both, in a fixed order.
+
+  A path that is none, with commas between paths that are, is all of these.
 
   Raises:
     ValueError: nothing matches, with the nearest name.
@@ -138,12 +146,32 @@ def expand(paths: str | Sequence[str]) -> list[str]:
   paths = [paths] if isinstance(paths, str | os.PathLike) else paths
   found: list[str] = []
   for path in map(os.fspath, paths):
-    # A file may have glob characters in its name.
-    there = [path] if os.path.exists(path) else sorted(glob.glob(path))
+    there = _matching(path)
+    if not there and ',' in path:
+      there = _listed(path)
     if not there:
       raise ValueError(f'no file matches "{path}"{hint(path)}')
     found.extend(there)
   return found
+
+
+def _listed(path: str) -> list[str]:
+  """Files of 'a.jsonl,b.jsonl'; none where not one of them is there.
+
+  Raises:
+    ValueError: only some are there.
+  """
+  parts = [os.path.expanduser(part.strip()) for part in path.split(',')]
+  there = [(part, _matching(part)) for part in parts if part]
+  gone = [part for part, found in there if not found]
+  if len(gone) == len(there):
+    return []
+  if gone:
+    raise ValueError(
+      f'no file matches "{path}", and of what stands between its commas '
+      f'"{gone[0]}" is not there.{hint(gone[0])}'
+    )
+  return [file for _, found in there for file in found]
 
 
 def stamp(files: Iterable[str]) -> tuple[tuple[str, int, int], ...]:

@@ -172,7 +172,7 @@ def tokenize(
     tokens, loss_mask            list[int], list[float], equally long
     full_length, truncated       tokens before truncation, whether it happened
     lost                         trained tokens that were cut off
-    notes                        of `chat.REWRITTEN`, `chat.MERGED`
+    notes                        of the keys of `chat.TOLD`
     label                        bool, kind 'unpaired' only
   Kind 'preference' has 'chosen' and 'rejected' instead, each a dict of
   those six; one side too long drops both.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from posttrain_jax.core.resolve import nearest
-from posttrain_jax.data import formats, packing, records
+from posttrain_jax.data import chat, formats, packing, records
 from posttrain_jax.data.bad_rows import BadRows
 from posttrain_jax.data.rows import (
   Failed,
@@ -49,14 +49,7 @@ TEXTS = {
   'cut_answers': '{n} lose answer tokens by that cut',
   'empty_loss': 'no token is trained for {n}',
   'equal_pairs': '{n} have a rejected answer that equals the chosen one',
-  'rewritten': (
-    '{n} have earlier answers that the chat template writes otherwise later '
-    'on: these are not trained'
-  ),
-  'merged': (
-    '{n} have a token that reaches from the prompt into its answer: a model is '
-    'asked with other tokens there'
-  ),
+  **chat.TOLD,
 }
 
 

@@ -5,6 +5,7 @@ and shards it by index, so nothing is read twice or held in memory.
 
   open_source('train.jsonl')             a file, of any kind of `files`
   open_source('part-*.parquet')          a glob
+  open_source('a.jsonl,b.jsonl')         both, where no file is called so
   open_source(['a.jsonl', 'b.jsonl.gz'])  one data set of several files
   open_source('saved:train')             FOLDER:SPLIT, of `datasets` or TFDS
   open_source('org/name:train@main')     a data set of the Hugging Face hub

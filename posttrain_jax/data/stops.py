@@ -5,6 +5,7 @@ trained, and where a sampler has to stop. It is found by writing two answers, a
 text and a tool call, and by looking at what stands after them.
 """
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -38,15 +39,26 @@ TOOL = {
 ASKED = {'role': 'user', 'content': 'asked'}
 
 
-def declared(*files: Mapping[str, Any]) -> tuple[int, ...]:
-  """Ids of the first of the contents of generation_config.json, config.json
-  that names an "eos_token_id"."""
-  for content in files:
+def declared(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, tuple]:
+  """(file, ids) of the first file that names an "eos_token_id"; ('', ()).
+
+  files  {file: content}: generation_config.json, config.json
+
+  Raises:
+    ValueError: what a file names is no id, nor a list of ids.
+  """
+  for file, content in files.items():
     value = content.get('eos_token_id')
     ids = value if isinstance(value, list) else [value]
-    if ids and all(type(i) is int and i >= 0 for i in ids):
-      return tuple(ids)
-  return ()
+    if value is None or not ids:
+      continue
+    if not all(type(i) is int and i >= 0 for i in ids):
+      raise ValueError(
+        f'{file}: "eos_token_id": {json.dumps(value)[:80]} is no number of a '
+        'token, nor a list of these'
+      )
+    return file, tuple(ids)
+  return '', ()
 
 
 def _after(template: Template, answer: dict, tools: list | None) -> str:

@@ -169,7 +169,7 @@ class Template:
     where: str = 'chat template',
   ):
     self.sources, self.variables = dict(sources), dict(variables)
-    self._where = where
+    self.where = where
     if 'default' not in self.sources:
       names = ', '.join(sorted(self.sources))
       raise ValueError(

@@ -89,14 +89,14 @@ class Progress:
     self,
     handle: int,
     completed: int,
-    metrics: Mapping[str, float] | None = None,
+    metrics: Mapping[str, float | str] | None = None,
   ) -> None:
     """Shows that `completed` steps are done, and metrics as of now.
 
     Args:
       handle: what `task` returned.
       completed: steps done since the task began (not since the last call).
-      metrics: numbers on the host; 'a/b' is shown as 'b'.
+      metrics: numbers on the host, or texts; 'a/b' is shown as 'b'.
     """
     shown = ' '.join(
       f'{name.rsplit("/", 1)[-1]} {short(value)}'
@@ -188,7 +188,14 @@ class _Lines:
   def task(self, name: str, total: int) -> int:
     now = time.monotonic()
     self._tasks.append(
-      {'name': name, 'total': total, 'began': now, 'at': now, 'done': 0}
+      {
+        'name': name,
+        'total': total,
+        'began': now,
+        'at': now,
+        'done': 0,
+        'shown': '',
+      }
     )
     return len(self._tasks) - 1
 
@@ -198,10 +205,13 @@ class _Lines:
     if not (
       now - task['at'] >= LINE_SECONDS
       or completed - task['done'] >= LINE_FRACTION * total
-      or (completed >= total > task['done'])
+      # What is known when all is done, as of a last evaluation, is shown too.
+      or (
+        completed >= total and (total > task['done'] or shown != task['shown'])
+      )
     ):
       return
-    task['at'], task['done'] = now, completed
+    task['at'], task['done'], task['shown'] = now, completed, shown
     print(
       f'{task["name"]} {completed}/{task["total"]}',
       f'elapsed {clock(now - task["began"])}',

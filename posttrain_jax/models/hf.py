@@ -48,6 +48,8 @@ INDEX = 'model.safetensors.index.json'
 SCORE = 'score.weight'  # of a reward model
 # Weights of PyTorch: a pickle, which may run code when it is read.
 PICKLED = ('*.bin', '*.pt', '*.pth')
+ADAPTER = 'adapter_model'
+FIRST = (ADAPTER, 'pytorch_model', 'consolidated')  # the names of weights
 
 
 def is_folder(path: str | Path) -> bool:
@@ -63,9 +65,43 @@ def is_folder(path: str | Path) -> bool:
   return bool(values.get('architectures') or values.get('model_type'))
 
 
-def pickled(folder: Path) -> list[str]:
-  """Names of the files of a folder that hold PyTorch's own weights."""
-  return sorted(x.name for kind in PICKLED for x in folder.glob(kind))
+def pickled(folder: str | Path) -> str:
+  """What to do about a folder whose weights are a pickle of PyTorch; '': it has
+  none."""
+  folder = Path(folder)
+  there = (x.name for kind in PICKLED for x in folder.glob(kind))
+  # What a trainer keeps beside them, as its arguments, comes last.
+  found = sorted(there, key=lambda x: (not x.startswith(FIRST), x))
+  if not found:
+    return ''
+  made = folder / found[0]
+  into = made.with_suffix('.safetensors')
+  if made.name.startswith(ADAPTER):  # as it is: nothing in it is shared
+    how = (
+      'import torch; from safetensors.torch import save_file; save_file('
+      f"torch.load('{made}', map_location='cpu', weights_only=True), '{into}')"
+    )
+  else:
+    how = (
+      f'from transformers import {_class(folder)} as M; '
+      f"M.from_pretrained('{folder}').save_pretrained('{folder}')"
+    )
+  return (
+    f'The folder has its weights in {made.name}, a pickle of PyTorch, which is '
+    f'not read here: where torch is, python -c "{how}" writes them as '
+    'safetensors'
+  )
+
+
+def _class(folder: Path) -> str:
+  """The class of transformers that a folder's config.json names."""
+  try:
+    named = read_json(folder / 'config.json').get('architectures')
+  except (OSError, ValueError):
+    named = None
+  first = named[0] if isinstance(named, list) and named else ''
+  known = isinstance(first, str) and first.isidentifier()
+  return first if known else 'AutoModelForCausalLM'
 
 
 def _files(folder: Path) -> list[Path]:
@@ -85,12 +121,9 @@ def _open(
   found: dict[str, Tensor] = {}
   for file in _files(folder):
     if not file.exists():
-      if (other := pickled(folder)) and file.name == WEIGHTS:
-        raise FileNotFoundError(
-          f'{file}: no such file. The folder has its weights in {other[0]}, '
-          'a pickle of PyTorch, which is not read here: load it with '
-          'transformers and save_pretrained(folder) writes safetensors'
-        )
+      told = pickled(folder)
+      if told and file.name == WEIGHTS:
+        raise FileNotFoundError(f'{file}: no such file. {told}')
       raise FileNotFoundError(
         f'{file}: no such file; weights are read from {WEIGHTS}, or from the '
         f'files that {INDEX} names'

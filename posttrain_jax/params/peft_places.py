@@ -218,7 +218,8 @@ def tensors_of(file: Path) -> dict[str, np.ndarray]:
     FileNotFoundError, ValueError: there is none, or it is none.
   """
   if not file.is_file():
-    raise FileNotFoundError(f'{file}: no such file')
+    told = hf.pickled(file.parent)
+    raise FileNotFoundError(f'{file}: no such file{told and f". {told}"}')
   with contextlib.ExitStack() as stack:
     try:
       handle = stack.enter_context(

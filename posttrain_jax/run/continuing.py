@@ -1,11 +1,13 @@
 """Whether a run's folder can be gone on with by a config, and as what."""
 
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.core import paths
+from posttrain_jax.core import hosts, paths
 from posttrain_jax.models import transformer
 from posttrain_jax.run import (
   auto,
@@ -63,14 +65,48 @@ def check_continues(config: Any, workdir: Path) -> None:
     )
 
 
-def check_folder(workdir: Path) -> None:
-  """Raises ValueError where a file stands in the place of a run's folder, or
-  the folder is somebody's model."""
-  place = workdir
-  while not paths.is_remote(str(workdir)) and place != place.parent:
-    if place.exists() and not place.is_dir():
+def _there(path: Path) -> bool:
+  """Whether a file, a folder or a link is there.
+
+  Raises:
+    OSError: there can be none, as of a name that is too long.
+  """
+  try:
+    os.lstat(path)
+  except (FileNotFoundError, NotADirectoryError):
+    return False
+  return True
+
+
+def _check_made(workdir: Path) -> None:
+  """Raises ValueError where a folder of this machine cannot be made, as under
+  a file, a link to nothing, or in a file system that makes none."""
+  place = workdir.absolute()
+  try:
+    while not _there(place):
+      place = place.parent
+    if not place.exists():
+      raise ValueError(
+        f'{place} is a link to {os.readlink(place)}, which is not there'
+      )
+    if not place.is_dir():
       raise ValueError(f'{place} is a file, not a folder')
-    place = place.parent
+    if hosts.first() and not os.access(place, os.W_OK | os.X_OK):
+      raise ValueError(f'{workdir} cannot be written: {place} is closed')
+    if hosts.first() and place != workdir.absolute():
+      # Not all that is open takes a folder: to try is the only way to know.
+      os.rmdir(tempfile.mkdtemp(prefix='.tried-', dir=place))
+  except OSError as error:
+    raise ValueError(
+      f'{workdir} cannot be made or written: {error.strerror or error}'
+    ) from None
+
+
+def check_folder(workdir: Path) -> None:
+  """Raises ValueError where a run's folder cannot be made or written, or is
+  somebody's model. Nothing is left behind."""
+  if not paths.is_remote(str(workdir)):
+    _check_made(workdir)
   if (workdir / checkpoint.FOLDER).is_dir():
     return
   weights = next(iter(sorted(workdir.glob('*.safetensors'))), None)

@@ -20,6 +20,7 @@ import numpy as np
 from posttrain_jax.core import keys, masked
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.data import chat as turns_of
 from posttrain_jax.data.host_task import padded
 from posttrain_jax.models import transformer
 from posttrain_jax.run import inference
@@ -207,11 +208,13 @@ class Harness:
     """A conversation as the model's own template writes it.
 
     Raises:
-      ValueError: the model has no template.
+      ValueError: the model has no template, or one that opens no answer.
     """
     template = self.loaded.tokenizer.template
     if template is None:
       raise ValueError(f'{self.loaded.name} has no chat template')
+    if prompt:
+      turns_of.check_opens(template)
     return template.render(messages, prompt=prompt).text
 
 

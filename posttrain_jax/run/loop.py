@@ -25,7 +25,6 @@ from posttrain_jax.run import (
   notes,
   on_disk,
   rescue,
-  roles,
   served_rl,
 )
 from posttrain_jax.run import config as config_lib
@@ -236,8 +235,8 @@ def train(
   run = build.build(pinned(config, workdir))
   if config.num_steps != run.config.num_steps:  # as many as its epochs have
     config = config_lib.with_values(config, {'num_steps': run.config.num_steps})
-  roles.check(config)
-  notes.tell(on_disk.check(run, workdir) + notes.notes(run))
+  on_disk.check(run, workdir)
+  notes.tell(notes.notes(run))
   mesh = run_mesh(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))

@@ -12,6 +12,7 @@ from typing import Any
 from posttrain_jax.core import dtypes, hub
 from posttrain_jax.data import tokenizers
 from posttrain_jax.data.text_task import is_text
+from posttrain_jax.models import hf
 from posttrain_jax.models.hf_config import is_scorer, read_json
 from posttrain_jax.params import peft
 from posttrain_jax.run import checkpoint, hub_keys
@@ -61,8 +62,9 @@ def tokenizer_of(path: str) -> str:
 
 def _has_weights(path: str) -> bool:
   """Whether a model folder is more than a config.json, which gives sizes."""
-  here = not hub.elsewhere(path)  # their weights come when they are read
-  return bool(path) and (not here or any(Path(path).glob('*.safetensors')))
+  if not path or hub.elsewhere(path):  # whose weights come when they are read
+    return bool(path)
+  return any(Path(path).glob('*.safetensors')) or bool(hf.pickled(path))
 
 
 def choose(config: Any) -> str:

@@ -7,20 +7,17 @@ beside the sizes. What cannot be split over the mesh at all is refused here.
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from jax.sharding import PartitionSpec
 
-from posttrain_jax.core import hosts, hub, sharding, target
-from posttrain_jax.data.stops import CHATML
+from posttrain_jax.core import hosts, sharding, target
 from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import layout
-from posttrain_jax.run import auto, file_notes, inputs, roles
+from posttrain_jax.run import auto, file_notes, folder_notes, roles
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import optim
-from posttrain_jax.trainers.step import from_file
 
 __all__ = [
   'chosen', 'notes', 'positions', 'tell', 'thin_parts', 'unsplit_parameters',
@@ -45,9 +42,9 @@ def notes(run: Any) -> list[str]:
     *_attention(run),
     *positions(run),
     *file_notes.records(run),
-    *_dated(run),
-    *_turns(run),
-    *_weights(run),
+    *folder_notes.dated(run),
+    *folder_notes.turns(run),
+    *folder_notes.weights(run),
     *_warmup(run),
     *_still(run),
     *_unjudged(run),
@@ -336,40 +333,6 @@ def _still(run: Any) -> list[str]:
   return []
 
 
-def _turns(run: Any) -> list[str]:
-  """Told where conversations are written in a form that the model's folder
-  does not say."""
-  config, tokenizer = run.config, run.tokenizer
-  if tokenizer.template is not None or not inputs.conversations(config):
-    return []
-  known = all(tokenizer.special_id(name) is not None for name in CHATML)
-  how = 'as ChatML' if known else 'as lines of <|role|>'
-  return [
-    f'tokenizer={config.tokenizer} has no chat template: turns are written '
-    f'{how}. A chat_template.jinja beside it is read instead'
-  ]
-
-
-def _weights(run: Any) -> list[str]:
-  """Told where a file's text is given to a new model, or to none yet."""
-  config, told = run.config, []
-  if from_file(config) and not config.init_from:
-    told.append(
-      f'init_from is not set: a new model (model.preset={config.model.preset}) '
-      f'begins, with tokenizer={config.tokenizer}'
-    )
-  for role in sorted(run.models):
-    path = roles.path_of(config, role)
-    if not path or hub.elsewhere(path):
-      continue
-    if roles.is_hf_folder(path) and not any(Path(path).glob('*.safetensors')):
-      told.append(
-        f'{path} ({role}) has no *.safetensors: enough for --dry_run '
-        'and posttrain_jax.plan'
-      )
-  return told
-
-
 def _warmup(run: Any) -> list[str]:
   """Told where the rate rises for most of a run."""
   if run.warmup:
@@ -383,16 +346,4 @@ def _warmup(run: Any) -> list[str]:
     f'optimizer.{key}={given[key]:g}: the learning rate rises for {rising:,} '
     f'of the {updates:,} updates of this run; optimizer.warmup_ratio=0.1 is a '
     'tenth of any'
-  ]
-
-
-def _dated(run: Any) -> list[str]:
-  """Told where a text depends on the day on which it is written."""
-  found = run.tokenizer.template
-  if found is None or not found.dated:
-    return []
-  return [
-    f'the chat template of {run.config.tokenizer} writes the day of today: '
-    'another day gives other tokens, in this run too. Its own variable for it, '
-    'in a column chat_template_kwargs, keeps them equal'
   ]

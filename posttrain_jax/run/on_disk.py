@@ -15,20 +15,21 @@ from posttrain_jax.run import checkpoint, roles
 __all__ = ['check']
 
 
-def check(run: Any, workdir: Path | None) -> list[str]:
-  """Lines to tell of the models that a new `build.Run` starts from.
+def check(run: Any, workdir: Path | None) -> None:
+  """Looks at the models that a new `build.Run` starts from.
 
-  workdir  of the run; one that has begun reads its own steps, and nothing here
-           is looked at
+  workdir  of the run; one that has begun reads its own steps, and no folder is
+           looked at
 
   Raises:
     FileNotFoundError: weights that cannot be read here.
-    ValueError: weights that do not fit their config.json; a reward model that
-      has no head. Keys of the config are named.
+    ValueError: as `roles.check`; weights that do not fit their config.json;
+      a reward model that has no head. Keys of the config are named.
   """
+  roles.check(run.config)
   if workdir is not None and checkpoint.steps(workdir):
-    return []
-  told, config = [], run.config
+    return
+  config = run.config
   scorers = roles.scorers(config)
   for role in sorted(run.models):
     path = roles.path_of(config, role)
@@ -40,13 +41,7 @@ def check(run: Any, workdir: Path | None) -> list[str]:
         'reward model, a run of configs/preference.py:recipe=reward_model or a '
         'folder of ...ForSequenceClassification'
       )
-    told += _weights(_key(role), path)
-  return told
-
-
-def _key(role: str) -> str:
-  names = {'policy': 'init_from', 'ref': 'ref.path'}
-  return names.get(role, f'others.{role}')
+    _weights(path)
 
 
 def _entry(config: Any, role: str) -> str:
@@ -57,17 +52,12 @@ def _entry(config: Any, role: str) -> str:
   return ''
 
 
-def _weights(key: str, path: str) -> list[str]:
-  """What is to be told of the weights of a folder."""
+def _weights(path: str) -> None:
+  """Raises as `hf.check` for a folder whose weights are here."""
   base = peft.base_of(path) if peft.is_folder(path) else path
   # Of the hub they come when they are read.
   if hub.elsewhere(base) or not roles.is_hf_folder(base):
-    return []
+    return
   folder = Path(hub.folder(base))
-  if not any(folder.glob('*.safetensors*')) and not hf.pickled(folder):
-    return [
-      f'{key}={path}: {folder} has no weights: its config.json is enough to '
-      'size a run, not to begin one'
-    ]
-  hf.check(folder)
-  return []
+  if any(folder.glob('*.safetensors*')):  # else `notes` says what is there
+    hf.check(folder)

@@ -28,6 +28,7 @@ SHOWN = (
   'completions/mean_length',
   'entropy',
 )
+EVALUATED = 'eval/'  # what is known of the step of an evaluation alone
 # Bytes of a state from which on the steps of a CPU wait for each other, and how
 # long: its buffers are given back after its results are said to be there.
 LARGE_STATE = 256 * 2**20
@@ -58,6 +59,7 @@ class Recorder:
   waits: bool = False
   resident: int = 0
   shown: dict[str, float] = dataclasses.field(default_factory=dict)
+  evaluated: int = 0
   pending: Any = None
   mark: float = 0.0
 
@@ -125,5 +127,19 @@ class Recorder:
       )
 
   def show(self, step: int, metrics: dict[str, float]) -> None:
+    """Shows what is known at a step; of an evaluation that was before it, too,
+    with the step at which it was."""
     self.shown |= {k: metrics[k] for k in SHOWN if k in metrics}
-    self.bar.update(self.handle, step, self.shown)
+    if any(name.startswith(EVALUATED) for name in metrics):
+      self.evaluated = step
+    old = f' (step {self.evaluated:,})' if self.evaluated < step else ''
+    self.bar.update(
+      self.handle,
+      step,
+      {
+        name: f'{progress.short(value)}{old}'
+        if name.startswith(EVALUATED)
+        else value
+        for name, value in self.shown.items()
+      },
+    )

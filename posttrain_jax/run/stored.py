@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from posttrain_jax.core import hosts, hub, paths
+from posttrain_jax.models import hf
 from posttrain_jax.run import best, manifest
 
 __all__ = ['CONFIG', 'FOLDER', 'config_digest', 'exactly', 'find',
@@ -85,6 +86,8 @@ def _what(folder: Path) -> str:
     )
   if any(folder.glob('*.safetensors')):
     return f': {folder} has weights, and is no run of train'
+  if told := hf.pickled(folder):
+    return f': {folder} has no config.json. {told}'
   return f': {folder} is neither a run of train nor a model folder'
 
 

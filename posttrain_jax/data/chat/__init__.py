@@ -6,7 +6,14 @@ What is trained is exactly what a model generates (`answers`): what the
 assistant says, and the token that ends its turn.
 """
 
-from posttrain_jax.data.chat.answers import MERGED, REWRITTEN
+from posttrain_jax.data.chat.answers import (
+  CHANGED,
+  MERGED,
+  REWRITTEN,
+  TOLD,
+  UNOPENED,
+)
+from posttrain_jax.data.chat.asking import check_opens, unopened
 from posttrain_jax.data.chat.checks import (
   EMPTY,
   ROLES,
@@ -26,13 +33,17 @@ from posttrain_jax.data.chat.turns import (
 )
 
 __all__ = [
+  'CHANGED',
   'EMPTY',
   'MERGED',
   'REWRITTEN',
   'ROLES',
+  'TOLD',
   'Turns',
+  'UNOPENED',
   'UNSUPPORTED',
   'check_messages',
+  'check_opens',
   'check_order',
   'check_said',
   'check_special',
@@ -44,4 +55,5 @@ __all__ = [
   'stop_id',
   'template',
   'texts_of',
+  'unopened',
 ]

@@ -14,11 +14,34 @@ from posttrain_jax.data.chat.checks import counts
 from posttrain_jax.data.chat.special import any_of
 from posttrain_jax.data.template import Text
 
-__all__ = ['MERGED', 'REWRITTEN', 'Answers', 'Writer', 'marked']
+__all__ = ['CHANGED', 'MERGED', 'REWRITTEN', 'TOLD', 'UNOPENED', 'Answers',
+           'Writer', 'marked']  # fmt: skip
 
 # What may be said of a rendered conversation (`Turns.notes`).
 REWRITTEN = 'rewritten'  # assistant turns are left out
 MERGED = 'merged'  # a token reaches over the border of prompt and answer
+CHANGED = 'changed'  # what is trained is not the text of the record
+UNOPENED = 'unopened'  # a prompt has no opening of the assistant's turn
+# What is said of them; n is 'HOW MANY of HOW MANY records'.
+TOLD = {
+  REWRITTEN: (
+    '{n} have earlier answers that the chat template writes otherwise later '
+    'on: these are not trained'
+  ),
+  MERGED: (
+    '{n} have a token that reaches from the prompt into its answer: a model is '
+    'asked with other tokens there'
+  ),
+  CHANGED: (
+    '{n} have an answer that the chat template writes otherwise than it '
+    'stands there: what is trained is not the text of the record'
+  ),
+  UNOPENED: (
+    '{n} are written by a chat template that does not use '
+    'add_generation_prompt: the header of an answer is no part of a prompt, '
+    'and no answer can be asked for with it'
+  ),
+}
 Writer = Callable[..., Text]
 
 
@@ -40,7 +63,7 @@ class Answers:
     self._write, self._messages = write, messages
     self._text, self._blocks = whole
     self._stops, self._rest = any_of(stops), after_stop
-    self.left_out = 0
+    self.left_out: set[int] = set()  # numbers of turns
 
   def _stop(self, text: str, start: int) -> int | None:
     """The end of the first stop token from `start` on."""
@@ -89,7 +112,7 @@ class Answers:
       try:
         out.append(self._turn(i))
       except ValueError as error:
-        self.left_out += 1
+        self.left_out.add(i)
         told = str(error)
     if told and not out:
       raise ValueError(told)

@@ -24,7 +24,7 @@ class Turns(NamedTuple):
 
   mask   1.0 on what is trained
   start  index of the first token after the prompt
-  notes  of `answers.REWRITTEN`, `answers.MERGED`
+  notes  of the keys of `answers.TOLD`
   """
 
   tokens: list[int]

@@ -12,13 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posttrain_jax.data.chat.answers import (
+  CHANGED,
   MERGED,
   REWRITTEN,
+  UNOPENED,
   Answers,
   Writer,
   marked,
 )
+from posttrain_jax.data.chat.asking import check_opens, unopened
 from posttrain_jax.data.chat.checks import TRAINED, counts, texts_of
+from posttrain_jax.data.chat.kept import changes
 from posttrain_jax.data.chat.ours import (
   Turns,
   from_pieces,
@@ -224,6 +228,13 @@ def _from_template(
   before = tokenizer.read(asked)[0] if prompt else []
   start = common_start(before, tokens)
   notes = [REWRITTEN] * bool(answers.left_out)
+
+  def trained(i: int) -> bool:
+    counted = i >= prompt and i not in answers.left_out
+    return counted and counts(messages[i])
+
+  notes += [CHANGED] * changes(messages, whole.text, trained)
+  notes += [UNOPENED] * bool(unopened(found, bool(tools)))
   if start < len(before):
     notes.append(MERGED)
     if spans and spans[0][0] == len(asked):
@@ -272,6 +283,7 @@ def prompt_tokens(
     tokens = from_pieces(messages, tokenizer, len(messages)).tokens
     return tokens + opening('assistant', tokenizer)
   check_special([messages, tools, dict(variables or {})], tokenizer)
+  check_opens(found, bool(tools))
   write = functools.partial(_writer(found, tools, variables), prompt=True)
   text = write(messages).text
   check_said(write, messages, text, found.heard)

@@ -1,0 +1,145 @@
+"""What a chat template leaves out before an answer, or writes otherwise."""
+
+import contextlib
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+import chat_folders
+import pytest
+import test_vendor_templates as vendors
+
+from posttrain_jax import show_data
+from posttrain_jax.data import chat, formats, pipeline, tokenizers
+from posttrain_jax.data import template as templates
+
+STYLES = list(chat_folders.STYLES)
+ALL = [*STYLES, *(f'vendors/{name}' for name in vendors.NAMES)]
+# Nothing stands before an answer in Mistral's.
+PLAIN = {'mistral', 'vendors/mistral_nemo', 'vendors/mistral_small_3_2'}
+ASK, TELL = chat_folders.ASK, chat_folders.TELL
+
+
+@pytest.fixture(autouse=True)
+def day(monkeypatch):
+  monkeypatch.setattr(templates, '_now', lambda: vendors.DAY)
+
+
+@functools.cache
+def load(name):
+  """The tokenizer of one of our styles, or of a vendor."""
+  if name not in STYLES:
+    return vendors.load(name.removeprefix('vendors/'))
+  with tempfile.TemporaryDirectory() as folder:
+    return tokenizers.load(chat_folders.make(name, Path(folder)), 'control')
+
+
+def with_template(name, make, monkeypatch):
+  """The tokenizer, with `make(its template)` as its template."""
+  tokenizer = load(name)
+  monkeypatch.setattr(tokenizer, 'template', make(tokenizer.template))
+  return tokenizer
+
+
+def unasked(found):
+  """The template as it were if it did not use add_generation_prompt."""
+  sources = {
+    name: source.replace('add_generation_prompt', 'no_such_variable')
+    for name, source in found.sources.items()
+  }
+  return templates.Template(sources, found.variables, found.where)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_a_template_that_opens_no_turn(name, monkeypatch):
+  """Refused where prompts are made, and told where it is trained on."""
+  own = load(name).template
+  assert chat.unopened(own) == chat.unopened(own, True) == ''
+  tokenizer = with_template(name, unasked, monkeypatch)
+  row = {'prompt': [ASK], 'completion': [TELL]}
+  if name in PLAIN:
+    assert formats.tokenize({'prompt': [ASK]}, tokenizer)['tokens']
+    assert chat.UNOPENED not in formats.tokenize(row, tokenizer)['notes']
+    return
+  # What is missing begins as what its own block would have written.
+  header = chat.unopened(tokenizer.template)
+  texts = [own.render([ASK], prompt=prompt).text for prompt in (True, False)]
+  assert header.strip()
+  assert texts[0].count(header[:10]) == texts[1].count(header[:10]) + 1
+  with pytest.raises(ValueError, match='does not use add_generation_prompt'):
+    formats.tokenize({'prompt': [ASK]}, tokenizer)
+  if 'phi3' in name:  # whose prompts then end as conversations do
+    with pytest.raises(ValueError, match='the prompt otherwise once it is'):
+      formats.tokenize(row, tokenizer)
+    return
+  assert chat.UNOPENED in formats.tokenize(row, tokenizer)['notes']
+
+
+class Rewriting(templates.Template):
+  """A template that writes what an assistant says otherwise."""
+
+  def render(self, messages, **options):
+    return super().render(
+      [
+        {**message, 'content': self.change(message['content'])}
+        if message['role'] == 'assistant'
+        else message
+        for message in messages
+      ],
+      **options,
+    )
+
+
+CHANGES = {
+  'upper': str.upper,
+  'spaces': lambda text: ' '.join(text.split()),
+  'cut': lambda text: text.replace('first', ''),
+}
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_a_template_that_rewrites_answers(name, monkeypatch):
+  tokenizer = load(name)
+  said = chat_folders.say('assistant', ' the first  of\nall ')
+  row = {'messages': [chat_folders.say('user', 'THE FIRST'), said]}
+  try:
+    assert chat.CHANGED not in formats.tokenize(row, tokenizer)['notes']
+  except ValueError:
+    assert (
+      name == 'vendors/deepseek_r1_distill'
+    )  # is not trained on without blocks
+    return
+  for change in CHANGES.values():
+    made = lambda found: Rewriting(found.sources, found.variables)
+    monkeypatch.setattr(Rewriting, 'change', staticmethod(change), False)
+    changed = with_template(name, made, monkeypatch)
+    assert chat.CHANGED in formats.tokenize(row, changed)['notes']
+    # What is not trained is nobody's text to learn.
+    weighed = {'messages': [*row['messages'][:1], {**said, 'weight': 0}]}
+    with contextlib.suppress(ValueError):  # of two blocks, which is it?
+      assert chat.CHANGED not in formats.tokenize(weighed, changed)['notes']
+    monkeypatch.undo()
+
+
+def test_it_is_counted_and_the_first_row_named(tmp_path, monkeypatch, capsys):
+  """By `show_data`, as by what a run says of its file."""
+  folder = chat_folders.make('qwen2_5', tmp_path / 'model')
+  file = folder / templates.FILE
+  source = file.read_text()
+  rows = [{'messages': [ASK, chat_folders.say('assistant', s)]} for s in 'X9x9']
+  path = tmp_path / 'rows.jsonl'
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  loud = source.replace('message.content', 'message.content|upper')
+  assert loud != source
+  file.write_text(loud.replace('add_generation_prompt', 'nothing'))
+  report = pipeline.preflight(
+    pipeline.open_source(str(path)), tokenizers.load(folder), max_length=99
+  )
+  told = pipeline.warnings(report)
+  assert (report['changed'], report['unopened']) == (1, 4)
+  assert told[0].startswith('1 of 4 records have an answer that the chat templ')
+  assert told[0].endswith(f'first: {path}:3')
+  assert told[1].startswith('4 of 4 records are written by a chat template')
+  show_data.main(['--data', str(path), '--model', str(folder), '--num', '1'])
+  assert told[0][:80] in ' '.join(capsys.readouterr().out.split())
