@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument('--data', '--jsonl', help='file, glob, list, ...')
   source.add_argument('--tfds', help='a dataset name or folder of TFDS')
-  parser.add_argument('--split', help='of --tfds (train)')
+  parser.add_argument('--split', default='train', help='of --tfds')
   parser.add_argument(
     '--model', '--tokenizer', default='byte', help='task, byte, a folder'
   )
@@ -240,11 +240,7 @@ def main(argv: list[str] | None = None, console: Console | None = None) -> None:
       Whole(1).check('--num', args.num)
     Whole(1).check('--max_length', args.max_length)
     if args.tfds:
-      records = pipeline.TfdsSource(args.tfds, args.split or 'train')
-    elif args.split:
-      raise ValueError(
-        f'--split={args.split} is of --tfds; of --data write FOLDER:SPLIT'
-      )
+      records = pipeline.TfdsSource(args.tfds, args.split)
     else:
       records = pipeline.open_source(_spec(args.data), '--data')
     options = dict(

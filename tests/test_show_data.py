@@ -84,7 +84,6 @@ def test_what_is_shown_of_a_mixture(tmp_path):
   (['--data', '[{'], 'is no JSON'), (['--data', 'nowhere'], 'no file matches'),
   (['--data', 'x', '--model', 'bite'], 'no file matches'),
   (['--data', 'x', '--num', '0'], '--num=0'),
-  (['--data', 'x', '--split', 'train'], '--split=train is of --tfds'),
 ])  # fmt: skip
 def test_flags_that_are_wrong(argv, message):
   with pytest.raises(SystemExit, match=message):
