@@ -15,7 +15,7 @@ from posttrain_jax.core import hosts, sharding, target
 from posttrain_jax.models import attention, transformer
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import layout
-from posttrain_jax.run import auto, file_notes, folder_notes, roles
+from posttrain_jax.run import auto, file_notes, folder_notes, roles, unread
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers import optim
 
@@ -48,6 +48,7 @@ def notes(run: Any) -> list[str]:
     *_warmup(run),
     *_still(run),
     *_unjudged(run),
+    *unread.notes(run),
   ]
 
 
