@@ -7,7 +7,7 @@ tensors are held to config.json in the blink of an eye, for a dry run too.
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.core import hub
+from posttrain_jax.core import hosts, hub
 from posttrain_jax.models import hf
 from posttrain_jax.params import peft
 from posttrain_jax.run import checkpoint, roles
@@ -23,12 +23,17 @@ def check(run: Any, workdir: Path | None) -> None:
 
   Raises:
     FileNotFoundError: weights that cannot be read here.
+    hosts.Elsewhere: another process of the run has such a fault.
     ValueError: as `roles.check`; weights that do not fit their config.json;
       a reward model that has no head. Keys of the config are named.
   """
   roles.check(run.config)
-  if workdir is not None and checkpoint.steps(workdir):
-    return
+  # The disk of one host may differ from another's: all hear of it.
+  if workdir is None or not checkpoint.steps(workdir):
+    hosts.together(lambda: _look(run))
+
+
+def _look(run: Any) -> None:
   config = run.config
   scorers = roles.scorers(config)
   for role in sorted(run.models):
