@@ -279,6 +279,10 @@ LONG = (
   'test_spectra::',
   'test_turns::',
   'test_turns_train::',
+  'test_unread::test_what_is_told_changes_nothing[rl',
+  'test_unread::test_what_is_told_changes_nothing[sft text',
+  'test_unread::test_what_is_told_changes_nothing[distill',
+  'test_unread::test_what_is_told_changes_nothing[preference]',
 )
 
 # module -> (quick, long) of 8

@@ -264,4 +264,5 @@ SLOW = (
   'test_rl_hybrid::test_splits_and_order_change_nothing[chord',
   'test_attention_sequence::test_positions_on_several_devices[ring-whole-window',
   'test_trainer_preference::test_kto_compares_with_the_mismatched_answers',
+  'test_unread::test_every_key_changes_something_or_is_told',
 )

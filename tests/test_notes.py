@@ -215,7 +215,8 @@ def test_every_nearest_size_is_one():
     # Without the functions of a run, which take longer to build.
     found = sizes.resolve(c, make_task(c.task))
     own = dict(config=c, sizes=found, models={}, warmup='')
-    run = own | dict(tokenizer=TaskTokenizer())
+    run = own | dict(tokenizer=TaskTokenizer(), task=None, step=None)
+    run |= dict(batches=None, evaluators={}, on_file=None)
     notes.notes(SimpleNamespace(**run))
 
   for prompts in range(1, 14):

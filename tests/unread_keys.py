@@ -14,6 +14,10 @@ from posttrain_jax.run.loop import make_driver
 from posttrain_jax.run.state import abstract_state, state_shardings
 
 LISTED = {
+  'cache_stages': 2,  # one is what 'auto' is here
+  'token_buckets': 2,
+  'eval.num_problems': 4,
+  'eval.batch': 4,  # more than there are problems is as many
   'guides': ({'name': 'min_tokens', 'count': 2},),
   'optimizer.freeze': ('embed',),
   'model.preset': 'depth-2',
@@ -29,7 +33,8 @@ HOST = (
   'eval.every', 'init_from', 'tokenizer', 'paradigm', 'data.path',
   'data.sources', 'data.source', 'data.name', 'data.on_bad_row',
   'data.on_change', 'data.overlong', 'data.eval_path', 'data.special_text',
-  'data.after_stop', 'data.num_epochs', 'mesh.', 'others.',
+  'data.after_stop', 'data.num_epochs', 'mesh.', 'others.', 'reward_pool.',
+  'rewards', 'rollout_overlap',
 )  # fmt: skip
 
 
@@ -65,6 +70,8 @@ def fingerprint(config):
   except (ValueError, TypeError, NotImplementedError) as error:
     return f'{type(error).__name__}: {error}', None
   held = {name: _plain(x) for name, x in run.evaluators.items()}
+  if held:  # which decode with it, untraced here
+    held['model'] = re.sub('long_rope=[^,]*', '', repr(run.model))
   on_file = run.on_file is not None and run.config.eval.batch
   sizes = run.sizes.to_dict()
   if isinstance(run.batches, Feed):  # whose rows say how long they are
