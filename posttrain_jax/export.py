@@ -163,8 +163,8 @@ def _write_adapter(
 
 # Of a run or a model: what a folder has that is not to be written over.
 KEPT = (
-  'checkpoints', 'config.json', 'metrics.jsonl', 'generation_config.json',
-  'adapter_config.json', 'tokenizer.json', 'tokenizer_config.json',
+  'checkpoints', 'config.json', 'metrics.jsonl', GENERATION,
+  'adapter_config.json', BASE, templates.FILE, templates.FOLDER, *hub.TOKENIZER,
 )  # fmt: skip
 
 

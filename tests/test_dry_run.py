@@ -5,10 +5,12 @@ import json
 
 import chat_folders
 import pytest
+from safetensors.numpy import load_file, save_file
 from test_checkpoint import state_of
 
 from posttrain_jax import train
 from posttrain_jax.lab import stages
+from posttrain_jax.models import hf_read
 from posttrain_jax.quickstart import command as quickstart
 from posttrain_jax.run import build, checkpoint, measured, on_disk
 from posttrain_jax.run import config as config_lib
@@ -147,6 +149,21 @@ def test_weights_that_are_not_what_config_json_says(
   assert from_folder(model, '--workdir', str(tmp_path / 'run')) == 2
   assert capsys.readouterr().err == told
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_tied_matrix_that_stands_there_twice(model, capsys, monkeypatch):
+  monkeypatch.setattr(hf_read, 'ROWS', 7)
+  file = model / 'config.json'
+  content = json.loads(file.read_text())
+  file.write_text(json.dumps({**content, 'tie_word_embeddings': True}))
+  assert from_folder(model, '--dry_run') == 2
+  assert '"lm_head.weight" differs from "model.embed_tokens' in (
+    capsys.readouterr().err
+  )
+  tensors = load_file(model / 'model.safetensors')
+  tensors['lm_head.weight'] = tensors['model.embed_tokens.weight']
+  save_file(tensors, model / 'model.safetensors', metadata={'format': 'pt'})
+  assert from_folder(model, '--dry_run') == 0
 
 
 def test_a_run_that_has_begun_has_weights_of_its_own(tmp_path, model):

@@ -59,6 +59,14 @@ def test_the_words(capsys):
   # As a key of a section, too, and of a part that has another name.
   told = foreign_keys.ours('optimizer.learning_rate', known)
   assert told.endswith('is --config.optimizer.lr here.')
+  # Of another section it says nothing of ours.
+  for key in ('eval.batch_size', 'ref.model_path', 'eval.max_tokens',
+              'optimizer.beta', 'max_prompt_length'):  # fmt: skip
+    assert foreign_keys.ours(key, known) == '', key
+  told = foreign_keys.ours('use_liger_kernel', known)
+  assert told == ' "use_liger_kernel" is nothing that is here.'
+  with pytest.raises(ValueError, match='configs/preference.py:recipe=dpo'):
+    config_lib.load('configs/dpo.py')
   told = foreign_keys.ours('lora_r', known)
   assert 'is --config.adapter.rank (of another --config.adapter.name)' in told
   # What it means is no key of this config, or it is nobody's name.

@@ -163,6 +163,18 @@ def test_bad_axes_are_named(axes, told):
     sweep.grid(axes)
 
 
+@pytest.mark.parametrize('fixed, told', [
+  (('optimizer.lr', '3'), '--config.optimizer.lr=3 is for all runs, and a'),
+  (('seed', '3'), '--config.seed=3: seeds of a sweep are --seeds'),
+])  # fmt: skip
+def test_what_is_fixed_and_swept(fixed, told):
+  settings = [(('optimizer.lr', '1e-4'),)]
+  with pytest.raises(ValueError, match=told):
+    sweep.members('configs/sft.py:smoke', [fixed], settings, range(1))
+  same = [settings[0][0]]
+  assert sweep.members('configs/sft.py:smoke', same, settings, range(1))
+
+
 def test_bad_settings_are_named(tmp_path, capsys):
   path = tmp_path / 'settings.jsonl'
   path.write_text('{"optimizer.lr": 1e-3}\n[1]\n')

@@ -122,3 +122,19 @@ def test_what_is_told_of_a_run_on_a_file(load):
     'model.preset="small" is not read by this run of SFT: '
     'init_from=tests/goldens/qwen3 says what the model is'
   ]
+
+
+def test_a_run_that_goes_on_is_not_told_what_it_began_with(load):
+  """What 'auto' was stands in its config."""
+  config = load('sft file')
+  known = config_lib.keys(config)
+  began = {k: x for k, x in config_lib.DECIDED.items() if k in known}
+  made = config_lib.with_values(config, began)
+  assert unread.notes(build.build(made)) == []
+
+
+@pytest.mark.parametrize('name', ['sft', 'sft file', 'rl', 'rl file'])
+def test_what_is_switched_off_is_no_key_that_is_not_read(name, load):
+  """A value that asks for nothing gets it."""
+  keys = {'eval.num_problems': 0, 'eval.every': 0, 'eval.samples': 0}
+  assert unread.notes(build.build(load(name, keys))) == []

@@ -231,8 +231,8 @@ def _sorted(
 
 
 def check(path: str | Path) -> None:
-  """Holds the weight files of a folder to its config.json, by their headers:
-  no number is read.
+  """Holds the weight files of a folder to its config.json, by their headers. No
+  number is read, but of a tied matrix that stands there twice.
 
   Raises:
     FileNotFoundError, ValueError: as `load`, but for numbers that are not
@@ -241,8 +241,10 @@ def check(path: str | Path) -> None:
   folder = Path(path)
   config = read_config(folder)
   expected = hf_pieces.pieces(config)
-  found, score, _ = _sorted(folder, config, expected)
+  found, score, twin = _sorted(folder, config, expected)
   with Weights({**found, **score}, config) as weights:
+    if twin:
+      weights.same(hf_pieces.embedding(config), twin)
     for key, made_of in expected.items():
       weights.look(key, hf_pieces.file_shape(made_of, config))
     for key in score:

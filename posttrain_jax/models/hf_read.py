@@ -26,6 +26,7 @@ STORED_DTYPES = ('BF16', 'F16', 'F32', 'F64')
 # What is read of a file before it is opened anew: what is read through a
 # mapping of it counts as the process's memory for as long as the mapping lasts.
 OPEN_BYTES = 1 << 26
+ROWS = 4096  # of two matrices that are compared at a time
 
 
 class Tensor(NamedTuple):
@@ -131,6 +132,31 @@ class Weights:
     """All of a tensor; raises as `box` does."""
     return self.box(key, shape, [[(0, size)] for size in shape])
 
+  def same(self, key: str, twin: str) -> None:
+    """Raises ValueError where a tied matrix and its copy differ; read in parts.
+
+    key, twin  two tensors, as the table has them
+    """
+    file, theirs = self._found[key]
+    with safetensors.safe_open(file, framework='numpy') as handle:
+      shape = handle.get_slice(theirs).get_shape()
+    for start in range(0, shape[0], ROWS):
+      ranges = [
+        (start, min(start + ROWS, shape[0])),
+        *((0, n) for n in shape[1:]),
+      ]
+      spans = [[x] for x in ranges]
+      if not np.array_equal(
+        self.box(key, shape, spans), self.box(twin, shape, spans)
+      ):
+        raise ValueError(self._differs(key, twin))
+
+  def _differs(self, key: str, twin: str) -> str:
+    return (
+      f'{self._found[twin].file}: tensor "{twin}" differs from "{key}", but '
+      'config.json has tie_word_embeddings=true'
+    )
+
   def part(
     self, sources: Sequence[Source], ranges: Sequence[Range], twin: str = ''
   ) -> np.ndarray:
@@ -155,10 +181,7 @@ class Weights:
       spans = hf_pieces.spans(piece, made_of, config, ranges[lead:])
       stored = self.box(key, shape, spans)
       if twin and not np.array_equal(stored, self.box(twin, shape, spans)):
-        raise ValueError(
-          f'{self._found[twin].file}: tensor "{twin}" differs from "{key}", '
-          'but config.json has tie_word_embeddings=true'
-        )
+        raise ValueError(self._differs(key, twin))
       out[at] = piece.row.to_ours(stored, sizes[lead:])
     return out
 

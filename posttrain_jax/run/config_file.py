@@ -14,6 +14,7 @@ from types import ModuleType
 
 import ml_collections
 
+from posttrain_jax import trainers
 from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 
@@ -35,6 +36,17 @@ def shipped(name: str) -> Path | None:
   folder = _folder()
   file = folder / f'{name}.py' if folder else None
   return file if file and file.is_file() else None
+
+
+def _recipe(name: str) -> str:
+  """Told where a name that no config file has is that of a recipe."""
+  try:
+    from configs import recipes
+  except ImportError:  # the package alone
+    return ''
+  kinds = [kind for kind in trainers.KINDS if name in recipes.rows(kind)]
+  given = ' or '.join(f'configs/{kind}.py:recipe={name}' for kind in kinds)
+  return f'"{name}" is a recipe: {given}' if kinds else ''
 
 
 def find(path: str) -> Path:
@@ -61,6 +73,8 @@ def find(path: str) -> Path:
       f'no config file "{path}". Did you mean "configs/{given.name}", that of '
       'the package?'
     )
+  if told := _recipe(given.stem):
+    raise ValueError(f'no config file "{path}". {told}')
   near += [
     f'{file}' for file in given.parent.glob('*.py') if file.stem[0] != '_'
   ]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.feed import Feed
 
 __all__ = ['records']
@@ -26,7 +27,9 @@ def records(run: Any) -> list[str]:
       f'evaluation takes {len(feed.heldout):,} of {whole:,} records, more than '
       'are trained on'
     )
-  if run.task is None and config.task.name != 'none':
+  usual = config_lib.shipped(config.paradigm)
+  names = ('none', *([usual.task.name] if usual is not None else []))
+  if run.task is None and config.task.name not in names:
     told.append(
       f'task.name="{config.task.name}" is not read: the rows are of a file, in '
       f'tokenizer={config.tokenizer}'

@@ -41,7 +41,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
   'eval_dataset': ('data.eval_path',),
   'eval_file': ('data.eval_path',),
   'eval_steps': ('eval.every',),
-  'gamma_beta_ratio': ('loss.gamma_beta_ratio',),
   'grad_clip': ('optimizer.max_grad_norm',),
   'gradient_accumulation_steps': (
     'microbatch_rows: rows, not a number of parts',
@@ -96,10 +95,12 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
   'reward_funcs': ('rewards',),
   'reward_model': ('rewards',),
   'reward_model_path': ('rewards',),
+  'reward_weights': ('rewards: the "weight" of each entry',),
   'rollout_n': ('group_size',),
   'save_every': ('checkpoint.every',),
   'save_steps': ('checkpoint.every',),
   'save_total_limit': ('checkpoint.keep',),
+  'scale_rewards': ('advantage.name: "group_centered" is not scaled',),
   'seq_len': ('data.max_length',),
   'sync_ref_model': ('ref.refresh_every',),
   'target_modules': ('adapter.targets: regexes of our paths',),
@@ -109,37 +110,56 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
   'tokenizer_path': ('tokenizer',),
   'top_p': ('decoder.p: of decoder.name=top_p', 'eval.top_p'),
   'total_training_steps': ('num_steps',),
+  'tp': ('mesh.tensor',),
   'train_batch_size': ('prompts_per_step',),
   'train_file': ('data.path',),
   'train_files': ('data.path', 'data.sources'),
   'train_steps': ('num_steps',),
+  'use_vllm': ('sampler.url',),
   'val_files': ('data.eval_path',),
   'vf_coef': ('value_loss.coef',),
+  'vllm_server_base_url': ('sampler.url',),
   'warmup_steps': ('optimizer.warmup_updates',),
   'wd': ('optimizer.weight_decay',),
   'weight_decay': ('optimizer.weight_decay',),
 }
 
+# Parts of which every config may take a function that has the key; those of a
+# loss are too many kinds for that.
+PARTS = ('adapter', 'decoder')
+
 # Names of what is no key here.
+_ANSWERS = (
+  'what a run does: of conversations assistant turns are trained, of prompts '
+  'and completions the completions; a column "text" is trained whole'
+)
+_NONE = 'nothing that is here'
 FLAGS = {
+  'assistant_only_loss': _ANSWERS,
+  'completion_only_loss': _ANSWERS,
   'dry_run': 'the flag --dry_run, without "config."',
   'logging_dir': 'the flag --workdir, without "config."',
+  'neftune_noise_alpha': _NONE,
   'output_dir': 'the flag --workdir, without "config."',
   'resume_from_checkpoint': 'the same --workdir again, which goes on',
   'run_name': 'the flag --workdir, without "config."',
   'save_dir': 'the flag --workdir, without "config."',
+  'use_liger_kernel': _NONE,
   'workdir': 'the flag --workdir, without "config."',
 }
 
 
 def _told(entry: str, key: str, known: Sequence[str]) -> str:
   """'--config.KEY (what differs)' of an entry; '' where a config has no such
-  key and could have none."""
+  key, or the unknown one is of another section."""
   target, _, differs = entry.partition(':')
+  section = key.rpartition('.')[0]
+  if section and section != target.rpartition('.')[0]:
+    return ''
   notes = [differs.strip()] if differs else []
   if target not in known:
     part = target.partition('.')[0]
-    if f'{part}.name' not in known or target.count('.') != 1:
+    if part not in PARTS or f'{part}.name' not in known:
       return ''
     notes.append(f'of another --config.{part}.name')
   if target == key:
@@ -151,14 +171,14 @@ def ours(key: str, known: Sequence[str]) -> str:
   """' "lr" is --config.optimizer.lr here.' of an unknown key; '' where the name
   is none of elsewhere, or what it means is no key of this config.
 
+  key    as it was written: a name, or one of the section that our key is of
   known  dotted keys of the config
   """
   name = key.rpartition('.')[2]
-  if name in FLAGS:
-    return f' "{key}" is {FLAGS[name]}.'
+  if key in FLAGS:
+    return f' "{key}" is {FLAGS[key]}.'
   told = [_told(entry, key, known) for entry in ELSEWHERE.get(name, ())]
   # What a config has comes before what it could have.
-  told = sorted(filter(None, told), key=lambda x: 'of another --config' in x)
-  if told and 'of another --config' not in told[0]:
-    told = [x for x in told if 'of another --config' not in x]
+  there = [x for x in told if x and 'of another --config' not in x]
+  told = there or [x for x in told if x]
   return f' "{key}" is {" or ".join(told)} here.' if told else ''

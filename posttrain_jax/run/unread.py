@@ -13,7 +13,7 @@ from typing import Any
 
 from posttrain_jax import collect, trainers
 from posttrain_jax.losses import flow
-from posttrain_jax.run import auto
+from posttrain_jax.run import auto, roles
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.config_file import shipped
 from posttrain_jax.run.feed import Feed
@@ -201,7 +201,9 @@ KEYS: dict[str, Why] = {
   'model.sliding_window': _start,
   'steps_per_call': _one_by_one,
   'problems.seed': _off('problems.count'),
-  'eval.num_problems': _no_answers,
+  'eval.num_problems': lambda run: (
+    '' if run.config.eval.num_problems == 0 else _no_answers(run)
+  ),
   'eval.samples': _no_answers,
   'eval.beams': _no_answers,
   'eval.temperature': _greedy,
@@ -242,6 +244,10 @@ KEYS: dict[str, Why] = {
   'reward_pool.': _no_judge,
   'sampler.': _off('sampler.url', ''),
 }  # fmt: skip
+# At these values a key asks for nothing, which is what it gets.
+NOTHING = {
+  'eval.beams': 0, 'eval.every': 0, 'eval.samples': 0, 'heldout_fraction': 0,
+}  # fmt: skip
 # What a part is switched on by is read wherever the part is.
 SWITCHES = (
   'collect.name', 'contrastive.name', 'kl.coef', 'prefix.per_prompt',
@@ -251,11 +257,13 @@ SWITCHES = (
 
 def unread(run: Any) -> dict[str, str]:
   """{key: why} of the keys that a `build.Run` does not read."""
-  found = {}
+  found, flat = {}, config_lib.flatten(run.config.to_dict())
   for key in config_lib.keys(run.config):
     part = key.partition('.')[0] + '.'
     why = KEYS.get(key) or KEYS.get(part)
     told = why(run) if why is not None and key not in SWITCHES else ''
+    if key in NOTHING and _same(flat[key], NOTHING[key]):
+      told = ''
     if told:
       found[key] = told
   return found
@@ -296,6 +304,15 @@ def _recipes(paradigm: str, args: str) -> tuple[dict[str, Any], ...]:
   return tuple(_shipped(paradigm, f'{args},recipe={name}') for name in names)
 
 
+def _as_begun(run: Any, key: str) -> bool:
+  """Whether a value is what 'auto' is, as in the config of a run that goes on."""
+  leaf = key.removeprefix('model.')
+  if key not in config_lib.DECIDED or leaf not in roles.DECIDED:
+    return False
+  decided = getattr(roles.decided(run.model, {leaf: auto.AUTO}), leaf)
+  return _same(decided, run.config.model[leaf])
+
+
 def _given(config: Any, keys: list[str]) -> list[str]:
   """Those of some keys that have another value than the shipped config that
   the run's is nearest to: of all its recipes."""
@@ -323,7 +340,8 @@ def notes(run: Any) -> list[str]:
   found = unread(run)
   lines: dict[str, list[str]] = {}
   flat = config_lib.flatten(run.config.to_dict())
-  for key in _given(run.config, list(found)):
+  asked = [key for key in found if not _as_begun(run, key)]
+  for key in _given(run.config, asked):
     lines.setdefault(found[key], []).append(f'{key}={_shown(flat[key])}')
   label = trainers.kind(run.config.paradigm).LABEL
   return [

@@ -220,8 +220,19 @@ def members(
   Raises:
     ValueError: a setting that the config does not take; it is named.
   """
-  out = []
+  out, fixed = [], dict(items)
+  if 'seed' in fixed:
+    raise ValueError(
+      f'--config.seed={fixed["seed"]}: seeds of a sweep are --seeds N, from '
+      '--first_seed on'
+    )
   for overrides in dict.fromkeys(settings):
+    for key, value in overrides:
+      if fixed.get(key, value) != value:
+        raise ValueError(
+          f'--config.{key}={fixed[key]} is for all runs, and a setting has '
+          f'{key}={value}: leave one out'
+        )
     try:
       config = config_lib.load(spec, [*items, *overrides])
       config = model_folder.settled(config)
