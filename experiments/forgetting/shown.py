@@ -21,8 +21,10 @@ from posttrain_jax import lab
 
 __all__ = [
   'Found',
+  'at_gain',
   'base_arms',
   'equal_gain',
+  'far_by_rate',
   'figures',
   'halves',
   'make_arm',
@@ -255,6 +257,27 @@ def by_rate(
     'xlabel': 'learning rate', 'ylabel': 'arm',
     'caption': f'Test problems, means over seeds{start}.',
   }  # fmt: skip
+
+
+def far_by_rate(
+  found: Mapping[str, Found], base: Point
+) -> list[dict[str, Any]]:
+  """What the arms of the far task gained, by rate."""
+  return [
+    {
+      'kind': 'lines', 'name': 'far', 'title': 'Gained on the far task',
+      'xlabel': 'learning rate', 'ylabel': 'gained (points)', 'logx': True,
+      'series': {
+        WAYS[arm].label: {
+          'x': list(own.points),
+          'y': [x[-1].gain(base, 'test').tolist() for x in own.points.values()],
+        }
+        for arm, own in found.items()
+      },
+      'caption': 'Test problems, mean and 95% interval over seeds; the base: '
+                 f'{100 * base.new["test"].mean():.1f}%.',
+    }
+  ]  # fmt: skip
 
 
 def figures(
