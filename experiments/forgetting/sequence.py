@@ -110,8 +110,9 @@ def figure(
   rows = {'base': base}
   for arm, own in firsts.items():
     for rate, stage in sorted(own.items()):
-      rows[f'{WAYS[arm].label} {rate:g}, first'] = stage
-      rows[f'{WAYS[arm].label} {rate:g}, both'] = lasts[arm][rate]
+      shown = f'{rate:.0e}'.replace('e-0', 'e-')  # 0.0001 would be broken
+      rows[f'{WAYS[arm].label} {shown}, first'] = stage
+      rows[f'{WAYS[arm].label} {shown}, both'] = lasts[arm][rate]
   return {
     'kind': 'heatmap', 'name': 'sequence', 'title': 'Two tasks in sequence',
     'rows': list(rows),
