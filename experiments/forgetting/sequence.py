@@ -111,7 +111,7 @@ def figure(
   for arm, own in firsts.items():
     for rate, stage in sorted(own.items()):
       shown = f'{rate:.0e}'.replace('e-0', 'e-')  # 0.0001 would be broken
-      rows[f'{WAYS[arm].label} {shown}, first'] = stage
+      rows[f'{WAYS[arm].label} {shown}, one'] = stage
       rows[f'{WAYS[arm].label} {shown}, both'] = lasts[arm][rate]
   return {
     'kind': 'heatmap', 'name': 'sequence', 'title': 'Two tasks in sequence',
@@ -123,6 +123,6 @@ def figure(
       for x in rows.values()
     ],
     'low': 0, 'high': 100, 'unit': '%',
-    'xlabel': 'asked', 'ylabel': 'arm, rate, after which tasks',
+    'xlabel': 'asked', 'ylabel': 'arm, rate, after one task or both',
     'caption': 'Greedy accuracy on test problems, means over seeds.',
   }  # fmt: skip

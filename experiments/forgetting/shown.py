@@ -96,8 +96,8 @@ def make_arm(
   """What an arm shows; `stages` are what its chosen rate took."""
   way = WAYS[arm]
   values, outcomes = values_of(found, base, gain)
-  if way.task == 'far':  # where hardly anything is gained
-    values = {k: values[k] for k in ('most', 'gain', 'new', 'retention')}
+  if way.task == 'far':  # no gain on the new task, beside which it would stand
+    values = {k: values[k] for k in ('most', 'new', 'retention')}
     outcomes = {}
   # Frontiers, which claims are on, are of all rates.
   chosen = {'both': found.chosen}
@@ -315,7 +315,10 @@ def figures(
       'measures': ['matched', 'most'],
       'caption': f'Left: base tasks at {gain:.1f} points gained, along each '
                  "arm's frontier (of an arm that never gets there: where it "
-                 'gained most). Right: the most that it gained at any rate.',
+                 'gained most). Right: the most that it gained at any rate. '
+                 'Of the far task and of the sequence that is on the far task; '
+                 'in sequence, at an equal gain of its own, the first task '
+                 'counts among those that are kept.',
     },
     {
       'kind': 'frontier', 'name': 'chosen', 'title': 'At the chosen rates',
