@@ -110,7 +110,8 @@ def figure(
   rows = {'base': base}
   for arm, own in firsts.items():
     for rate, stage in sorted(own.items()):
-      shown = f'{rate:.0e}'.replace('e-0', 'e-')  # 0.0001 would be broken
+      # With a hyphen that no line ends at.
+      shown = f'{rate:.0e}'.replace('e-0', 'e\u2011')
       rows[f'{WAYS[arm].label} {shown}, one'] = stage
       rows[f'{WAYS[arm].label} {shown}, both'] = lasts[arm][rate]
   return {
