@@ -6,8 +6,16 @@ import types
 import numpy as np
 import pytest
 
-from experiments.forgetting import design, frontier, run, setting, shown
+from experiments.forgetting import (
+  design,
+  frontier,
+  run,
+  sequence,
+  setting,
+  shown,
+)
 from posttrain_jax import lab
+from posttrain_jax.run import accounting
 
 
 def point(new, kept, test_new=None, test_kept=None):
@@ -61,11 +69,18 @@ def test_rank_correlation_by_hand():
   assert np.isnan(correlation([1, 1], [1, 2]))
 
 
-@pytest.mark.parametrize('arm', [x for x, y in design.WAYS.items() if y.spec])
+EVERY_STAGE = [
+  *((arm, way.task) for arm, way in design.WAYS.items() if way.spec),
+  *((arm, 'far') for arm in design.IN_TURN),
+]
+
+
+@pytest.mark.parametrize('arm, task', EVERY_STAGE)
 @pytest.mark.parametrize('mode', design.SCALES)
-def test_every_arm_takes_the_same_rows_and_updates(arm, mode):
+def test_every_stage_takes_the_same_rows_and_updates(arm, task, mode):
   scale = design.SCALES[mode]
-  config = setting.arm_config(arm, scale)
+  config = setting.arm_config(arm, scale, task)
+  assert {**config.task, **design.EVERY[task]} == config.task.to_dict()
   rows = config.prompts_per_step * config.get('group_size', 1)
   updates = rows // (config.minibatch_rows or rows)
   assert updates == design.WAYS[arm].updates
@@ -115,11 +130,96 @@ def test_small_and_large_rates_are_halves_of_sft():
 
 
 def test_claims_are_of_arms_and_measures_that_there_are():
-  made = {'base', 'base_far', 'sft_small', 'sft_large', 'by_kl', 'by_distance',
-          'bar', *design.SCALES['full'].arms}  # fmt: skip
+  made = {
+    'base',
+    'base_far',
+    'sft_small',
+    'sft_large',
+    'by_kl',
+    'by_distance',
+    'bar',
+    'base_sequence',
+    *design.SCALES['full'].arms,
+    *(f'{x}_sequence' for x in design.SCALES['full'].sequence),
+  }
   for claim in design.STUDY.claims:
     assert {claim.arm, claim.against} <= made
     assert claim.measure in design.STUDY.measures
     for check in claim.all_checks:
       assert set(check.arms) <= made and check.measure in design.STUDY.measures
   assert run.SCALES is design.SCALES
+
+
+class Judge:
+  """Knows what each stage answers: {stage: (near, far, kept)}, in %."""
+
+  def __init__(self, known):
+    self.known = known
+
+  def point(self, stage, new):
+    near, far, kept = self.known[stage.digest]
+    return point(near if new == 'near' else far, kept)
+
+  def right(self, stage, name, part):
+    return self.point(stage, name).new[part]
+
+
+def stage_of(digest):
+  return lab.Trained(
+    'x', None, {}, ({x: 1.0 for x in accounting.ITEMS},) * 2, {}, digest, '',
+    0.0, None, {},
+  )  # fmt: skip
+
+
+def test_a_sequence_goes_on_from_its_own_models_at_their_rates():
+  trained = []
+
+  class Runs:
+    def train(self, name, config, start, hparams):
+      trained.append((name, config.task.num_numbers, start, hparams))
+      return f'{start}, then far'
+
+  tried = {3e-4: 'large', 1e-4: 'small'}
+  made = sequence.follow(Runs(), design.SCALES['full'], 'grpo', tried)
+  assert trained == [
+    ('grpo-far', 3, 'small', {design.RATE: 1e-4}),
+    ('grpo-far', 3, 'large', {design.RATE: 3e-4}),
+  ]
+  assert made == {1e-4: 'small, then far', 3e-4: 'large, then far'}
+
+
+def test_a_sequence_is_compared_at_an_equal_gain_on_its_second_task():
+  """SFT: 10 points of the first task lost at 12 gained, nothing below."""
+  stages = {x: stage_of(x) for x in ('base', 's1', 's2', 'g1', 'g2')}
+  judge = Judge(
+    {'base': (40, 0, 80), 's1': (50, 0, 80), 's2': (30, 12, 70),
+     'g1': (45, 0, 80), 'g2': (45, 8, 80)}
+  )  # fmt: skip
+  rate = 1e-4
+  firsts = {'sft': {rate: stages['s1']}, 'grpo': {rate: stages['g1']}}
+  lasts = {'sft': {rate: stages['s2']}, 'grpo': {rate: stages['g2']}}
+  made = sequence.arms(judge, stages['base'], firsts, lasts)
+  value = lambda arm, name: np.mean(made[f'{arm}_sequence'].values[name])
+  # Three quarters of the 8 points that both reach; the base: (40 + 80) / 2.
+  assert value('base', 'at') == pytest.approx(6.0)
+  assert value('base', 'retention') == pytest.approx(60.0)
+  assert value('sft', 'matched') == pytest.approx(60 - 10 * 6 / 12)
+  assert value('grpo', 'matched') == pytest.approx(60 + 2.5 * 6 / 8)
+  assert value('sft', 'off') == pytest.approx(0.0)
+  assert value('sft', 'most') == pytest.approx(12.0)
+  # From 50, once it was learned; what got better is no loss.
+  assert value('sft', 'lost_of_best') == pytest.approx(20.0)
+  assert value('grpo', 'lost_of_best') == pytest.approx(0.0)
+  shown_of = sequence.figure(judge, stages['base'], firsts, lasts)
+  assert shown_of['values'] == [
+    [40, 0, 80], [50, 0, 80], [30, 12, 70], [45, 0, 80], [45, 8, 80],
+  ]  # fmt: skip
+  assert len(shown_of['rows']) == 5
+
+
+def test_the_base_is_mixed_of_the_same_tasks_as_before():
+  """The far task is a part of what the base saw: none of the base changed."""
+  config = setting.base_config(design.SCALES['full'])
+  far = config.task.parts.far
+  assert (far.num_numbers, far.max_number, far.operators) == (3, 9, '+-*/')
+  assert set(config.task.parts) == set(design.WEIGHTS)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.forgetting import setting
+from experiments.forgetting import sequence, setting
 from experiments.forgetting.design import RATE, SCALES, WAYS
 from posttrain_jax import lab
 from posttrain_jax.run import runtime
@@ -29,6 +29,7 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--arms', default='sft,grpo')
   parser.add_argument('--rates', default='')
+  parser.add_argument('--sequence', default='', help='arms of the sequence')
   parser.add_argument('--steps', type=int, default=0)
   parser.add_argument('--rows', type=int, default=0)
   parser.add_argument('--workdir', default='runs/forgetting-pilot')
@@ -48,7 +49,7 @@ def main() -> int:
     row.append(start['near'].retention(part))
     print(part, '|'.join(map(shown, row)), flush=True)
   rates = [float(x) for x in flags.rates.split(',') if x] or scale.grid
-  for arm in flags.arms.split(','):
+  for arm in [x for x in flags.arms.split(',') if x]:
     task = WAYS[arm].task
     config = setting.arm_config(arm, scale)
     for rate in rates:
@@ -67,6 +68,20 @@ def main() -> int:
           f'{stage.wall_seconds:.0f} s',
           flush=True,
         )
+  start['both'] = sequence.point(judge, base)
+  for arm in [x for x in flags.sequence.split(',') if x]:
+    config = setting.arm_config(arm, scale)
+    tried = {x: runs.train(arm, config, base, {RATE: x}) for x in rates}
+    for rate, last in sequence.follow(runs, scale, arm, tried).items():
+      point = sequence.point(judge, last)
+      lost = sequence.lost_of_best(judge, base, tried[rate], last)
+      kept = point.retention('test') - start['both'].retention('test')
+      gain = point.gain(start['both'], 'test')
+      print(
+        f'{arm:9} {rate:g} in sequence: gain {shown(gain)} | kept '
+        f'{shown(kept)} | lost of best {shown(lost)}',
+        flush=True,
+      )
   return 0
 
 

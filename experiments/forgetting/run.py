@@ -13,6 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 
+from experiments.forgetting import sequence
 from experiments.forgetting.design import (
   RATE,
   SCALES,
@@ -33,6 +34,7 @@ from experiments.forgetting.shown import (
   Found,
   base_arms,
   equal_gain,
+  far_by_rate,
   figures,
   halves,
   make_arm,
@@ -103,10 +105,16 @@ def run(runs: lab.Lab, scale: Scale):
   judge = Judge(runs, base, scale)
   tuned = learn(runs, judge, base, scale)
   new = list(dict.fromkeys(WAYS[arm].task for arm in scale.arms))
+  if scale.sequence and 'far' not in new:
+    new.append('far')
   start = {task: judge.point(base, task) for task in new}
   found = {arm: look(judge, arm, own) for arm, own in tuned.items()}
   made = blends(runs, base, tuned['sft'])
   found['wise'] = look_at_blends(judge, made)
+  firsts = {arm: tuned[arm].tried for arm in scale.sequence}
+  lasts = {
+    arm: sequence.follow(runs, scale, arm, own) for arm, own in firsts.items()
+  }
   gain = equal_gain([found['sft'], found['grpo']], start['near'])
   ends = {
     arm: [x for _, x in sorted(own.tried.items())]
@@ -123,12 +131,19 @@ def run(runs: lab.Lab, scale: Scale):
   sft_stage = tuned['sft'].tried[tuned['sft'].chosen]
   arms |= halves(found['sft'], start['near'], gain, [sft_stage])
   arms |= predicted
+  if lasts:
+    arms |= sequence.arms(judge, base, firsts, lasts)
   study = dataclasses.replace(
     STUDY,
     equal=f'{STUDY.equal} ({scale.steps} x {scale.rows})',
     problems=judge.problems(new),
   )
-  shown = figures(found, start['near'], gain, lost)
+  far = {arm: x for arm, x in found.items() if WAYS[arm].task == 'far'}
+  shown = [
+    *figures(found, start['near'], gain, lost),
+    *(far_by_rate(far, start['far']) if far else ()),
+    *([sequence.figure(judge, base, firsts, lasts)] if lasts else ()),
+  ]
   return study, arms, shown, []
 
 

@@ -14,6 +14,7 @@ from experiments.forgetting.design import (
   BASE,
   BY_HEART,
   EVERY,
+  MIXED,
   WAYS,
   WEIGHTS,
   Scale,
@@ -40,9 +41,9 @@ _OTHER = dict(zip(PARTS, PARTS[::-1]))
 
 
 def mixture(weights: Mapping[str, float]) -> ml_collections.ConfigDict:
-  """Config entry of tasks of EVERY with their weights."""
+  """Config entry of tasks of MIXED with their weights."""
   parts = {
-    name: {**tasks.defaults(**EVERY[name]), 'weight': weight}
+    name: {**tasks.defaults(**MIXED[name]), 'weight': weight}
     for name, weight in weights.items()
   }
   return ml_collections.ConfigDict({'name': 'mixture', 'parts': parts})
@@ -65,11 +66,14 @@ def _shared(config: Any, scale: Scale) -> Any:
   return config
 
 
-def arm_config(arm: str, scale: Scale) -> Any:
-  """The config of an arm on its new task: equal updates of equal rows."""
+def arm_config(arm: str, scale: Scale, task: str = '') -> Any:
+  """The config of an arm on a task of EVERY, by default its new one: equal
+  updates of equal rows."""
   way = WAYS[arm]
   config = config_lib.load(way.spec)
-  config.task = ml_collections.ConfigDict(tasks.defaults(**EVERY[way.task]))
+  config.task = ml_collections.ConfigDict(
+    tasks.defaults(**EVERY[task or way.task])
+  )
   config.num_steps = scale.steps
   config.prompts_per_step = scale.rows
   # To nothing: a frontier's points are models that a run would hand on.

@@ -21,8 +21,10 @@ from posttrain_jax import lab
 
 __all__ = [
   'Found',
+  'at_gain',
   'base_arms',
   'equal_gain',
+  'far_by_rate',
   'figures',
   'halves',
   'make_arm',
@@ -94,8 +96,8 @@ def make_arm(
   """What an arm shows; `stages` are what its chosen rate took."""
   way = WAYS[arm]
   values, outcomes = values_of(found, base, gain)
-  if way.task == 'far':  # where hardly anything is gained
-    values = {k: values[k] for k in ('most', 'gain', 'new', 'retention')}
+  if way.task == 'far':  # no gain on the new task, beside which it would stand
+    values = {k: values[k] for k in ('most', 'new', 'retention')}
     outcomes = {}
   # Frontiers, which claims are on, are of all rates.
   chosen = {'both': found.chosen}
@@ -257,6 +259,27 @@ def by_rate(
   }  # fmt: skip
 
 
+def far_by_rate(
+  found: Mapping[str, Found], base: Point
+) -> list[dict[str, Any]]:
+  """What the arms of the far task gained, by rate."""
+  return [
+    {
+      'kind': 'lines', 'name': 'far', 'title': 'Gained on the far task',
+      'xlabel': 'learning rate', 'ylabel': 'gained (points)', 'logx': True,
+      'series': {
+        WAYS[arm].label: {
+          'x': list(own.points),
+          'y': [x[-1].gain(base, 'test').tolist() for x in own.points.values()],
+        }
+        for arm, own in found.items()
+      },
+      'caption': 'Test problems, mean and 95% interval over seeds; the base: '
+                 f'{100 * base.new["test"].mean():.1f}%.',
+    }
+  ]  # fmt: skip
+
+
 def figures(
   found: Mapping[str, Found],
   base: Point,
@@ -292,7 +315,10 @@ def figures(
       'measures': ['matched', 'most'],
       'caption': f'Left: base tasks at {gain:.1f} points gained, along each '
                  "arm's frontier (of an arm that never gets there: where it "
-                 'gained most). Right: the most that it gained at any rate.',
+                 'gained most). Right: the most that it gained at any rate. '
+                 'Of the far task and of the sequence that is on the far task; '
+                 'in sequence, at an equal gain of its own, the first task '
+                 'counts among those that are kept.',
     },
     {
       'kind': 'frontier', 'name': 'chosen', 'title': 'At the chosen rates',
