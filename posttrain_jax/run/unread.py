@@ -305,7 +305,7 @@ def _recipes(paradigm: str, args: str) -> tuple[dict[str, Any], ...]:
 
 
 def _as_begun(run: Any, key: str) -> bool:
-  """Whether a value is what 'auto' is, as in the config of a run that goes on."""
+  """Whether a value is what 'auto' is, as where a run goes on."""
   leaf = key.removeprefix('model.')
   if key not in config_lib.DECIDED or leaf not in roles.DECIDED:
     return False
