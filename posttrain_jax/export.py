@@ -33,7 +33,7 @@ from posttrain_jax.data import template as templates
 from posttrain_jax.models import adapted, hf
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params import peft
-from posttrain_jax.run import base, checkpoint, roles
+from posttrain_jax.run import base, checkpoint, command, roles
 
 GENERATION = 'generation_config.json'
 BASE = 'base'  # folder of an adapter's base that lies nowhere else
@@ -300,12 +300,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog='python -m posttrain_jax.export',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   parser.add_argument(
     '--checkpoint',
     '--model',
     required=True,
-    help='runs/x or runs/x/checkpoints/40',
+    help='runs/x, or its step 40 as runs/x/checkpoints/40',
   )
   parser.add_argument('--out', required=True, help='a folder without weights')
   parser.add_argument(
@@ -318,8 +319,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   how.add_argument(
     '--merge', action='store_true', help='its adapters, in the weights'
   )
-  flags = parser.parse_args(paths.words(argv))
   try:
+    flags = command.read_flags(parser, argv)
     report = export(
       flags.checkpoint, flags.out, flags.dtype, flags.adapter, flags.merge
     )

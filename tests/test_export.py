@@ -109,6 +109,9 @@ def test_errors(run, tmp_path, capsys):
   assert 'error: no checkpoint under' in capsys.readouterr().err
   assert command(run / 'checkpoints' / '4') == 2
   assert 'no checkpoint of step 4' in capsys.readouterr().err
+  flags = ['--checkpoint', str(run), '--out', str(tmp_path / 'out')]
+  assert export.main([*flags, '--dtyp', 'float32']) == 2
+  assert 'Did you mean "--dtype"?' in capsys.readouterr().err
   assert command(run) == 0
   assert command(run) == 2
   assert 'model.safetensors: exists' in capsys.readouterr().err
