@@ -9,7 +9,8 @@ Letters name axes: B rows or prompts, T tokens, U tokens of a second answer,
 V vocabulary, D features, G completions, C their tokens, S segments or samples,
 M models, N problems; '*' is any shape, the same for all. The first array that
 has a letter says how long it is. A later one may be 1 there, or a single
-number: it stands for all, and is repeated before the function sees it.
+number: it stands for all, and is repeated before the function sees it. Not so
+log-probabilities and logits, which no two tokens have in common.
 """
 
 import functools
@@ -34,6 +35,8 @@ Axes = str | Mapping[str, str]
 ANY = 'any'
 # Integers in a list are integers where the array says so, floats elsewhere.
 _WHOLE = ('ends', 'tokens')
+# Of every token its own: none stands for others.
+_OWN = ('logps', 'logits')
 _SEQUENCE = {'logps': 'B', 'length': 'B', 'token_logps': 'BT', 'mask': 'BT'}
 
 
@@ -142,9 +145,12 @@ def _fitted(
     letters = ''.join(sizes) or 'abcdefgh'[: len(shape)]
   known = [sizes[x][0] if x in sizes else None for x in letters]
   fits = not shape and None not in known
+  shared = not name.rpartition('.')[2].endswith(_OWN)
+  if not shared and not shape:
+    fits = False
   if len(shape) == len(letters):
     fits = all(
-      full in (None, size) or size == 1
+      full in (None, size) or (size == 1 and shared)
       for size, full in zip(shape, known, strict=True)
     )
   if not fits:
