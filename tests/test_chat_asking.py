@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import json
+import re
 import tempfile
+import time
 from pathlib import Path
 
 import chat_folders
@@ -13,6 +15,7 @@ import test_vendor_templates as vendors
 from posttrain_jax import show_data
 from posttrain_jax.data import chat, formats, pipeline, tokenizers
 from posttrain_jax.data import template as templates
+from posttrain_jax.data.chat import kept, thoughts
 
 STYLES = list(chat_folders.STYLES)
 ALL = [*STYLES, *(f'vendors/{name}' for name in vendors.NAMES)]
@@ -143,3 +146,131 @@ def test_it_is_counted_and_the_first_row_named(tmp_path, monkeypatch, capsys):
   assert told[1].startswith('4 of 4 records are written by a chat template')
   show_data.main(['--data', str(path), '--model', str(folder), '--num', '1'])
   assert told[0][:80] in ' '.join(capsys.readouterr().out.split())
+
+
+BARE = (
+  "{{% for m in messages %}}{{% if m.role == 'user' %}}[INST] {{{{ m.content }}"
+  "}}[/INST]{{% else %}}{{{{ {} + m.content + '<|im_end|>' }}}}{{% endif %}}"
+  '{{% endfor %}}'
+)
+
+
+def bare(header):
+  """A template that writes a header before each answer, and asks with none."""
+  text = json.dumps(header, ensure_ascii=False)
+  return templates.Template({'default': BARE.format(text)}, {})
+
+
+def blocks():
+  for name in thoughts.NAMES:
+    for first, last in ('<>', '[]'):
+      for tag in (name, name.upper()):
+        for said in ('', '\n\n'):
+          yield f'{first}{tag}{last}{said}{first}/{tag}{last}\n'
+
+
+def test_an_empty_thought_is_no_header(monkeypatch):
+  """A model writes it itself; a header before it is one."""
+  for block in blocks():
+    assert chat.unopened(bare(block)) == chat.unopened(bare(block), True) == ''
+    assert chat.unopened(bare('\n<|assistant|>' + block)) == '\n<|assistant|>'
+    assert chat.unopened(bare(block + '<|final|>')) == block + '<|final|>'
+  tokenizer = with_template('qwen2_5', lambda _: bare(block), monkeypatch)
+  assert formats.tokenize({'prompt': [ASK]}, tokenizer)['tokens']
+  row = {'prompt': [ASK], 'completion': [TELL]}
+  assert chat.UNOPENED not in formats.tokenize(row, tokenizer)['notes']
+
+
+def mended(found):
+  """The template with what its refusal tells at its end."""
+  with pytest.raises(ValueError) as caught:
+    chat.check_opens(found)
+  block = re.search('write ({% if .*%}) at its end$', str(caught.value))[1]
+  sources = {name: source + block for name, source in found.sources.items()}
+  return templates.Template(sources, found.variables, found.where)
+
+
+@pytest.mark.parametrize('name', [name for name in ALL if name not in PLAIN])
+def test_the_remedy_may_be_pasted(name):
+  without = unasked(load(name).template)
+  found = mended(without)
+  assert chat.unopened(found) == ''
+  header = chat.unopened(without)
+  asked = found.render([ASK], prompt=True).text
+  assert asked == without.render([ASK]).text + header
+  if 'phi3' not in name:  # whose prompts end as conversations do
+    assert asked[:-1] in found.render([ASK, TELL]).text
+
+
+def test_the_remedy_is_whole():
+  header = '<|header|>' + ' "a" \\ \'b\' {{ }} {% é \U0001f642 \t' * 9 + '\n'
+  found = mended(bare(header))
+  assert found.render([ASK], prompt=True).text.endswith(header)
+
+
+def quoting(call):
+  """Conversations where an answer says what a tool, or a turn that is not
+  trained, said before it."""
+  data = '{"temp": "21"}'
+  tool = chat_folders.say(
+    'tool', data, name='weather', tool_call_id='call00001'
+  )
+  yes, no = (chat_folders.say('assistant', s) for s in ('Yes.', 'No.'))
+  last = chat_folders.say('assistant', f'Yes. It was {data} then.')
+  called = chat_folders.say('assistant', '', tool_calls=[call])
+  yield {
+    'messages': [ASK, called, tool, no, ASK, last],
+    'tools': chat_folders.TOOLS,
+  }
+  yield {'messages': [ASK, {**yes, 'weight': 0}, ASK, no, ASK, last]}
+  # Said by a user, and by none of the model: in a form of the template's own.
+  said = chat_folders.say('user', ' two\n\n\n words')
+  yield {'messages': [said, no, ASK, chat_folders.say('assistant', 'so')]}
+
+
+def notes(row, tokenizer):
+  try:
+    return formats.tokenize(row, tokenizer)['notes']
+  except ValueError:  # some call no tools, or want them otherwise
+    return None
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_what_is_quoted_later_is_not_changed(name, monkeypatch):
+  tokenizer = load(name)
+  found = [notes(row, tokenizer) for row in quoting(chat_folders.CALL)]
+  assert not [said for said in found if said and chat.CHANGED in said]
+  written = sum(said is not None for said in found)
+  all_three = name in ('llama3', 'gptoss', 'vendors/gptoss')
+  # This one is not trained on without blocks.
+  assert written >= (name != 'vendors/deepseek_r1_distill') + 2 * all_three
+  # A text that is written otherwise is so, whoever says the same beside it.
+  said = chat_folders.say('assistant', 'the first')
+  row = {'messages': [chat_folders.say('user', 'the first'), said,
+                      chat_folders.say('user', 'the first'),
+                      chat_folders.say('assistant', '7')]}  # fmt: skip
+  told = notes(row, tokenizer)
+  if told is not None and not told:
+    make = lambda found: Rewriting(found.sources, found.variables)
+    monkeypatch.setattr(Rewriting, 'change', staticmethod(str.upper), False)
+    changed = notes(row, with_template(name, make, monkeypatch))
+    assert chat.CHANGED in changed
+
+
+@pytest.mark.parametrize('said, pieces', [
+  ('a', ['a']), ('<think>b</think>a', ['', 'a']), ('b</think>a', ['a']),
+  ('c<think>b</think>a', ['c', 'a']), ('[THINK]b[/THINK]a', ['', 'a']),
+  ('<think>b', ['', 'b']), ('a<think>b<think>c</think>d', ['a', 'd']),
+  ('b</think>a</think>c', ['a', 'c']), ('<think>b</p>', ['', 'b</p>']),
+])  # fmt: skip
+def test_what_stands_in_no_thought(said, pieces):
+  assert thoughts.outside(said, inside=True) == pieces
+
+
+@pytest.mark.parametrize('first', ['', 'x</think>', '</p>'])
+def test_many_thoughts_that_do_not_end_are_read_in_one_pass(first):
+  said = first + '<think>' * 100_000
+  turn = chat_folders.say('assistant', said + 'x')
+  began = time.process_time()
+  assert kept.changes([turn], ['other'])
+  assert time.process_time() - began < 2

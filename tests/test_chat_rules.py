@@ -342,13 +342,17 @@ def test_stop_tokens(tmp_path):
 
 def test_declared_stop_tokens():
   two = {'f': {'eos_token_id': [5, 6]}, 'g': {'eos_token_id': 3}}
-  assert stops.declared(two) == ('f', (5, 6))
+  assert stops.declared(two) == ('f', (5, 6), [])
   for nothing in ({}, {'eos_token_id': None}, {'eos_token_id': []}):
-    assert stops.declared({**two, 'f': nothing}) == ('g', (3,))
-    assert stops.declared({'f': nothing}) == ('', ())
-  for none in ('x', '3', [None], [3, 'x'], True, -1, 3.0, {'id': 3}):
-    with pytest.raises(ValueError, match='^f: "eos_token_id": .* is no number'):
-      stops.declared({**two, 'f': {'eos_token_id': none}})
+    assert stops.declared({**two, 'f': nothing}) == ('g', (3,), [])
+    assert stops.declared({'f': nothing}) == ('', (), [])
+  for none in ('x', '3', True, -1, 3.0, {'id': 3}):
+    wrong = [('f', none)]
+    for value in (none, [none]):
+      files = {**two, 'f': {'eos_token_id': value}}
+      assert stops.declared(files) == ('g', (3,), wrong)
+    files = {**two, 'f': {'eos_token_id': [1, none, 3]}}
+    assert stops.declared(files) == ('f', (1, 3), wrong)
 
 
 def test_where_templates_stand(load, tmp_path):

@@ -24,10 +24,10 @@ FILES = sorted(
 HINTS = ('nearest', 'meant')
 
 
-def is_hint(node):
+def is_hint(node, names):
   return isinstance(node, ast.Call) and getattr(
     node.func, 'id', getattr(node.func, 'attr', '')
-  ) in HINTS  # fmt: skip
+  ) in names  # fmt: skip
 
 
 def end(node):
@@ -39,16 +39,17 @@ def end(node):
   return end(node.right) if isinstance(node, ast.BinOp) else ''
 
 
-def joints(tree):
+def joints(tree, names=HINTS):
   """(hint, the text before it, the text after it) of each that is joined."""
   for node in ast.walk(tree):
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-      if is_hint(node.right):
+      if is_hint(node.right, names):
         yield node.right, end(node.left), ''
     elif isinstance(node, ast.JoinedStr):
       around = [ast.Constant(''), *node.values, ast.Constant('')]
       for before, value, after in zip(around, around[1:], around[2:]):
-        if isinstance(value, ast.FormattedValue) and is_hint(value.value):
+        formatted = isinstance(value, ast.FormattedValue)
+        if formatted and is_hint(value.value, names):
           after = after.value if isinstance(after, ast.Constant) else ''
           yield value.value, end(before), after
 
@@ -81,6 +82,18 @@ def test_a_hint_follows_a_sentence_that_has_ended():
 ])  # fmt: skip
 def test_the_rule_itself(source, bad):
   assert bool(faults(source)[0]) == bad
+
+
+def test_a_hint_of_a_path_ends_the_sentence_before_it():
+  """`paths.hint` begins with the full stop."""
+  calls = [
+    (file.name, call.lineno, before)
+    for file in FILES
+    if 'hint(' in (source := file.read_text())
+    for call, before, _ in joints(ast.parse(source), ('hint',))
+  ]
+  assert len(calls) >= 4
+  assert not [call for call in calls if call[2].endswith(('.', ' '))]
 
 
 @pytest.fixture

@@ -255,6 +255,8 @@ def test_paths_with_commas_between(tmp_path, monkeypatch):
   assert len(source.paths()) == 3
   with pytest.raises(ValueError, match='commas "c" is not there'):
     sources.open_source(f'{tmp_path}/a.jsonl,c')
+  with pytest.raises(ValueError, match=r'c.jsn" is not there\. Did you mean "'):
+    sources.open_source(f'{tmp_path}/a.jsonl,{tmp_path}/c.jsn')
   with pytest.raises(ValueError, match='no file matches "d,c"'):
     sources.open_source('d,c')
   # A file that is called so is that file.

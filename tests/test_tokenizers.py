@@ -140,3 +140,10 @@ def test_stop_tokens_that_are_none(bpe, tmp_path, file, capsys):
     '7777 is no token of tokenizer.json, whose special ones are 0 <pad>, '
     '1 <eos>, 2 <bos>: it ends no answer\n'
   )
+  # What is no id at all, as what is none of these: the folder loads.
+  for value in (-1, 1.0, True, 'x', 2**70, {'id': 2}):
+    for written, found in ((value, (1,)), ([2, value], (1, 2))):
+      (tmp_path / file).write_text(json.dumps({'eos_token_id': written}))
+      assert tokenizers.load(str(tmp_path)).stops == found
+    told = f'eos_token_id {json.dumps(value)} is no token of tokenizer.json'
+    assert capsys.readouterr().err.count(f'WARNING {tmp_path / file}: {told}')

@@ -19,6 +19,7 @@ __all__ = ['SPECIAL', 'BPETokenizer']
 
 SPECIAL = ('<pad>', '<eos>', '<bos>')  # of tokenizers that are made here
 SMALLEST = 256 + len(SPECIAL)
+LARGEST = 2**32  # ids that the library takes are below it
 CONFIG, SPECIAL_MAP = 'tokenizer_config.json', 'special_tokens_map.json'
 Places = list[tuple[int, int]]
 _MAKING = threading.Lock()
@@ -64,10 +65,7 @@ def _no_token(tokenizer: hf_tokenizers.Tokenizer, name: str) -> str:
 def _declared(tokenizer: hf_tokenizers.Tokenizer, folder: str) -> list[int]:
   """Ids of tokens that files of a folder declare to end an answer.
 
-  One that is no token is told, and left out: a model does not say it.
-
-  Raises:
-    ValueError: they are no ids.
+  What is no token is told, and left out: a model does not say it.
   """
   files = {
     path: _read_json(path)
@@ -76,19 +74,20 @@ def _declared(tokenizer: hf_tokenizers.Tokenizer, folder: str) -> list[int]:
       for name in ('generation_config.json', 'config.json')
     )
   }
-  file, ids = ends_of.declared(files)
-  known = [i for i in ids if tokenizer.id_to_token(i) is not None]
-  if len(known) == len(ids):
-    return known
-  wrong = next(i for i in ids if i not in known)
+  file, ids, none = ends_of.declared(files)
+  known = [
+    i for i in ids if i < LARGEST and tokenizer.id_to_token(i) is not None
+  ]
+  none += [(file, i) for i in ids if i not in known]
   special = ', '.join(f'{i} {name}' for i, name in _added(tokenizer).items())
-  told = (
-    f'{file}: eos_token_id {wrong} is no token of tokenizer.json, whose '
-    f'special ones are {special[:200] or "none"}'
-  )
-  if told not in _TOLD and hosts.first():
-    print(f'WARNING {told}: it ends no answer', file=sys.stderr)
-  _TOLD.add(told)
+  for where, wrong in {file: i for file, i in reversed(none)}.items():
+    told = (
+      f'{where}: eos_token_id {json.dumps(wrong)[:80]} is no token of '
+      f'tokenizer.json, whose special ones are {special[:200] or "none"}'
+    )
+    if told not in _TOLD and hosts.first():
+      print(f'WARNING {told}: it ends no answer', file=sys.stderr)
+    _TOLD.add(told)
   return known
 
 

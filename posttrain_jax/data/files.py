@@ -169,7 +169,7 @@ def _listed(path: str) -> list[str]:
   if gone:
     raise ValueError(
       f'no file matches "{path}", and of what stands between its commas '
-      f'"{gone[0]}" is not there.{hint(gone[0])}'
+      f'"{gone[0]}" is not there{hint(gone[0])}'
     )
   return [file for _, found in there for file in found]
 

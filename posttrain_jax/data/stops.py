@@ -5,7 +5,6 @@ trained, and where a sampler has to stop. It is found by writing two answers, a
 text and a tool call, and by looking at what stands after them.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -39,26 +38,29 @@ TOOL = {
 ASKED = {'role': 'user', 'content': 'asked'}
 
 
-def declared(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, tuple]:
-  """(file, ids) of the first file that names an "eos_token_id"; ('', ()).
+def declared(
+  files: Mapping[str, Mapping[str, Any]],
+) -> tuple[str, tuple[int, ...], list[tuple[str, Any]]]:
+  """(file, ids, what is none) of the first file whose "eos_token_id" names an
+  id, or a list with one; ('', (), what is none).
+
+  What is none, as -1 of folders without one, is passed over.
 
   files  {file: content}: generation_config.json, config.json
 
-  Raises:
-    ValueError: what a file names is no id, nor a list of ids.
+  Returns what was passed over as (file, value), for who tells it.
   """
+  none: list[tuple[str, Any]] = []
   for file, content in files.items():
     value = content.get('eos_token_id')
     ids = value if isinstance(value, list) else [value]
-    if value is None or not ids:
+    if value is None:
       continue
-    if not all(type(i) is int and i >= 0 for i in ids):
-      raise ValueError(
-        f'{file}: "eos_token_id": {json.dumps(value)[:80]} is no number of a '
-        'token, nor a list of these'
-      )
-    return file, tuple(ids)
-  return '', ()
+    good = tuple(i for i in ids if type(i) is int and i >= 0)
+    none += [(file, i) for i in ids if type(i) is not int or i < 0]
+    if good:
+      return file, good, none
+  return '', (), none
 
 
 def _after(template: Template, answer: dict, tools: list | None) -> str:

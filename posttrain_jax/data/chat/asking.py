@@ -3,12 +3,15 @@
 `add_generation_prompt` asks a template for what precedes an answer. One that
 does not use it is right where it writes nothing there, as `[INST] .. [/INST]`;
 where it writes a header before each answer of a conversation, a model that is
-asked without it would go on with the user's turn.
+asked without it would go on with the user's turn. An empty thought is no such
+header: a model writes it, as it does any other.
 """
 
 import functools
+import json
 import os
 
+from posttrain_jax.data.chat.thoughts import TAG, outside
 from posttrain_jax.data.quoting import quoted
 from posttrain_jax.data.stops import TOOL
 from posttrain_jax.data.template import Template
@@ -52,7 +55,10 @@ def unopened(found: Template, tools: bool = False) -> str:
   if shared != ends:  # up to where a token of the two ends
     shared = shared[: 1 + max(shared.rfind(last) for last in '>]\n')]
   header = between[len(shared) :]
-  return header if header.strip() else ''
+  if not ''.join(outside(header)).strip():
+    return ''
+  before = TAG.split(header, 1)[0]
+  return before if before.strip() else header
 
 
 def check_opens(found: Template, tools: bool = False) -> None:
@@ -60,9 +66,10 @@ def check_opens(found: Template, tools: bool = False) -> None:
   header = unopened(found, tools)
   if not header:
     return
-  block = (
-    '{% if add_generation_prompt %}{{ ' + quoted(header) + ' }}{% endif %}'
-  )
+  # To be pasted: it is whole, however long, and half a character an escape.
+  text = json.dumps(header, ensure_ascii=False)
+  text = text.encode('utf-8', 'backslashreplace').decode()
+  block = '{% if add_generation_prompt %}{{ ' + text + ' }}{% endif %}'
   raise ValueError(
     f'the chat template of {found.where} does not use add_generation_prompt: a '
     f'prompt would end without {quoted(header)}, which stands before each '

@@ -5,23 +5,12 @@ form of their own or left out; anything else that differs is another text than
 the record's.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from posttrain_jax.data.chat.checks import texts_of
+from posttrain_jax.data.chat.thoughts import outside
 
 __all__ = ['changes']
-
-_NAMES = 'think|thinking|thought|reasoning|seed:think'
-# What was thought; its opening may be the template's own.
-_THOUGHT = re.compile(f'(?:<(?:{_NAMES})>|^).*?</(?:{_NAMES})>', re.DOTALL)
-_OPEN = re.compile(f'</?(?:{_NAMES})>')
-
-
-def _pieces(said: str) -> list[str]:
-  """What of an answer has to stand in the text, apart from its thoughts."""
-  parts = _THOUGHT.split(said)
-  return [piece for part in parts for piece in _OPEN.split(part)]
 
 
 def _end(text: str, said: str, start: int) -> int:
@@ -29,7 +18,8 @@ def _end(text: str, said: str, start: int) -> int:
   at = text.find(said.strip(), start)
   if at >= 0:
     return at + len(said.strip())
-  for piece in _pieces(said):
+  # The opening of a thought may be the template's own.
+  for piece in outside(said, inside=True):
     at = text.find(piece.strip(), start)
     if at < 0:
       return -1
@@ -37,22 +27,28 @@ def _end(text: str, said: str, start: int) -> int:
   return start
 
 
-def changes(
-  messages: Sequence[Mapping],
-  text: str,
-  trained: Callable[[int], bool],
-) -> bool:
-  """Whether a turn that is trained says something else in `text`.
+def _stand(texts: Sequence[str], place: str) -> bool:
+  """Whether texts stand in a place, one behind the other."""
+  end = 0
+  for said in texts:
+    end = _end(place, said, end)
+    if end < 0:
+      return False
+  return True
 
-  trained  (number of a turn) -> whether it is trained
+
+def changes(turns: Sequence[Mapping], places: Sequence[str]) -> bool:
+  """Whether one of the turns that are trained says something else there.
+
+  What others say is not looked at: it may hold an answer's text, as a tool's
+  that is quoted, and be written in a form of its own.
+
+  turns   those that are trained, in their order
+  places  what is trained of the text, in its order: of each turn its own, or,
+          where these are more or fewer, of all together
   """
-  start = 0
-  for i, message in enumerate(messages):
-    if message['role'] in ('system', 'developer'):  # these may stand later on
-      continue
-    for said in texts_of(message):
-      end = _end(text, said, start)
-      if end < 0 and trained(i):
-        return True
-      start = max(start, end)
-  return False
+  said = [texts_of(turn) for turn in turns]
+  if len(said) != len(places):
+    said = [[text for texts in said for text in texts]]
+    places = ['\n'.join(places)]
+  return not all(map(_stand, said, places))

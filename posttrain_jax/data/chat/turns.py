@@ -228,12 +228,13 @@ def _from_template(
   before = tokenizer.read(asked)[0] if prompt else []
   start = common_start(before, tokens)
   notes = [REWRITTEN] * bool(answers.left_out)
-
-  def trained(i: int) -> bool:
-    counted = i >= prompt and i not in answers.left_out
-    return counted and counts(messages[i])
-
-  notes += [CHANGED] * changes(messages, whole.text, trained)
+  trained = [
+    message
+    for i, message in enumerate(messages)
+    if i >= prompt and i not in answers.left_out and counts(message)
+  ]
+  said = [whole.text[first:last] for first, last in spans]
+  notes += [CHANGED] * changes(trained, said)
   notes += [UNOPENED] * bool(unopened(found, bool(tools)))
   if start < len(before):
     notes.append(MERGED)
