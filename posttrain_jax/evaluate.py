@@ -138,11 +138,14 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
 
 
 def _check_read(flags: argparse.Namespace, answered: bool) -> None:
-  """Raises ValueError for a flag that nothing would read.
+  """Raises ValueError for a flag that nothing would read, and that is not what
+  it is by default.
 
   answered  whether the records of --data have answers
   """
-  given = lambda *names: command.first_given(flags, names)
+  given = lambda *names: command.first_given(
+    flags, [x for x in names if getattr(flags, x) != OF_DATA[x]]
+  )
   if not flags.rewards and (name := given(*OF_REWARDS)):
     raise ValueError(
       f"--{name} is of the model's own answers, which --rewards asks for, and "

@@ -28,6 +28,11 @@ def kept(keeper, *steps):
     ('eval/pass@8', False),
     ('eval/token_accuracy', False),
     ('eval/rewards/margins', False),
+    ('eval/rewards/odd/none', True),
+    ('eval/rewards/unscored', True),
+    ('eval/rewards/none_wrong', False),
+    ('eval/rewards/none', False),
+    ('eval/rewards/unscored_ones', False),
   ],
 )
 def test_the_name_says_which_way_is_better(metric, lower):

@@ -12,7 +12,13 @@ from posttrain_jax import train
 from posttrain_jax.lab import stages
 from posttrain_jax.models import hf_read
 from posttrain_jax.quickstart import command as quickstart
-from posttrain_jax.run import build, checkpoint, measured, on_disk
+from posttrain_jax.run import (
+  build,
+  checkpoint,
+  continuing,
+  measured,
+  on_disk,
+)
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.sweep import __main__ as sweep
@@ -220,6 +226,23 @@ def members(folder, *flags):
 def swept(folder, *flags):
   argv = ['--config', SMOKE, *GRID, '--workdir', str(folder), *flags]
   return sweep.main([*argv, '--dry_run'])
+
+
+@pytest.mark.parametrize('now, same', [
+  ('exact_match', True), ('["exact_match"]', True),
+  ('[{"name": "exact_match", "weight": 1, "column": ""}]', True),
+  ('[{"name": "exact_match", "weight": 0.5}]', False),
+  ('exact_match,length', False),
+])  # fmt: skip
+def test_the_same_rewards_in_other_words(now, same, tmp_path):
+  """A name alone is an entry, also of a run that was begun by the long form."""
+  load = lambda text: config_lib.load('configs/rl.py', [('rewards', text)])
+  began = load('[{"name": "exact_match"}]')
+  checkpoint.save_config(tmp_path, {'config': began.to_dict(), 'sizes': {}})
+  if same:
+    return continuing.check_continues(load(now), tmp_path)
+  with pytest.raises(ValueError, match='another config.*rewards: '):
+    continuing.check_continues(load(now), tmp_path)
 
 
 def test_a_sweep_beside_its_folder(tmp_path, capsys):

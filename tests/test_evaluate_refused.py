@@ -11,6 +11,7 @@ import pytest
 from test_inference import MODEL, SHORT, command, drawn
 
 from posttrain_jax import compare, evaluate, sample
+from posttrain_jax.core import hosts
 from posttrain_jax.core.types import Rollout
 from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.data.tokenizers import ByteTokenizer
@@ -141,6 +142,21 @@ def test_a_verifier_that_always_fails(tmp_path):
     count(1, 1)
 
 
+@pytest.mark.parametrize('several', [False, True])
+def test_counts_of_several_processes(several, monkeypatch):
+  """Each of two judges its answers, and each reads the whole file and draws all
+  problems."""
+  mine = {'overlong': 3, 'generator_errors': 2, 'timeouts': 1,
+          'verifier_errors': 0, 'rewards/odd/errors': 4}  # fmt: skip
+  theirs = mine | {'verifier_errors': 5, 'rewards/odd/alone': 1}
+  task = types.SimpleNamespace(all_counts=lambda: mine)
+  monkeypatch.setattr(hosts, 'several', lambda: several)
+  monkeypatch.setattr(hosts, 'said', lambda text: [text, json.dumps(theirs)])
+  added = {'timeouts': 2, 'verifier_errors': 5, 'rewards/odd/errors': 8,
+           'rewards/odd/alone': 1}  # fmt: skip
+  assert unjudged._counts(task) == (mine | added if several else mine)
+
+
 @pytest.fixture(scope='module')
 def places(tmp_path_factory):
   """A model folder, prompts with and without answers to train on."""
@@ -158,12 +174,15 @@ def places(tmp_path_factory):
 
 
 ON = '--model model --tokenizer byte --data'
+# Of flags that are 1 or 1.0 by default.
+OTHER = {'temperature': 0.5, 'top_p': 0.5}
 FLAGS = [
-  (evaluate, f'{ON} texts.jsonl --{name} 1',
+  (evaluate, f'{ON} texts.jsonl --{name} {OTHER.get(name, 1)}',
    f"--{name} is of the model's own answers, which --rewards asks for")
   for name in evaluate.OF_REWARDS
 ] + [
-  (evaluate, f'{ON} asks.jsonl --rewards length --num_samples 0 --{name} 1',
+  (evaluate, f'{ON} asks.jsonl --rewards length --num_samples 0 --{name} '
+   f'{OTHER.get(name, 1)}',
    f'--{name} is of samples, and --num_samples=0 draws none')
   for name in evaluate.OF_SAMPLES
 ] + [
@@ -200,6 +219,15 @@ def test_what_nothing_would_read_or_write(
   error = capsys.readouterr().err
   assert error.startswith('error: ') and told in error, error
   assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize('name', evaluate.OF_REWARDS)
+@pytest.mark.parametrize('line', ['', '--rewards length --num_samples 0'])
+def test_what_is_so_by_default_may_be_said(name, line):
+  value = evaluate.OF_DATA[name]
+  line = f'{ON} x {line if name != "num_samples" else ""} --{name} {value}'
+  flags = evaluate._parser().parse_args(line.split())
+  evaluate._check_read(flags, answered=False)
 
 
 def test_every_flag_of_data_is_of_one_use():

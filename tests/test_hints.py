@@ -8,7 +8,7 @@ import pytest
 from test_inference import MODEL, drawn
 
 from posttrain_jax import compare, evaluate, export, objectives, report, sample
-from posttrain_jax.core import paths
+from posttrain_jax.core import hub, names, paths
 from posttrain_jax.data import train_tokenizer
 from posttrain_jax.models import hf
 from posttrain_jax.report import __main__ as report_command
@@ -125,6 +125,31 @@ def test_what_is_there_in_place_of_a_path(given, folders, told, folder):
 def test_of_a_path_from_the_root(folder):
   told = paths.hint(folder / 'modles' / 'base', folders=True)
   assert told == f'. Did you mean "{folder}/models/base"?'
+
+
+def test_what_may_be_of_the_hub_has_to_be_nearer(folder):
+  """A folder that is like `org/name` by a few letters is not meant."""
+  told = lambda name: hub._told(OSError('no'), hub.Name(name, '', ''), 'model')
+  for name in ('odd/bade', 'mode-org/base', 'm/b', 'models/other-base'):
+    assert 'Did you mean' not in told(name), name
+  for name in ('modles/base', 'model/base', 'models/bases2'):
+    assert told(name).endswith('. Did you mean "models/base"?'), name
+
+
+def test_a_large_folder_is_not_compared_name_by_name(monkeypatch):
+  there = [f'part-{n:05}-of-30000.jsonl' for n in range(30_000)]
+  asked = []
+  real = names._one_edit
+  monkeypatch.setattr(
+    names, '_one_edit', lambda *both: asked.append(both) or real(*both)
+  )
+  for given, meant in (
+    ('part-12345-of-3000.jsonl', 'part-12345-of-30000.jsonl'),
+    ('prt-29999-of-30000.jsonl', 'part-29999-of-30000.jsonl'),
+  ):
+    asked.clear()
+    assert names.closest(given, there) == meant
+    assert 0 < len(asked) <= names.MANY
 
 
 COMMANDS = [

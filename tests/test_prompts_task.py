@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from posttrain_jax.core import hosts
 from posttrain_jax.data.prompts_task import PromptsTask
 from posttrain_jax.data.sources import JsonlSource, ListSource
 from posttrain_jax.data.tokenizers import ByteTokenizer
@@ -157,3 +158,23 @@ def test_a_file_names_its_lines(tmp_path):
   path.write_text(''.join(json.dumps(x) + '\n' for x in rows))
   with pytest.raises(ValueError, match=re.escape(f'{path}:2: ')):
     make(JsonlSource(str(path)))
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_what_is_read_is_told_by_one_process(first, monkeypatch, capsys):
+  """A file of two kinds beside one of either: each entry judges its own."""
+  monkeypatch.setattr(hosts, 'first', lambda: first)
+  rows = [{'prompt': 'a', 'solution': 'x', 'gold': None},
+          {'prompt': 'b', 'solution': None, 'gold': 'y'},
+          {'prompt': 'c' * 9, 'solution': 'x', 'gold': None}]  # fmt: skip
+  task = make(
+    rows, {'name': 'exact_match'},
+    {'name': 'exact_match', 'column': 'gold', 'label': 'other'},
+    heldout=ListSource(rows[:1], 'held'), prompt_length=8,
+  )  # fmt: skip
+  task.close()
+  said = capsys.readouterr().err
+  assert ('prompts have more than' in said) == first
+  assert ('stand in data.eval_path' in said) == first
+  told = 'data.eval_path: column "gold", which reward "exact_match" reads'
+  assert (told in said) == first

@@ -1,11 +1,13 @@
 """Columns that rewards read and in which there is nothing: refused before the
-first step where that is so in all records, told where it is in some."""
+first step where that is so in all records that nothing else judges, told where
+it is in some."""
 
 import inspect
 import re
 
 import pytest
 
+from posttrain_jax.core import hosts
 from posttrain_jax.rewards import entries, texts
 from posttrain_jax.rewards.judge import Judge
 
@@ -38,9 +40,9 @@ def look(monkeypatch):
   function needs of this machine is of no interest here."""
   made = []
 
-  def checked(name, values, *more, column='gold', judge=None):
+  def checked(name, values, *more, column='gold', judge=None, listed=None):
     entry = {'name': name, **({'column': column} if column else {})}
-    judge = judge or Judge(entries.read([entry]), workers=1)
+    judge = judge or Judge(entries.read(listed or [entry]), workers=1)
     made.append(judge)
     told = lambda *call, **_: type('Reply', (), {'status': 'ok', 'value': []})
     monkeypatch.setattr(judge._pool, 'call', told)
@@ -72,12 +74,14 @@ def test_empty_in_all_records_is_refused(look, name, empty):
   assert str(raised.value).endswith(
     'name another by its "column". Valid: other'
   )
-  # It does not apply to such a record, where it is asked.
+  # It does not apply to such a record, where it is asked; a blank text is one
+  # that no answer is.
   calls = {'kwargs_column': 'kwargs'} if name == 'if_constraints' else {}
   given = {'gold': [empty], 'kwargs': [None]}
   if name != 'math_verify':
     found = getattr(texts, name)(['p'], ['x'], column='gold', **calls, **given)
-    assert found == [None]
+    blank = name == 'exact_match' and not texts.common.null(empty)
+    assert found == [0.0 if blank else None]
 
 
 @pytest.mark.parametrize('name', readers())
@@ -119,15 +123,78 @@ def test_each_file_is_looked_at_by_itself(look):
   look('exact_match', ['a', 'b'], [])
 
 
-def test_solution_and_answer_are_taken_row_by_row(look, capsys):
-  rows = [{'solution': 'a'}, {'answer': 'b', 'solution': None}, {'answer': 'c'}]
+def test_the_first_column_is_read_in_all_rows(look, capsys):
+  """`solution` where any record of any file has it: a run that was begun goes
+  on by the same rewards."""
+  rows = [{'solution': 'a', 'answer': 'a'}, {'answer': 'b', 'solution': None},
+          {'solution': ' ', 'answer': 'c'}, {'answer': 'd'}]  # fmt: skip
   look('exact_match', rows, column='')
+  said = capsys.readouterr().err.splitlines()
+  assert said == [
+    'WARNING rewards: p0.jsonl: column "solution", which reward "exact_match" '
+    'reads, is missing, null or empty in 3 of 4 records: it finds no answer to '
+    'them right, and does not read "answer" beside it; first: p0.jsonl:2'
+  ]
+  answers = {'completions': ['a', 'b', '4', 'x'],
+             'solution': [None, '', '4', 'x'],
+             'answer': ['a', 'b', '9', 'y']}  # fmt: skip
+  said = texts.exact_match(['p'] * 4, **answers)
+  assert said == [None, 0.0, 1.0, 1.0]
+  with pytest.raises(ValueError, match='column "solution", which'):
+    look('exact_match', [{'solution': '', 'answer': 'x'}], column='')
+  # No column is in all records of both files.
+  rows = [{'solution': 'a'}]
+  with pytest.raises(ValueError, match='p1.jsonl: no column "solution", which'):
+    look('exact_match', rows, [{'answer': 'a'}], column='')
+  with pytest.raises(ValueError, match='1 of 2 records have no column "solut'):
+    look('exact_match', [*rows, {'answer': 'a'}], column='')
+
+
+KINDS = [{'name': 'exact_match', 'column': 'gold'},
+         {'name': 'unit_tests', 'column': 'tests'}]  # fmt: skip
+MATH = {'gold': '4', 'tests': None}
+CODE = {'gold': None, 'tests': ['assert True']}
+NONE = {'gold': None, 'tests': None}
+FORM = {'name': 'regex', 'pattern': 'a'}
+DECIDES = FORM | {'verdict': True}
+
+
+@pytest.mark.parametrize('listed, train, held, told', [
+  # One file of both kinds, one of either.
+  (KINDS, [MATH, CODE], [MATH], '"tests", which reward "unit_tests" reads, is '
+   'null or empty in the record: it finds no answer'),
+  (KINDS, [MATH, CODE], [CODE], '"gold", which reward "exact_match" reads'),
+  (KINDS, [MATH, MATH], [], 'p0.jsonl: column "tests", which reward'),
+  (KINDS, [CODE, CODE], [MATH], 'p1.jsonl: column "tests", which reward'),
+  ([DECIDES, KINDS[0]], [CODE], [], 'p0.jsonl: column "gold", which reward'),
+  ([{'name': 'mine:own'}, KINDS[0]], [MATH], [CODE], 'p1.jsonl: column "gold'),
+])  # fmt: skip
+def test_one_of_several_kinds_is_told(listed, train, held, told, look, capsys):
+  look('', train, held, listed=listed)
+  assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('listed, train, held, told', [
+  # What says which answers are right says so of none.
+  (KINDS, [CODE, CODE], [CODE], 'p0.jsonl: column "gold", which reward'),
+  (KINDS, [MATH, CODE], [NONE], 'p1.jsonl: column "gold", which reward'),
+  (KINDS[::-1], [MATH], [], 'p0.jsonl: column "tests", which reward'),
+  # The rest is only measured, or looks at the form alone.
+  ([KINDS[0], KINDS[1] | {'weight': 0}], [CODE], [MATH], 'column "gold"'),
+  ([KINDS[0], FORM, {'name': 'length'}], [MATH], [CODE], 'p1.jsonl: column'),
+  ([DECIDES | {'weight': 0}, KINDS[0]], [CODE], [], 'column "gold"'),
+])  # fmt: skip
+def test_what_nothing_else_judges_is_refused(listed, train, held, told, look):
+  with pytest.raises(ValueError, match='no answer could be right') as raised:
+    look('', train, held, listed=listed)
+  assert told in str(raised.value)
+
+
+def test_every_process_reads_and_one_tells(look, capsys, monkeypatch):
+  rows = [GOOD['exact_match'], None]
+  monkeypatch.setattr(hosts, 'first', lambda: False)
+  look('exact_match', rows)
   assert capsys.readouterr().err == ''
-  columns = {'solution': ['a', None, ''], 'answer': [None, 'b', 'c']}
-  said = texts.exact_match(['p'] * 3, ['a', 'b', 'x'], **columns)
-  assert said == [1.0, 1.0, 0.0]
-  with pytest.raises(ValueError, match='column "solution" or "answer", which'):
-    look('exact_match', [{'solution': '', 'answer': None}], column='')
 
 
 def test_null_among_right_answers_is_no_answer():

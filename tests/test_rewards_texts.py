@@ -52,7 +52,7 @@ GOLD = 'so 48 + 24 = 72\n#### 72'
   ('exact_match', 'paris', {'answer': 'Paris'}, {'ignore_case': True}, 1.0),
   ('exact_match', 'Paris.', {'answer': 'Paris'}, {'ignore_ends': False}, 0.0),
   ('exact_match', 'b', {'answer': ['a', 'b']}, {}, 1.0),
-  ('exact_match', '', {'answer': ''}, {}, None),
+  ('exact_match', '', {'answer': ''}, {}, 0.0),
   ('exact_match', '', {'answer': 'x'}, {}, 0.0),
   ('exact_match', 'x', {'answer': None}, {}, None),
   ('exact_match', 'x  y', {'key': 'x\ny'}, {'column': 'key'}, 1.0),

@@ -25,6 +25,7 @@ from posttrain_jax.core import buckets, hub_files, paths
 __all__ = ['TOKENIZER', 'Name', 'data_files', 'elsewhere', 'folder', 'parse',
            'pinned', 'tokenizer']  # fmt: skip
 
+NEAR = 0.75  # how like a path here has to be a name that may be of the hub
 COMMIT = re.compile('[0-9a-f]{40}')
 _PART = r'[A-Za-z0-9](?:[\w.-]*\w)?'
 _NAME = re.compile(f'({_PART}/{_PART})(?::([^@]+))?(?:@([\\w./-]+))?')
@@ -110,7 +111,9 @@ def _told(error: Exception, name: Name, kind: str) -> str:
       'token (HF_TOKEN, or "hf auth login")'
     )
   cached = f'what is not in {constants.HF_HUB_CACHE}'
-  near = '' if name.revision else paths.mended(name.repo, kind == 'model')
+  near = ''
+  if not name.revision:
+    near = paths.mended(name.repo, kind == 'model', NEAR)
   near = f'. Did you mean "{near}"?' if near else ''
   instead = 'download it where there is a network, and give the path'
   if constants.HF_HUB_OFFLINE:

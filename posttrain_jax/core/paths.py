@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
-from posttrain_jax.core.names import closest
+from posttrain_jax.core.names import LIKE, closest
 
 __all__ = ['AnyPath', 'Grown', 'Remote', 'Unanswered', 'append', 'create',
            'expanded', 'fetched', 'first_line', 'hint', 'is_remote', 'mended',
@@ -31,7 +31,7 @@ _URL = re.compile(r'[a-z][a-z0-9+]*://')
 _HOME = re.compile(r'~[A-Za-z0-9_.-]*(/|$)')
 # Flags whose value is a text to a model, and no path.
 TEXTS = ('--prompt',)
-NEAR = 20  # names of a folder that are compared with one that is missing
+NEAR = 20  # names of a folder that are listed where one is missing
 
 
 class _Stat(NamedTuple):
@@ -228,8 +228,7 @@ def path(place: str | os.PathLike) -> Any:
 
 
 def _beside(folder: str, folders: bool) -> list[str]:
-  """What lies in a folder, without what is hidden; its folders alone, where
-  these are asked for."""
+  """What lies in a folder and is not hidden; `folders`: its folders alone."""
   try:
     with os.scandir(folder or '.') as found:
       return [
@@ -241,11 +240,14 @@ def _beside(folder: str, folders: bool) -> list[str]:
     return []
 
 
-def mended(place: str | os.PathLike, folders: bool = False) -> str:
+def mended(
+  place: str | os.PathLike, folders: bool = False, least: float = LIKE
+) -> str:
   """The path that is there and whose parts are near those of one that is not;
   '' where there is none, and for what lies in a bucket.
 
   folders  whether only folders can be meant
+  least    as of `closest`; higher for what may be no path at all
   """
   if is_remote(place):
     return ''
@@ -255,7 +257,7 @@ def mended(place: str | os.PathLike, folders: bool = False) -> str:
     whole = os.path.join(made, part)
     if not os.path.exists(whole):
       there = _beside(made, folders or number < len(parts))
-      close = closest(part, there)
+      close = closest(part, there, least)
       if not close:
         return ''
       whole = os.path.join(made, close)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain_jax.core import hosts
 from posttrain_jax.data import content, formats
 from posttrain_jax.data.host_task import Answers, HostTask
 from posttrain_jax.data.quoting import listed
@@ -194,6 +195,8 @@ class PromptsTask(HostTask):
     return len(tokens)
 
   def _tell(self, total: int, leaked: int) -> None:
+    if not hosts.first():  # every process reads the same
+      return
     dropped = self.counts['overlong']
     if dropped:
       print(

@@ -1,6 +1,5 @@
 """Answers that nothing was found of, after an evaluation in Python."""
 
-import collections
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,14 +16,21 @@ FAILED = ('errors', 'timeouts', 'verifier_errors')
 
 
 def _counts(task: HostTask) -> dict[str, int]:
-  """`task.all_counts` of all processes; each has to call it."""
+  """`task.all_counts` of all processes; each has to call it.
+
+  Answers are judged by one process each, so that what happened to them adds
+  up. Every process draws all problems: what happened there is the same.
+  """
   counts = task.all_counts()
   if not hosts.several():
     return counts
-  out: collections.Counter[str] = collections.Counter()
-  for text in hosts.said(json.dumps(counts)):
-    out.update(json.loads(text))
-  return dict(out)
+  each = [json.loads(text) for text in hosts.said(json.dumps(counts))]
+  return {
+    name: (sum if name.startswith('rewards/') or name in FAILED else max)(
+      one.get(name, 0) for one in each
+    )
+    for name in {name: 0 for one in each for name in one}
+  }
 
 
 def counted(

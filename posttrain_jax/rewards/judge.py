@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain_jax.core import hosts
 from posttrain_jax.core.pool import Pool
 from posttrain_jax.core.types import Judged
 from posttrain_jax.rewards import arrays, mixing, texts
@@ -110,11 +111,13 @@ class Judge:
 
   def seen(self, name: str) -> Seen:
     """What is to look at all records of a file, for `check`."""
-    return Seen(self._called, name)
+    return Seen(self.entries, name)
 
   def check(self, *seen: Seen) -> None:
     """Imports every function, and sees that files have what they need; tells,
-    once, what is empty in some of their records.
+    once and at the first process, what is empty in some of their records.
+
+    seen  of all files that the judge is asked about
 
     Raises:
       ValueError: a function that cannot be used, with the reason; a column
@@ -127,8 +130,9 @@ class Judge:
         told = str(reply.value).removeprefix('ValueError: ')
         raise ValueError(f'rewards: {told}')
       needs[entry.label] = reply.value
-    for line in (line for one in seen for line in one.check(needs)):
-      if line not in self._told:
+    for line in [x for one in seen for x in one.check(needs, seen)]:
+      # Every process reads all records.
+      if line not in self._told and hosts.first():
         self._told.add(line)
         print(f'WARNING rewards: {line}', file=sys.stderr)
 

@@ -18,8 +18,9 @@ __all__ = ['FILE', 'NAME', 'Best', 'Keeper', 'check', 'lower_is_better', 'read']
 
 FILE, NAME = 'best.json', 'best'
 # Words in the names of metrics that are better when they are lower.
-LOWER = ('loss', 'perplexity', 'truncated', 'length', 'kl', 'ece', 'brier',
-         'none', 'unscored')  # fmt: skip
+LOWER = ('loss', 'perplexity', 'truncated', 'length', 'kl', 'ece', 'brier')
+# Last parts of names: rewards have words such as these in their labels.
+LOWER_LAST = ('none', 'unscored')
 
 
 class Best(NamedTuple):
@@ -32,7 +33,10 @@ class Best(NamedTuple):
 
 def lower_is_better(metric: str) -> bool:
   """Whether a smaller value of a metric is the better one, by its name."""
-  last = metric.rpartition('/')[2]
+  before, _, last = metric.rpartition('/')
+  if last in LOWER_LAST:
+    # Where nothing stands between, it is a reward's label.
+    return last == 'unscored' or not before.endswith('rewards')
   return any(word in last.replace('@', '_').split('_') for word in LOWER)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain_jax.core import hosts, paths
 from posttrain_jax.models import transformer
+from posttrain_jax.rewards import entries
 from posttrain_jax.run import (
   auto,
   best,
@@ -53,6 +54,7 @@ def check_continues(config: Any, workdir: Path) -> None:
   # How a step is cut up may be left to 'auto' on one side: it changes rounding.
   decided = {key for key in PINNED if AUTO in (old.get(key), new.get(key))}
   _resolve_rates(workdir, old, new)
+  _read_rewards(old, new)
   changed = [
     f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
     for key in sorted((old.keys() | new.keys()) - decided)
@@ -63,6 +65,17 @@ def check_continues(config: Any, workdir: Path) -> None:
       f'{workdir} holds a run of another config; use another --workdir, or '
       'undo: ' + '; '.join(changed)
     )
+
+
+def _read_rewards(old: dict[str, Any], new: dict[str, Any]) -> None:
+  """Takes the new form of rewards that are the same in two flat configs: a name
+  alone is an entry, and what is so by default may be said."""
+  try:
+    same = entries.read(old['rewards']) == entries.read(new['rewards'])
+  except (KeyError, ValueError):
+    return  # is told as it stands
+  if same:
+    old['rewards'] = new['rewards']
 
 
 def _there(path: Path) -> bool:

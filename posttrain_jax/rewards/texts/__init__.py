@@ -63,17 +63,9 @@ VERDICTS = (
 CHECKS = {'if_constraints': check_instructions, 'unit_tests': check_tests}
 
 
-def judges_by(name: str, columns: dict[str, Any], params: dict) -> bool | None:
-  """Whether a record has what the reward `name` compares an answer with; None:
-  it has no such column, or the reward reads none."""
-  if 'column' not in params:
-    return None
-  column = params['column']
-  names = (column,) if column else common.ANSWERS
-  there = {key: [columns[key]] for key in names if key in columns}
-  if not there:
-    return None
-  (value,) = common.picked(there, column)
+def judges_by(name: str, value: Any, params: dict) -> bool:
+  """Whether the reward `name` could find an answer right by what its column
+  has in a record."""
   golds = GOLDS.get(name)
   return not common.empty(value) if golds is None else bool(
     golds(value, params)

@@ -15,6 +15,7 @@ __all__ = [
   'empty',
   'final',
   'gold',
+  'null',
   'number',
   'numbers',
   'picked',
@@ -88,6 +89,11 @@ def gold(value: Any) -> str:
   return str(value).rpartition(GSM8K)[2].strip()
 
 
+def null(value: Any) -> bool:
+  """Whether a column's value is none at all: null or nan."""
+  return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def empty(value: Any) -> bool:
   """Whether a column's value says nothing: null, nan, a blank text, or a list
   that has nothing but these."""
@@ -95,7 +101,7 @@ def empty(value: Any) -> bool:
     return not value or value.isspace()
   if isinstance(value, list | tuple):
     return all(map(empty, value))
-  return value is None or (isinstance(value, float) and math.isnan(value))
+  return null(value)
 
 
 def accepted(answer: Any) -> list:
@@ -111,17 +117,16 @@ def either(names: Sequence[str]) -> str:
 
 
 def picked(columns: dict[str, Any], column: str) -> list:
-  """Of each row what the column called `column` has; '': the first of ANSWERS
-  that is not empty there. None where it is `empty`.
+  """The column called `column`; '': the first there is of ANSWERS, also in
+  rows where it is empty and the next one is not.
 
   Raises:
     ValueError: there is no such column.
   """
-  names = (column,) if column else ANSWERS
-  there = [columns[name] for name in names if name in columns]
-  if not there:
-    raise ValueError(f'no column {either(names)}')
-  return [next((x for x in row if not empty(x)), None) for row in zip(*there)]
+  for name in (column,) if column else ANSWERS:
+    if name in columns:
+      return columns[name]
+  raise ValueError(f'no column {either((column,) if column else ANSWERS)}')
 
 
 def _value(text: str) -> int | float | None:

@@ -62,8 +62,7 @@ def _choices(answer: Any, choices: str) -> list[str]:
 
 
 # (a column's value, hyperparameters) -> what of it an answer is compared with;
-# of math_verify, what it tries to read. With nothing no answer can be right,
-# and the reward does not apply.
+# of math_verify, what it tries to read. With nothing no answer can be right.
 GOLDS: dict[str, Callable[[Any, dict], list]] = {
   'choice_letter': lambda answer, of: _choices(answer, of['choices']),
   'exact_match': lambda answer, of: _texts(
@@ -88,7 +87,7 @@ def exact_match(
   """1.0 where the answer is the right one, letter by letter.
 
   The answer is what `texts.common.final` finds; white space counts as one
-  blank. None where the right answer is empty.
+  blank. None where the right answer is null, 0.0 where it is blank.
 
   Args:
     column: of the right answer, or of a list of right ones; '': 'solution',
@@ -101,9 +100,9 @@ def exact_match(
   )
 
   def one(text: str, answer: Any) -> float | None:
-    wanted = _texts(answer, ignore_case, ignore_ends)
-    if not wanted:
+    if common.null(answer):
       return None
+    wanted = _texts(answer, ignore_case, ignore_ends)
     return float(plain(common.final(text)) in wanted)
 
   return _compared(completions, common.picked(columns, column), one)
