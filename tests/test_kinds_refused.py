@@ -52,6 +52,10 @@ def test_what_trains_on_a_kind_is_named(tmp_path, spec):
     with pytest.raises(ValueError, match=r'x\.jsonl:1: ') as caught:
       opened(tmp_path, spec, record)
     told = str(caught.value)
+    assert ('no column' in told) == (
+      (kind, 'completion' in TAKES[spec]) == ('prompt', True)
+      or (kind, 'unpaired' in TAKES[spec]) == ('completion', True)
+    )
     if 'no column' in told:  # one more, and it would be of a kind it trains on
       name = re.search('no column "(.*?)"', told)[1]
       assert any(

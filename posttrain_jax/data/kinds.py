@@ -136,14 +136,14 @@ def kind_of(record: dict, where: str = 'record') -> str:
   return kind
 
 
-def almost(record: dict, kinds: Iterable[str]) -> str:
-  """The one of `kinds` that a record lacks a single column of, while it has
-  others of them; '': there is none."""
+def almost(record: dict, kind: str, kinds: Iterable[str]) -> str:
+  """The one of `kinds` that a record lacks a single column of, while it has as
+  many of its columns as of its own kind; '': there is none."""
   names = _present(record)
-  for kind in kinds:
-    lacks = [name for name in KINDS[kind] if name not in names]
-    if len(lacks) == 1 and len(KINDS[kind]) > 1:
-      return kind
+  for other in kinds:
+    there = [name for name in KINDS[other] if name in names]
+    if len(KINDS[other]) - 1 == len(there) >= len(KINDS[kind]):
+      return other
   return ''
 
 

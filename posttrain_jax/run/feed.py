@@ -66,7 +66,7 @@ def _of_kind(
     if kind == 'preference' and 'unpaired' in takes:
       makes_pairs = True
     elif kind not in takes:
-      if meant := almost(record.columns, takes):
+      if meant := almost(record.columns, kind, takes):
         check_columns(record.columns, meant, record.where)
       raise ValueError(
         f'{record.where}: {trainer.LABEL} with loss "{config.loss.name}" does '
