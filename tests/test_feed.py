@@ -185,7 +185,7 @@ def test_epochs_say_how_long_a_run_is(items, steps, path):
   )
   assert answers == 2 * len(run.batches.source)
   told = ' '.join(notes.notes(run))
-  assert f'num_steps={len(batches)} steps' in told
+  assert f'makes num_steps={len(batches)}' in told
   # The resolved number is as good as 0; another one is not.
   c.num_steps = len(batches)
   build.build(c)

@@ -211,7 +211,7 @@ def test_folders_that_are_no_checkpoints(tmp_path):
   with pytest.raises(FileNotFoundError, match='config.json: no such file'):
     hf.load(tmp_path / 'nowhere')
   folder = _copy(tmp_path)
-  (folder / hf.WEIGHTS).write_text('version https://git-lfs...')
+  (folder / hf.WEIGHTS).write_text('<html>')
   with pytest.raises(ValueError, match=f'{hf.WEIGHTS}: no safetensors file'):
     hf.load(folder)
   (folder / hf.WEIGHTS).unlink()

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from posttrain_jax.rewards import entries
+from posttrain_jax.rewards import entries, functions
 from posttrain_jax.rewards.judge import Judge
 
 MODULE = """
@@ -53,6 +53,22 @@ def short(completions, **columns):
 def number(completions, **columns):
   return 1.0
 
+def keys(completions, **columns):
+  return {text: 1.0 for text in completions}
+
+def scalar(completions, **columns):
+  import numpy
+  return numpy.ones(())
+
+def noargs():
+  return []
+
+def blind(prompts, *answers):
+  return [1.0] * len(prompts)
+
+def singular(prompt, completion):
+  return [1.0]
+
 def turns(prompts, completions, **columns):
   return [float(c[0]['role'] == 'assistant' and p[-1]['role'] == 'user')
           for p, c in zip(prompts, completions)]
@@ -77,7 +93,14 @@ class Scorer:
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('own')
   (path / 'own_rewards.py').write_text(MODULE)
-  (path / 'broken_rewards.py').write_text('import no_such_module\n')
+  (path / 'broken_rewards.py').write_text('\nimport no_such_module\n')
+  (path / 'bad_syntax.py').write_text('x = 1\ndef f(:\n')
+  (path / 'inner_syntax.py').write_text('import bad_syntax\n')
+  (path / 'raising.py').write_text('import outer_raise\n')
+  (path / 'outer_raise.py').write_text('\n\n1 / 0\n')
+  (path / 'ending.py').write_text('import sys\nsys.exit(3)\n')
+  (path / 'parts').mkdir()
+  (path / 'parts' / 'words.py').write_text('')
   return str(path)
 
 
@@ -152,13 +175,13 @@ def test_what_goes_wrong_costs_one_answer(make, capsys):
   nan = np.nan
   expected = [[1, nan, 1, nan], [nan, 1, 1, nan], [nan, nan, nan, 1]]
   np.testing.assert_array_equal(said.scores['odd'], expected)
-  assert judge.counts['odd/errors'] == 4 and judge.counts['odd/timeouts'] == 1
+  assert judge.counts['odd/errors'] == 5 and judge.counts['odd/timeouts'] == 1
   assert not said.scores['light'].any()  # no worker imports jax
   np.testing.assert_array_equal(said.rewards, np.nan_to_num(expected))
   assert not said.unscored.any()
   told = [x for x in capsys.readouterr().err.splitlines() if 'odd' in x]
   assert len(told) == 3  # once for each kind
-  assert judge.counts['odd/alone'] == 12  # every group was asked one by one
+  assert judge.counts['odd/alone'] == 8  # but for one that only says nonsense
   assert any("KeyError: 'no such thing' (own_rewards.py:" in x for x in told)
   assert any('no answer in 1 s; reward_pool.timeout' in x for x in told)
   # The worker that was ended has been replaced.
@@ -192,17 +215,46 @@ def test_nothing_applies(make, capsys):
   assert said.rewards.tolist() == [[0.0, 1.0]]
   assert said.unscored.tolist() == [[1.0, 0.0]]
   judged(judge, ['none', 'a'])
-  assert capsys.readouterr().err.count('no entry applies to 1 of 2') == 1
+  assert capsys.readouterr().err.count('no entry gave a reward to 1 of 2') == 1
 
 
 @pytest.mark.parametrize('name, message', [
-  ('short', '1 rewards for 3 completions'),
-  ('number', 'returned float, not a list'),
+  ('short', '1 reward for 3 completions'),
+  ('number', 'float, not a list'),
+  ('keys', 'dict, not a list'),
+  ('scalar', 'ndarray, not a list'),
 ])  # fmt: skip
 def test_no_list_of_rewards(make, capsys, name, message):
-  said = judged(make(f'own_rewards:{name}'), ['a', 'b', 'c'])
+  judge = make(f'own_rewards:{name}')
+  said = judged(judge, ['a', 'b', 'c'])
   # One row alone would get a list of one: it is not asked for.
-  assert said.unscored.all() and message in capsys.readouterr().err
+  told = capsys.readouterr().err
+  assert said.unscored.all() and judge.counts[f'{name}/alone'] == 0
+  line = MODULE[: MODULE.index(f'def {name}(')].count('\n') + 1
+  where = f'"own_rewards:{name}" (own_rewards.py:{line})'
+  assert f'reward {where} returned {message}' in told
+  assert 'server' not in told and judge.counts[f'{name}/errors'] == 3
+
+
+@pytest.mark.parametrize('text', ['nan', 'inf', 'text'])
+def test_what_is_no_finite_number_is_told_with_its_place(make, capsys, text):
+  judge = make('own_rewards:odd')
+  groups = [['a', 'none'], [text, text]]
+  said = judge(
+    [{'prompt': 'p'}] * 2, groups, [[[1], [1]]] * 2, np.ones((2, 2)), None,
+    lambda number: f'p.jsonl:{number + 1}',
+  )  # fmt: skip
+  np.testing.assert_array_equal(
+    said.scores['odd'], [[1.0, np.nan], [np.nan, np.nan]]
+  )
+  # None is no fault; and no answer is asked for again.
+  assert judge.counts['odd/errors'] == 2 and judge.counts['odd/alone'] == 0
+  told = [x for x in capsys.readouterr().err.splitlines() if 'gave no' in x]
+  assert len(told) == 1
+  shown = "'x'" if text == 'text' else text
+  assert 'p.jsonl:2: reward "own_rewards:odd" (own_rewards.py:' in told[0]
+  assert f'returned {shown}, no' in told[0]
+  assert judge.faults['odd'] in told[0]
 
 
 def test_rewards_of_models_and_verifiers_are_given(make):
@@ -215,8 +267,8 @@ def test_rewards_of_models_and_verifiers_are_given(make):
 
 
 @pytest.mark.parametrize('name, message', [
-  ('no_such_rewards:f', 'no module "no_such_rewards": ModuleNotFoundError'),
-  ('broken_rewards:f', "No module named 'no_such_module'"),
+  ('own_reward:odd', '. Did you mean "own_rewards:odd"?'),
+  ('own_rewards:noargs', 'does not take "completions", and would see no'),
   ('own_rewards:shar', 'no "shar" in own_rewards. Did you mean "share"?'),
   ('own_rewards:SEEN', 'is dict, no function'),
   ('own_rewards:later', 'is async: write a plain function'),
@@ -228,6 +280,43 @@ def test_what_cannot_be_used_is_refused(make, name, message):
   judge = make(name)
   with pytest.raises(ValueError, match=re.escape(message)):
     judge.check(seen(judge, {'lvl': 1}))
+
+
+@pytest.mark.parametrize('name, message', [
+  ('own_reward:odd', 'no module "own_reward" in '),
+  ('own_reward:odd', '. Did you mean "own_rewards:odd"?'),
+  ('parts.word:f', 'Did you mean "parts.words:f"?'),
+  ('zzz:f', 'nor where Python looks for modules'),
+  ('broken_rewards:f', 'broken_rewards cannot be imported: broken_rewards.py:2:'
+   " ModuleNotFoundError: No module named 'no_such_module'"),
+  ('bad_syntax:f', 'reward "bad_syntax:f": bad_syntax.py:2: invalid syntax'),
+  ('inner_syntax:f', '": bad_syntax.py:2: invalid syntax'),
+  ('raising:f', 'raising.py:1: ZeroDivisionError: division by zero '
+   '(outer_raise.py:3)'),
+  ('ending:f', 'ending.py:2: SystemExit: 3'),
+  ('own_rewards:noargs', 'does not take "completions", and would'),
+  ('own_rewards:noargs', 'It takes: (nothing)'),
+  ('own_rewards:blind', 'It takes: prompts'),
+  ('own_rewards:singular', 'It takes: prompt, completion'),
+])  # fmt: skip
+def test_what_cannot_be_loaded_is_named(folder, monkeypatch, name, message):
+  monkeypatch.syspath_prepend(folder)
+  with pytest.raises(ValueError, match=re.escape(message)) as caught:
+    functions.load(name, folder)
+  assert 'frozen' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name, message', [
+  ('my_rewards.polite', 'as in "my_rewards:polite"'),
+  ('a.b.polite', 'as in "a.b:polite"'),
+  ('a/b:polite', 'as in "a.b:polite"'),
+  ('a/b', 'as in "a.b:reward"'),
+  ('my_rewards.py', 'as in "my_rewards:reward"'),
+  ('exact.match', 'Did you mean "exact_match"?'),
+])  # fmt: skip
+def test_names_that_are_no_import_paths(name, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    entries.read([name])
 
 
 @pytest.mark.parametrize('keys, columns, message', [

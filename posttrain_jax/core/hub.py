@@ -110,7 +110,10 @@ def _told(error: Exception, name: Name, kind: str) -> str:
       f'{here} {host} has no {kind} of this name that may be read without a '
       'token (HF_TOKEN, or "hf auth login")'
     )
-  cached = f'what is not in {constants.HF_HUB_CACHE}'
+  there = 'folder' if kind == 'model' else 'file'
+  lacking = (
+    f'"{name.repo}" is no {there} here, nor all in {constants.HF_HUB_CACHE}'
+  )
   near = ''
   if not name.revision:
     near = paths.mended(name.repo, kind == 'model', NEAR)
@@ -118,11 +121,12 @@ def _told(error: Exception, name: Name, kind: str) -> str:
   instead = 'download it where there is a network, and give the path'
   if constants.HF_HUB_OFFLINE:
     return (
-      f'{here} HF_HUB_OFFLINE keeps {cached} away; unset it, or {instead}{near}'
+      f'{lacking}, and HF_HUB_OFFLINE keeps {host} from being asked: unset it, '
+      f'or {instead}{near}'
     )
   why = (str(error).strip().splitlines() or [''])[0][:200]
   why = f'{type(error).__name__}: {why}' if why else type(error).__name__
-  return f'{here} {host} did not give {cached} ({why}); or {instead}{near}'
+  return f'{lacking}, and {host} did not give it ({why}): {instead}{near}'
 
 
 def _download(name: Name, kind: str, files: tuple[str, ...]) -> str:

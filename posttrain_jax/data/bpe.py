@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import tokenizers as hf_tokenizers
 
-from posttrain_jax.core import hosts
+from posttrain_jax.core import hosts, lfs
 from posttrain_jax.core.names import nearest
 from posttrain_jax.data import stops as ends_of
 from posttrain_jax.data import template as templates
@@ -241,7 +241,7 @@ class BPETokenizer:
     try:
       tokenizer = hf_tokenizers.Tokenizer.from_file(file)
     except Exception as error:  # the library raises bare Exception
-      raise ValueError(f'{file}: {error}') from None
+      raise ValueError(f'{file}: {lfs.pointer(file) or error}') from None
     read = lambda name: _read_json(os.path.join(folder, name))
     config, special = read(CONFIG), read(SPECIAL_MAP)
     stops = _declared(tokenizer, folder)

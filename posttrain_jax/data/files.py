@@ -26,6 +26,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
+from posttrain_jax.core import lfs
 from posttrain_jax.core.buckets import CACHE, cache_folder
 from posttrain_jax.core.paths import hint
 
@@ -112,6 +113,8 @@ def kind_of(path: str) -> str:
       name = os.path.basename(path).lower()
       if any(suffix in name for suffix in RECORDS):
         return 'array_record'
+      if told := lfs.pointer(path):
+        raise ValueError(f'{path}: {told}')
       for magic, told in REFUSED.items():
         if start.startswith(magic):
           raise ValueError(f'{path}: {told}')

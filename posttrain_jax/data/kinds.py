@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data.quoting import listed, quoted
 
-__all__ = ['ANSWERS', 'KINDS', 'check_columns', 'implicit', 'kind_of']
+__all__ = ['ANSWERS', 'KINDS', 'almost', 'check_columns', 'implicit',
+           'kind_of']  # fmt: skip
 
 KINDS = {
   'messages': ('messages',),
@@ -133,6 +134,17 @@ def kind_of(record: dict, where: str = 'record') -> str:
       f'known layout. Valid: {layouts}'
     )
   return kind
+
+
+def almost(record: dict, kind: str, kinds: Iterable[str]) -> str:
+  """The one of `kinds` that a record lacks a single column of, while it has as
+  many of its columns as of its own kind; '': there is none."""
+  names = _present(record)
+  for other in kinds:
+    there = [name for name in KINDS[other] if name in names]
+    if len(KINDS[other]) - 1 == len(there) >= len(KINDS[kind]):
+      return other
+  return ''
 
 
 def check_columns(record: dict, kind: str, where: str = 'record') -> None:

@@ -30,6 +30,7 @@ from posttrain_jax.data.tokenizers import Tokenizer
 __all__ = [
   'Checked',
   'first_kinds',
+  'first_records',
   'format_report',
   'kinds_of',
   'preflight',
@@ -49,6 +50,10 @@ TEXTS = {
   'cut_answers': '{n} lose answer tokens by that cut',
   'empty_loss': 'no token is trained for {n}',
   'equal_pairs': '{n} have a rejected answer that equals the chosen one',
+  'all_true': '{n} have label=true, and none has false: the loss is of good '
+  'answers alone, and has none to tell them from',
+  'all_false': '{n} have label=false, and none has true: the loss is of bad '
+  'answers alone, and has none to tell them from',
   **chat.TOLD,
 }
 
@@ -100,11 +105,17 @@ class _Count:
       self.found('empty_loss', where)
     elif len(parts) == 2 and parts[0]['tokens'] == parts[1]['tokens']:
       self.found('equal_pairs', where)
+    if example['kind'] == 'unpaired':
+      self.found('all_true' if example['label'] else 'all_false', where)
     for note in sorted({note for part in parts for note in part['notes']}):
       self.found(note, where)
 
   def report(self, max_length: int) -> dict[str, Any]:
     """What `preflight` returns of the examples that were added."""
+    labels = ('all_true', 'all_false')
+    if all(self.findings[name] for name in labels):  # as it should be
+      self.findings |= dict.fromkeys(labels, 0)
+      self.places |= {name: [] for name in labels}
     quantiles = np.quantile(
       self.lengths, list(QUANTILES.values()), method='higher'
     )
@@ -131,15 +142,15 @@ class _Count:
     }
 
 
-def _first_kind(source: Source, rows: BadRows) -> tuple[str, str]:
-  """(kind, place) of the first record of a source that has one."""
+def _first_kind(source: Source, rows: BadRows) -> tuple[str, Record]:
+  """(kind, record) of the first record of a source that has one."""
   told = ''
   for index in range(len(source)):
     found = attempt(source, index)
     try:
       if isinstance(found, Failed):
         raise ValueError(found.message)
-      return records.kind_of(found.columns, found.where), found.where
+      return records.kind_of(found.columns, found.where), found
     except ValueError as error:
       if rows.rule == 'error':
         raise
@@ -147,10 +158,10 @@ def _first_kind(source: Source, rows: BadRows) -> tuple[str, str]:
   raise ValueError(f'{told}; and none of {len(source):,} records is any better')
 
 
-def first_kinds(
+def first_records(
   source: Source, bad: BadRows | None = None
-) -> list[tuple[str, str]]:
-  """(kind, place) of the first record of each part of a source.
+) -> list[tuple[str, Record]]:
+  """(kind, record) of the first record of each part of a source.
 
   bad  with a rule that leaves rows out, the first record that has a kind counts
 
@@ -159,6 +170,13 @@ def first_kinds(
   """
   rows = BadRows('error') if bad is None else bad
   return [_first_kind(leaf, rows) for leaf in leaves(source)]
+
+
+def first_kinds(
+  source: Source, bad: BadRows | None = None
+) -> list[tuple[str, str]]:
+  """(kind, place) of the first record of each part; as `first_records`."""
+  return [(kind, x.where) for kind, x in first_records(source, bad)]
 
 
 def kinds_of(source: Source, bad: BadRows | None = None) -> list[str]:
@@ -306,6 +324,7 @@ def preflight(
     cut_answers  truncated examples that lose tokens that are trained
     empty_loss   kept examples (or a side of them) of which no token is trained
     equal_pairs  preference examples whose two sides are the same tokens
+    all_true, all_false   kept unpaired examples, where all have that label
     tokens, loss_tokens          over the kept ones, after truncation
     lengths      min, p50, p90, p99, max of tokens before truncation
     row_use      share of tokens in rows, {padded, packed}; packed is of the

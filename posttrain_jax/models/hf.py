@@ -21,7 +21,7 @@ from flax import traverse_util
 from jax.sharding import Sharding
 from safetensors.numpy import save_file
 
-from posttrain_jax.core import dtypes, hosts, trees
+from posttrain_jax.core import dtypes, hosts, lfs, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import hf_pieces
 from posttrain_jax.models.config import ModelConfig
@@ -132,7 +132,8 @@ def _open(
       with safetensors.safe_open(file, framework='numpy') as handle:
         found |= {key: Tensor(file, key) for key in handle.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-      raise ValueError(f'{file}: no safetensors file: {error}') from error
+      told = lfs.pointer(file) or f'no safetensors file: {error}'
+      raise ValueError(f'{file}: {told}') from error
   return hf_pieces.renamed(found, expected, config)
 
 

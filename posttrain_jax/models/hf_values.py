@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from posttrain_jax.core import lfs
 from posttrain_jax.models.architectures import Architecture
 
 __all__ = ['Source', 'read_json', 'refuse']
@@ -20,7 +21,8 @@ def read_json(file: Path) -> dict[str, Any]:
       'is needed'
     ) from None
   except ValueError as error:
-    raise ValueError(f'{file}: not JSON: {error}') from error
+    told = lfs.pointer(file) or f'not JSON: {error}'
+    raise ValueError(f'{file}: {told}') from error
   if not isinstance(content, dict):
     raise ValueError(f'{file}: an object is needed, not {content!r:.40}')
   return content

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
-from posttrain_jax.core import hosts
+from posttrain_jax.core import hosts, lfs
 from posttrain_jax.core.names import nearest
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.models import hf, hf_table, transformer
@@ -228,4 +228,5 @@ def tensors_of(file: Path) -> dict[str, np.ndarray]:
       names = list(handle.keys())
       return {name: handle.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
-      raise ValueError(f'{file}: no safetensors file: {error}') from error
+      told = lfs.pointer(file) or f'no safetensors file: {error}'
+      raise ValueError(f'{file}: {told}') from error

@@ -134,12 +134,18 @@ def _function(name: str) -> tuple[str, Callable | None]:
     )
   if _PATH.fullmatch(name):
     return 'own', None
-  if ':' in name or '/' in name or name.endswith('.py'):
-    module = name.partition(':')[0].removesuffix('.py').replace('/', '.')
+  # 'my_rewards.polite' too, but not 'exact.match'.
+  dotted = '.' in name and name.replace('.', '_') not in names()
+  if ':' in name or '/' in name or dotted:
+    path = name.replace('/', '.')
+    module, _, function = path.partition(':')
+    if dotted and not (':' in name or '/' in name):
+      module, _, function = path.rpartition('.')
+    function = function if function.isidentifier() else 'reward'
     raise ValueError(
       f'"{name}" is no import path: write module:function, as in '
-      f'"{module.strip(".") or "my_rewards"}:reward"; the working folder is '
-      'searched'
+      f'"{module.strip(".") or "my_rewards"}:{function}"; the working folder '
+      'is searched'
     )
   raise ValueError(
     f'unknown reward "{name}".{nearest(name, names())}, or module:function'

@@ -72,7 +72,8 @@ class Judge:
            are reward models; those of a run are `given` instead
 
   `counts` sums since the start, and each is told once for each entry:
-    LABEL/errors    answers for which a function raised, or ended its process
+    LABEL/errors    answers for which a function raised, gave no finite number,
+                    or ended its process
     LABEL/timeouts  those that it gave no reward in time; both have None
     LABEL/alone     those that a function of one's own was asked for one by one,
                     after it had failed on all answers to their problem
@@ -275,7 +276,7 @@ class Judge:
     if unscored.any() and 'unscored' not in self._told:
       self._told.add('unscored')
       print(
-        f'WARNING rewards: no entry applies to {int(unscored.sum())} of '
+        f'WARNING rewards: no entry gave a reward to {int(unscored.sum())} of '
         f'{unscored.size} answers; their reward is 0, and they are counted as '
         'rewards/unscored from here on',
         file=sys.stderr,

@@ -4,17 +4,14 @@ No jax here: a worker is made to be light, and to be thrown away.
 """
 
 import functools
-import importlib
 import inspect
 import math
-import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from posttrain_jax.core.names import nearest
-from posttrain_jax.rewards import texts
+from posttrain_jax.rewards import functions, texts
 from posttrain_jax.rewards.texts import sandbox
 
 __all__ = ['FACTS', 'Server', 'Spec']
@@ -34,55 +31,16 @@ class Spec(NamedTuple):
   params: dict[str, Any]
 
 
-def _told(error: BaseException) -> str:
-  """The last line of a traceback, with the place it speaks of."""
-  line = traceback.format_exception_only(error)[-1].strip()
-  frames = traceback.extract_tb(error.__traceback__)
-  if not frames:
-    return line[:400]
-  last = frames[-1]
-  return f'{line[:400]} ({os.path.basename(last.filename)}:{last.lineno})'
-
-
-def _load(name: str) -> Callable:
-  """The function at 'module:function'.
-
-  Raises:
-    ValueError: no such module or function, with the nearest one; or what is
-      there cannot be called.
-  """
-  path, _, attribute = name.partition(':')
-  try:
-    found: Any = importlib.import_module(path)
-  except Exception as error:
-    told = _told(error)
-    raise ValueError(f'reward "{name}": no module "{path}": {told}') from None
-  for part in attribute.split('.'):
-    if not hasattr(found, part):
-      public = [
-        x for x, y in vars(found).items() if x[0] != '_' and callable(y)
-      ]
-      raise ValueError(
-        f'reward "{name}": no "{part}" in {path}.{nearest(part, public)}'
-      )
-    found = getattr(found, part)
-  if not callable(found):
-    raise ValueError(f'reward "{name}" is {type(found).__name__}, no function')
-  if inspect.iscoroutinefunction(found):
-    raise ValueError(f'reward "{name}" is async: write a plain function')
-  return found
-
-
-class _NoRewards(ValueError):
-  """A function returned something else than a list of a reward a row."""
-
-
 class _Reward:
   """One function, and which arguments it takes."""
 
-  def __init__(self, spec: Spec):
+  def __init__(self, spec: Spec, folder: str):
     self.spec = spec
-    function = _load(spec.name) if spec.own else getattr(texts, spec.name)
+    if spec.own:
+      function = functions.load(spec.name, folder)
+    else:
+      function = getattr(texts, spec.name)
+    self.named = functions.named(spec.name, function)
     self._function = functools.partial(function, **spec.params)
     parameters = inspect.signature(function).parameters.values()
     named = [
@@ -91,11 +49,6 @@ class _Reward:
     ]  # fmt: skip
     self.all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     self.takes = {p.name for p in named}
-    for p in parameters:
-      if p.kind is p.POSITIONAL_ONLY:
-        raise ValueError(
-          f'reward "{spec.name}": argument "{p.name}" cannot be given by name'
-        )
     for key in spec.params:
       if key not in self.takes and not self.all:
         raise ValueError(
@@ -115,37 +68,58 @@ class _Reward:
       and (key in self.takes or (self.all and key not in FACTS))
     }
 
-  def __call__(self, request: dict[str, list]) -> list[float | None]:
-    """Raises _NoRewards where it returns no list of as many rewards."""
+  def __call__(
+    self, request: dict[str, list]
+  ) -> tuple[list[float | None], list[str]]:
+    """(rewards, '' or what is wrong with each of them) of completions; raises
+    what the function does."""
     size = len(request['completions'])
     found = self._function(**self.arguments(request))
-    if isinstance(found, str) or not hasattr(found, '__len__'):
-      raise _NoRewards(f'it returned {type(found).__name__}, not a list')
-    if len(found) != size:
-      raise _NoRewards(f'{len(found)} rewards for {size} completions')
-    return [_number(value) for value in found]
+    if wrong := _no_list(found, size):
+      told = f'reward {self.named} returned {wrong}'
+      return [None] * size, [told] * size
+    read = [_number(value) for value in found]
+    return [value for value, _ in read], [
+      wrong and f'reward {self.named} returned {wrong}' for _, wrong in read
+    ]
 
 
-def _number(value: Any) -> float | None:
-  """A reward as a float; None for None and nan, as in TRL.
+def _no_list(found: Any, size: int) -> str:
+  """What was returned in place of a list of `size` rewards; '': it is one."""
+  # A dict would be read as its keys, and a set has no order.
+  try:
+    count = -1 if isinstance(found, str | bytes | Mapping | Set) else len(found)
+  except TypeError:  # arrays of no axis, too
+    count = -1
+  if count < 0:
+    return f'{type(found).__name__}, not a list'
+  if count != size:
+    rewards = 'reward' if count == 1 else 'rewards'
+    asked = 'completion' if size == 1 else 'completions'
+    return f'{count} {rewards} for {size} {asked}'
+  return ''
 
-  Raises:
-    ValueError: it is infinite, or no number.
+
+def _number(value: Any) -> tuple[float | None, str]:
+  """(a reward as a float, '' or what it is instead); None stays None.
+
+  NaN is a fault, where TRL takes it for None: who means that an entry does not
+  apply says None, and a NaN is mostly a division by zero.
   """
   if value is None:
-    return None
+    return None, ''
   try:
-    value = float(value)
-  except (TypeError, ValueError):
-    raise ValueError(f'a reward is {value!r}, no number') from None
-  if math.isinf(value):
-    raise ValueError(f'a reward is {value}')
-  return None if math.isnan(value) else value
+    number = float(value)
+  except Exception:  # what other libraries' arrays raise, too
+    return None, f'{str(repr(value))[:100]}, no number'
+  if not math.isfinite(number):
+    return None, f'{number}, no finite number'
+  return number, ''
 
 
-def _loaded(spec: Spec) -> _Reward | ValueError:
+def _loaded(spec: Spec, folder: str) -> _Reward | ValueError:
   try:
-    return _Reward(spec)
+    return _Reward(spec, folder)
   except ValueError as error:
     return error
 
@@ -168,7 +142,7 @@ class Server:
     if folder not in sys.path:
       sys.path.append(folder)
     # All at once: an import is slow, and no call should pay for it.
-    self._rewards = [_loaded(Spec(*spec)) for spec in specs]
+    self._rewards = [_loaded(Spec(*spec), folder) for spec in specs]
 
   def _reward(self, index: int) -> _Reward:
     reward = self._rewards[index]
@@ -199,26 +173,26 @@ class Server:
 
     One's own functions are called with all rows, the package's row by row. Rows
     of a call that raises are tried again one at a time: those that raise alone
-    have None; all have it where what is returned is no reward a row.
+    have None. So has what is no finite number, and all where what is returned
+    is no reward a row; neither is asked for again, as a row alone may hide it.
     """
     reward, size = self._reward(index), len(request['completions'])
     alone = ''
     if reward.spec.own:
       try:
-        return reward(request), [''] * size, ''
-      except _NoRewards as error:  # a row alone would hide it
-        return [None] * size, [_told(error)] * size, ''
+        return *reward(request), ''
       except Exception as error:
-        alone = _told(error)
+        alone = functions.told(error)
         if size == 1:
           return [None], [alone], ''
     rewards: list[float | None] = []
-    errors = []
+    errors: list[str] = []
     for row in range(size):
       try:
-        rewards += reward(_row(request, row))
-        errors.append('')
+        said, wrong = reward(_row(request, row))
+        rewards += said
+        errors += wrong
       except Exception as error:
         rewards.append(None)
-        errors.append(_told(error))
+        errors.append(functions.told(error))
     return rewards, errors, alone

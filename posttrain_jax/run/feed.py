@@ -13,10 +13,12 @@ from posttrain_jax.core import hosts, sharding
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import content, heldout, pipeline, tokenizers
 from posttrain_jax.data.bad_rows import BadRows
-from posttrain_jax.data.preflight import first_kinds
+from posttrain_jax.data.kinds import almost, check_columns
+from posttrain_jax.data.preflight import first_kinds, first_records
 from posttrain_jax.data.rows import Joined, Source, each_leaf, subset
 from posttrain_jax.data.unpaired import Unpaired
 from posttrain_jax.data.watching import Watch
+from posttrain_jax.losses import preference
 from posttrain_jax.run.opening import open_path, open_records
 
 __all__ = [
@@ -31,6 +33,16 @@ __all__ = [
 LOOKED_AT = 1000
 TOKENISED = 2**23  # bytes of a data set up to which all records are
 CHECKED = 2**25  # bytes up to which all are read; of more, as the run goes on
+# Of each kind of record, what trains on it.
+UNPAIRED = ', '.join(f'recipe={x}' for x in reversed(preference.UNPAIRED))
+TRAINED_BY = {
+  **dict.fromkeys(
+    ('messages', 'completion', 'text'), ', which configs/sft.py does'
+  ),
+  'preference': ', which configs/preference.py does, with recipe=dpo',
+  'unpaired': f', which configs/preference.py does, with {UNPAIRED}',
+  'prompt': ', which configs/rl.py does',
+}
 _REPORTS: dict[tuple, tuple[dict[str, Any], BadRows]] = {}
 # {what a number of steps depends on: it}
 _COUNTS: dict[tuple, int] = {}
@@ -50,13 +62,15 @@ def _of_kind(
   trainer = trainers.kind(config.paradigm)
   takes = trainer.records(config)
   makes_pairs = False
-  for kind, where in first_kinds(source, rows):
+  for kind, record in first_records(source, rows):
     if kind == 'preference' and 'unpaired' in takes:
       makes_pairs = True
     elif kind not in takes:
+      if meant := almost(record.columns, kind, takes):
+        check_columns(record.columns, meant, record.where)
       raise ValueError(
-        f'{where}: {trainer.LABEL} with loss "{config.loss.name}" does not '
-        f'train on kind "{kind}".{nearest(kind, takes)}'
+        f'{record.where}: {trainer.LABEL} with loss "{config.loss.name}" does '
+        f'not train on kind "{kind}"{TRAINED_BY[kind]}.{nearest(kind, takes)}'
       )
   if not makes_pairs:
     return source

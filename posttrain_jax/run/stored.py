@@ -91,6 +91,26 @@ def _what(folder: Path) -> str:
   return f': {folder} is neither a run of train nor a model folder'
 
 
+def _check_folder(folder: Path) -> None:
+  """Raises ValueError for a file of a folder in place of it, and for weights
+  without what says what they are of."""
+  if folder.is_file():
+    parent = folder.parent
+    of = steps(parent) or (parent / CONFIG).is_file() or hf.is_folder(parent)
+    told = (
+      f'give its folder, {parent}' if of else 'a run or a model is a folder'
+    )
+    raise ValueError(f'{folder} is a file: {told}')
+  found = sorted(x.name for x in folder.glob('*.safetensors'))
+  adapter = bool(found) and found[0].startswith(hf.ADAPTER)
+  config = hub.ADAPTER[0] if adapter else CONFIG
+  if found and not (folder / config).is_file():
+    raise ValueError(
+      f'{folder} has weights ({found[0]}) and no {config}, which says what '
+      'they are of: put the one that belongs to them there'
+    )
+
+
 def run_folder(path: str | Path) -> tuple[Path, int | None]:
   """(run folder, step or None) of 'runs/x', 'runs/x/checkpoints/40' or
   'runs/x/best'.
@@ -108,6 +128,7 @@ def run_folder(path: str | Path) -> tuple[Path, int | None]:
     workdir, step = path, None
   there = steps(workdir)
   if not there:
+    _check_folder(workdir)
     raise ValueError(f'no checkpoint under {workdir / FOLDER}{_what(workdir)}')
   if step is not None and step not in there:
     raise ValueError(
