@@ -115,7 +115,7 @@ def test_names_of_the_hub_from_the_first_start_to_one_without(hub, tmp_path):
     status, _, said = run(words, nobody, empty, tmp_path)
     told = [line for line in said.splitlines() if line.startswith('error: ')]
     assert status == 2 and len(told) == 1 and 'Traceback' not in said, said
-    assert f' here, nor all in {empty}' in told[0]
+    assert f' here, nor all of it in {empty}' in told[0]
     assert f', and {nobody} did not give it (' in told[0]
     assert 'download it where there is a network, and give the path' in told[0]
   assert not (tmp_path / 'no').exists()

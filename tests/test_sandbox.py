@@ -282,8 +282,14 @@ def test_the_reward(text, tests, keys, expected):
 
 
 @pytest.mark.parametrize('tests', [
-  5, [], '', [5], [{'input': '1'}], {'inputs': ['1'], 'outputs': []},
+  5, [5], [{'input': '1'}], {'inputs': ['1'], 'outputs': []},
 ])  # fmt: skip
 def test_tests_of_no_form(tests):
   with pytest.raises(ValueError):
     texts.CHECKS['unit_tests']({'tests': tests}, column='tests')
+
+
+@pytest.mark.parametrize('tests', [None, '', []])
+def test_no_tests_judge_nothing(tests):
+  texts.CHECKS['unit_tests']({'tests': tests}, column='tests')
+  assert texts.unit_tests(['p'], [GOOD], tests=[tests]) == [None]

@@ -110,9 +110,9 @@ def _told(error: Exception, name: Name, kind: str) -> str:
       f'{here} {host} has no {kind} of this name that may be read without a '
       'token (HF_TOKEN, or "hf auth login")'
     )
-  there = 'folder' if kind == 'model' else 'file'
+  what = 'checkpoint under' if kind == 'model' else 'file'
   lacking = (
-    f'"{name.repo}" is no {there} here, nor all in {constants.HF_HUB_CACHE}'
+    f'no {what} "{name.repo}" here, nor all of it in {constants.HF_HUB_CACHE}'
   )
   near = ''
   if not name.revision:
