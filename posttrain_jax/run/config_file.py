@@ -18,7 +18,7 @@ from posttrain_jax import trainers
 from posttrain_jax.core import paths
 from posttrain_jax.core.resolve import nearest
 
-__all__ = ['find', 'read', 'shipped']
+__all__ = ['find', 'read', 'recipes', 'shipped']
 
 # What the files of the package are called in every text.
 _SHIPPED = re.compile(r'configs/[^/]+\.py')
@@ -38,13 +38,17 @@ def shipped(name: str) -> Path | None:
   return file if file and file.is_file() else None
 
 
+def recipes(paradigm: str) -> tuple[str, ...]:
+  """Names of the recipes that the shipped config file of a paradigm takes; ()
+  where none came with the package."""
+  file = shipped(paradigm)
+  theirs = getattr(_module(file), 'recipes', None) if file else None
+  return tuple(theirs.rows(paradigm)) if theirs else ()
+
+
 def _recipe(name: str) -> str:
   """Told where a name that no config file has is that of a recipe."""
-  try:
-    from configs import recipes
-  except ImportError:  # the package alone
-    return ''
-  kinds = [kind for kind in trainers.KINDS if name in recipes.rows(kind)]
+  kinds = [kind for kind in trainers.KINDS if name in recipes(kind)]
   given = ' or '.join(f'configs/{kind}.py:recipe={name}' for kind in kinds)
   return f'"{name}" is a recipe: {given}' if kinds else ''
 

@@ -15,7 +15,7 @@ from posttrain_jax import collect, trainers
 from posttrain_jax.losses import flow
 from posttrain_jax.run import auto, roles
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run.config_file import shipped
+from posttrain_jax.run.config_file import recipes, shipped
 from posttrain_jax.run.feed import Feed
 from posttrain_jax.run.judging import judged
 from posttrain_jax.trainers.rl import HostStep, guests, terms
@@ -298,9 +298,7 @@ def _shipped(paradigm: str, args: str) -> dict[str, Any]:
 @functools.lru_cache(8)
 def _recipes(paradigm: str, args: str) -> tuple[dict[str, Any], ...]:
   """`_shipped` with every recipe."""
-  from configs import recipes  # there where the shipped config is
-
-  names = recipes.rows(paradigm)
+  names = recipes(paradigm)
   return tuple(_shipped(paradigm, f'{args},recipe={name}') for name in names)
 
 
