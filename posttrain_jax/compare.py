@@ -228,10 +228,7 @@ def _check(flags: argparse.Namespace) -> None:
   out = paths.path(flags.out)
   if out.exists() and not out.is_dir():
     raise ValueError(f'--out={flags.out} is a file; name a folder for the page')
-  if flags.seed and flags.temperature == 0:
-    raise ValueError(
-      f'--seed={flags.seed} at --temperature=0, where nothing is drawn'
-    )
+  command.check_drawn(flags, seed=0)
   found = [name for name in (PAGE, LINES) if (out / name).exists()]
   if found:
     raise ValueError(

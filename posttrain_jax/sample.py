@@ -234,14 +234,7 @@ def _check(flags: argparse.Namespace) -> None:
     raise ValueError(
       f'--num_samples={flags.num_samples} at --temperature=0 are one answer'
     )
-  if flags.temperature == 0 and flags.top_p < 1:
-    raise ValueError(
-      f'--top_p={flags.top_p} at --temperature=0, where nothing is drawn'
-    )
-  if flags.temperature == 0 and flags.seed:
-    raise ValueError(
-      f'--seed={flags.seed} at --temperature=0, where nothing is drawn'
-    )
+  command.check_drawn(flags, top_p=1.0, seed=0)
   chats = flags.prompt is None and not flags.data
   if chats and not sys.stdin.isatty():
     raise ValueError(

@@ -342,6 +342,8 @@ BAD = [
   (evaluate, '--model PLAIN --data TEXTS --config.seed=1', '--config.seed'),
   (evaluate, '--model PLAIN --data ASKS', '--rewards says what'),
   (evaluate, '--model PLAIN --data ASKS --rewards [x', 'is no JSON'),
+  (evaluate, '--model PLAIN --data ASKS --rewards '
+   '[{"name":"regex","name":"length"}]', 'a key stands twice'),
   (evaluate, '--model PLAIN --data ASKS --rewards [{"name":"lenght"}]',
    'Did you mean "length"?'),
   (evaluate, '--model PLAIN --data ASKS --rewards [{"name":"verifier"}]',

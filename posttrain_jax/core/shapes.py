@@ -144,10 +144,8 @@ def _fitted(
   if letters == '*':
     letters = ''.join(sizes) or 'abcdefgh'[: len(shape)]
   known = [sizes[x][0] if x in sizes else None for x in letters]
-  fits = not shape and None not in known
   shared = not name.rpartition('.')[2].endswith(_OWN)
-  if not shared and not shape:
-    fits = False
+  fits = shared and not shape and None not in known
   if len(shape) == len(letters):
     fits = all(
       full in (None, size) or (size == 1 and shared)

@@ -245,7 +245,9 @@ def check(path: str | Path) -> None:
   found, score, twin = _sorted(folder, config, expected)
   with Weights({**found, **score}, config) as weights:
     if twin:
-      weights.same(hf_pieces.embedding(config), twin)
+      table = hf_pieces.embedding(config)
+      shape = hf_pieces.file_shape(expected[table], config)
+      weights.same(table, twin, shape)
     for key, made_of in expected.items():
       weights.look(key, hf_pieces.file_shape(made_of, config))
     for key in score:

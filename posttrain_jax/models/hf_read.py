@@ -132,20 +132,15 @@ class Weights:
     """All of a tensor; raises as `box` does."""
     return self.box(key, shape, [[(0, size)] for size in shape])
 
-  def same(self, key: str, twin: str) -> None:
-    """Raises ValueError where a tied matrix and its copy differ; read in parts.
+  def same(self, key: str, twin: str, shape: Sequence[int]) -> None:
+    """Raises as `box`, and where a tied matrix and its copy differ.
 
-    key, twin  two tensors, as the table has them
+    key, twin  two tensors, as the table has them, which are read in parts
+    shape      that both have to have
     """
-    file, theirs = self._found[key]
-    with safetensors.safe_open(file, framework='numpy') as handle:
-      shape = handle.get_slice(theirs).get_shape()
     for start in range(0, shape[0], ROWS):
-      ranges = [
-        (start, min(start + ROWS, shape[0])),
-        *((0, n) for n in shape[1:]),
-      ]
-      spans = [[x] for x in ranges]
+      stop = min(start + ROWS, shape[0])
+      spans = [[(start, stop)], *([(0, size)] for size in shape[1:])]
       if not np.array_equal(
         self.box(key, shape, spans), self.box(twin, shape, spans)
       ):

@@ -11,7 +11,8 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import foreign_keys
 
-__all__ = ['DOMAINS', 'check_once', 'first_given', 'parse', 'read_flags']
+__all__ = ['DOMAINS', 'check_drawn', 'check_once', 'first_given', 'parse',
+           'read_flags']  # fmt: skip
 
 # What numbers of flags may be, by their names.
 DOMAINS = {
@@ -84,6 +85,19 @@ def parse(
   if not flags.workdir and not flags.dry_run:
     raise ValueError('--workdir is missing: the folder of the run')
   return config_lib.load(flags.config, items), flags
+
+
+def check_drawn(flags: argparse.Namespace, **usual: float) -> None:
+  """Raises ValueError for a flag of samples where the likeliest token is taken.
+
+  usual  {flag: its default}
+  """
+  for name, default in usual.items():
+    value = getattr(flags, name)
+    if flags.temperature == 0 and value != default:
+      raise ValueError(
+        f'--{name}={value} at --temperature=0, where nothing is drawn'
+      )
 
 
 def first_given(flags: argparse.Namespace, names: Sequence[str]) -> str:

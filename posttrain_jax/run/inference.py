@@ -34,7 +34,14 @@ from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params import peft
 from posttrain_jax.rewards import entries
 from posttrain_jax.rewards.judge import Judge
-from posttrain_jax.run import auto, checkpoint, model_folder, roles, values
+from posttrain_jax.run import (
+  auto,
+  checkpoint,
+  literals,
+  model_folder,
+  roles,
+  values,
+)
 
 __all__ = ['Asked', 'Loaded', 'answers', 'ask', 'check_model',
            'check_parent', 'check_prompt', 'check_room', 'is_run', 'load',
@@ -274,14 +281,13 @@ def make_judge(
   Raises:
     ValueError: no JSON, an entry that is none, or one that needs a run.
   """
-  names = not text.lstrip().startswith(('[', '{'))
-  listed = (
-    [x for x in map(str.strip, text.split(',')) if x]
-    if names
-    else _json('--rewards', text)
+  try:
+    listed = literals.listed(text.strip())
+  except (ValueError, SyntaxError, TypeError) as error:
+    raise ValueError(f'--rewards={text[:60]} is no JSON: {error}') from None
+  found = entries.read(
+    [x for x in listed if not isinstance(x, str) or x.strip()]
   )
-  listed = [listed] if isinstance(listed, dict) else listed
-  found = entries.read(listed)
   if not found:
     raise ValueError(f'--rewards={text} judges nothing; leave it out')
   for index, entry in enumerate(found):

@@ -42,9 +42,8 @@ def _look(run: Any) -> None:
       continue
     if role in scorers and not roles.read_model(path).value_head:
       raise ValueError(
-        f'{_entry(config, role)}others.{role}={path} has no value head; give a '
-        'reward model, a run of configs/preference.py:recipe=reward_model or a '
-        'folder of ...ForSequenceClassification'
+        f'{_entry(config, role)}others.{role}={path} has no value head; '
+        + roles.SCORER
       )
     _weights(path)
 

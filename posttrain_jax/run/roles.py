@@ -27,6 +27,7 @@ from posttrain_jax.run import config as config_lib
 
 __all__ = [
   'Apart',
+  'SCORER',
   'Start',
   'apart',
   'check',
@@ -271,10 +272,13 @@ def check(config: Any) -> None:
       raise ValueError(_NO_SCORER.format(role=role, fault='is empty'))
 
 
+# What can be the judge of a run, for messages.
+SCORER = (
+  'give a reward model, a run of configs/preference.py:recipe=reward_model or '
+  'a folder of ...ForSequenceClassification'
+)
 _NO_SCORER = (
-  'rewards: "model" of role "{role}": others.{role} {fault}; give a reward '
-  'model, a run of configs/preference.py:recipe=reward_model or a folder of '
-  '...ForSequenceClassification'
+  'rewards: "model" of role "{role}": others.{role} {fault}; ' + SCORER
 )
 
 
