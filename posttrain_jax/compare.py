@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from posttrain_jax.core import boundary, buckets, keys, paths
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.data.host_task import Answers, shown_prompt
 from posttrain_jax.data.prompts_task import PromptsTask
 from posttrain_jax.data.sources import Source
@@ -243,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   judge = None
   try:
-    flags = command.read_flags(_parser(), argv)
+    flags = core_flags.read(_parser(), argv)
     _check(flags)
     source = inference.open_data(flags.data)
     if flags.rewards:

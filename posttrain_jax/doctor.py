@@ -20,8 +20,9 @@ import sys
 from collections.abc import Sequence
 
 from posttrain_jax.core import boundary, paths
-from posttrain_jax.run import command, doctor
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import doctor
 
 __all__ = ['main']
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:
     items, rest = config_lib.split_flags(paths.words(argv))
-    flags = command.read_flags(_parser(), rest)
+    flags = core_flags.read(_parser(), rest)
     if items and not flags.config:
       raise ValueError(f'--config.{items[0][0]} without --config')
   except ValueError as error:

@@ -32,6 +32,7 @@ from typing import Any
 import jax
 
 from posttrain_jax.core import boundary, hosts, hub, paths
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.evals import score, unjudged
@@ -39,7 +40,6 @@ from posttrain_jax.models import adapted
 from posttrain_jax.run import (
   build,
   checkpoint,
-  command,
   inference,
   join,
   loop,
@@ -143,7 +143,7 @@ def _check_read(flags: argparse.Namespace, answered: bool) -> None:
 
   answered  whether the records of --data have answers
   """
-  given = lambda *names: command.first_given(
+  given = lambda *names: core_flags.first_given(
     flags, [x for x in names if getattr(flags, x) != OF_DATA[x]]
   )
   if not flags.rewards and (name := given(*OF_REWARDS)):
@@ -167,7 +167,7 @@ def _check_read(flags: argparse.Namespace, answered: bool) -> None:
 def _of_task(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   """Scores of a run on its own task, or of a folder on one that is named."""
   path = flags.checkpoint or flags.model
-  if given := command.first_given(flags, tuple(OF_DATA)):
+  if given := core_flags.first_given(flags, tuple(OF_DATA)):
     raise ValueError(f'--{given} is for --data, which is missing')
   _check_own(items)
   if flags.model and not inference.is_run(path):
@@ -265,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
   try:
     items, rest = config_lib.split_flags(paths.words(argv))
-    flags = command.read_flags(_parser(), rest)
+    flags = core_flags.read(_parser(), rest)
     runtime.prepare()
     scores = (_of_data if flags.data else _of_task)(flags, items)
   except OSError as error:

@@ -27,13 +27,14 @@ from typing import Any
 import jax
 
 from posttrain_jax.core import boundary, buckets, dtypes, hub, paths
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.core.types import PyTree
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.data import template as templates
 from posttrain_jax.models import adapted, hf
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params import peft
-from posttrain_jax.run import base, checkpoint, command, roles
+from posttrain_jax.run import base, checkpoint, roles
 
 GENERATION = 'generation_config.json'
 BASE = 'base'  # folder of an adapter's base that lies nowhere else
@@ -320,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     '--merge', action='store_true', help='its adapters, in the weights'
   )
   try:
-    flags = command.read_flags(parser, argv)
+    flags = core_flags.read(parser, argv)
     report = export(
       flags.checkpoint, flags.out, flags.dtype, flags.adapter, flags.merge
     )

@@ -14,7 +14,8 @@ from pathlib import Path
 # Functions are traced here and nothing runs: an accelerator is of no use.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-from posttrain_jax.core import boundary, paths
+from posttrain_jax.core import boundary
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.report.objectives import catalog as objectives_catalog
 from posttrain_jax.report.objectives import page, tables
 from posttrain_jax.report.page import check_own
@@ -53,8 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     prog='python -m posttrain_jax.objectives', description=__doc__
   )
   parser.add_argument('--out', type=Path, default=Path(OUT), help='folder')
-  out = parser.parse_args(paths.words(arguments)).out
   try:
+    out = core_flags.read(parser, arguments).out
     _check(out)
   except ValueError as error:
     sys.exit(f'error: {error}')

@@ -25,8 +25,7 @@ from collections.abc import Sequence
 import jax
 
 from posttrain_jax.core import boundary, paths
-from posttrain_jax.core.resolve import nearest
-from posttrain_jax.run import command
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
 
@@ -69,11 +68,10 @@ def read(
   parser.add_argument(
     '--json', action='store_true', help='one object on the last line'
   )
-  command.check_once(parser, rest)
+  core_flags.check_known(core_flags.unknown(parser, rest), FLAGS)
+  core_flags.check_once(parser, rest)
   flags, unknown = parser.parse_known_args(rest)
-  if unknown:
-    name = unknown[0].partition('=')[0]
-    raise ValueError(f'unknown flag "{unknown[0]}".{nearest(name, FLAGS)}')
+  core_flags.check_known(unknown, FLAGS)
   if flags.tries < 0:
     raise ValueError(f'--tries={flags.tries} is negative; nearest valid: 0')
   return items, flags

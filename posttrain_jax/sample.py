@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from posttrain_jax.core import boundary, keys, paths
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.data import chat as turns_of
 from posttrain_jax.data.tokenizers import ends
 from posttrain_jax.rollout.stream import Stream
@@ -34,6 +35,7 @@ from posttrain_jax.run.inference import Loaded
 
 __all__ = ['chat', 'main', 'write_answers']
 
+NEW = 256  # tokens of an answer where no flag says it
 PARTIAL = '.partial'  # of a file that is not whole yet
 # Columns that a line of answers has of its own.
 GIVEN, KEPT_AS, FINISHED = 'completion', 'reference', 'finished'
@@ -53,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
   what.add_argument('--data', help='a file, a glob, FOLDER:SPLIT of prompts')
   parser.add_argument('--out', help='a new file of JSON lines, for --data')
   parser.add_argument('--raw', action='store_true', help='no chat template')
-  parser.add_argument('--max_new_tokens', type=int, default=256)
+  parser.add_argument(
+    '--max_new_tokens', type=int,
+    help=f'{NEW}, or what the model has positions for',
+  )  # fmt: skip
   parser.add_argument(
     '--temperature', type=float, default=1.0, help='0: the most likely token'
   )
@@ -75,23 +80,24 @@ def _stream(loaded: Loaded, flags: argparse.Namespace) -> Stream:
   )
 
 
-def _room(loaded: Loaded, longest: int, flags: argparse.Namespace) -> list[str]:
-  return inference.check_room(
-    loaded, longest + flags.max_new_tokens, '--max_new_tokens'
-  )
+def _room(loaded: Loaded, longest: int, flags: argparse.Namespace) -> int:
+  """Tokens that an answer to the longest prompt may have."""
+  new, left = flags.max_new_tokens, loaded.model.max_length - longest
+  if new is None:
+    new = min(NEW, left) if left > 0 else NEW
+  notes.tell(inference.check_room(loaded, longest + new, '--max_new_tokens'))
+  return new
 
 
 def _one(loaded: Loaded, flags: argparse.Namespace, out: TextIO) -> None:
   """Writes the answers to one prompt, piece by piece."""
   prompt = inference.ask(loaded, flags.prompt, flags.raw)
-  notes.tell(_room(loaded, len(prompt), flags))
+  new = _room(loaded, len(prompt), flags)
   stream, key = _stream(loaded, flags), keys.seed_key(flags.seed)
   for sample in range(flags.num_samples):
     if flags.num_samples > 1:
       out.write(f'--- {sample + 1} of {flags.num_samples}\n')
-    tokens = stream(
-      prompt, key, max_new_tokens=flags.max_new_tokens, sample=sample
-    )
+    tokens = stream(prompt, key, max_new_tokens=new, sample=sample)
     for piece in inference.pieces(loaded.tokenizer, tokens):
       out.write(piece)
       out.flush()
@@ -147,7 +153,7 @@ def _made(path: paths.AnyPath) -> Iterator[TextIO | paths.Grown]:
 
 def _file(loaded: Loaded, flags: argparse.Namespace) -> None:
   asked = inference.read_prompts(inference.open_data(flags.data), loaded)
-  notes.tell(_room(loaded, max(len(x.tokens) for x in asked), flags))
+  new = _room(loaded, max(len(x.tokens) for x in asked), flags)
   with _made(paths.path(flags.out)) as out:
     written = write_answers(
       loaded,
@@ -155,7 +161,7 @@ def _file(loaded: Loaded, flags: argparse.Namespace) -> None:
       out,
       key=keys.seed_key(flags.seed),
       num_samples=flags.num_samples,
-      max_new_tokens=flags.max_new_tokens,
+      max_new_tokens=new,
       decoder=inference.make_decoder(flags.temperature, flags.top_p),
     )
   print(f'wrote {written:,} answers to {flags.out}')
@@ -185,15 +191,15 @@ def chat(
       if plain:
         prompt = inference.ask(loaded, text, raw=True)
       else:
-        prompt = turns_of.prompt_tokens(loaded.tokenizer, messages)
-      notes.tell(_room(loaded, len(prompt), flags))
+        written = turns_of.prompted(loaded.tokenizer, messages)
+        inference.tell_written([written.notes])
+        prompt = written.tokens
+      new = _room(loaded, len(prompt), flags)
     except ValueError as error:
       messages.pop()
       out.write(f'error: {error}\n')
       continue
-    tokens = stream(
-      prompt, key, max_new_tokens=flags.max_new_tokens, prompt_id=number
-    )
+    tokens = stream(prompt, key, max_new_tokens=new, prompt_id=number)
     said = ''
     for piece in inference.pieces(loaded.tokenizer, tokens):
       out.write(piece)
@@ -248,7 +254,7 @@ def _check(flags: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   try:
-    flags = command.read_flags(_parser(), argv)
+    flags = core_flags.read(_parser(), argv)
     _check(flags)
     if flags.data:
       inference.check_prompt(inference.open_data(flags.data)[0])

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.text import Text
 
 from posttrain_jax.core import boundary, paths
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.core.domain import Whole
 from posttrain_jax.data import bad_rows, formats, pipeline, sources
 from posttrain_jax.data.tokenizers import Tokenizer, load
@@ -340,11 +341,9 @@ def _longest(
 def main(argv: list[str] | None = None, console: Console | None = None) -> None:
   try:
     items, rest = config_lib.split_flags(paths.words(argv))
-    args = _parser().parse_args(rest)
+    args = core_flags.read(_parser(), rest)
     if args.num is not None:
       Whole(1).check('--num', args.num)
-    if args.max_length is not None:
-      Whole(1).check('--max_length', args.max_length)
     if items and not args.config:
       raise ValueError(f'--config.{items[0][0]} without a --config FILE')
     config = config_lib.load(args.config, items) if args.config else None

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 import time
+import types
 from pathlib import Path
 
 import chat_folders
@@ -16,6 +17,8 @@ from posttrain_jax import show_data
 from posttrain_jax.data import chat, formats, pipeline, tokenizers
 from posttrain_jax.data import template as templates
 from posttrain_jax.data.chat import kept, thoughts
+from posttrain_jax.data.prompts_task import PromptsTask
+from posttrain_jax.run import inference
 
 STYLES = list(chat_folders.STYLES)
 ALL = [*STYLES, *(f'vendors/{name}' for name in vendors.NAMES)]
@@ -80,13 +83,15 @@ def test_a_template_that_opens_no_turn(name, monkeypatch):
 
 
 class Rewriting(templates.Template):
-  """A template that writes what an assistant says otherwise."""
+  """A template that writes what one role says otherwise."""
+
+  role = 'assistant'
 
   def render(self, messages, **options):
     return super().render(
       [
         {**message, 'content': self.change(message['content'])}
-        if message['role'] == 'assistant'
+        if message['role'] == self.role
         else message
         for message in messages
       ],
@@ -125,6 +130,27 @@ def test_a_template_that_rewrites_answers(name, monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize('name', ALL)
+def test_a_template_that_rewrites_what_is_asked(name, monkeypatch):
+  """Of a user and of the system, in prompts and in conversations."""
+  tokenizer = load(name)
+  told = chat_folders.say('system', 'Say THE\n\n first.')
+  asked = chat_folders.say('user', ' the first  of\nall ')
+  for role, said in {'user': [asked], 'system': [told, asked]}.items():
+    rows = [{'prompt': said}, {'prompt': said, 'completion': [TELL]}]
+    # Some have no place for a system, and some are not trained without blocks.
+    rows = [row for row in rows if notes(row, tokenizer) is not None]
+    assert rows or role == 'system'
+    assert not any(chat.MISQUOTED in notes(row, tokenizer) for row in rows)
+    monkeypatch.setattr(Rewriting, 'role', role)
+    monkeypatch.setattr(Rewriting, 'change', staticmethod(str.upper), False)
+    made = lambda found: Rewriting(found.sources, found.variables)
+    changed = with_template(name, made, monkeypatch)
+    for row in rows:
+      assert chat.MISQUOTED in notes(row, changed)
+    monkeypatch.undo()
+
+
 def test_it_is_counted_and_the_first_row_named(tmp_path, monkeypatch, capsys):
   """By `show_data`, as by what a run says of its file."""
   folder = chat_folders.make('qwen2_5', tmp_path / 'model')
@@ -140,12 +166,43 @@ def test_it_is_counted_and_the_first_row_named(tmp_path, monkeypatch, capsys):
     pipeline.open_source(str(path)), tokenizers.load(folder), max_length=99
   )
   told = pipeline.warnings(report)
-  assert (report['changed'], report['unopened']) == (1, 4)
+  kinds = ('changed', 'misquoted', 'unopened')
+  assert tuple(report[kind] for kind in kinds) == (1, 4, 4)
   assert told[0].startswith('1 of 4 records have an answer that the chat templ')
   assert told[0].endswith(f'first: {path}:3')
-  assert told[1].startswith('4 of 4 records are written by a chat template')
+  assert told[1].startswith('4 of 4 records have what a user or the system')
+  assert told[2].startswith('4 of 4 records are written by a chat template')
   show_data.main(['--data', str(path), '--model', str(folder), '--num', '1'])
   assert told[0][:80] in ' '.join(capsys.readouterr().out.split())
+
+
+def test_prompts_that_are_written_otherwise_are_counted(tmp_path, capsys):
+  """By a run on them, and by whatever asks a model with them."""
+  folder = chat_folders.make('qwen2_5', tmp_path / 'model')
+  file = folder / templates.FILE
+  loud = file.read_text().replace('message.content', 'message.content|upper')
+  file.write_text(loud)
+  rows = [
+    {'prompt': [chat_folders.say('user', s)]} for s in ('4', 'why', 'how')
+  ]
+  path = tmp_path / 'rows.jsonl'
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  tokenizer = tokenizers.load(folder)
+  source = pipeline.open_source(str(path))
+  judge = inference.make_judge('repetition', 4)
+  PromptsTask(source, tokenizer, judge, completion_length=4)
+  judge.close()
+  said = capsys.readouterr().err
+  assert 'WARNING data: 2 of 3 prompts have what a user or the system' in said
+  assert f'first: {path}:2, {path}:3' in said
+  loaded = types.SimpleNamespace(tokenizer=tokenizer, turns=True)
+  inference.read_prompts(source, loaded)
+  inference.ask(loaded, 'why')
+  said = capsys.readouterr().err
+  assert 'note: 2 of 3 prompts have what a user or' in said
+  assert 'note: 1 of 1 prompts have what a user or' in said
+  inference.ask(loaded, '4')
+  assert not capsys.readouterr().err
 
 
 BARE = (

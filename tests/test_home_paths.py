@@ -73,8 +73,8 @@ def parsing():
 @pytest.mark.parametrize('text', parsing())
 def test_every_command_takes_its_words_there(text):
   """Whoever parses flags gives argparse nothing but `paths.words`, a name made
-  of it, or hands its parser to `command.read_flags`."""
-  assert 'paths.words(' in text or 'command.read_flags(' in text
+  of it, or hands its parser to `core_flags.read`."""
+  assert 'paths.words(' in text or 'core_flags.read(' in text
   for node in ast.walk(ast.parse(text)):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
       name, given = node.func.attr, node.args[0] if node.args else None

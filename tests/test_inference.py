@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import types
 from pathlib import Path
 
 import chat_folders
@@ -199,6 +200,20 @@ def test_one_prompt_is_answered(talks, capsys):
   (rows,) = streamed(loaded, [prompt], seed=5, size=2, how=(1.0, 1.0))
   texts = [loaded.tokenizer.decode(row) for row in rows]
   assert said == f'--- 1 of 2\n{texts[0]}\n--- 2 of 2\n{texts[1]}\n'
+
+
+@pytest.mark.parametrize('positions, asked, given, said', [
+  (256, None, 246, ''), (0, None, 256, ''), (4096, None, 256, ''),
+  (256, 256, 256, 'has up to 266'), (8, None, 256, 'was made for 8'),
+])  # fmt: skip
+def test_new_tokens_fit_into_positions(positions, asked, given, said, capsys):
+  """Unless a flag says how many; what then does not fit is told."""
+  model = types.SimpleNamespace(max_length=positions, position_limit=0)
+  loaded = types.SimpleNamespace(model=model, name='x')
+  flags = types.SimpleNamespace(max_new_tokens=asked)
+  assert sample._room(loaded, 10, flags) == given
+  told = capsys.readouterr().err.replace('rows have up', 'has up')
+  assert said in told and bool(told) == bool(said)
 
 
 @pytest.mark.long

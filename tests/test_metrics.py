@@ -17,7 +17,8 @@ from rich.console import Console
 from posttrain_jax import log
 from posttrain_jax.log import header as header_lib
 from posttrain_jax.log import progress
-from posttrain_jax.run import recorder
+from posttrain_jax.run import failed, loop, recorder
+from posttrain_jax.trainers import guard
 
 HEADER = {'config': {'lr': 0.1}, 'date_utc': 'Monday'}
 
@@ -287,6 +288,31 @@ def test_an_old_evaluation_is_shown_with_its_step():
   assert '100/100' in lines[-1] and lines[-1].endswith(
     'perplexity 7 loss 0.500'
   )
+
+
+class Quiet:
+  """A writer and a bar that take everything."""
+
+  write_stacked = update = lambda *_: None
+
+
+@pytest.mark.parametrize(
+  'alike, size, told', [(1.0, 4, 1), (0.75, 4, 0), (1.0, 1, 0)]
+)
+def test_steps_in_which_no_two_answers_differed(alike, size, told, capsys):
+  """Are told at the end, where all were so; of one answer none can differ."""
+  speed = types.SimpleNamespace(metrics=lambda *_: {})
+  watch = failed.Watch('stop', 4)
+  made = recorder.Recorder(Quiet, Quiet, 0, watch, speed)
+  for first in (1, 3):
+    shares = np.array([1.0, alike])
+    metrics = {recorder.UNIFORM: shares, 'num_tokens': np.ones(2)}
+    made.push(first, metrics | {guard.WHAT: np.zeros(2)}, 2)
+  made.drain()
+  assert (made.grouped, made.alike) == (4, 2 + 2 * (alike == 1.0))
+  loop._tell_end('runs/x', made, size)
+  said = capsys.readouterr().err
+  assert said.count('in none of 4 steps did two answers to a problem') == told
 
 
 class Terminal(io.StringIO):

@@ -278,6 +278,17 @@ def test_a_teacher_that_keeps_fewer_tokens_than_k():
     build.build(load('configs/distill.py:recipe=top_k_teacher', loss__k=999))
 
 
+def test_a_rate_that_no_update_is_good_for():
+  large = lambda **items: [
+    line for line in told('configs/sft.py:smoke', **items) if 'moves' in line
+  ]
+  assert not large(optimizer__lr=0.09)
+  (line,) = large(optimizer__lr=10.0)
+  assert 'optimizer.lr=10: adamw moves every parameter by about that' in line
+  assert not large(optimizer__lr=10.0, optimizer__name='sgd')
+  assert 'no parameter moves' in large(optimizer__lr=0.0)[0]
+
+
 @pytest.mark.parametrize(
   'key, value, less', [('updates', 3, 2), ('ratio', 0.6, 0.5)]
 )

@@ -64,6 +64,13 @@ def test_an_answer_that_names_a_special_token_has_no_score(folders, capsys):
   assert set(mask) == {1.0}
 
 
+def test_a_score_that_is_no_number_is_an_error(folders):
+  scorer, params = scorer_of(folders / 'qwen2')
+  broken = jax.tree.map(lambda x: jnp.full_like(x, np.nan), params)
+  with pytest.raises(ValueError, match=r'2 of 2 scores are not finite.*"4"'):
+    scorer(broken, [ASK], [['4', 'Four.']])
+
+
 def config_of(folders, spec='configs/rl.py:data=jsonl,smoke', **items):
   items = {
     'data.path': folders / 'prompts.jsonl', 'init_from': folders / 'model',

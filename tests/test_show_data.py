@@ -86,6 +86,8 @@ def test_what_is_shown_of_a_mixture(tmp_path):
   (['--data', '[{"path": 1}]'], r'--data\[0\].path=1 is no text'),
   (['--data', '[{'], 'is no JSON'), (['--data', 'nowhere'], 'no file matches'),
   (['--data', 'x', '--model', 'bite'], 'no file matches'),
+  (['--dat', 'x'], r'unknown flag "--dat". Did you mean "--data"'),
+  (['--data', 'x', '--data', 'y'], '--data is given twice'),
   (['--data', 'x', '--num', '0'], '--num=0'), ([], '--data is missing'),
   (['--split', 'train'], '--split=train is of --data, which is missing'),
   (['--config.data.path=x'], '--config.data.path without a --config FILE'),

@@ -41,6 +41,10 @@ def closest(name: str, choices: Iterable[str], least: float = LIKE) -> str:
   least  how like it has to be; above LIKE also where it is only one letter off
   """
   name, choices = str(name), sorted(str(choice) for choice in choices)
+  if name.startswith('--') and all(x.startswith('--') for x in choices):
+    # What all flags begin with makes none of them like another.
+    found = closest(name[2:], [x[2:] for x in choices], least)
+    return found and f'--{found}'
   choices = _likely(name, choices)
   # Those that a slip of the finger makes, first.
   slips = [choice for choice in choices if name and _one_edit(name, choice)]

@@ -199,7 +199,10 @@ def _given(value: Any, name: str, axes: Axes, sizes: _Sizes, where: str) -> Any:
   is_open = ANY in axes
   fields = _fields(value, axes)
   if fields is None or is_open != isinstance(value, dict):
-    record = 'dict of arrays' if is_open else f'record of {", ".join(axes)}'
+    record = 'dict of arrays'
+    if not is_open:
+      kind = 'Sequence' if 'length' in axes else 'Token'
+      record = f'posttrain_jax.types.{kind}Signals of {", ".join(axes)}'
     raise ValueError(
       f'{where}: {name} is {_said(value)}; it must be a {record}'
     )

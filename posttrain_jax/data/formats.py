@@ -72,14 +72,15 @@ class _Reader:
       ),
     )
 
-  def prompt(self) -> list[int]:
+  def prompt(self) -> Turns:
     """The prompt as generation sees it: up to where the answer starts."""
     prompt = self.record['prompt']
     if isinstance(prompt, str):
-      return self._told('prompt', lambda: self._text(prompt))
+      tokens = self._told('prompt', lambda: self._text(prompt))
+      return Turns(tokens, [0.0] * len(tokens))
     return self._told(
       'prompt',
-      lambda: chat.prompt_tokens(
+      lambda: chat.prompted(
         self.tokenizer, prompt, tools=self.tools, variables=self.variables
       ),
     )
@@ -89,7 +90,7 @@ class _Reader:
     prompt, answer = self.record['prompt'], self.record[column]
     if not isinstance(prompt, str):
       return self._turns(column, [*prompt, *answer], len(prompt))
-    before = self.prompt()
+    before = self.prompt().tokens
     tokens = self._told(column, lambda: self._joined(before, prompt, answer))
     start = chat.common_start(before, tokens)
     mask = [0.0] * start + [1.0] * (len(tokens) - start)
@@ -117,8 +118,7 @@ class _Reader:
     if kind == 'messages':
       return self._turns('messages', self.record['messages'], 0)
     if kind == 'prompt':
-      tokens = self.prompt()
-      return Turns(tokens, [0.0] * len(tokens))
+      return self.prompt()
     return self.answer('completion')
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from posttrain_jax.core import hosts
-from posttrain_jax.data import content, formats
+from posttrain_jax.data import chat, content, formats
 from posttrain_jax.data.host_task import Answers, HostTask
 from posttrain_jax.data.quoting import listed
 from posttrain_jax.data.rows import Stored
@@ -114,6 +114,7 @@ class PromptsTask(HostTask):
     self.prompt_length = prompt_length
     self.counts = {'overlong': 0}
     self._overlong, self._places = overlong, []
+    self._noted: dict[str, list[str]] = {}
     self._columns: tuple[str, ...] = ()
     self._splits = {
       False: _Split(source, seed),
@@ -169,7 +170,8 @@ class PromptsTask(HostTask):
   def _looked_at(self, record: Record, seen: Any) -> int:
     """Tokens of a record's prompt; 0 where it is left out."""
     where, columns = record.where, record.columns
-    tokens = self._tokens(record)
+    made = self._made(record)
+    tokens = made['tokens']
     taken = [name for name in columns if name in TAKEN]
     if taken:
       raise ValueError(
@@ -192,6 +194,8 @@ class PromptsTask(HostTask):
       self.counts['overlong'] += 1
       self._places.append(where)
       return 0
+    for note in made['notes']:
+      self._noted.setdefault(note, []).append(where)
     return len(tokens)
 
   def _tell(self, total: int, leaked: int) -> None:
@@ -205,6 +209,10 @@ class PromptsTask(HostTask):
         f'first: {", ".join(self._places[:PLACES])}',
         file=sys.stderr,
       )
+    for note, places in sorted(self._noted.items()):
+      told = chat.TOLD[note].format(n=f'{len(places):,} of {total:,} prompts')
+      first = ', '.join(places[:PLACES])
+      print(f'WARNING data: {told}; first: {first}', file=sys.stderr)
     if leaked:
       print(
         f'WARNING data: {leaked:,} prompts of {self.name} stand in '
@@ -212,11 +220,12 @@ class PromptsTask(HostTask):
         file=sys.stderr,
       )
 
-  def _tokens(self, record: Record) -> list[int]:
+  def _made(self, record: Record) -> dict[str, Any]:
     made = formats.tokenize(
       record.columns, self.tokenizer, kind='prompt', where=record.where
     )
-    return made['tokens']
+    assert made is not None  # Without a limit nothing is dropped.
+    return made
 
   def _find(self, index: int, heldout: bool) -> dict[str, Any]:
     split = self._splits[heldout]
@@ -226,7 +235,7 @@ class PromptsTask(HostTask):
     return {
       **dict.fromkeys(self._columns),
       **record.columns,
-      'tokens': self._tokens(record),
+      'tokens': self._made(record)['tokens'],
     }
 
   def problem(self, index: int, heldout: bool = False) -> dict[str, Any]:

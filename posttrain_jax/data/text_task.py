@@ -15,14 +15,16 @@ stands between its last <answer> and the </answer> after it.
 import functools
 import hashlib
 import math
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from posttrain_jax.core import hosts
 from posttrain_jax.core.pool import Pool
-from posttrain_jax.data import formats, gym
+from posttrain_jax.data import chat, formats, gym
 from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.data.tokenizers import Tokenizer
 
@@ -134,7 +136,7 @@ class TextTask(HostTask):
     self._timeout, self._fraction = timeout, heldout_fraction
     arguments = {'name': name, 'seed': seed, 'knobs': dict(knobs or {})}
     self._pool = Pool(SERVER, arguments, workers)
-    self._lock = threading.Lock()
+    self._lock, self._told = threading.Lock(), set[str]()
     self.counts = dict.fromkeys(
       ('overlong', 'generator_errors', 'timeouts', 'verifier_errors'), 0
     )
@@ -164,6 +166,15 @@ class TextTask(HostTask):
     with self._lock:
       self.counts[what] += 1
 
+  def _tell(self, notes: Sequence[str], where: str) -> None:
+    """Once, at the first problem that it is so of."""
+    with self._lock:
+      new = [note for note in notes if note not in self._told]
+      self._told.update(new)
+    for note in new if hosts.first() else ():
+      told = chat.TOLD[note].format(n='problems')
+      print(f'WARNING data: {told}; first: {where}', file=sys.stderr)
+
   def _is_heldout(self, question: str) -> bool:
     digest = hashlib.sha256(question.encode()).digest()
     return int.from_bytes(digest[:4], 'big') / 2**32 < self._fraction
@@ -182,14 +193,16 @@ class TextTask(HostTask):
     question, answer = made['question'], made['answer']
     where = f'text:{self.name}, problem {number}'
     asked = {'prompt': self.record(question)['prompt']}
-    tokens = formats.tokenize(
+    written = formats.tokenize(
       asked, self.tokenizer, kind='prompt', where=where
-    )['tokens']
+    )
+    assert written is not None  # Without a limit nothing is dropped.
+    self._tell(written['notes'], where)
     size = None if answer is None else len(self.tokenizer.encode(answer)) + 1
     return {
       **made,
       'prompt': question + '\n',
-      'tokens': tokens,
+      'tokens': written['tokens'],
       'answer_length': size,
       'number': number,
     }

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from posttrain_jax.core import boundary, paths
+from posttrain_jax.core import boundary
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.data import records, text_task
 from posttrain_jax.data.sources import in_order, open_source
 from posttrain_jax.data.tokenizers import BPETokenizer, ByteTokenizer
@@ -92,8 +93,8 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--heldout_fraction', type=float, default=0.125)
   parser.add_argument('--vocab_size', type=int, required=True)
   parser.add_argument('--out', required=True, help='a folder')
-  args = parser.parse_args(paths.words(argv))
   try:
+    args = core_flags.read(parser, argv)
     _check_out(args.out)
     if args.data:
       texts = list(file_texts(args.data))

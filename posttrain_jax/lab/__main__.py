@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.core import boundary, paths
+from posttrain_jax.core import boundary
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.lab import judged, results
 
@@ -72,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('folders', nargs='+', type=Path, metavar='FOLDER')
-  for folder in parser.parse_args(paths.words(argv)).folders:
+  try:
+    folders = core_flags.read(parser, argv).folders
+  except ValueError as error:
+    parser.error(str(error))
+  for folder in folders:
     folder = folder.resolve()
     try:
       module, file = design(folder), folder / results.FILE

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain_jax.core import boundary, paths
+from posttrain_jax.core import boundary
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.lab import results
 from posttrain_jax.lab.stages import Lab
 from posttrain_jax.log import progress
@@ -54,7 +55,10 @@ def main(
     '--workdir', default='', help='of the stages; default runs/STUDY-MODE'
   )
   parser.add_argument('--out', default='', help='folder of results and page')
-  flags = parser.parse_args(paths.words(argv))
+  try:
+    flags = core_flags.read(parser, argv)
+  except ValueError as error:
+    parser.error(str(error))
   mode = 'reduced' if flags.reduced else 'full'
   scale = scales[mode]
   if flags.seeds < 0:

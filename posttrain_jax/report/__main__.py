@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from posttrain_jax.core import boundary, paths
+from posttrain_jax.core import boundary
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.report import study
 from posttrain_jax.report.comparison import regenerate
 from posttrain_jax.report.study import index
@@ -27,14 +28,14 @@ def main(arguments: list[str] | None = None) -> None:
     action='store_true',
     help='make the index over the studies in the folder',
   )
-  chosen = parser.parse_args(paths.words(arguments))
-  if chosen.index:
-    make = index.write
-  elif (Path(chosen.folder) / 'results.json').is_file():
-    make = study.regenerate
-  else:
-    make = regenerate
   try:
+    chosen = core_flags.read(parser, arguments)
+    if chosen.index:
+      make = index.write
+    elif (Path(chosen.folder) / 'results.json').is_file():
+      make = study.regenerate
+    else:
+      make = regenerate
     print(make(chosen.folder))
   except (OSError, ValueError) as error:
     sys.exit(f'error: {error}')

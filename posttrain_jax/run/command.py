@@ -4,43 +4,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.core import paths
-from posttrain_jax.core.domain import Number, Whole
-from posttrain_jax.core.keys import MOST
-from posttrain_jax.core.resolve import nearest
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run import foreign_keys
 
-__all__ = ['DOMAINS', 'check_drawn', 'check_once', 'first_given', 'parse',
-           'read_flags']  # fmt: skip
-
-# What numbers of flags may be, by their names.
-DOMAINS = {
-  'max_length': Whole(0),
-  'max_new_tokens': Whole(1),
-  'num_samples': Whole(0),
-  'seed': Whole(0, MOST),
-  'temperature': Number(0),
-  'top_p': Number(0, 1, above=True),
-}
-
-
-def check_once(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-  """Raises ValueError where a flag with one value is given two: argparse takes
-  the last one without a word."""
-  given: dict[str, str] = {}
-  for index, word in enumerate(words):
-    name, equals, value = word.partition('=')
-    action = parser._option_string_actions.get(name)
-    if not isinstance(action, argparse._StoreAction) or action.nargs:
-      continue
-    if not equals:
-      value = words[index + 1] if index + 1 < len(words) else ''
-    if given.setdefault(action.dest, value) != value:
-      raise ValueError(
-        f'{name} is given twice, as {given[action.dest]} and {value}: leave '
-        'one out'
-      )
+__all__ = ['check_drawn', 'parse']
 
 
 def parse(
@@ -65,7 +34,11 @@ def parse(
   parser.add_argument(
     '--dry_run', action='store_true', help='print config and sizes, and stop'
   )
-  check_once(parser, rest)
+  core_flags.check_once(parser, rest)
+  known = ['--config', '--workdir', '--dry_run', '--config.KEY=VALUE']
+  known += ['--replay'] if prog == 'posttrain_jax.train' else []
+  if not any(word.partition('=')[0] == '--config' for word in rest):
+    core_flags.check_known(core_flags.unknown(parser, rest), known)
   flags, unknown = parser.parse_known_args(rest)
   if unknown:
     key = unknown[0].lstrip('-').partition('=')[0]
@@ -77,11 +50,7 @@ def parse(
         f'unknown flag "{unknown[0]}": keys of a config are written '
         f'--config.{key}=VALUE'
       )
-    known = ['--config', '--workdir', '--dry_run', '--config.KEY=VALUE']
-    known += ['--replay'] if prog == 'posttrain_jax.train' else []
-    raise ValueError(
-      f'unknown flag "{unknown[0]}".{nearest(unknown[0], known)}'
-    )
+    core_flags.check_known(unknown, known)
   if not flags.workdir and not flags.dry_run:
     raise ValueError('--workdir is missing: the folder of the run')
   return config_lib.load(flags.config, items), flags
@@ -98,34 +67,3 @@ def check_drawn(flags: argparse.Namespace, **usual: float) -> None:
       raise ValueError(
         f'--{name}={value} at --temperature=0, where nothing is drawn'
       )
-
-
-def first_given(flags: argparse.Namespace, names: Sequence[str]) -> str:
-  """The first of flags without a default that is given; '': none is."""
-  given = (name for name in names if getattr(flags, name) is not None)
-  return next(given, '')
-
-
-def read_flags(
-  parser: argparse.ArgumentParser, argv: Sequence[str] | None
-) -> argparse.Namespace:
-  """The flags of a command without a config.
-
-  Raises:
-    ValueError: an unknown flag, with the nearest one; a number out of its
-      domain.
-  """
-  rest = paths.words(argv)
-  check_once(parser, rest)
-  flags, unknown = parser.parse_known_args(rest)
-  if unknown:
-    known = [name for x in parser._actions for name in x.option_strings]
-    raise ValueError(
-      f'unknown flag "{unknown[0]}".'
-      + nearest(unknown[0].partition('=')[0], known)
-    )
-  for name, domain in DOMAINS.items():
-    value = getattr(flags, name, None)
-    if value is not None:
-      domain.check(f'--{name}', value)
-  return flags

@@ -9,6 +9,7 @@ What the commands that use a trained model share (`evaluate`, `sample`,
 `compare`).
 """
 
+import collections
 import copy
 import dataclasses
 import json
@@ -39,6 +40,7 @@ from posttrain_jax.run import (
   checkpoint,
   literals,
   model_folder,
+  notes,
   roles,
   values,
 )
@@ -216,16 +218,26 @@ def ask(loaded: Loaded, text: str, raw: bool = False) -> list[int]:
   prompt: Any = text
   if loaded.turns and not raw:
     prompt = [{'role': 'user', 'content': text}]
-  return _tokens(loaded, {'prompt': prompt}, '--prompt')
+  made = _made(loaded, {'prompt': prompt}, '--prompt')
+  tell_written([made['notes']])
+  return made['tokens']
 
 
-def _tokens(loaded: Loaded, columns: dict[str, Any], where: str) -> list[int]:
+def tell_written(prompts: Sequence[Sequence[str]]) -> None:
+  """Tells how a chat template wrote prompts, of each its `Turns.notes`."""
+  counts = collections.Counter(note for found in prompts for note in found)
+  for note, count in sorted(counts.items()):
+    n = f'{count:,} of {len(prompts):,} prompts'
+    notes.tell([chat.TOLD[note].format(n=n)])
+
+
+def _made(loaded: Loaded, columns: dict[str, Any], where: str) -> dict:
   found = loaded.tokenizer
   read = records.check(columns, 'prompt', where, found.template)
   made = formats.tokenize(columns, found, kind='prompt', where=where, read=read)
   if not made['tokens']:
     raise ValueError(f'{where}: an empty prompt')
-  return made['tokens']
+  return made
 
 
 def open_data(text: str) -> Source:
@@ -256,11 +268,14 @@ def read_prompts(source: Source, loaded: Loaded) -> list[Asked]:
   Raises:
     ValueError: a record that is no prompt, with its place.
   """
-  out = []
+  out, told = [], []
   for record in in_order(source):
     check_prompt(record)
     columns, where = record.columns, record.where
-    out.append(Asked(columns, _tokens(loaded, columns, where), where))
+    made = _made(loaded, columns, where)
+    out.append(Asked(columns, made['tokens'], where))
+    told.append(made['notes'])
+  tell_written(told)
   return out
 
 

@@ -286,9 +286,21 @@ def train(
       hosts.Agreement(2, mesh), profiler, watchdog,
     )  # fmt: skip
     state, scores = rescue.guarded(advance, state, step, fresh)
-  if watch.skipped:
-    _say(f'{workdir}: {watch.skipped} steps were not finite, and skipped')
+  _tell_end(workdir, recorder, config.get('group_size', 1))
   return run, state, scores
+
+
+def _tell_end(workdir: Path, recorder: Recorder, group_size: int) -> None:
+  """What the steps of this start have in common, where it says too little."""
+  if skipped := recorder.watch.skipped:
+    _say(f'{workdir}: {skipped} steps were not finite, and skipped')
+  if group_size > 1 and 0 < recorder.grouped == recorder.alike:
+    notes.tell([
+      f'in none of {recorder.grouped:,} steps did two answers to a problem '
+      'earn different rewards: there was nothing to learn from their '
+      'comparison. Problems within reach, a reward of degrees, more answers to '
+      'each (group_size) or a higher temperature make them differ'
+    ])  # fmt: skip
 
 
 def _say(text: str) -> None:

@@ -26,6 +26,7 @@ __all__ = [
 # Columns of a weight's part that XLA was seen to send whole on a TPU (4 and 16;
 # experiments/plan), and those that it scattered (64 and more).
 THIN, WIDE = 32, 64
+LARGE_RATE = 0.1  # an update of Adam or Lion is of that size
 
 
 def notes(run: Any) -> list[str]:
@@ -327,10 +328,18 @@ def positions(run: Any) -> list[str]:
 
 
 def _still(run: Any) -> list[str]:
-  """Told where nothing is learnt."""
-  rate = run.config.optimizer.lr
-  if isinstance(rate, int | float) and rate == 0:
+  """Told where a rate is one at which nothing is learnt."""
+  rate, name = run.config.optimizer.lr, run.config.optimizer.name
+  if not isinstance(rate, int | float):
+    return []
+  if rate == 0:
     return ['optimizer.lr=0: no parameter moves']
+  if rate >= LARGE_RATE and name != 'sgd':
+    return [
+      f'optimizer.lr={rate:g}: {name} moves every parameter by about that in '
+      'an update, and most parameters are below 0.1 themselves; rates in use '
+      'lie between 1e-7 and 1e-2'
+    ]
   return []
 
 

@@ -28,6 +28,7 @@ SHOWN = (
   'completions/mean_length',
   'entropy',
 )
+UNIFORM = 'frac_reward_zero_std'  # of the groups of a step
 EVALUATED = 'eval/'  # what is known of the step of an evaluation alone
 # Bytes of a state from which on the steps of a CPU wait for each other, and how
 # long: its buffers are given back after its results are said to be there.
@@ -60,6 +61,8 @@ class Recorder:
   resident: int = 0
   shown: dict[str, float] = dataclasses.field(default_factory=dict)
   evaluated: int = 0
+  grouped: int = 0  # steps with groups of answers
+  alike: int = 0  # those of them where no two of a group earned differently
   pending: Any = None
   mark: float = 0.0
 
@@ -115,6 +118,9 @@ class Recorder:
     if bad is not None:
       done = bad + 1
       metrics = {name: x[:done] for name, x in metrics.items()}
+    if UNIFORM in metrics:
+      self.grouped += done
+      self.alike += int(np.sum(metrics[UNIFORM] >= 1.0))
     metrics['time/step'] = np.full(done, seconds)
     metrics |= self.speed.metrics(metrics['num_tokens'], seconds)
     self.writer.write_stacked(first_step, metrics)

@@ -33,12 +33,11 @@ import numpy as np
 
 from posttrain_jax import log
 from posttrain_jax.core import boundary, hosts, paths
-from posttrain_jax.core.resolve import nearest
+from posttrain_jax.core import flags as core_flags
 from posttrain_jax.log import progress
 from posttrain_jax.run import (
   accounting,
   build,
-  command,
   domains,
   failed,
   loop,
@@ -103,12 +102,10 @@ def parse(
   parser.add_argument(
     '--dry_run', action='store_true', help='print the runs, and stop'
   )
-  command.check_once(parser, rest)
+  core_flags.check_known(core_flags.unknown(parser, rest), FLAGS)
+  core_flags.check_once(parser, rest)
   flags, unknown = parser.parse_known_args(rest)
-  if unknown:
-    raise ValueError(
-      f'unknown flag "{unknown[0]}".{nearest(unknown[0], FLAGS)}'
-    )
+  core_flags.check_known(unknown, FLAGS)
   flags.seeds = _count(flags.seeds)
   for name in ('seeds', 'together', 'random'):
     least = 1 if name == 'seeds' else 0

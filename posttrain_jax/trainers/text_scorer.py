@@ -23,6 +23,7 @@ from posttrain_jax.core import hosts, sharding
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.data import formats
 from posttrain_jax.data.host_task import padded
+from posttrain_jax.data.quoting import quoted
 from posttrain_jax.data.tokenizers import Tokenizer
 from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
@@ -144,8 +145,9 @@ class TextScorer:
                  (`hosts.held`). None: this process asks alone
 
     Raises:
-      ValueError: as `tokens`; a conversation is longer than the model knows.
-        Of several processes, on all.
+      ValueError: as `tokens`; a conversation is longer than the model knows;
+        a score that is no number, which would pass for none. Of several
+        processes, on all.
     """
     size = len(completions[0]) if completions else 0
     content = lambda x: x if isinstance(x, str) else x[0]['content']
@@ -175,7 +177,21 @@ class TextScorer:
       found = _scores(params, self.model, place(tokens), place(counted))
       found = hosts.own_of(found, mine)[: len(part)]
       scores[[numbers[i] for i in part]] = found
+    check = lambda: self._check(scores[numbers], answers, numbers)
+    check() if mesh is None else hosts.together(check)
     return scores.reshape(len(completions), size)
+
+  def _check(
+    self, scores: np.ndarray, answers: Sequence[str], numbers: Sequence[int]
+  ) -> None:
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if bad.size:
+      said = quoted(answers[numbers[bad[0]]])
+      raise ValueError(
+        f'reward model {self.name}: {bad.size:,} of {scores.size:,} scores are '
+        f'not finite (the first, {scores[bad[0]]}, is of the answer {said}); '
+        'are its weights?'
+      )
 
   def _padded(
     self,

@@ -9,6 +9,7 @@ assistant says, and the token that ends its turn.
 from posttrain_jax.data.chat.answers import (
   CHANGED,
   MERGED,
+  MISQUOTED,
   REWRITTEN,
   TOLD,
   UNOPENED,
@@ -29,6 +30,7 @@ from posttrain_jax.data.chat.turns import (
   check_said,
   common_start,
   prompt_tokens,
+  prompted,
   render,
 )
 
@@ -36,6 +38,7 @@ __all__ = [
   'CHANGED',
   'EMPTY',
   'MERGED',
+  'MISQUOTED',
   'REWRITTEN',
   'ROLES',
   'TOLD',
@@ -51,6 +54,7 @@ __all__ = [
   'common_start',
   'our_stop',
   'prompt_tokens',
+  'prompted',
   'render',
   'stop_id',
   'template',

@@ -14,13 +14,14 @@ from posttrain_jax.data.chat.checks import counts
 from posttrain_jax.data.chat.special import any_of
 from posttrain_jax.data.template import Text
 
-__all__ = ['CHANGED', 'MERGED', 'REWRITTEN', 'TOLD', 'UNOPENED', 'Answers',
-           'Writer', 'marked']  # fmt: skip
+__all__ = ['CHANGED', 'MERGED', 'MISQUOTED', 'REWRITTEN', 'TOLD', 'UNOPENED',
+           'Answers', 'Writer', 'marked']  # fmt: skip
 
 # What may be said of a rendered conversation (`Turns.notes`).
 REWRITTEN = 'rewritten'  # assistant turns are left out
 MERGED = 'merged'  # a token reaches over the border of prompt and answer
 CHANGED = 'changed'  # what is trained is not the text of the record
+MISQUOTED = 'misquoted'  # what is asked is not the text of the record
 UNOPENED = 'unopened'  # a prompt has no opening of the assistant's turn
 # What is said of them; n is 'HOW MANY of HOW MANY records'.
 TOLD = {
@@ -35,6 +36,10 @@ TOLD = {
   CHANGED: (
     '{n} have an answer that the chat template writes otherwise than it '
     'stands there: what is trained is not the text of the record'
+  ),
+  MISQUOTED: (
+    '{n} have what a user or the system says written otherwise by the chat '
+    'template: a model reads another text than the record has'
   ),
   UNOPENED: (
     '{n} are written by a chat template that does not use '

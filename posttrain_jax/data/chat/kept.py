@@ -1,4 +1,4 @@
-"""Whether a chat template writes what an assistant said as it was said.
+"""Whether a chat template writes what was said as it was said.
 
 Spaces around it are taken off by most, and what was thought is written in a
 form of their own or left out; anything else that differs is another text than
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from posttrain_jax.data.chat.checks import texts_of
 from posttrain_jax.data.chat.thoughts import outside
 
-__all__ = ['changes']
+__all__ = ['changes', 'misquotes']
 
 
 def _end(text: str, said: str, start: int) -> int:
@@ -52,3 +52,16 @@ def changes(turns: Sequence[Mapping], places: Sequence[str]) -> bool:
     said = [[text for texts in said for text in texts]]
     places = ['\n'.join(places)]
   return not all(map(_stand, said, places))
+
+
+def misquotes(turns: Sequence[Mapping], text: str) -> bool:
+  """Whether what a user or the system says stands otherwise in a text.
+
+  What tools answer is data, which templates quote in forms of their own.
+  """
+  return any(
+    said.strip() and _end(text, said, 0) < 0
+    for turn in turns
+    if turn['role'] not in ('assistant', 'tool')
+    for said in texts_of(turn)
+  )

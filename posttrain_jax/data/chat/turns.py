@@ -14,6 +14,7 @@ from typing import Any
 from posttrain_jax.data.chat.answers import (
   CHANGED,
   MERGED,
+  MISQUOTED,
   REWRITTEN,
   UNOPENED,
   Answers,
@@ -22,7 +23,7 @@ from posttrain_jax.data.chat.answers import (
 )
 from posttrain_jax.data.chat.asking import check_opens, unopened
 from posttrain_jax.data.chat.checks import TRAINED, counts, texts_of
-from posttrain_jax.data.chat.kept import changes
+from posttrain_jax.data.chat.kept import changes, misquotes
 from posttrain_jax.data.chat.ours import (
   Turns,
   from_pieces,
@@ -36,7 +37,9 @@ from posttrain_jax.data.stops import SAID
 from posttrain_jax.data.template import Template
 from posttrain_jax.data.tokenizers import Tokenizer
 
-__all__ = ['check_said', 'common_start', 'prompt_tokens', 'render']
+__all__ = [
+  'check_said', 'common_start', 'prompt_tokens', 'prompted', 'render',
+]  # fmt: skip
 
 # What templates take a text apart at.
 _TAG = re.compile(r'</?\w+>')
@@ -235,6 +238,7 @@ def _from_template(
   ]
   said = [whole.text[first:last] for first, last in spans]
   notes += [CHANGED] * changes(trained, said)
+  notes += [MISQUOTED] * misquotes(messages, whole.text)
   notes += [UNOPENED] * bool(unopened(found, bool(tools)))
   if start < len(before):
     notes.append(MERGED)
@@ -267,14 +271,16 @@ def render(
   return _from_template(found, messages, tokenizer, prompt, tools, variables)
 
 
-def prompt_tokens(
+def prompted(
   tokenizer: Tokenizer,
   messages: Sequence[Mapping],
   *,
   tools: Sequence[Mapping] | None = None,
   variables: Mapping[str, Any] | None = None,
-) -> list[int]:
+) -> Turns:
   """What a model is asked with: the messages, and how an answer begins.
+
+  Nothing of it is trained.
 
   Raises:
     ValueError: as `render`.
@@ -282,10 +288,20 @@ def prompt_tokens(
   found = template_of(tokenizer)
   if found is None:
     tokens = from_pieces(messages, tokenizer, len(messages)).tokens
-    return tokens + opening('assistant', tokenizer)
+    tokens = tokens + opening('assistant', tokenizer)
+    return Turns(tokens, [0.0] * len(tokens), len(tokens))
   check_special([messages, tools, dict(variables or {})], tokenizer)
   check_opens(found, bool(tools))
   write = functools.partial(_writer(found, tools, variables), prompt=True)
   text = write(messages).text
   check_said(write, messages, text, found.heard)
-  return tokenizer.read(text)[0]
+  tokens = tokenizer.read(text)[0]
+  told = (MISQUOTED,) * misquotes(messages, text)
+  return Turns(tokens, [0.0] * len(tokens), len(tokens), told)
+
+
+def prompt_tokens(
+  tokenizer: Tokenizer, messages: Sequence[Mapping], **options: Any
+) -> list[int]:
+  """The tokens of `prompted`."""
+  return prompted(tokenizer, messages, **options).tokens
