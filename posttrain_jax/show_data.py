@@ -29,13 +29,14 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from posttrain_jax import trainers
 from posttrain_jax.core import boundary, paths
 from posttrain_jax.core import flags as core_flags
 from posttrain_jax.core.domain import Whole
-from posttrain_jax.data import bad_rows, formats, pipeline, sources
+from posttrain_jax.data import bad_rows, formats, narrowed, pipeline, sources
 from posttrain_jax.data.tokenizers import Tokenizer, load
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import model_folder, opening
+from posttrain_jax.run import model_folder, notes, opening
 
 __all__ = ['main', 'row_text', 'show', 'write_json']
 
@@ -349,6 +350,10 @@ def main(argv: list[str] | None = None, console: Console | None = None) -> None:
     config = config_lib.load(args.config, items) if args.config else None
     records = _opened(args, config)
     tokenizer = _tokenizer(args, config)
+    if config is not None and not args.kind:
+      takes = trainers.kind(config.paradigm).records(config)
+      records, lines = narrowed.as_taken(records, takes, _bad('skip'))
+      notes.tell(lines)
     kind = args.kind or pipeline.kinds_of(records, _bad('skip'))[0]
     name, config = _trained_as(kind, config, args.config)
     options, told = _choices(args, name, config)

@@ -84,7 +84,7 @@ def test_names_inside_arms_bring_their_own_defaults():
     ({'loss__name': 'cispo', 'loss__dual_clip': '1'}, 'loss.dual_clip'),
     ({'task__name': 'countdwon'}, 'Did you mean "countdown"'),
     ({'num_steps': 'many'}, '--config.num_steps=many: not an int'),
-    ({'task__chain_of_thought': 'maybe'}, 'not a bool'),
+    ({'task__chain_of_thought': 'maybe'}, '(it is False now); true or false'),
   ],
 )
 def test_bad_overrides_name_key_and_nearest(items, message):

@@ -65,6 +65,13 @@ def test_the_words(capsys):
     assert foreign_keys.ours(key, known) == '', key
   told = foreign_keys.ours('use_liger_kernel', known)
   assert told == ' "use_liger_kernel" is nothing that is here.'
+  # Of another config file, with its name there; and no key that looks alike.
+  for key, said in {'beta': 'In configs/preference.py "beta" is --config.loss.b',
+                    'kl.coef': 'configs/rl.py has it'}.items():  # fmt: skip
+    with pytest.raises(ValueError) as caught:
+      config_lib.load('configs/sft.py', [(key, '1')])
+    assert said in str(caught.value)
+    assert 'Did you mean' not in str(caught.value)
   with pytest.raises(ValueError, match='configs/preference.py:recipe=dpo'):
     config_lib.load('configs/dpo.py')
   told = foreign_keys.ours('lora_r', known)

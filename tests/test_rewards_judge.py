@@ -79,6 +79,9 @@ def light(completions, **columns):
 def needs(completions, level):
   return [level[0]] * len(completions)
 
+def state(completions, trainer_state, **columns):
+  return [1.0] * len(completions)
+
 async def later(completions, **columns):
   return [1.0] * len(completions)
 
@@ -321,7 +324,14 @@ def test_names_that_are_no_import_paths(name, message):
 
 @pytest.mark.parametrize('keys, columns, message', [
   ({'name': 'own_rewards:told', 'scael': 2.0}, ['answer'],
-   'takes no "scael". Did you mean "scale"?'),
+   'no argument "scael" by name, and it is no key of an entry. '
+   'Did you mean "scale"?'),
+  ({'name': 'own_rewards:turns', 'wieght': 2.0}, ['answer'],
+   '(own_rewards.py:'),
+  ({'name': 'own_rewards:turns', 'wieght': 2.0}, ['answer'],
+   'Did you mean "weight"? Valid: label, name, verdict, weight'),
+  ({'name': 'own_rewards:state'}, ['answer'],
+   'needs "trainer_state", which TRL gives from its own trainer'),
   ({'name': 'own_rewards:told', 'scale': 2.0}, ['answer', 'scale'],
    '"scale" is a column and a hyperparameter'),
 ])  # fmt: skip

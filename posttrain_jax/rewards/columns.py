@@ -24,6 +24,8 @@ __all__ = ['Seen']
 # What a reward reads in its column, where null and empty are not all that it
 # cannot use.
 READS = {'choice_letter': 'no choice', 'numeric_match': 'without a number'}
+# What TRL gives a function beside the columns, which is of its trainer.
+OF_TRL = ('trainer_state', 'environments', 'log_extra', 'log_metric')
 MOST = 8  # columns that are named in place of an empty one
 
 
@@ -129,6 +131,12 @@ class Seen:
       )
     for name in needs:
       said = f'column "{name}", which reward "{entry.name}" needs'
+      if name in OF_TRL and name not in self._there:
+        raise ValueError(
+          f'reward "{entry.name}" needs "{name}", which TRL gives from its own '
+          f'trainer and nothing here has: give it a default ({name}=None), or '
+          'leave it out'
+        )
       if name not in self._there:
         raise ValueError(
           f'{self.name}: no {said}.' + nearest(name, self._there)

@@ -27,6 +27,7 @@ import jax
 
 from posttrain_jax.core.resolve import active, hparams_of, nearest
 from posttrain_jax.rewards import arrays, texts
+from posttrain_jax.rewards.server import KEYS as OWN
 
 __all__ = [
   'Entry',
@@ -43,7 +44,6 @@ __all__ = [
 ]
 
 MODEL, VERIFIER = 'model', 'verifier'
-OWN = ('name', 'weight', 'label', 'verdict')
 # Metrics under 'rewards/' that are no entry's.
 TAKEN = ('reward', 'unscored', 'verified')
 # Hyperparameters of one function of which the first is not above the second.

@@ -14,12 +14,14 @@ from posttrain_jax.core.names import nearest
 from posttrain_jax.rewards import functions, texts
 from posttrain_jax.rewards.texts import sandbox
 
-__all__ = ['FACTS', 'Server', 'Spec']
+__all__ = ['FACTS', 'KEYS', 'Server', 'Spec']
 
 # What a function is called with beside the columns: TRL's three always, these
 # where it names them.
 ALWAYS = ('prompts', 'completions', 'completion_ids')
 FACTS = ('finished', 'max_completion_length')
+# Of an entry of `config.rewards`, besides what its function is given.
+KEYS = ('name', 'weight', 'label', 'verdict')
 
 
 class Spec(NamedTuple):
@@ -49,10 +51,13 @@ class _Reward:
     ]  # fmt: skip
     self.all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     self.takes = {p.name for p in named}
+    known = {*self.takes, *KEYS} - {*ALWAYS, *FACTS}
     for key in spec.params:
-      if key not in self.takes and not self.all:
+      # Not by **columns, where any slip of the pen would pass for one.
+      if key not in self.takes:
         raise ValueError(
-          f'reward "{spec.name}" takes no "{key}".{nearest(key, self.takes)}'
+          f'reward {self.named} has no argument "{key}" by name, and it is no '
+          f'key of an entry.{nearest(key, known)}'
         )
     given = {*ALWAYS, *FACTS, *spec.params}
     self.needs = sorted(

@@ -11,6 +11,7 @@ import ml_collections
 
 from posttrain_jax import tasks, trainers
 from posttrain_jax.core import paths, rooms
+from posttrain_jax.core.names import closest
 from posttrain_jax.core.resolve import nearest, part
 from posttrain_jax.data import text_task
 from posttrain_jax.models import remat
@@ -25,6 +26,7 @@ ConfigDict = ml_collections.ConfigDict
 
 # Of the keys of a config, which are many, that a message names.
 MOST_NAMED = 8
+KEY_LIKE = 0.6  # how like a key has to be to be meant (`difflib`'s ratio)
 
 # Keys of a part that are not hyperparameters of the function it names.
 CALLERS = ('coef', 'mix', 'place')
@@ -153,7 +155,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
   except (
     KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError
   ) as error:  # fmt: skip
-    told = ''
+    told = '; true or false' if isinstance(old, bool) else ''
     if isinstance(old, tuple | list):
       one = isinstance(error, TypeError)
       told = (
@@ -268,7 +270,10 @@ def meant(config: ConfigDict, key: str, known: Sequence[str]) -> str:
   if told := foreign_keys.ours(key, known):
     return told
   close = difflib.get_close_matches(key, known, n=MOST_NAMED, cutoff=0.4)
-  told = nearest(key, close or known)
+  # Of so many keys one is always a little like it.
+  hint = closest(key, known, KEY_LIKE)
+  told = f' Did you mean "{hint}"?' if hint else ''
+  told += f' Valid: {", ".join(sorted(close or known))}'
   if len(close) and len(close) < len(known):
     told += f', of {len(known)} keys'
   part_name = key.rpartition('.')[0]
@@ -277,8 +282,11 @@ def meant(config: ConfigDict, key: str, known: Sequence[str]) -> str:
   for name in trainers.KINDS:
     if name != config.get('paradigm'):
       other = shipped(name)
-      if other is not None and key in keys(other):
+      theirs = [] if other is None else keys(other)
+      if key in theirs:
         told += f'. configs/{name}.py has it'
+      elif there := foreign_keys.ours(key, theirs):
+        told += f'. In configs/{name}.py{there.removesuffix(" here.")}'
   return told
 
 

@@ -14,6 +14,7 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.data import content, heldout, pipeline, tokenizers
 from posttrain_jax.data.bad_rows import BadRows
 from posttrain_jax.data.kinds import almost, check_columns
+from posttrain_jax.data.narrowed import as_taken
 from posttrain_jax.data.preflight import first_kinds, first_records
 from posttrain_jax.data.rows import Joined, Source, each_leaf, subset
 from posttrain_jax.data.unpaired import Unpaired
@@ -61,6 +62,9 @@ def _of_kind(
   """
   trainer = trainers.kind(config.paradigm)
   takes = trainer.records(config)
+  source, told = as_taken(source, takes, rows)
+  for line in told * hosts.first():
+    print(f'note: {line}', file=sys.stderr)
   makes_pairs = False
   for kind, record in first_records(source, rows):
     if kind == 'preference' and 'unpaired' in takes:
