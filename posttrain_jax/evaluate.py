@@ -105,6 +105,12 @@ def _of_data(flags: argparse.Namespace, items: Sequence) -> dict[str, Any]:
   source = inference.open_data(flags.data)
   answered = on_data.has_answers(source)
   _check_read(flags, answered)
+  if not (answered or given['rewards']) and on_data.has_pairs(source):
+    raise ValueError(
+      f'{flags.data} holds pairs, which are judged as a run trains on them: '
+      'configs/preference.py:data=jsonl with data.eval_path says eval/loss and '
+      'eval/rewards/accuracies of them'
+    )
   if not answered and not given['rewards']:
     raise ValueError(
       f'{flags.data} holds no records with one answer: --rewards says what the '

@@ -70,7 +70,7 @@ def read(
   )
   core_flags.check_known(core_flags.unknown(parser, rest), FLAGS)
   core_flags.check_once(parser, rest)
-  flags, unknown = parser.parse_known_args(rest)
+  flags, unknown = core_flags.parsed(parser, rest)
   core_flags.check_known(unknown, FLAGS)
   if flags.tries < 0:
     raise ValueError(f'--tries={flags.tries} is negative; nearest valid: 0')

@@ -151,6 +151,51 @@ def test_a_template_that_rewrites_what_is_asked(name, monkeypatch):
     monkeypatch.undo()
 
 
+ADDING = {
+  'before': lambda text: 'yes ' + text,
+  'behind': lambda text: text + ' so',
+  'twice': lambda text: text + text,
+}
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_a_template_that_adds_to_answers(name, monkeypatch):
+  """Told; what it writes of its own around an answer is not."""
+  tokenizer = load(name)
+  said = chat_folders.say('assistant', ' the first  of\nall ')
+  row = {'messages': [ASK, said]}
+  own = notes(row, tokenizer)
+  if own is None:  # is not trained on without blocks
+    assert name == 'vendors/deepseek_r1_distill'
+    return
+  assert chat.ADDED not in own
+  for change in ADDING.values():
+    made = lambda found: Rewriting(found.sources, found.variables)
+    monkeypatch.setattr(Rewriting, 'change', staticmethod(change), False)
+    assert chat.ADDED in notes(row, with_template(name, made, monkeypatch))
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize('source, told', [
+  ("{{ ['a', 'b']|random }}", 'draws at random'),
+  ('{{ lipsum() }}', 'draws at random'),
+])  # fmt: skip
+def test_templates_that_draw_are_refused(source, told):
+  with pytest.raises(ValueError, match=told):
+    templates.Template({'default': source}, {})
+
+
+@pytest.mark.parametrize(
+  'product', ["'a' * 2000000000", '[1] * 10 ** 9', '10 ** 10 ** 9']
+)
+def test_products_without_end_are_refused(product):
+  found = templates.Template({'default': '{{ ' + product + ' }}'}, {})
+  with pytest.raises(ValueError, match='more than 1,000,000'):
+    found.render([ASK])
+  small = templates.Template({'default': "{{ '=' * 3 }}{{ 2 * 3 }}"}, {})
+  assert small.render([ASK]).text == '===6'
+
+
 def test_it_is_counted_and_the_first_row_named(tmp_path, monkeypatch, capsys):
   """By `show_data`, as by what a run says of its file."""
   folder = chat_folders.make('qwen2_5', tmp_path / 'model')

@@ -57,6 +57,10 @@ def test_a_run_of_another_config(tmp_path, capsys):
   before = files(tmp_path)
   assert dry(tmp_path, '--config.seed=1') == 2
   assert 'holds a run of another config' in capsys.readouterr().err
+  other = ['--config', 'configs/rl.py:smoke', '--workdir', str(tmp_path)]
+  assert train.main([*other, '--dry_run']) == 2
+  said = capsys.readouterr().err
+  assert "undo: paradigm: 'sft' -> 'rl'; " in said and said.count('->') == 4
   assert dry(tmp_path, '--config.num_steps=2') == 0
   assert 'finished at step 2; nothing left' in capsys.readouterr().out
   assert dry(tmp_path) == 0

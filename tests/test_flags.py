@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def commands():
       yield '.'.join(file.relative_to(ROOT).with_suffix('').parts)
 
 
+# They do their work without a flag.
+ALONE = ('objectives', 'doctor')
 ALL = sorted(set(commands()) - set(OPEN) - WORKERS)
 
 
@@ -43,6 +46,20 @@ def test_an_unknown_flag_is_named(name, capsys):
   said = f'{status}{capsys.readouterr().err}'
   assert status not in (0, None)
   assert 'no_such_flag' in said, said
+
+
+@pytest.mark.parametrize('name', [name for name in ALL if name not in ALONE])
+def test_what_is_missing_is_one_sentence(name, capsys, monkeypatch):
+  """No page of usage."""
+  monkeypatch.setattr('sys.stdin', io.StringIO(''))
+  module = importlib.import_module(f'posttrain_jax.{name}')
+  try:
+    status = module.main([])
+  except SystemExit as left:
+    status = left.code
+  said = f'{status}' * isinstance(status, str) + capsys.readouterr().err
+  assert status not in (0, None)
+  assert said.count('error: ') == 1 and 'usage:' not in said, said
 
 
 def parser():

@@ -66,8 +66,15 @@ def test_the_words(capsys):
   told = foreign_keys.ours('use_liger_kernel', known)
   assert told == ' "use_liger_kernel" is nothing that is here.'
   # Of another config file, with its name there; and no key that looks alike.
-  for key, said in {'beta': 'In configs/preference.py "beta" is --config.loss.b',
-                    'kl.coef': 'configs/rl.py has it'}.items():  # fmt: skip
+  for key, ours in {'loss.beta': 'kl.coef', 'rollout.n': 'group_size'}.items():
+    told = foreign_keys.ours(key, config_lib.keys(SHIPPED['rl']))
+    assert told == f' "{key}" is --config.{ours} here.'
+  with pytest.raises(ValueError, match='"grpo" is a recipe: configs/rl.py:rec'):
+    config_lib.load('configs/rl.py', [('loss.name', 'grpo')])
+  with pytest.raises(ValueError, match='Did you mean "configs/sft.py"'):
+    config_lib.load('configs/sft.yaml')
+  there = 'In configs/preference.py "beta" is --config.loss.beta'
+  for key, said in {'beta': there, 'kl.coef': 'configs/rl.py has it'}.items():
     with pytest.raises(ValueError) as caught:
       config_lib.load('configs/sft.py', [(key, '1')])
     assert said in str(caught.value)

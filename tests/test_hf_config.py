@@ -126,6 +126,7 @@ def _rope(**changes):
       'Did you mean "Qwen3ForCausalLM"',
     ),
     (dict(architectures=..., model_type='gptj'), "model_type='gptj' is not"),
+    (dict(model_type='mamba'), "and model_type='mamba' is there: which of"),
     (dict(architectures=..., model_type=...), 'model_type=None is not'),
     (dict(hidden_act='relu'), "hidden_act='relu' .*Supported: 'silu', 'swish'"),
     (dict(attention_bias=2), 'attention_bias=2 .*Supported: False, True'),

@@ -111,7 +111,7 @@ def test_what_is_auto_is_decided_for_the_chip_of_the_topology():
 @pytest.mark.parametrize(
   'argv, told',
   [
-    (['--topology', 'v5e:3x3'], 'Did you mean "v5e:'),
+    (['--topology', 'v5e:3x3'], 'Did you mean "v5e:2x4"'),
     (['--topology', 'h100x8', '--topolgy', 'x'], 'Did you mean "--topology"'),
     (['--topology', 'h100x8', '--config.mesh.fsdp=9'], 'needs 9 devices'),
     (['--topology', 'h100x8', '--tries=-1'], 'nearest valid: 0'),

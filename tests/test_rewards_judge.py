@@ -316,6 +316,7 @@ def test_what_cannot_be_loaded_is_named(folder, monkeypatch, name, message):
   ('a/b', 'as in "a.b:reward"'),
   ('my_rewards.py', 'as in "my_rewards:reward"'),
   ('exact.match', 'Did you mean "exact_match"?'),
+  ('accuracy_reward', 'it is "math_verify" here'),
 ])  # fmt: skip
 def test_names_that_are_no_import_paths(name, message):
   with pytest.raises(ValueError, match=re.escape(message)):

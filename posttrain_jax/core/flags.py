@@ -3,14 +3,15 @@
 import argparse
 import itertools
 from collections.abc import Sequence
+from typing import NoReturn
 
 from posttrain_jax.core import paths
 from posttrain_jax.core.domain import Number, Whole
 from posttrain_jax.core.keys import MOST
 from posttrain_jax.core.names import nearest
 
-__all__ = ['DOMAINS', 'check_known', 'check_once', 'first_given', 'read',
-           'unknown']  # fmt: skip
+__all__ = ['DOMAINS', 'check_known', 'check_once', 'first_given', 'parsed',
+           'read', 'unknown']  # fmt: skip
 
 # What numbers of flags may be, by their names.
 DOMAINS = {
@@ -70,6 +71,23 @@ def first_given(flags: argparse.Namespace, names: Sequence[str]) -> str:
   return next(given, '')
 
 
+def _refuse(message: str) -> NoReturn:
+  """In place of argparse's own, which prints the usage and leaves."""
+  raise ValueError(message)
+
+
+def parsed(
+  parser: argparse.ArgumentParser, words: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+  """`parse_known_args`; raises ValueError where a flag or a value is missing,
+  or a value is none that there is."""
+  before, parser.error = parser.error, _refuse  # type: ignore[method-assign]
+  try:
+    return parser.parse_known_args(words)
+  finally:
+    parser.error = before  # type: ignore[method-assign]
+
+
 def read(
   parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> argparse.Namespace:
@@ -78,15 +96,15 @@ def read(
   argv  None: those of the process
 
   Raises:
-    ValueError: an unknown flag, with the nearest one; one that is given two
-      values; a number out of its domain.
+    ValueError: an unknown flag, with the nearest one; one that is missing, or
+      given two values; a number out of its domain.
   """
   rest = paths.words(argv)
   known = [x for a in parser._actions for x in a.option_strings]
   # Before argparse, which names what is missing and not what stands for it.
   check_known(unknown(parser, rest), known)
   check_once(parser, rest)
-  found, left = parser.parse_known_args(rest)
+  found, left = parsed(parser, rest)
   check_known(left, known)
   for name, domain in DOMAINS.items():
     value = getattr(found, name, None)

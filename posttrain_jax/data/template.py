@@ -40,6 +40,9 @@ REASONING = ('reasoning_content', 'thinking', 'reasoning')
 # Variables that the record's own may not replace.
 RESERVED = ('messages', 'tools', 'add_generation_prompt')
 
+# Characters or items that a template may make of one of them by a product.
+LONGEST = 10**6
+
 _spans: contextvars.ContextVar = contextvars.ContextVar('spans', default=None)
 
 
@@ -100,9 +103,25 @@ def _now() -> datetime.datetime:
   return datetime.datetime.now()
 
 
+class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
+  """Without texts and lists that are made long by a number."""
+
+  intercepted_binops = frozenset(['*', '**'])
+
+  def call_binop(
+    self, context: Any, operator: str, left: Any, right: Any
+  ) -> Any:
+    sizes = [len(x) for x in (left, right) if isinstance(x, str | list | tuple)]
+    times = [abs(x) for x in (left, right) if isinstance(x, int)]
+    long = sizes and times and sizes[0] * times[0] > LONGEST
+    if long or (operator == '**' and max(times, default=0) > LONGEST):
+      raise jinja2.TemplateError(f'a result of more than {LONGEST:,} parts')
+    return super().call_binop(context, operator, left, right)
+
+
 @functools.lru_cache(1)
 def _environment() -> jinja2.Environment:
-  made = sandbox.ImmutableSandboxedEnvironment(
+  made = _Sandbox(
     trim_blocks=True,
     lstrip_blocks=True,
     extensions=[_Generation, ext.loopcontrols],
@@ -149,6 +168,14 @@ def _mentioned(source: str) -> tuple[set[str], set[str], set[str]]:
   return variables, meta.find_undeclared_variables(tree), names
 
 
+def _draws(source: str) -> bool:
+  """Whether a template writes what is drawn at random."""
+  tree = _environment().parse(source)
+  filters = {node.name for node in tree.find_all(nodes.Filter)}
+  names = {node.name for node in tree.find_all(nodes.Name)}
+  return 'random' in filters or 'lipsum' in names
+
+
 class Template:
   """The chat template of a model folder: one, or several by name.
 
@@ -189,6 +216,11 @@ class Template:
           f'{where}: chat template "{name}", line {error.lineno}: '
           f'{error.message}'
         ) from None
+      if _draws(source):
+        raise ValueError(
+          f'{where}: chat template "{name}" draws at random: no text would be '
+          'written twice alike'
+        )
       self._variables |= variables
       self._free |= free - set(_environment().globals)
       self._names |= names

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     folders = core_flags.read(parser, argv).folders
   except ValueError as error:
-    parser.error(str(error))
+    parser.exit(2, f'error: {error}\n')
   for folder in folders:
     folder = folder.resolve()
     try:

@@ -58,7 +58,7 @@ def main(
   try:
     flags = core_flags.read(parser, argv)
   except ValueError as error:
-    parser.error(str(error))
+    parser.exit(2, f'error: {error}\n')
   mode = 'reduced' if flags.reduced else 'full'
   scale = scales[mode]
   if flags.seeds < 0:

@@ -62,6 +62,7 @@ def _source(file: Path) -> tuple[str, Source]:
   key = 'architectures' if values.get('architectures') else 'model_type'
   named = values.get(key)
   name = named[0] if isinstance(named, list) else by_type.get(str(named), named)
+  first, kind = name, values.get('model_type')
   if name in TEXT_PARTS:
     text = values.get('text_config')
     if not isinstance(text, dict):
@@ -76,6 +77,12 @@ def _source(file: Path) -> tuple[str, Source]:
     raise ValueError(
       f'{file}: {key}={named!r} is not supported.'
       + nearest(str(name), [*ARCHITECTURES, *TEXT_PARTS])
+    )
+  known = TEXT_PARTS.get(first, (ARCHITECTURES[name].model_type,))[0]
+  if kind not in (None, known):  # transformers goes by the type
+    raise ValueError(
+      f'{file}: {key}={named!r} is of model_type "{known}", and '
+      f'model_type={kind!r} is there: which of them are the weights of?'
     )
   return name, Source(file, values, ARCHITECTURES[name])
 

@@ -113,6 +113,8 @@ def _number(value: Any) -> tuple[float | None, str]:
   """
   if value is None:
     return None, ''
+  if isinstance(value, str | bytes):
+    return None, f'{repr(value)[:100]}, no number'
   try:
     number = float(value)
   except Exception:  # what other libraries' arrays raise, too

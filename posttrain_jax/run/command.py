@@ -39,7 +39,7 @@ def parse(
   known += ['--replay'] if prog == 'posttrain_jax.train' else []
   if not any(word.partition('=')[0] == '--config' for word in rest):
     core_flags.check_known(core_flags.unknown(parser, rest), known)
-  flags, unknown = parser.parse_known_args(rest)
+  flags, unknown = core_flags.parsed(parser, rest)
   if unknown:
     key = unknown[0].lstrip('-').partition('=')[0]
     keys = config_lib.keys(config_lib.load(flags.config))

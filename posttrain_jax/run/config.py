@@ -306,7 +306,11 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
       node = node.get(name) if isinstance(node, ConfigDict) else None
     there = isinstance(node, ConfigDict) and 'paradigm' in node and top in node
     if leaf == 'name' and there and is_part(node, top):
-      node[top] = ConfigDict(entry(node, top, text))
+      try:
+        node[top] = ConfigDict(entry(node, top, text))
+      except ValueError as error:
+        told = config_file.recipe(text)
+        raise ValueError(f'{error}{told and ". "}{told}') from None
   for key, text in items:
     known = keys(config)
     if key not in known:

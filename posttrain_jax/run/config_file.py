@@ -46,7 +46,7 @@ def recipes(paradigm: str) -> tuple[str, ...]:
   return tuple(theirs.rows(paradigm)) if theirs else ()
 
 
-def _recipe(name: str) -> str:
+def recipe(name: str) -> str:
   """Told where a name that no config file has is that of a recipe."""
   kinds = [kind for kind in trainers.KINDS if name in recipes(kind)]
   given = ' or '.join(f'configs/{kind}.py:recipe={name}' for kind in kinds)
@@ -77,7 +77,11 @@ def find(path: str) -> Path:
       f'no config file "{path}". Did you mean "configs/{given.name}", that of '
       'the package?'
     )
-  if told := _recipe(given.stem):
+  if f'configs/{given.stem}.py' in near:
+    raise ValueError(
+      f'no config file "{path}". Did you mean "configs/{given.stem}.py"?'
+    )
+  if told := recipe(given.stem):
     raise ValueError(f'no config file "{path}". {told}')
   near += [
     f'{file}' for file in given.parent.glob('*.py') if file.stem[0] != '_'

@@ -26,6 +26,7 @@ from posttrain_jax.trainers import optim
 __all__ = ['check_continues', 'check_folder', 'foreseen', 'other_schedule',
            'pinned']  # fmt: skip
 
+MOST = 4  # keys that differ that are named where it is another kind of run
 # Keys that may be 'auto', and stay in a run what they were when it began.
 PINNED = (*config_lib.DECIDED, 'model.dtype')
 # Keys that may differ between a run and its continuation.
@@ -57,9 +58,14 @@ def check_continues(config: Any, workdir: Path) -> None:
   _read_rewards(old, new)
   changed = [
     f'{key}: {old.get(key)!r} -> {new.get(key)!r}'
-    for key in sorted((old.keys() | new.keys()) - decided)
+    for key in sorted(
+      (old.keys() | new.keys()) - decided, key=lambda x: (x != 'paradigm', x)
+    )
     if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS)
   ]
+  more = len(changed) - MOST
+  if more > 0 and changed[0].startswith('paradigm: '):
+    changed[MOST:] = [f'and {more} more']
   if changed:
     raise ValueError(
       f'{workdir} holds a run of another config; use another --workdir, or '

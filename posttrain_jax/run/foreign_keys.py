@@ -47,6 +47,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
   ),
   'gradient_checkpointing': ('model.remat',),
   'gradient_clip': ('optimizer.max_grad_norm',),
+  'hidden_size': ('model.preset: a preset has its sizes',),
   'kl_beta': ('kl.coef',),
   'kl_coef': ('kl.coef', 'loss.kl_coef'),
   'kl_loss_coef': ('kl.coef',),
@@ -56,6 +57,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
   'lora_r': ('adapter.rank',),
   'lora_rank': ('adapter.rank',),
   'lora_target_modules': ('adapter.targets: regexes of our paths',),
+  'loss.beta': ('kl.coef',),
   'loss_type': ('loss.name',),
   'lr': ('optimizer.lr',),
   'lr_scheduler': ('optimizer.schedule',),
@@ -79,7 +81,9 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
   'model_path': ('init_from',),
   'num_epochs': ('data.num_epochs', 'num_steps'),
   'num_generations': ('group_size',),
+  'num_hidden_layers': ('model.preset: a preset has its sizes',),
   'num_iterations': ('updates_per_rollout',),
+  'num_layers': ('model.preset: a preset has its sizes',),
   'num_ppo_epochs': ('updates_per_rollout',),
   'num_return_sequences': ('group_size',),
   'num_train_epochs': ('data.num_epochs', 'num_steps'),
@@ -96,6 +100,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
   'reward_model': ('rewards',),
   'reward_model_path': ('rewards',),
   'reward_weights': ('rewards: the "weight" of each entry',),
+  'rollout.n': ('group_size',),
   'rollout_n': ('group_size',),
   'save_every': ('checkpoint.every',),
   'save_steps': ('checkpoint.every',),
@@ -177,7 +182,9 @@ def ours(key: str, known: Sequence[str]) -> str:
   name = key.rpartition('.')[2]
   if key in FLAGS:
     return f' "{key}" is {FLAGS[key]}.'
-  told = [_told(entry, key, known) for entry in ELSEWHERE.get(name, ())]
+  found = ELSEWHERE.get(key, ()) if '.' in key else ()
+  told = [_told(entry, name, known) for entry in found]
+  told += [_told(entry, key, known) for entry in ELSEWHERE.get(name, ())]
   # What a config has comes before what it could have.
   there = [x for x in told if x and 'of another --config' not in x]
   told = there or [x for x in told if x]

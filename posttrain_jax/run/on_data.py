@@ -20,7 +20,7 @@ from posttrain_jax.rewards.judge import Judge
 from posttrain_jax.run import inference, inputs, notes
 from posttrain_jax.run.inference import Loaded
 
-__all__ = ['has_answers', 'likelihood', 'rewards']
+__all__ = ['has_answers', 'has_pairs', 'likelihood', 'rewards']
 
 # Kinds of records whose answers are given.
 ANSWERED = {'text', 'messages', 'completion'}
@@ -31,6 +31,11 @@ LONGEST = 2**15
 def has_answers(source: Source) -> bool:
   """Whether records hold what a model could be trained to say."""
   return set(pipeline.kinds_of(source)) <= ANSWERED
+
+
+def has_pairs(source: Source) -> bool:
+  """Whether records hold a better and a worse answer."""
+  return set(pipeline.kinds_of(source)) == {'preference'}
 
 
 def likelihood(

@@ -104,7 +104,7 @@ def parse(
   )
   core_flags.check_known(core_flags.unknown(parser, rest), FLAGS)
   core_flags.check_once(parser, rest)
-  flags, unknown = parser.parse_known_args(rest)
+  flags, unknown = core_flags.parsed(parser, rest)
   core_flags.check_known(unknown, FLAGS)
   flags.seeds = _count(flags.seeds)
   for name in ('seeds', 'together', 'random'):

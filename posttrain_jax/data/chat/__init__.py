@@ -7,6 +7,7 @@ assistant says, and the token that ends its turn.
 """
 
 from posttrain_jax.data.chat.answers import (
+  ADDED,
   CHANGED,
   MERGED,
   MISQUOTED,
@@ -35,6 +36,7 @@ from posttrain_jax.data.chat.turns import (
 )
 
 __all__ = [
+  'ADDED',
   'CHANGED',
   'EMPTY',
   'MERGED',

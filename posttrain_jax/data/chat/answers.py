@@ -14,13 +14,14 @@ from posttrain_jax.data.chat.checks import counts
 from posttrain_jax.data.chat.special import any_of
 from posttrain_jax.data.template import Text
 
-__all__ = ['CHANGED', 'MERGED', 'MISQUOTED', 'REWRITTEN', 'TOLD', 'UNOPENED',
-           'Answers', 'Writer', 'marked']  # fmt: skip
+__all__ = ['ADDED', 'CHANGED', 'MERGED', 'MISQUOTED', 'REWRITTEN', 'TOLD',
+           'UNOPENED', 'Answers', 'Writer', 'marked']  # fmt: skip
 
 # What may be said of a rendered conversation (`Turns.notes`).
 REWRITTEN = 'rewritten'  # assistant turns are left out
 MERGED = 'merged'  # a token reaches over the border of prompt and answer
 CHANGED = 'changed'  # what is trained is not the text of the record
+ADDED = 'added'  # what is trained is more than the text of the record
 MISQUOTED = 'misquoted'  # what is asked is not the text of the record
 UNOPENED = 'unopened'  # a prompt has no opening of the assistant's turn
 # What is said of them; n is 'HOW MANY of HOW MANY records'.
@@ -36,6 +37,10 @@ TOLD = {
   CHANGED: (
     '{n} have an answer that the chat template writes otherwise than it '
     'stands there: what is trained is not the text of the record'
+  ),
+  ADDED: (
+    '{n} have an answer to which the chat template adds words of its own: they '
+    'are trained, too'
   ),
   MISQUOTED: (
     '{n} have what a user or the system says written otherwise by the chat '

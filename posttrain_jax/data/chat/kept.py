@@ -5,12 +5,16 @@ form of their own or left out; anything else that differs is another text than
 the record's.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 from posttrain_jax.data.chat.checks import texts_of
+from posttrain_jax.data.chat.special import any_of
 from posttrain_jax.data.chat.thoughts import outside
+from posttrain_jax.data.template import REASONING
 
-__all__ = ['changes', 'misquotes']
+__all__ = ['adds', 'changes', 'misquotes']
 
 
 def _end(text: str, said: str, start: int) -> int:
@@ -52,6 +56,42 @@ def changes(turns: Sequence[Mapping], places: Sequence[str]) -> bool:
     said = [[text for texts in said for text in texts]]
     places = ['\n'.join(places)]
   return not all(map(_stand, said, places))
+
+
+def adds(
+  turns: Sequence[Mapping], places: Sequence[str], names: Collection[str]
+) -> bool:
+  """Whether words of the template's own are trained as a part of an answer.
+
+  Thoughts are none, nor special tokens and names behind them, as of a role.
+  Answers with more than one text are not looked at.
+
+  names  of the special tokens
+  """
+  special = any_of(frozenset(names))
+  bare = functools.partial(_bare, special=special)
+  places = [place for place in places if bare(place).strip()]
+  if len(turns) != len(places):
+    return False
+  for turn, place in zip(turns, places, strict=True):
+    texts = [text.strip() for text in texts_of(turn)]
+    more = any(turn.get(key) for key in ('tool_calls', *REASONING))
+    if more or len(texts) != 1 or not texts[0] or texts[0] not in place:
+      continue
+    before, _, after = place.partition(texts[0])
+    left = (bare(''.join(outside(piece))) for piece in (before, after))
+    if any(map(str.isalnum, ''.join(left))):
+      return True
+  return False
+
+
+def _bare(text: str, special: re.Pattern | None) -> str:
+  """A text without special tokens, and without a word that stands behind one
+  and before another or the end of its line: a role, a channel."""
+  if special is None:
+    return text
+  one = f'(?:{special.pattern})'
+  return special.sub('', re.sub(rf'{one}\w+(?=\n|{one})', '', text))
 
 
 def misquotes(turns: Sequence[Mapping], text: str) -> bool:

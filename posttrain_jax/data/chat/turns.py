@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posttrain_jax.data.chat.answers import (
+  ADDED,
   CHANGED,
   MERGED,
   MISQUOTED,
@@ -23,7 +24,7 @@ from posttrain_jax.data.chat.answers import (
 )
 from posttrain_jax.data.chat.asking import check_opens, unopened
 from posttrain_jax.data.chat.checks import TRAINED, counts, texts_of
-from posttrain_jax.data.chat.kept import changes, misquotes
+from posttrain_jax.data.chat.kept import adds, changes, misquotes
 from posttrain_jax.data.chat.ours import (
   Turns,
   from_pieces,
@@ -238,6 +239,7 @@ def _from_template(
   ]
   said = [whole.text[first:last] for first, last in spans]
   notes += [CHANGED] * changes(trained, said)
+  notes += [ADDED] * adds(trained, said, tokenizer.special_names)
   notes += [MISQUOTED] * misquotes(messages, whole.text)
   notes += [UNOPENED] * bool(unopened(found, bool(tools)))
   if start < len(before):

@@ -1,6 +1,7 @@
 """Names of machines, and their devices without the machines."""
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -88,10 +89,21 @@ def parse(name: str) -> Machine:
     count = int(found[2])
     if 1 <= count <= MOST_GPUS:
       return Machine(name, CHIPS[found[1]], (count,))
+  close, count = _close(text), re.search(r'\d+(x\d+)*$', text)
+  told = nearest(text, close)
+  if count and len(close) < len(names()):  # a chip's: by how many there are
+    asked = _product(count[0])
+    best = min(close, key=lambda x: abs(math.log(_product(x) / asked)))
+    told = f' Did you mean "{best}"? Valid: {", ".join(sorted(close))}'
   raise ValueError(
-    f'unknown topology "{name}".{nearest(text, _close(text))}. Several slices '
-    'are written 2*v5e:16x16'
+    f'unknown topology "{name}".{told}. Several slices are written 2*v5e:16x16'
   )
+
+
+def _product(text: str) -> int:
+  """Chips of 'v5e:4x8', 'h100x8' or '4x8'; 1 where it says 0."""
+  shape = re.search(r'\d+(?:x\d+)*$', text)
+  return max(1, math.prod(map(int, shape[0].split('x')))) if shape else 1
 
 
 def _is_slice(chip: Chip, shape: Sequence[int]) -> bool:
