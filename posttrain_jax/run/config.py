@@ -25,6 +25,7 @@ ConfigDict = ml_collections.ConfigDict
 
 # Of the keys of a config, which are many, that a message names.
 MOST_NAMED = 8
+OTHERS = 'others.'  # of frozen models by their roles
 
 # Keys of a part that are not hyperparameters of the function it names.
 CALLERS = ('coef', 'mix', 'place')
@@ -299,8 +300,9 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
     there = isinstance(node, ConfigDict) and 'paradigm' in node and top in node
     if leaf == 'name' and there and is_part(node, top):
       node[top] = ConfigDict(entry(node, top, text))
-  for key, text in items:
-    known = keys(config)
+  # Roles are known once it is known who names them.
+  for key, text in sorted(items, key=lambda item: item[0].startswith(OTHERS)):
+    known = [*keys(config), *_roles_named(config)]
     if key not in known:
       raise ValueError(
         f'unknown config key "{key}".{meant(config, key, known)}'
@@ -309,9 +311,21 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
     node = config
     for name in filter(None, parent.split('.')):
       node = node[name]
-    value_ = _parse(key, text, node[leaf])
+    value_ = _parse(key, text, node.get(leaf, ''))
     with node.ignore_type():
       node[leaf] = value_
+
+
+def _roles_named(config: ConfigDict) -> list[str]:
+  """'others.ROLE' of the models that other keys of a config name."""
+  if 'others' not in config:
+    return []
+  found = list(config.get('strength', ()))
+  for section in ('collect', 'meta'):
+    given = config.get(section, {})
+    found += [given[key] for key in ('sampler', 'other') if key in given]
+  own = ('policy', 'ref', 'oracle', *config.others)
+  return [f'{OTHERS}{role}' for role in found if role not in own]
 
 
 def load(spec: str, items: Sequence[tuple[str, str]] = ()) -> ConfigDict:
