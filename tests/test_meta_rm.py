@@ -80,7 +80,8 @@ def difference(params, grouped):
   return jnp.mean(reward_model.meta_difference(jnp.stack(scores)))
 
 
-@pytest.mark.parametrize('count', [3, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('count', [3, 4])
 def test_the_gradient_is_that_of_the_pairs_one_step_up(count, scorer, state):
   c = load(SPEC, ('meta.answers', str(count)), ('meta.rate', '0.3'))
   plain = load('configs/preference.py:recipe=reward_model')

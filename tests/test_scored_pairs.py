@@ -1,18 +1,22 @@
 """How sure pairs are, by whom, and which of them are turned round."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_collect import PROBLEMS, run
+import scorer_folders
+from test_collect import MODEL, PROBLEMS, run
 from test_tasks import quick_jit
 from test_trainer_arrays import batch_of, params, state
 from test_trainer_preference import SCORER, direct_values, scorer
 
 from posttrain_jax import log
+from posttrain_jax.data import tokenizers
 from posttrain_jax.losses import reward_model
 from posttrain_jax.run import config as config_lib
-from posttrain_jax.run import loop
+from posttrain_jax.run import loop, model_folder, on_disk
 from posttrain_jax.trainers import preference, scored_pairs, step
 
 __all__ = ['params', 'scorer', 'state']  # fixtures
@@ -144,6 +148,28 @@ def test_rows_that_are_judged_stay_as_they_are_labelled(scorer, state):
 def test_what_cannot_work_is_refused(spec, items, message):
   with pytest.raises(ValueError, match=message):
     preference.check(load(spec, *items))
+
+
+def test_a_model_without_a_head_is_named_before_it_is_read(monkeypatch):
+  c = load(FLIP, ('others.a', 'runs/sft'), ('strength', 'a'))
+  run = types.SimpleNamespace(config=c, models={'a': None})
+  monkeypatch.setattr(on_disk.roles, 'read_model', lambda path: MODEL)
+  with pytest.raises(ValueError, match='^others.a=runs/sft has no value head'):
+    on_disk._look(run)
+
+
+def test_a_judge_reads_the_tokens_of_the_run(tmp_path):
+  """A scorer of another tokenizer is read as text by RL, and refused here."""
+  path = scorer_folders.make(tmp_path) / 'llama'
+  c = load(
+    'configs/preference.py:recipe=reward_model_soft_label,data=jsonl',
+    ('others.a', str(path)), ('strength', 'a'), ('tokenizer', 'byte'),
+  )  # fmt: skip
+  ours = tokenizers.load('byte')
+  with pytest.raises(ValueError, match='others.a=.* speaks other tokens'):
+    model_folder.check_tokens(c, ours, {'a': str(path)})
+  c.strength = ()
+  model_folder.check_tokens(c, ours, {'a': str(path)})
 
 
 def test_a_file_without_scores_asks_for_an_ensemble():
