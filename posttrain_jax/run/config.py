@@ -204,6 +204,8 @@ def _moved(config: ConfigDict) -> None:
       config.optimizer.warmup_updates = AUTO
   if config.get('adapter', {}).get('name') in ('lora', 'rslora', 'dora'):
     config.adapter.dropout = config.adapter.get('dropout', 0.0)
+  if config.get('collect', {}).get('name') == 'best_vs_worst':
+    config.collect.noise = config.collect.get('noise', 0.0)
   _named_remat(config)
 
 
