@@ -49,6 +49,17 @@ def test_the_weakest_pairs_that_count_are_turned_round_whole():
   close('flip/wrong_after', 0.0)
 
 
+def test_answers_beside_a_pair_stay_in_their_order():
+  """An odd one out stands at the end twice, and is to be read once."""
+  c = load(FLIP, ('flip_fraction', '0.4'))
+  beside = batch_of().replace(extras={})
+  extras = {'scores': jnp.array(SCORES), 'meta': beside}
+  batch = batch_of().replace(extras=extras)
+  after, _ = quick_jit(scored_pairs.make_relabel(c))(batch)
+  jax.tree.map(np.testing.assert_array_equal, after.extras['meta'], beside)
+  np.testing.assert_array_equal(after.tokens[2], batch.tokens[3])
+
+
 def test_what_is_turned_though_it_was_right_is_counted():
   right = [5.0, 4.0, 3.0, 1.0, 0.0, 9.0, 7.0, 0.0]
   before, after, metrics = flipped(0.4, right)

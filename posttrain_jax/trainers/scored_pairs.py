@@ -145,10 +145,13 @@ def make_relabel(
   are.
 
   `config.flip_fraction` of the pairs of a step that count, rounded down; what
-  rows carry goes with them. Metrics: 'flip/share' of these pairs; where the
-  verifier's scores are there, 'flip/wrong', the share of turned pairs whose
-  chosen side it had held for the worse one, and 'flip/wrong_before' and
-  'flip/wrong_after', the same of all pairs.
+  rows carry goes with them, but for MetaRM's answers. Metrics:
+
+  flip/share         turned ones, of these pairs
+  flip/wrong         of the turned pairs, those whose chosen side the verifier
+                     had held for the worse one, where its scores are there
+  flip/wrong_before  of all these pairs, such ones, and
+  flip/wrong_after   what is left of them, or new
   """
   if not _flips(config):
     return None
@@ -157,10 +160,15 @@ def make_relabel(
     live = pairs.live(batch.mask)
     gap = jnp.where(live > 0, strength(batch), jnp.nan)  # sorted last
     share = config.flip_fraction * jnp.sum(live) / live.shape[0]
+    own = {k: x for k, x in batch.extras.items() if k != meta.KEY}
+    rows = batch.replace(extras=own)
     first, second, turned = reward_model.flip(
-      side(batch, 0), side(batch, 1), gap, share
+      side(rows, 0), side(rows, 1), gap, share
     )
     whole = interleave(first, second)
+    if meta.KEY in batch.extras:  # these are of a problem, in their order
+      beside = {meta.KEY: batch.extras[meta.KEY]}
+      whole = whole.replace(extras={**whole.extras, **beside})
     count = jnp.maximum(jnp.sum(live), 1.0)
     seen = {'flip/share': jnp.sum(turned) / count}
     if 'scores' in batch.extras:
