@@ -39,6 +39,17 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     source = part(collect, 'best_vs_worst', sampler='ref')
     c.collect = ml_collections.ConfigDict(source)
   c.nll_coef = 0.0  # of cross-entropy on the chosen side
+  c.others = ml_collections.ConfigDict()  # frozen models: {role: folder}
+  # Reward models of `others` whose mean score says how sure a pair is; (): the
+  # scores that the verifier gave its two sides.
+  c.strength = ()
+  c.flip_fraction = 0.0  # of a step's pairs, the least sure, are turned round
+  c.meta = ml_collections.ConfigDict()
+  # The gradient of a reward model is taken this far up the difference of the
+  # scores of some answers to a problem; 0 = where the model is.
+  c.meta.rate = 0.0
+  c.meta.answers = 4
+  c.meta.sampler = 'ref'  # who gives them: 'ref' (the start), or of `others`
 
   c.num_steps = 200
   c.prompts_per_step = 64

@@ -96,6 +96,7 @@ def add_beside(c: ml_collections.ConfigDict) -> None:
   c.prefix = ml_collections.ConfigDict(rows.PREFIX)  # begin as demonstrations
   c.hints = ml_collections.ConfigDict(rows.HINTS)  # all of them, as a prompt
   c.hard_buffer = ml_collections.ConfigDict(rows.HARD_BUFFER)  # SFT, apart
+  c.partner = ml_collections.ConfigDict(rows.PARTNER)  # CORY's other model
 
 
 def shrink(c: ml_collections.ConfigDict) -> None:

@@ -188,6 +188,15 @@ CASES = [
     twin=row_by_row(reference.bradley_terry, *PAIR, 'strength'),
   ),
   case(
+    'soft_margin',
+    PAIR,
+    ('strength',),
+    CENTER,
+    twin=row_by_row(
+      functools.partial(reference.soft_margin, center=0.05), *PAIR, 'strength'
+    ),
+  ),
+  case(
     'preference_strength',
     ('gaps',),
     call=call_strength,

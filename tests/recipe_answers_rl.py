@@ -33,6 +33,10 @@ REWARDS = np.array(
   [[1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]], float
 )
 GREEDY = np.array([1.0, 0.0, 1.0, 0.0, 0.0])
+# Of another model's answers behind these, or before them (the first column).
+PARTNERS = np.array(
+  [[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 1]], float
+)
 # Tokens that all answers of a problem are told.
 HINTS = np.array([1, 0, 2, 3, 1])
 # Tokens of the groups' answers: an empty one, and some that are cut (the width
@@ -89,6 +93,7 @@ class Data:
   ref            the reference, another one
   rewards        {kind: [B, k]} of whole answers, 0 or 1
   greedy_rewards [B] of each problem's greedy answer
+  partner_rewards  [B, G] of another model's answer behind each own one
   stopped_rewards  [B, G, C] of own answers stopped before each token
   token_rewards  [B, G, C] beside those of answers, 0 where nothing counts
   forced         [N, C] 1.0 on the tokens of 'prefix' rows that were given
@@ -106,6 +111,7 @@ class Data:
   ref: Tables
   rewards: dict[str, np.ndarray]
   greedy_rewards: np.ndarray
+  partner_rewards: np.ndarray
   stopped_rewards: np.ndarray
   token_rewards: np.ndarray
   forced: np.ndarray
@@ -210,6 +216,7 @@ def world() -> tuple[Tables, Data]:
     ref=near(0.6),
     rewards={'own': REWARDS, **OTHER_REWARDS},
     greedy_rewards=GREEDY,
+    partner_rewards=PARTNERS,
     stopped_rewards=rng.uniform(0.1, 1.0, own.shape)
     * (rng.uniform(size=own.shape) > 0.3),
     token_rewards=0.5 * rng.standard_normal(own.shape) * own,

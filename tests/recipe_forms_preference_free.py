@@ -6,6 +6,7 @@ The pairs are those of `recipe_forms_preference_pairs`.
 import numpy as np
 from recipe_answers import (
   GROUP,
+  TURNED,
   extremes,
   log_sigmoid,
   mean_of_pairs,
@@ -88,15 +89,91 @@ def _reward_model(loss):
   return value
 
 
+def _told(live, data):
+  """`_scores` of pairs that a rater may have turned round."""
+  values = live['values']
+  for index, problem in enumerate(data.problems):
+    pair = extremes(problem, 'ref', GROUP)
+    if pair is not None:
+      first, second = reversed(pair) if index in TURNED else pair
+      gap = first.reward - second.reward
+      yield values[first.end], values[second.end], gap
+
+
+def flipped(loss, fraction=0.2):
+  """The mean of `loss` where the weakest of the pairs are turned round, a
+  fraction of them and no more."""
+
+  def value(live, frozen, data):
+    del frozen
+    found = sorted(_told(live, data), key=lambda pair: pair[2])
+    weak = int(fraction * len(found) + 1e-9)
+    turned = [(bad, good, -gap) for good, bad, gap in found[:weak]]
+    return float(np.mean([loss(*pair) for pair in turned + found[weak:]]))
+
+  return value
+
+
+def meta_rm(rate=0.1, answers=4):
+  """The pairs' loss with the head's values one step up
+
+  J = mean over problems of 2 / k^2 sum over i < j of sigmoid(|r_i - r_j|),
+
+  k answers of the reference to each.
+  """
+
+  def value(live, frozen, data):
+    now = frozen['values']
+    step = np.zeros_like(now)
+    for problem in data.problems:
+      ends = [a.end for a in problem.answers['ref'][:answers]]
+      for i, one in enumerate(ends):
+        for other in ends[i + 1 :]:
+          p = sigmoid(abs(now[one] - now[other]))
+          slope = p * (1 - p) * np.sign(now[one] - now[other])
+          step[one] += 2 / answers**2 * slope
+          step[other] -= 2 / answers**2 * slope
+    ahead = live['values'] + rate * step / len(data.problems)
+    pairs_of = _scores({'values': ahead}, data)
+    return float(
+      np.mean([-log_sigmoid(good - bad) for good, bad, _ in pairs_of])
+    )
+
+  return value
+
+
+def soft_margin(good, bad, strength):
+  """A doubted pair counts in both orders, by how likely each is."""
+  p = sigmoid(strength) if strength < 0 else 1.0
+  kept, turned = good - bad - strength, bad - good - -strength
+  return -p * log_sigmoid(kept) - (1 - p) * log_sigmoid(turned)
+
+
+def margin(good, bad, strength):
+  """The strength is how far apart the two have to be."""
+  return -log_sigmoid(good - bad - strength)
+
+
+def plain(good, bad, _):
+  """Bradley-Terry."""
+  return -log_sigmoid(good - bad)
+
+
 def soft_label(good, bad, strength):
   """Cross-entropy with the probability that the label is right."""
   p = sigmoid(strength)
   return -p * log_sigmoid(good - bad) - (1 - p) * log_sigmoid(bad - good)
 
 
+_FLIPPED = (
+  "The strength of a pair is the gap of the verifier's rewards, or of "
+  '`config.strength`, the mean of an ensemble; the weakest fifth is that of '
+  "each step's pairs, rounded down, and not of a whole data set's. A fifth of "
+  'the pairs is wrong by a knob, in place of raters.'
+)
 _STRENGTH = (
-  "The strength of a pair is the gap of the verifier's rewards, in place of "
-  'the mean gap of an ensemble of reward models.'
+  "The strength of a pair is the gap of the verifier's rewards, where "
+  '`config.strength` names no ensemble of reward models.'
 )
 
 FORMS = {
@@ -173,9 +250,35 @@ FORMS = {
     _STRENGTH,
   ),
   'reward_model_adaptive_margin': Form(
-    _reward_model(lambda good, bad, gap: -log_sigmoid(good - bad - gap)),
+    _reward_model(margin),
     'https://arxiv.org/abs/2401.06080',
     'the loss with an adaptive margin',
     _STRENGTH,
+  ),
+  'reward_model_soft_margin': Form(
+    _reward_model(soft_margin),
+    'https://arxiv.org/abs/2401.06080',
+    'soft labels where the strength is below 0, margins on all pairs',
+    _STRENGTH,
+  ),
+  'reward_model_flip': Form(
+    flipped(plain),
+    'https://arxiv.org/abs/2401.06080',
+    'labels of the weakest pairs flipped',
+    _FLIPPED,
+  ),
+  'reward_model_flip_margin': Form(
+    flipped(margin),
+    'https://arxiv.org/abs/2401.06080',
+    'labels of the weakest pairs flipped, and an adaptive margin',
+    _FLIPPED,
+  ),
+  'meta_rm': Form(
+    meta_rm(),
+    'https://arxiv.org/abs/2405.00438',
+    'the step up the difference loss, then the gradient of the pairs there',
+    'The size of the step, 0.1, is ours. The answers are those of the '
+    'reference where `meta.sampler` names no newer policy, and the problems '
+    'are drawn for them.',
   ),
 }

@@ -1,5 +1,7 @@
 """Forms of recipes with a critic, from their papers and the authors' code."""
 
+import dataclasses
+
 import numpy as np
 from recipe_form import Form
 from recipe_harness_rl import logps
@@ -87,6 +89,30 @@ def adaptive_coefficient(data, start=0.2, target=0.1, horizon=40.0):
   return coef
 
 
+def cory(live, data, theirs):
+  """PPO on the sum of what two models earned, with an adaptive penalty.
+
+  theirs  [B, G] of the other model
+  """
+  both = {**data.rewards, 'own': data.rewards['own'] + theirs}
+  shared = dataclasses.replace(data, rewards=both)
+  coef = adaptive_coefficient(data, start=0.4)
+  return ppo(live, shared, kl=coef, scale_rewards=True)
+
+
+def first_answer(data):
+  """[B, G] of the answer that all of a group have read."""
+  return np.repeat(data.partner_rewards[:, :1], 4, axis=1)
+
+
+CORY = (
+  'the two are trained in turns, each in a run of its own, where the authors '
+  'update both on the same answers; they change places between runs; their '
+  'scores are normalised by a running mean and spread; the target is 0.1 nats '
+  'a token, where theirs is a sum over an answer; '
+)
+
+
 def carft(live, frozen, data):
   """ReFT's PPO and an InfoNCE of right answers with their annotation."""
   del frozen
@@ -159,6 +185,18 @@ FORMS = {
     'tasks/qa_feedback/training/fine_grained_config.yml',
     "the verifier's reward of the whole answer takes the place of the learned "
     'reward for completeness; ' + BESSEL,
+  ),
+  'cory': Form(
+    lambda live, frozen, data: cory(live, data, data.partner_rewards),
+    'https://github.com/Harry67Hu/CORY',
+    'imdb_train/cory.py: the pioneer, whose answer the other model reads',
+    CORY + BESSEL,
+  ),
+  'cory_observer': Form(
+    lambda live, frozen, data: cory(live, data, first_answer(data)),
+    'https://github.com/Harry67Hu/CORY',
+    'imdb_train/cory.py: the observer, behind one answer for all of a group',
+    CORY + BESSEL,
   ),
   'carft': Form(
     carft,

@@ -27,7 +27,13 @@ from posttrain_jax.core.resolve import resolve
 from posttrain_jax.core.types import Example, Rollout, TokenSignals, TrainState
 from posttrain_jax.models import heads, transformer
 from posttrain_jax.run import config
-from posttrain_jax.trainers import arrays, preference, update
+from posttrain_jax.trainers import (
+  arrays,
+  meta,
+  preference,
+  scored_pairs,
+  update,
+)
 
 FORMS = {
   **recipe_forms_preference_pairs.FORMS,
@@ -78,11 +84,13 @@ def _padded(rows, width):
 class Fixed(collect.Setting):
   """A world whose problems, answers and rewards are those of the data."""
 
-  def attempts(self, state, sampler, key, group_size, *, fixed=False):
+  def _given(self, sampler, group_size):
+    return [p.answers[sampler][:group_size] for p in self.task.problems]
+
+  def answered(self, state, sampler, key, group_size, *, fixed=False):
     """The answers that the model called `sampler` gave."""
     del state, key, fixed
-    problems = self.task.problems
-    given = [p.answers[sampler][:group_size] for p in problems]
+    problems, given = self.task.problems, self._given(sampler, group_size)
     tokens, mask = _padded([a.tokens for group in given for a in group], WIDTH)
     grouped = lambda x: jnp.asarray(x.reshape(len(problems), -1, WIDTH))
     samples = Rollout(
@@ -91,8 +99,13 @@ class Fixed(collect.Setting):
       logps=grouped(np.zeros_like(mask)),
       finished=jnp.ones((len(problems), group_size)),
     )
-    rewards = [[a.reward for a in group] for group in given]
-    return self._examples(), samples, jnp.array(rewards)
+    return self._examples(), samples
+
+  def attempts(self, state, sampler, key, group_size, *, fixed=False):
+    """`answered`, and what the data give for them."""
+    made = self.answered(state, sampler, key, group_size)
+    given = self._given(sampler, group_size)
+    return *made, jnp.array([[a.reward for a in group] for group in given])
 
   def _examples(self):
     prompts, mask = _padded([p.prompt for p in self.task.problems], PROMPT)
@@ -137,15 +150,10 @@ def load(recipe: str):
   return config.load(f'configs/preference.py:recipe={recipe}')
 
 
-@functools.cache
-def _rows(source: str, group_size: int):
-  """The batch that a recipe's own source makes of the answers.
-
-  source  `config.collect` as JSON
-  """
+def _world(group_size: int) -> Fixed:
   assert 1 <= group_size <= GROUP
   data = recipe_answers.make()
-  world = Fixed(
+  return Fixed(
     task=data,
     models=MODELS,
     num_prompts=len(data.problems),
@@ -156,7 +164,15 @@ def _rows(source: str, group_size: int):
     eos_id=0,
     pad_id=0,
   )
-  part = json.loads(source)
+
+
+@functools.cache
+def _rows(source: str, group_size: int):
+  """The batch that a recipe's own source makes of the answers.
+
+  source  `config.collect` as JSON
+  """
+  part, world = json.loads(source), _world(group_size)
   make = resolve(collect, part.pop('name'), **part)
   # One program compiles sooner than all of its operations.
   return jax.jit(lambda key: make(world, None, key)[0])(jax.random.key(0))
@@ -181,11 +197,21 @@ def objective_of(recipe: str, params, data: recipe_answers.Data):
     batch = _rows(c.collect.to_json(), c.group_size)
     needs = preference.needs(c, provided)
     batch = arrays.make_prepare(needs, provided, MODELS)(state, batch)
+    batch = _beside(c, batch)
     for what, carry in preference.controllers(c).items():
       batch, *_ = carry.enter(state.control[what], batch, state)
     goal = preference.make_objective(c, MODELS)
     gradient, metrics = update.make_gradient(goal, 0)(params, state, batch)
     return float(metrics['loss']), jax.tree.map(np.asarray, gradient)
+
+
+def _beside(c, batch):
+  """The batch with what the trainer adds to the rows of a source."""
+  draw, relabel = meta.make_draw(c), scored_pairs.make_relabel(c)
+  if draw is not None:
+    more, _ = draw(_world(c.group_size), None, jax.random.key(0))
+    batch = batch.replace(extras={**batch.extras, **more})
+  return batch if relabel is None else relabel(batch)[0]
 
 
 def _control(c, data: recipe_answers.Data):

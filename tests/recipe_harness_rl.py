@@ -73,6 +73,7 @@ from posttrain_jax.trainers.rl import (
   hard_buffer,
   hints,
   objective,
+  partner,
   prefixes,
 )
 from posttrain_jax.trainers.rl import step as rl_step
@@ -256,6 +257,11 @@ def _rewards(c, data: Data, samples: Rollout):
   """[B, G] of the groups' answers: the verifier's, or what `config.rewards`
   makes of it; those of models are taken as the verifier's are."""
   verified = jnp.asarray(data.rewards['own'])
+  if partner.used(c):
+    earned = jnp.asarray(data.partner_rewards)
+    if c.partner.place == 'observer':  # it answered once, before them all
+      earned = earned[:, :1]
+    return partner.shared({'reward': verified}, earned)['reward']
   listed = entries.read(c.rewards)
   if not listed or any(entry.kind == entries.MODEL for entry in listed):
     return verified

@@ -77,6 +77,7 @@ def learn_on_one_batch(
   c = load(paradigm, recipe, *SIZES)
   run = build.build(c)
   parts = {'collect': c.collect.to_dict(), 'group_size': c.group_size}
+  parts['beside'] = c.meta.to_dict() if 'meta' in c else {}
   parts = json.dumps(parts, sort_keys=True)
   first = _FIRST.setdefault((paradigm, parts), recipe)
   batch, _ = _rows(paradigm, first, parts)

@@ -30,6 +30,14 @@ def soft_label(w, l, m, p, *, center=0.0):
   return -p * ls(w - l - m) - (1 - p) * ls(l + m - w) + center * (w + l) ** 2
 
 
+def soft_margin(w, l, strength, *, center=0.0):
+  """Of a doubted pair both orders count, each with its own margin."""
+  kept = -ls(w - l - strength)
+  turned = -ls(l - w + strength)
+  p = sig(strength) if strength < 0 else 1.0
+  return p * kept + (1 - p) * turned + center * (w + l) ** 2
+
+
 def preference_strength(gaps):
   """`gaps` of one pair under each model."""
   mean = sum(gaps) / len(gaps)

@@ -371,7 +371,7 @@ def test_fixed_pairs_are_those_of_their_problem():
   def pairs(key, fixed):
     own = dataclasses.replace(world, spent=collect.Spent())
     return collect.best_vs_worst(
-      own, state, key, sampler='ref', margin=-1.0, fixed=fixed
+      own, state, key, sampler='ref', margin=-1.0, noise=0.5, fixed=fixed
     )[0].tokens
 
   def by_problem(key, fixed):

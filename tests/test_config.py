@@ -321,3 +321,25 @@ def test_older_runs_with_parts_that_have_learnt_a_key():
   del saved['eval']['temperature'], saved['eval']['top_p']
   found = json.loads(json.dumps(config_lib.completed(saved).to_dict()))
   assert found == json.loads(json.dumps(now.to_dict()))
+
+
+def test_older_runs_on_pairs_go_on_as_they_are():
+  """Nobody erred in their pairs, and none was turned round."""
+  now = config_lib.load('configs/preference.py:recipe=reward_model')
+  saved = json.loads(json.dumps(now.to_dict()))
+  del saved['collect']['noise'], saved['strength'], saved['flip_fraction']
+  del saved['meta'], saved['others']
+  found = json.loads(json.dumps(config_lib.completed(saved).to_dict()))
+  assert found == json.loads(json.dumps(now.to_dict()))
+
+
+def test_a_model_is_named_by_who_asks_for_it():
+  spec = 'configs/preference.py:recipe=dpo'
+  path = ('others.teacher', 'runs/x')
+  c = config_lib.load(spec, [path, ('collect.sampler', 'teacher')])
+  assert c.others.teacher == 'runs/x'
+  told = 'unknown config key "others.teacher". Did you mean "others.teachr"'
+  with pytest.raises(ValueError, match=told):
+    config_lib.load(spec, [path, ('collect.sampler', 'teachr')])
+  with pytest.raises(ValueError, match='unknown config key "others.teacher"'):
+    config_lib.load(spec, [path])

@@ -5,6 +5,7 @@ number: `recipe_harness_preference` on one side, on the other a NumPy form that
 was written from the source.
 """
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -17,6 +18,7 @@ from posttrain_jax.losses import preference
 from posttrain_jax.trainers import preference as trainer
 
 VALUE, GRADIENT = 1e-9, 1e-6
+Value = collections.namedtuple('Value', 'value')
 
 
 def test_every_recipe_has_a_form():
@@ -64,6 +66,10 @@ def test_the_data_tell_what_they_have_to_tell():
     ('kto', {'collect.threshold': 0.25}),
     ('rpo', {'nll_coef': 0.5}),
     ('reward_model_smoothed', {'loss.label_smoothing': 0.0}),
+    ('reward_model_flip', {'flip_fraction': 0.4}),
+    ('reward_model_flip', {'collect.noise': 0.0}),
+    ('meta_rm', {'meta.rate': 0.2}),
+    ('meta_rm', {'meta.answers': 3}),
   ],
 )
 def test_a_wrong_part_shows(name, change, monkeypatch):
@@ -78,6 +84,47 @@ def test_a_wrong_part_shows(name, change, monkeypatch):
   value, _ = harness.objective_of(name, params, data)
   expected = harness.FORMS[name].value(params, params, data)
   assert abs(value / expected - 1) > 1e-6
+
+
+def test_the_source_turns_the_pairs_round_that_the_forms_have():
+  data = recipe_answers.make()
+  rows = harness.load('reward_model_flip')
+  with harness.tables():
+    batch = harness._rows(rows.collect.to_json(), rows.group_size)
+  scores = np.asarray(batch.extras['scores']).reshape(-1, 2)
+  turned = np.flatnonzero(scores[:, 0] < scores[:, 1])
+  assert tuple(turned) == recipe_answers.TURNED
+  assert len(scores) == len(data.problems)
+
+
+@pytest.mark.parametrize('answers', [3, 4])
+@pytest.mark.parametrize('fraction', [0.4, 0.5])
+def test_more_pairs_and_other_counts_are_their_forms_too(
+  fraction, answers, monkeypatch
+):
+  """Of three pairs a fifth is none; an odd number of answers is laid out with
+  one too many."""
+  load, free = harness.load, harness.recipe_forms_preference_free
+  params, data = recipe_answers.live(), recipe_answers.make()
+  for name, change, form in (
+    (
+      'reward_model_flip_margin',
+      {'flip_fraction': fraction},
+      free.flipped(free.margin, fraction),
+    ),
+    ('meta_rm', {'meta.answers': answers}, free.meta_rm(0.1, answers)),
+  ):
+
+    def changed(recipe, change=change):
+      return harness.config.with_values(load(recipe), change)
+
+    monkeypatch.setattr(harness, 'load', changed)
+    value, gradient = harness.objective_of(name, params, data)
+    np.testing.assert_allclose(value, form(params, params, data), rtol=VALUE)
+    slopes = harness._differences(Value(form), params, data)
+    np.testing.assert_allclose(
+      gradient['values'], slopes['values'], atol=GRADIENT
+    )
 
 
 def test_the_shift_of_bco_is_of_all_answers_so_far():

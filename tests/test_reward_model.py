@@ -68,6 +68,20 @@ def test_adaptive_margin_by_hand_and_detached():
   np.testing.assert_array_equal(slope, 0.0)
 
 
+def test_soft_margin_by_hand_and_detached():
+  # Doubted by 1/4, sure, and sure by a margin: d - strength is ln 3, ln 3 and
+  # -2 ln 3.
+  strength = jnp.array([-LN3, 0.0, LN3])
+  run = lambda s: reward_model.soft_margin(GOOD, BAD, strength=s)[0]
+  doubted = 0.25 * np.log(4 / 3) + 0.75 * np.log(4)
+  close(run(strength), [doubted, np.log(4 / 3), np.log(10)])
+  slope = jax.grad(lambda s: run(s).sum())(strength)
+  np.testing.assert_array_equal(slope, 0.0)
+  sure = jnp.abs(strength)
+  margin, _ = reward_model.adaptive_margin(GOOD, BAD, strength=sure)
+  close(run(sure), margin)
+
+
 def test_strength_is_the_mean_and_population_std_of_an_ensemble():
   gaps = jnp.array([[1.0, -2.0], [3.0, -2.0], [5.0, -2.0], [7.0, -2.0]])
   mean, std = reward_model.preference_strength(gaps)

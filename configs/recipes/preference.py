@@ -29,13 +29,18 @@ def _unpaired(reference: str, name: str) -> dict:
   )
 
 
-def _reward(reference: str, name: str, **hparams) -> dict:
+def _reward(reference: str, name: str, keys=None, **hparams) -> dict:
   """A scalar head on the model; there is nothing to generate and judge."""
-  return dict(reference=reference, loss=part(reward_model, name, **hparams))
+  loss = part(reward_model, name, **hparams)
+  return dict(reference=reference, loss=loss, **(keys or {}))
 
 
 _ONLINE = part(collect, 'best_vs_worst', sampler='policy')
 _SPIN = part(collect, 'oracle_vs_rollout', sampler='ref')
+_FLIP = dict(
+  flip_fraction=0.2,
+  collect=part(collect, 'best_vs_worst', sampler='ref', noise=0.2),
+)
 
 PREFERENCE = {
   'dpo': _pairs('https://arxiv.org/abs/2305.18290', 'dpo'),
@@ -140,5 +145,23 @@ PREFERENCE = {
   ),
   'reward_model_adaptive_margin': _reward(
     'https://arxiv.org/abs/2401.06080', 'adaptive_margin'
+  ),
+  'reward_model_soft_margin': _reward(
+    'https://arxiv.org/abs/2401.06080', 'soft_margin'
+  ),
+  # A fifth of the pairs is wrong, and the least sure fifth of a step's turned
+  # round: by the verifier's scores, or by those of `config.strength`.
+  'reward_model_flip': _reward(
+    'https://arxiv.org/abs/2401.06080', 'bradley_terry', _FLIP
+  ),
+  'reward_model_flip_margin': _reward(
+    'https://arxiv.org/abs/2401.06080', 'adaptive_margin', _FLIP
+  ),
+  # The size of the step ahead is ours; answers are those of the start, where
+  # `meta.sampler` names no newer policy.
+  'meta_rm': _reward(
+    'https://arxiv.org/abs/2405.00438',
+    'bradley_terry',
+    dict(meta=dict(rate=0.1, answers=4, sampler='ref')),
   ),
 }

@@ -7,6 +7,7 @@ from configs.recipes.rl_hybrids import HYBRIDS
 from configs.recipes.rl_parts import (
   GRPO,
   NORMALIZED,
+  cory,
   flow_row,
   imitate,
   kl,
@@ -170,6 +171,10 @@ RL = {
     others=dict(reward=''),
     rewards=(dict(name='model', weight=1.0, role='reward'),),
   ),
+  # Two models, one of which reads the other's answer; both earn the sum. A run
+  # trains one of them; they change places between runs (`lab.Swap`).
+  'cory': ppo('https://arxiv.org/abs/2410.06101', **cory('pioneer')),
+  'cory_observer': ppo('https://arxiv.org/abs/2410.06101', **cory('observer')),
   # GRPO that shortens what SFT has made right: by length alone, and beside the
   # other answers of the group. The paper adds 1 for the format, which tasks
   # have as another part of their verdict.

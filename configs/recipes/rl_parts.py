@@ -10,6 +10,7 @@ from posttrain_jax.losses import (
   supervised,
   value,
 )
+from posttrain_jax.tasks import conditioned
 
 
 def kl(name: str, coef: float, place: str = 'loss') -> dict:
@@ -42,6 +43,9 @@ HARD_BUFFER = dict(rows=0, rate=1.0, choose='unsolved')
 # What a second answer is told of the first: a mark, and with `feedback` 'truth'
 # the oracle's answer.
 REFINE = dict(feedback='verdict', right='%', wrong='?')
+# Where the policy stands of two that share what they earn: 'pioneer', whose
+# answer the other reads, or 'observer'. The other is `others.partner`.
+PARTNER = dict(place='none')
 # log(max(reward, floor)) / temperature. The floor times the number of possible
 # wrong answers is the mass that they end with.
 LOG_REWARD = dict(floor=1e-6, temperature=1.0)
@@ -83,6 +87,19 @@ def ppo(
     reduce=part(reduce, average),
     value_loss=dict(VALUE_LOSS, coef=value_coef),
     **keys,
+  )
+
+
+def cory(place: str) -> dict:
+  """What CORY has beside PPO: the other model, and a penalty that adapts."""
+  seen = {**conditioned.knobs('seen_answer'), 'plain': 1.0, 'feedback': 'none'}
+  return dict(
+    kl=kl('kl_k1', 0.0, 'reward'),
+    kl_controller=part(controllers, 'adaptive_kl', start=0.4, target=0.1),
+    whiten_rewards=True,
+    condition=dict(name='seen_answer', **seen),
+    others=dict(partner=''),
+    partner=dict(place=place),
   )
 
 

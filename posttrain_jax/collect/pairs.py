@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from posttrain_jax.collect.setting import (
   Setting,
+  chances,
   demonstrated,
   keep_rows,
   reward_metrics,
@@ -18,6 +19,7 @@ __all__ = ['best_vs_worst', 'oracle_vs_rollout']
 
 Rows = tuple[Batch, dict[str, Array]]
 KEEP = ('all', 'wrong')
+NOISE = 2  # folded into a key for which pairs are turned round
 
 
 def interleave(chosen: Batch, rejected: Batch) -> Batch:
@@ -47,6 +49,7 @@ def best_vs_worst(
   *,
   sampler: str = 'policy',
   margin: float = 0.0,
+  noise: float = 0.0,
   fixed: bool = False,
 ) -> Rows:
   """The best and the worst of `group_size` self-made answers.
@@ -54,10 +57,12 @@ def best_vs_worst(
   sampler  'policy' is online preference optimisation; 'ref' gives what an
            offline data set of the reference's answers would hold
   margin   pairs whose rewards differ by no more are left out: ties say nothing
+  noise    share of pairs that are turned round, as by raters who err
   fixed    the same pair whenever a problem comes back, as in a stored data set
-           (with a frozen sampler, and `problems.count` for its size)
+           (with a frozen sampler, and `problems.count` for its size), turned
+           round or not
 
-  Extras: `scores` [R], the rewards.
+  Extras: `scores` [R], the rewards, which stay with their answers.
 
   Reference: Guo et al. (2024), online AI feedback,
   https://arxiv.org/abs/2402.04792
@@ -70,11 +75,19 @@ def best_vs_worst(
   examples, samples, rewards = setting.attempts(
     state, sampler, key, setting.group_size, fixed=fixed
   )
-  high, low = jnp.max(rewards, axis=1), jnp.min(rewards, axis=1)
-  chosen = rows_of(examples, _pick(samples, jnp.argmax(rewards, axis=1)))
-  rejected = rows_of(examples, _pick(samples, jnp.argmin(rewards, axis=1)))
-  keep = high - low > margin
-  batch = pairs_of(chosen, rejected, (high, low), keep)
+  asked, noise_key = setting.fixed(examples) if fixed else (examples, key)
+  turned = chances(jax.random.fold_in(noise_key, NOISE), asked) < noise
+  best, worst = jnp.argmax(rewards, axis=1), jnp.argmin(rewards, axis=1)
+  first = jnp.where(turned, worst, best)
+  second = jnp.where(turned, best, worst)
+  earned = lambda at: jnp.take_along_axis(rewards, at[:, None], axis=1)[:, 0]
+  keep = earned(best) - earned(worst) > margin
+  batch = pairs_of(
+    rows_of(examples, _pick(samples, first)),
+    rows_of(examples, _pick(samples, second)),
+    (earned(first), earned(second)),
+    keep,
+  )
   return batch, reward_metrics(rewards, keep)
 
 

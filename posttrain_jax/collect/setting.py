@@ -165,6 +165,32 @@ class Setting:
     over_group = jax.vmap(self.task.verify, (None, 0, 0))
     return jax.vmap(over_group)(examples, tokens, mask)['reward']
 
+  def fixed(self, examples: Example) -> tuple[Example, Array]:
+    """The problems under identities of their own, and a key: what is drawn by
+    these is the same at every step and in every run."""
+    words = jax.vmap(lambda x: split.fingerprint(split.identity(self.task, x)))
+    return examples.replace(prompt_id=words(examples)), jax.random.key(FIXED)
+
+  def answered(
+    self,
+    state: TrainState,
+    sampler: str,
+    key: Array,
+    group_size: int,
+    *,
+    fixed: bool = False,
+  ) -> tuple[Example, Rollout]:
+    """Problems, and completions [B, G, C] of a model that nobody judged.
+
+    fixed  completions depend on the problem and the model alone
+    """
+    example_key, sample_key = jax.random.split(key)
+    examples = self.examples(example_key)
+    asked = examples
+    if fixed:
+      asked, sample_key = self.fixed(examples)
+    return examples, self.sample(state, sampler, asked, sample_key, group_size)
+
   def attempts(
     self,
     state: TrainState,
@@ -174,21 +200,10 @@ class Setting:
     *,
     fixed: bool = False,
   ) -> tuple[Example, Rollout, Array]:
-    """Problems, completions of a model, and their rewards [B, G].
-
-    fixed  completions depend on the problem and the model alone: they are the
-           same at every step and in every run
-    """
-    example_key, sample_key = jax.random.split(key)
-    examples = self.examples(example_key)
-    asked = examples
-    if fixed:
-      words = jax.vmap(
-        lambda x: split.fingerprint(split.identity(self.task, x))
-      )
-      asked = examples.replace(prompt_id=words(examples))
-      sample_key = jax.random.key(FIXED)
-    samples = self.sample(state, sampler, asked, sample_key, group_size)
+    """`answered`, and the rewards [B, G]."""
+    examples, samples = self.answered(
+      state, sampler, key, group_size, fixed=fixed
+    )
     rewards = self.verify(examples, samples.completion, samples.mask)
     return examples, samples, rewards
 

@@ -32,7 +32,7 @@ class FileEvaluator:
     batches: Callable[[], Iterable[dict[str, Any]]],
     to_device: Callable[[dict[str, Any], Any], Batch],
   ):
-    """`judge` of `trainers.step.make_judge`; `batches()` are all records once,
+    """`judge` of `trainers.judge.make_judge`; `batches()` are all records once,
     and `to_device(batch, its part)` makes rows of one."""
     self._judge = jax.jit(judge)
     self._batches, self._to_device = batches, to_device

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from posttrain_jax.core import masked, shapes
 from posttrain_jax.core.types import Array, PyTree
 
-__all__ = ['adaptive_margin', 'bradley_terry', 'soft_label']
+__all__ = ['adaptive_margin', 'bradley_terry', 'soft_label', 'soft_margin']
 
 HELPERS = [
   'attribute_regression',
@@ -140,6 +140,34 @@ def adaptive_margin(
     strength,
     center_coef=center_coef,
     label_smoothing=label_smoothing,
+  )
+
+
+def soft_margin(
+  chosen_rewards: Array,
+  rejected_rewards: Array,
+  *,
+  strength: Array,
+  center_coef: float = 0.0,
+) -> PairLoss:
+  """Soft labels where an ensemble doubts the label, and margins everywhere.
+
+  loss = -p log sigmoid(d) - (1 - p) log sigmoid(-d),  d = r_w - r_l - strength
+  p = sigmoid(strength) where strength < 0, else 1
+
+  `strength` as in `adaptive_margin`, which this is where nothing is doubted.
+  The other side of a doubted pair has minus its margin, as a flipped pair.
+
+  Reference: Wang et al. (2024), https://arxiv.org/abs/2401.06080
+  """
+  strength = jax.lax.stop_gradient(strength)
+  prob = jnp.where(strength < 0, jax.nn.sigmoid(strength), 1.0)
+  return soft_label(
+    chosen_rewards,
+    rejected_rewards,
+    strength,
+    label_prob=prob,
+    center_coef=center_coef,
   )
 
 

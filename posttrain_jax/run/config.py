@@ -27,6 +27,7 @@ ConfigDict = ml_collections.ConfigDict
 # Of the keys of a config, which are many, that a message names.
 MOST_NAMED = 8
 KEY_LIKE = 0.6  # how like a key has to be to be meant (`difflib`'s ratio)
+OTHERS = 'others.'  # of frozen models by their roles
 
 # Keys of a part that are not hyperparameters of the function it names.
 CALLERS = ('coef', 'mix', 'place')
@@ -205,6 +206,8 @@ def _moved(config: ConfigDict) -> None:
       config.optimizer.warmup_updates = AUTO
   if config.get('adapter', {}).get('name') in ('lora', 'rslora', 'dora'):
     config.adapter.dropout = config.adapter.get('dropout', 0.0)
+  if config.get('collect', {}).get('name') == 'best_vs_worst':
+    config.collect.noise = config.collect.get('noise', 0.0)
   _named_remat(config)
 
 
@@ -311,8 +314,9 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
       except ValueError as error:
         told = config_file.recipe(text)
         raise ValueError(f'{error}{told and ". "}{told}') from None
-  for key, text in items:
-    known = keys(config)
+  # Roles are known once it is known who names them.
+  for key, text in sorted(items, key=lambda item: item[0].startswith(OTHERS)):
+    known = [*keys(config), *_roles_named(config)]
     if key not in known:
       raise ValueError(
         f'unknown config key "{key}".{meant(config, key, known)}'
@@ -321,9 +325,21 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
     node = config
     for name in filter(None, parent.split('.')):
       node = node[name]
-    value_ = _parse(key, text, node[leaf])
+    value_ = _parse(key, text, node.get(leaf, ''))
     with node.ignore_type():
       node[leaf] = value_
+
+
+def _roles_named(config: ConfigDict) -> list[str]:
+  """'others.ROLE' of the models that other keys of a config name."""
+  if 'others' not in config:
+    return []
+  found = list(config.get('strength', ()))
+  for section in ('collect', 'meta'):
+    given = config.get(section, {})
+    found += [given[key] for key in ('sampler', 'other') if key in given]
+  own = ('policy', 'ref', 'oracle', *config.others)
+  return [f'{OTHERS}{role}' for role in found if role not in own]
 
 
 def load(spec: str, items: Sequence[tuple[str, str]] = ()) -> ConfigDict:

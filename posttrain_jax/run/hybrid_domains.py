@@ -6,6 +6,7 @@ from posttrain_jax.trainers.rl import (
   guests,
   hard_buffer,
   hints,
+  partner,
   prefixes,
   refined,
 )
@@ -44,6 +45,7 @@ KEYS = {
   'hints.chunks': COUNT,
   'hints.coef': NOT_NEGATIVE,
   'hints.draw': Word(hints.DRAWS),
+  'partner.place': Word(('none', *partner.PLACES)),
   'prefix.per_prompt': COUNT,
   'prefix.high': SOME,
   'prefix.top_fraction': SOME,

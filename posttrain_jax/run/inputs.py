@@ -221,7 +221,7 @@ def make_file_evaluator(batches: Any, judge: Any) -> FileEvaluator | None:
   """The evaluator of the held-out records of a run's file, if there are any.
 
   batches  of `make_batches`
-  judge    of `trainers.step.make_judge`
+  judge    of `trainers.judge.make_judge`
   """
   if not isinstance(batches, feed.Feed) or batches.heldout is None:
     return None

@@ -127,11 +127,14 @@ def check_tokens(
   tokenizer  of the run, of config.tokenizer
   paths      {role: where its model is read from}; '' and folders without a
              tokenizer are not looked at, and neither are those of reward models
-             that read text
+             that read text; those of `config.strength` read tokens
   """
+  reads_tokens = config.get('strength', ())
   for role, path in sorted(paths.items()):
     folder = Path(hub.folder(path)) if path else None
-    if folder is None or (_is_model(folder) and is_scorer(folder)):
+    if folder is None:
+      continue
+    if role not in reads_tokens and _is_model(folder) and is_scorer(folder):
       continue
     theirs = tokenizer_of(path)
     if theirs in ('', config.tokenizer):

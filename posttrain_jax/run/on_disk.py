@@ -50,7 +50,7 @@ def _look(run: Any) -> None:
 
 def _entry(config: Any, role: str) -> str:
   """'rewards[0].path, which is ' of the entry that a reward model is of."""
-  for index, entry in enumerate(config.rewards):
+  for index, entry in enumerate(config.get('rewards', ())):
     if hasattr(entry, 'get') and entry.get('role') == role:
       return f'rewards[{index}].path, which is '
   return ''

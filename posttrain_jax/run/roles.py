@@ -24,6 +24,7 @@ from posttrain_jax.models.hf_config import is_scorer, read_config
 from posttrain_jax.params import make_adapter, peft
 from posttrain_jax.run import auto, checkpoint
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.trainers import meta
 
 __all__ = [
   'Apart',
@@ -236,6 +237,8 @@ def apart(config: Any) -> tuple[Apart, ...]:
     who = f'collect.{config.collect.name}'
     for role in sorted(collect.roles(config.collect) - {'ref'}):
       found.append(Apart(who, 'policy', role, 'the model that writes rows'))
+  for role in sorted(meta.roles(config) - {'ref'}):
+    found.append(Apart('meta', 'policy', role, 'the model that answers'))
   return tuple(found)
 
 
@@ -277,9 +280,7 @@ SCORER = (
   'give a reward model, a run of configs/preference.py:recipe=reward_model or '
   'a folder of ...ForSequenceClassification'
 )
-_NO_SCORER = (
-  'rewards: "model" of role "{role}": others.{role} {fault}; ' + SCORER
-)
+_NO_SCORER = 'a reward model is asked for: others.{role} {fault}; ' + SCORER
 
 
 def scorers(config: Any) -> tuple[str, ...]:

@@ -231,6 +231,7 @@ KEYS: dict[str, Why] = {
   'sft_weights.': _no_demonstrations,
   'expert_advantage.': _off('demos_per_prompt'),
   'contrastive.': _off('contrastive.name', 'none'),
+  'meta.': _off('meta.rate', 0.0),
   'prefix.': _off('prefix.per_prompt'),
   'prefix_controller.': _off('prefix.per_prompt'),
   'hints_controller.': _off('hints.chunks'),
@@ -250,7 +251,8 @@ NOTHING = {
 }  # fmt: skip
 # What a part is switched on by is read wherever the part is.
 SWITCHES = (
-  'collect.name', 'contrastive.name', 'kl.coef', 'prefix.per_prompt',
+  'collect.name', 'contrastive.name', 'kl.coef', 'meta.rate',
+  'prefix.per_prompt',
   'sampler.url', 'sft_loss.coef', 'sft_loss.mix', 'task.name',
 )  # fmt: skip
 

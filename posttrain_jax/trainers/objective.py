@@ -22,6 +22,7 @@ from posttrain_jax.trainers.gradients import Parts
 from posttrain_jax.trainers.shared import Shared
 
 __all__ = [
+  'Ahead',
   'Metrics',
   'Objective',
   'Sums',
@@ -49,6 +50,7 @@ class Objective:
             `shared.sizes(batch)`
   parts     the terms in groups, where something reads their gradients; None:
             only that of the whole loss is taken
+  ahead     where the gradient is taken; None: at the parameters
   """
 
   evaluate: Callable[[PyTree, TrainState, Batch], tuple[Sums, Metrics]]
@@ -56,11 +58,29 @@ class Objective:
   coefs: Mapping[str, float | Callable[[TrainState], Array]]
   shared: Shared | None = None
   parts: Parts | None = None
+  ahead: 'Ahead | None' = None
 
   def coef(self, state: TrainState, term: str) -> Array | float:
     """The coefficient of a term in this step."""
     coef = self.coefs[term]
     return coef(state) if callable(coef) else coef
+
+
+@dataclasses.dataclass(frozen=True)
+class Ahead:
+  """Parameters one step ahead, where the gradient of a loss is taken.
+
+  goal  the step is `rate` times its gradient: up where `rate` is positive
+  rate  may be traced
+  name  what its metrics begin with
+
+  The loss's gradient there is applied to the parameters as they are. None is
+  taken of the step itself: first order.
+  """
+
+  goal: Objective
+  rate: Array | float
+  name: str
 
 
 def bind(

@@ -24,9 +24,16 @@ from posttrain_jax.core.types import (
   TrainState,
 )
 from posttrain_jax.losses import preference, reward_model
-from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
-from posttrain_jax.trainers import arrays, pairs, running, sft, step
+from posttrain_jax.trainers import (
+  arrays,
+  meta,
+  pairs,
+  running,
+  scored_pairs,
+  sft,
+  step,
+)
 from posttrain_jax.trainers.objective import (
   Objective,
   bind,
@@ -61,8 +68,6 @@ LABEL = 'preference learning'
 
 # Arrays of a pair that are made from the rows: name -> what of a row.
 PAIR_ARRAYS = named.of_pair('rewards')
-# Of a reward model's pair, from the scores of its sides.
-STRENGTH = named.of_pair('strength')
 COLLISIONS = named.of_pair('collision')
 
 
@@ -125,6 +130,8 @@ def check(config: Any) -> None:
     )
   if not step.from_file(config):
     collect.check(config, *sources(config))
+  scored_pairs.check(config, kind_of(config.loss.name))
+  meta.check(config, kind_of(config.loss.name))
 
 
 def check_sizes(config: Any, sizes: Any) -> None:
@@ -143,7 +150,7 @@ def check_sizes(config: Any, sizes: Any) -> None:
   step.refuse_split(sizes, parts)
 
 
-scorers, memories = sft.scorers, sft.memories
+scorers, memories = scored_pairs.judges, sft.memories
 
 
 def forwards(
@@ -154,6 +161,7 @@ def forwards(
   roles = ['policy'] * (config.loss.name in preference.RUNNING)
   roles += ['policy', 'ref'] * (config.loss.name in preference.MISMATCHED)
   more = [(1.0, role, sizes.rows, sizes.row_tokens) for role in roles]
+  more += meta.forwards(config, sizes)
   return step.forwards(config, sizes, models) + more
 
 
@@ -166,7 +174,7 @@ def controllers(config: Any) -> dict[str, step.Carry]:
 
 def roles(config: Any, needs: frozenset[str], given: tuple[str, ...]) -> set:
   """Frozen models that a run holds."""
-  held = step.roles(config, needs, given)
+  held = step.roles(config, needs, given) | meta.roles(config)
   return held | ({'ref'} if 'mismatched' in needs else set())
 
 
@@ -190,8 +198,7 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
     if wanted & set(PAIR_ARRAYS):
       wanted = wanted - set(PAIR_ARRAYS) | {'scores'}
     wanted -= set(COLLISIONS)
-  if kind == 'reward' and wanted & set(STRENGTH):
-    wanted = wanted - set(STRENGTH) | {'scores'}
+  wanted = scored_pairs.wanted(config, wanted)
   if kind == 'unpaired':
     wanted.add('correct')
     if config.loss.name in preference.RUNNING:
@@ -319,42 +326,6 @@ def _make_unpaired(config: Any, models: dict[str, ModelConfig]) -> Objective:
   return Objective(evaluate, count, {'preference': 1.0})
 
 
-def _make_reward_model(config: Any, model: ModelConfig) -> Objective:
-  loss = bind(reward_model, config.loss, supplied=STRENGTH)
-  own = arrays_of(loss.func)
-
-  def extras(batch: Batch) -> dict[str, Array]:
-    if not own:
-      return {}
-    scores = batch.extras['scores']
-    gap = side(scores, 0) - side(scores, 1)
-    every = {'strength': gap, 'label_prob': jax.nn.sigmoid(gap)}
-    return {name: every[name] for name in own}
-
-  def evaluate(params, state: TrainState, batch: Batch):
-    del state
-    rewards = heads.sequence_values(
-      params,
-      model,
-      batch.tokens,
-      batch.mask,
-      positions=batch.positions,
-      segment_ids=batch.segment_ids,
-    )
-    live = pairs.live(batch.mask)
-    pair_loss, metrics = loss(
-      side(rewards, 0), side(rewards, 1), **extras(batch)
-    )
-    total = jnp.sum(jnp.where(live > 0, pair_loss, 0.0))
-    return {'preference': total}, with_mask(metrics, live)
-
-  return Objective(
-    evaluate,
-    lambda batch: {'preference': jnp.sum(pairs.live(batch.mask))},
-    {'preference': 1.0},
-  )
-
-
 def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
   """The objective of `config.loss`, and NLL on the chosen side if asked for.
 
@@ -374,7 +345,7 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
       f'cross-entropy on the chosen side in it already; take {own}'
     )
   if kind == 'reward':
-    return _make_reward_model(config, models['policy'])
+    return scored_pairs.make_objective(config, models['policy'])
   if kind == 'unpaired':
     return _make_unpaired(config, models)
   return _make_pairs(config, models['policy'])
@@ -382,5 +353,11 @@ def make_objective(config: Any, models: dict[str, ModelConfig]) -> Objective:
 
 def make_step(setup: step.Setup) -> step.Steps:
   """The steps of a run."""
-  objective = make_objective(setup.config, setup.models)
-  return step.on_rows(setup, objective, controllers(setup.config))
+  config, models = setup.config, setup.models
+  beside = step.Beside(
+    draw=meta.make_draw(config),
+    score=scored_pairs.make_score(config, models),
+    relabel=scored_pairs.make_relabel(config),
+  )
+  objective = make_objective(config, models)
+  return step.on_rows(setup, objective, controllers(config), beside=beside)

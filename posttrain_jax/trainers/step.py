@@ -19,9 +19,11 @@ from posttrain_jax.models.adapted import Held, trained
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, guides
 from posttrain_jax.trainers import arrays
+from posttrain_jax.trainers.judge import make_judge
 from posttrain_jax.trainers.objective import Objective, bind
 
 __all__ = [
+  'Beside',
   'Carry',
   'Setup',
   'Steps',
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 Metrics = dict[str, Array]
+BESIDE = 1  # folded into a step's key for what is drawn beside its rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,25 @@ class Carry:
 
   init: Callable[[], dict[str, Array]]
   enter: Callable[..., tuple[Batch, dict[str, Array], Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+  """What a kind of trainer adds to the rows of a step, where it does.
+
+  draw     (setting, state, key) -> (extras of the rows, metrics), beside what
+           the source draws
+  score    (state, batch) -> batch with what frozen models say of it besides
+  relabel  (batch) -> (batch, metrics); of training alone: rows that are judged
+           stay as they are labelled
+  """
+
+  draw: Callable[..., tuple[dict[str, Any], Metrics]] | None = None
+  score: Callable[[TrainState, Batch], Batch] | None = None
+  relabel: Callable[[Batch], tuple[Batch, Metrics]] | None = None
+
+
+NOTHING = Beside()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +110,7 @@ class Steps(NamedTuple):
   step     (state, key) or (state, batch) -> (state, metrics)
   collect  (state, key) -> (Batch, metrics), or None
   learn    (state, batch, key) -> (state, metrics), or None
-  judge    of `make_judge`, or None
+  judge    of `judge.make_judge`, or None
   generate the answers alone of an RL step, as `rl.step.make_rollout` gives it
   """
 
@@ -217,12 +239,14 @@ def make_learn(
   prepare: Callable[[TrainState, Batch], Batch],
   refresh: Callable[[TrainState], TrainState],
   carried: dict[str, Carry] | None = None,
+  relabel: Callable[[Batch], tuple[Batch, Metrics]] | None = None,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]:
   """`learn(state, batch, key)`: everything of a step but making its rows.
 
   update   from `update.make_update`
   prepare  adds what frozen models say of the rows
   carried  {what: Carry} of what the method remembers of earlier steps
+  relabel  of `Beside`
   """
 
   def learn(state: TrainState, batch: Batch, key: Array):
@@ -232,6 +256,8 @@ def make_learn(
     batch = sharding.rows(prepare(state, sharding.rows(batch)))
     control = dict(state.control)
     seen: Metrics = {}
+    if relabel is not None:
+      batch, seen = relabel(batch)
     for what, carry in (carried or {}).items():
       batch, control[what], more = carry.enter(control[what], batch, state)
       seen |= more
@@ -274,11 +300,13 @@ def make_step(
 def _make_source(
   setup: Setup,
   draw: Callable[[TrainState, Array], tuple[Example, Array]] | None = None,
+  beside: Callable[..., tuple[dict[str, Any], Metrics]] | None = None,
 ) -> Callable:
   """(state, key) -> rows, from `config.collect`.
 
-  draw  of a curriculum: (state, key) -> problems, the part [B] that each is of;
-        rows then have it as `extras['part']` [R]
+  draw    of a curriculum: (state, key) -> problems, the part [B] that each is
+          of; rows then have it as `extras['part']` [R]
+  beside  of `Beside.draw`
   """
   config, sizes, tokenizer = setup.config, setup.sizes, setup.tokenizer
   setting = collect.Setting(
@@ -305,6 +333,11 @@ def _make_source(
     if draw is not None:
       own = dataclasses.replace(own, draw=functools.partial(draw, state))
     batch, metrics = function(own, state, key)
+    if beside is not None:
+      alone = dataclasses.replace(own, draw=None)
+      more, seen = beside(alone, state, jax.random.fold_in(key, BESIDE))
+      batch = batch.replace(extras={**batch.extras, **more})
+      metrics = {**metrics, **seen}
     if own.parts:
       (part,) = own.parts  # a source draws its problems once
       part = jnp.repeat(part, batch.mask.shape[0] // part.shape[0])
@@ -312,46 +345,6 @@ def _make_source(
     return batch, {**metrics, **own.spent.metrics()}
 
   return source
-
-
-def make_judge(
-  objective: Objective,
-  prepare: Callable[[TrainState, Batch], Batch],
-  carried: dict[str, Carry] | None = None,
-) -> Callable[[TrainState, Batch, Array], Metrics]:
-  """`judge(state, batch, first)`: what the objective says of rows, in sums.
-
-  first  number of the first row among all that are judged: a method's own
-         randomness goes by the number of a row, not by how they are batched
-
-  Returns {'sum/TERM', 'count/TERM', 'coef/TERM'} of the terms of the loss, and
-  {'metric/NAME', 'of/NAME'}, a metric's masked sum and its mask's. Added over
-  batches, they are those of one large batch.
-  """
-
-  def judge(state: TrainState, batch: Batch, first: Array) -> Metrics:
-    numbers = first + jnp.arange(batch.mask.shape[0], dtype=jnp.uint32)
-    draw = lambda number: jax.random.bits(
-      jax.random.fold_in(seed_key(0), number)
-    )
-    seeds = jax.vmap(draw)(numbers)
-    batch = batch.replace(extras={**batch.extras, 'seed': seeds})
-    batch = sharding.rows(prepare(state, sharding.rows(batch)))
-    for what, carry in (carried or {}).items():
-      batch, _, _ = carry.enter(state.control[what], batch, state)
-    sums, metrics = objective.evaluate(state.params, state, batch)
-    counts = objective.count(batch)
-    found = {}
-    for name, term in sums.items():
-      found[f'sum/{name}'] = term
-      found[f'count/{name}'] = counts[name]
-      found[f'coef/{name}'] = jnp.float32(objective.coef(state, name))
-    for name, (values, mask) in metrics.items():
-      found[f'metric/{name}'] = masked.sum(values, mask)
-      found[f'of/{name}'] = jnp.sum(mask)
-    return found
-
-  return judge
 
 
 def _counting(learn: Callable) -> Callable:
@@ -365,21 +358,35 @@ def _counting(learn: Callable) -> Callable:
   return counted
 
 
+def _also(first: Callable, then: Callable) -> Callable:
+  """Both of them, one after the other: (state, batch) -> batch."""
+  return lambda state, batch: then(state, first(state, batch))
+
+
 def on_rows(
   setup: Setup,
   objective: Objective,
   carried: dict[str, Carry] | None = None,
   draw: Callable[..., tuple[Example, Array]] | None = None,
+  beside: Beside = NOTHING,
 ) -> Steps:
   """The steps of a kind that is given its rows, or makes them by `collect`.
 
   carried  {what: Carry} of what the method remembers of earlier steps
   draw     of `_make_source`
   """
-  source = None if setup.from_host else _make_source(setup, draw)
+  source = None
+  if not setup.from_host:
+    source = _make_source(setup, draw, beside.draw)
   prepare = arrays.make_prepare(setup.needs, setup.provided, setup.models)
+  if beside.score is not None:
+    prepare = _also(prepare, beside.score)
   learn = make_learn(
-    setup.make_update(objective), prepare, setup.refresh, carried
+    setup.make_update(objective),
+    prepare,
+    setup.refresh,
+    carried,
+    beside.relabel,
   )
   if from_file(setup.config) and setup.config.data.packing:
     learn = _counting(learn)

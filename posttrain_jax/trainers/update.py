@@ -17,7 +17,7 @@ from posttrain_jax.core import masked, sharding, trees
 from posttrain_jax.core.types import Array, Batch, PyTree, TrainState
 from posttrain_jax.models import adapted, dropout
 from posttrain_jax.trainers import gradients, guard, optim
-from posttrain_jax.trainers.objective import Objective
+from posttrain_jax.trainers.objective import Ahead, Objective
 
 # Metrics of the whole minibatch take the largest token, not the mean.
 MAX_METRICS = ('sampling/sampling_logp_difference',)
@@ -98,9 +98,11 @@ def make_gradient(
   key     of what adapters with dropout leave out; None: nothing
   toward  a gradient from outside, where `objective.parts` reads one
 
-  `state` is the one before the step; the objective may read its models.
+  `state` is the one before the step; the objective may read its models. With
+  `objective.ahead` gradient and metrics are of the parameters one step ahead.
   """
-  apart = objective.parts
+  apart, ahead = objective.parts, objective.ahead
+  lead = None if ahead is None else _make_lead(ahead, microbatch_rows, specs)
   place = lambda tree: sharding.as_declared(tree, specs)
 
   def placed(grads):
@@ -116,6 +118,9 @@ def make_gradient(
     toward: PyTree = None,
   ):
     key = key if dropout.drops(state.params) else None
+    seen: dict[str, Array] = {}
+    if lead is not None:
+      params, seen = lead(params, state, batch, key)
     rows = batch.tokens.shape[0]
     counts = {
       name: jnp.maximum(count, 1.0)
@@ -154,9 +159,27 @@ def make_gradient(
     if apart is not None:
       metrics |= gradients.measured(apart, grads, toward)
       grads = place(gradients.weighed(apart, state, grads))
-    return grads, {'loss': total, **metrics}
+    return grads, {'loss': total, **metrics, **seen}
 
   return gradient
+
+
+def _make_lead(
+  ahead: Ahead, microbatch_rows: int, specs: PyTree
+) -> Callable[..., tuple[PyTree, dict[str, Array]]]:
+  """(params, state, minibatch, key) -> (params one step ahead, metrics of what
+  the step goes along, at the parameters themselves)."""
+  gradient = make_gradient(ahead.goal, microbatch_rows, specs)
+
+  def lead(params: PyTree, state: TrainState, batch: Batch, key: Array | None):
+    grads, metrics = gradient(params, state, batch, key)
+    step = lambda x, g: x + (ahead.rate * g).astype(x.dtype)
+    moved = sharding.as_declared(jax.tree.map(step, params, grads), specs)
+    metrics |= {'value': metrics.pop('loss')}
+    metrics |= {'grad_norm': trees.global_norm(grads)}
+    return moved, {f'{ahead.name}/{name}': x for name, x in metrics.items()}
+
+  return lead
 
 
 def make_update(

@@ -15,6 +15,7 @@ prefixes.py    answers that go on from the beginning of a demonstration
 aside.py       what is done for a group, and drawn aside from it
 hints.py       groups that are told the beginning of a demonstration
 refined.py     second answers, told what was wrong with the first
+partner.py     another model that reads the answers, or gives those to read
 hard_buffer.py demonstrations of unsolved problems, learnt apart
 imitation.py   imitation of rows that stand in no group
 steering.py    numbers that controllers set
@@ -30,6 +31,7 @@ from posttrain_jax.trainers.curriculum import states as curriculum_states
 from posttrain_jax.trainers.rl import (
   guests,
   hard_buffer,
+  partner,
   refined,
   steering,
 )
@@ -155,6 +157,7 @@ def forwards(
     passes.append((1.0, role, own, sizes.row_tokens))
   if guests.contrasts(config):
     passes.append((1.0, 'policy', prompts, sizes.row_tokens))
+  passes += partner.forwards(config, sizes)
   return passes + _hybrid_forwards(config, sizes)
 
 

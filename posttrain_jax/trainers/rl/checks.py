@@ -32,6 +32,7 @@ from posttrain_jax.trainers.rl import (
   hints,
   hybrid_checks,
   objective,
+  partner,
   prefixes,
   reward_checks,
 )
@@ -85,6 +86,8 @@ def _needs_graph(config: Any) -> str:
     return f'temperature_controller "{named}" needs its own sampler'
   if config.token_rewards.name != 'none':
     return f'token_rewards "{config.token_rewards.name}" needs the oracle'
+  if partner.used(config):
+    return f'partner.place="{config.partner.place}" needs a second reader'
   if needs_prefixes(config):
     return f'loss "{config.loss.name}" needs rewards of unfinished answers'
   return ''
@@ -125,6 +128,7 @@ def check(config: Any) -> None:
     )
   guests.check(config)
   hybrid_checks.check(config)
+  partner.check(config)
   _check_prefix(config)
   _check_guides(config)
   _check_coefficients(config)

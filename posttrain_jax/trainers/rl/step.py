@@ -6,6 +6,7 @@ For in-graph tasks the whole step is one compiled program; host tasks run the
 same two halves (the rollout, then `learn`) around a Python verifier.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,7 @@ from posttrain_jax.trainers.rl import (
   hints,
   imitation,
   objective,
+  partner,
   steering,
 )
 from posttrain_jax.trainers.rl.aside import NOTHING, Aside
@@ -44,6 +46,8 @@ from posttrain_jax.trainers.rl.scoring import make_score_rows
 from posttrain_jax.trainers.shared import Shared
 
 __all__ = ['make_learn', 'make_rollout', 'make_step']
+
+PARTNER = 7  # folded into the key of a step's answers for a partner's
 
 
 def make_learn(
@@ -190,13 +194,34 @@ def _make_judge(
   return judge
 
 
+def _make_answer(
+  ask: Callable, judge: Callable, aside: Aside, beside: partner.Partner
+) -> Callable[..., tuple[Example, Rollout, dict[str, Array], dict[str, Array]]]:
+  """(state, problems, key) -> (problems as they were read, the group's answers,
+  components, {name: [] float32} of what another model's answers took)."""
+
+  def answer(state: TrainState, examples: Example, key: Array):
+    own_key = jax.random.fold_in(key, PARTNER)
+    examples, first = beside.before(state, examples, judge, own_key)
+    told = aside.before(state, examples, key)
+    samples = ask(state, examples, key, **told)
+    components = judge(state, examples, samples)
+    other = beside.after(state, examples, samples, judge, own_key)
+    for found in (first, other):
+      if found.earned is not None:
+        components = partner.shared(components, found.earned)
+    return examples, samples, components, first.spent | other.spent
+
+  return answer
+
+
 def _make_draw_beside(
   sources: dict[str, Callable[..., Rollout]], ask: Callable, judge: Callable
 ) -> Callable[..., dict[str, tuple[Rollout, Array]]]:
   """(state, examples, key) -> {kind: (rows beside the group, rewards)}."""
 
   def draw(state: TrainState, examples: Example, key: Array):
-    made = {}
+    made, key = {}, jax.random.fold_in(key, 1)
     for kind, source in sources.items():
       samples = sharding.rows(source(ask, state, examples, key))
       made[kind] = samples, judge(state, examples, samples)['reward']
@@ -259,6 +284,7 @@ def make_step(
   verifies: bool = True,
   draw: Callable[..., tuple[Example, Array]] | None = None,
   aside: Aside = NOTHING,
+  beside: partner.Partner = partner.ALONE,
 ) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
   """The whole step for an in-graph task: `step(state, key)`.
 
@@ -276,21 +302,21 @@ def make_step(
   verifies            whether the verifier's word trains, or is only logged
   draw                of a curriculum, in place of `sample_examples`
   aside               what is done for the group, and drawn aside from it
+  beside              another model's answers, whose rewards are shared
   """
   stopped = _over_group(answers.stopped_everywhere(verify))
-  more = _make_given(stopped if prefixes else None, reward_tokens, start_guide)
+  add = _make_given(stopped if prefixes else None, reward_tokens, start_guide)
   judge = _make_judge(verify, mix)
   ask = _make_ask(start_guide)
+  answer = _make_answer(functools.partial(ask, generate), judge, aside, beside)
   draw_beside = _make_draw_beside(sources or {}, ask, judge)
   problems = curriculum.make_problems(sample_examples, draw)
 
   def step(state: TrainState, key: Array):
     example_key, sample_key, update_key = jax.random.split(key, 3)
     examples, drawn_by = problems(state, example_key)
-    told = aside.before(state, examples, sample_key)
-    samples = ask(generate, state, examples, sample_key, **told)
-    components = judge(state, examples, samples)
-    given, seen = more(state, examples, samples, sample_key)
+    examples, samples, components, theirs = answer(state, examples, sample_key)
+    given, seen = add(state, examples, samples, sample_key)
     given |= drawn_by
     if 'part' in given:
       given['right'] = curriculum.right(components)
@@ -299,9 +325,7 @@ def make_step(
       greedy = ask(generate_greedy, state, examples, sample_key)
       given['greedy_rewards'] = judge(state, examples, greedy)['reward'][:, 0]
       drawn.append(greedy)
-    drawn_beside = draw_beside(
-      state, examples, jax.random.fold_in(sample_key, 1)
-    )
+    drawn_beside = draw_beside(state, examples, sample_key)
     also = aside.after(
       state, examples, samples, components['reward'], judge, sample_key
     )
@@ -317,7 +341,8 @@ def make_step(
     state, metrics = learn(state, lived, update_key)
     read = metrics.pop('hard/demonstrations', 0.0)  # when they are trained on
     metrics |= seen | also.seen
-    metrics |= advantages.spent(drawn, drawn_beside, prefixes, also.spent)
+    spent = also.spent | theirs
+    metrics |= advantages.spent(drawn, drawn_beside, prefixes, spent)
     metrics['num_demonstrations'] += read
     if not verifies:  # it only looks on
       metrics['num_verified'] = jnp.zeros_like(metrics['num_verified'])

@@ -26,6 +26,7 @@ from posttrain_jax.trainers.rl import (
   hard_buffer,
   hints,
   objective,
+  partner,
   prefixes,
   refined,
   reward_checks,
@@ -89,9 +90,9 @@ def make_step(setup: Setup) -> Steps:
     shared = Shared(sizes.prompt_length, sizes.group_size, sizes.token_buckets)
   guide = checks.make_guide(config, task, eos_id, models['policy'].vocab_size)
   goal = objective.make_objective(config, models, eos_id, shared, guide)
-  make_rollout = lambda guide=guide, **kind: step.make_rollout(
+  make_rollout = lambda guide=guide, by='policy', **kind: step.make_rollout(
     config,
-    models['policy'],
+    models[by],
     sizes.max_new_tokens,
     eos_id,
     tokenizer.pad_id,
@@ -136,6 +137,7 @@ def make_step(setup: Setup) -> Steps:
     'draw': curriculum.make_draw(config, task, sizes.prompts_per_step),
     'sources': guest_rows.make_sources(config, task, make_rollout, *size),
     'aside': aside.make(config, task, make_rollout, sample_examples, *size),
+    'beside': partner.make(config, task, make_rollout),
   }
   if config.token_rewards.name != 'none':
     part = dict(config.token_rewards)
