@@ -329,19 +329,6 @@ def test_on_policy_mix(other):
   assert 0 < np.mean(shares) < 1
 
 
-def test_oracle_noise_is_the_answer_before():
-  for noise, shuffled in ((0.0, False), (0.5, False), (0.0, True)):
-    batch, _ = run('oracle', noise=noise, shuffled=shuffled)
-    prompts = prompts_of(batch, 1)
-    own = batch.extras['scores'].astype(bool)
-    expected = [gold(prompts[i if own[i] else i - 1]) for i in range(PROBLEMS)]
-    assert [row[2] for row in texts(batch)] == expected
-    share = {0.0: 1 - shuffled, 0.5: own.mean()}[noise]
-    assert own.mean() == share
-  assert 0 < np.mean([run('oracle', i, noise=0.5)[0].extras['scores'].mean()
-                      for i in range(3)]) < 1  # fmt: skip
-
-
 def test_guides_steer_what_models_answer():
   only_end = guides.allowed_tokens(tokens=(vocab.EOS,))
   model = transformer.init(jax.random.key(1), MODEL)

@@ -121,6 +121,13 @@ def test_a_default_warmup_is_the_stage_that_it_was_as_a_number():
     assert alike.learns(number) == before
 
 
+def test_a_stage_from_before_slips_is_the_stage_that_it_was():
+  config = config_lib.load('configs/sft.py')
+  assert 'collect.slips' not in alike.learns(config)
+  slipping = config_lib.with_values(config, {'collect.slips': 0.1})
+  assert alike.learns(slipping) != alike.learns(config)
+
+
 def test_measurements_are_kept_by_what_was_asked(tmp_path):
   runs = lab.Lab(tmp_path, range(2))
   base = runs.train('base', tiny())

@@ -102,6 +102,8 @@ def test_traceable_names_numbers_that_one_program_serves():
   assert found == ('optimizer.lr', 'kl.coef', 'entropy_coef')
   # A switch in the optimizer's chain goes in turn.
   assert sweep.traceable(c, ['optimizer.max_grad_norm']) == ()
+  noise = ('collect.noise', 'collect.slips')
+  assert sweep.traceable(load('configs/sft.py:smoke'), noise) == noise
 
 
 def test_host_runs_have_no_train_function():

@@ -43,7 +43,7 @@ from posttrain_jax.collect.single import (
   question_free,
   self_rehearsal,
 )
-from posttrain_jax.core.resolve import nearest, resolve
+from posttrain_jax.core.resolve import active, nearest, resolve
 
 SINGLE = (
   'best_of',
@@ -172,8 +172,11 @@ def _check_sizes(config: Any, name: str, part: dict) -> None:
       f'group_size={config.group_size}: collect "{name}" takes one answer a '
       'problem; leave group_size=1'
     )
-  elsewhere = part.get('noise') or part.get('shuffled')
-  if config.prompts_per_step < 2 and (name == 'labelled' or elsewhere):
+  # Last: a sweep may trace a share, and does where there are rows enough.
+  if config.prompts_per_step < 2 and (
+    name == 'labelled'
+    or any(active(part.get(key)) for key in ('noise', 'slips', 'shuffled'))
+  ):
     raise ValueError(
       f'prompts_per_step={config.prompts_per_step}: collect "{name}" takes '
       'answers of other problems and needs at least 2'

@@ -12,7 +12,14 @@ from posttrain_jax.collect.setting import (
   reward_metrics,
   rows_of,
 )
-from posttrain_jax.core.types import Array, Batch, Rollout, TrainState
+from posttrain_jax.core.resolve import active
+from posttrain_jax.core.types import (
+  Array,
+  Batch,
+  Example,
+  Rollout,
+  TrainState,
+)
 
 __all__ = [
   'best_of',
@@ -44,21 +51,37 @@ def _where(choose: Array, first: Batch, second: Batch) -> Batch:
   return jax.tree.map(select, first, second)
 
 
+def _slipped(
+  key: Array, examples: Example, tokens: Array, mask: Array, share: float
+) -> Array:
+  """[B, C] answers of which a share of tokens is the one that stands at its
+  place in the answer of the row before; the last token of either never is."""
+  keys = rollout.row_keys(key, examples.prompt_id, 1)
+  draw = lambda key: jax.random.uniform(key, tokens.shape[1:])
+  inner = mask * jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
+  both = inner * jnp.roll(inner, 1, axis=0) > 0
+  slips = both & (jax.vmap(draw)(keys) < share)
+  return jnp.where(slips, jnp.roll(tokens, 1, axis=0), tokens)
+
+
 def oracle(
   setting: Setting,
   state: TrainState,
   key: Array,
   *,
   noise: float = 0.0,
+  slips: float = 0.0,
   shuffled: bool = False,
 ) -> Rows:
   """Demonstrations of the task's oracle.
 
   noise     share of rows that carry another problem's answer
+  slips     share of tokens that are those of another problem's answer, each at
+            its place there: where both answers go on, so that lengths stay
   shuffled  every row carries the answer of the row before it: what SHAD tunes
             its probe on, Ye et al. (2024), https://arxiv.org/abs/2412.14780
 
-  Extras: `scores` [B], 1.0 on rows with their own answer.
+  Extras: `scores` [B], 1.0 on rows with their own answer, none of it slipped.
   """
   del state
   example_key, solve_key, noise_key = jax.random.split(key, 3)
@@ -68,12 +91,16 @@ def oracle(
   wrong = chances(noise_key, examples) < noise
   wrong = jnp.logical_or(wrong, shuffled)
   moved = lambda x: jnp.where(wrong[:, None], jnp.roll(x, 1, axis=0), x)
+  tokens, mask = moved(tokens), moved(mask)
+  given = given if given is None else moved(given)
+  if active(slips):
+    slip_key = jax.random.fold_in(noise_key, 1)
+    own = mask if given is None else mask * (1.0 - given)
+    written = _slipped(slip_key, examples, tokens, own, slips)
+    wrong |= jnp.any(written != tokens, axis=1)
+    tokens = written
   batch = rollout.assemble(
-    examples.prompt,
-    examples.prompt_mask,
-    moved(tokens),
-    moved(mask),
-    given if given is None else moved(given),
+    examples.prompt, examples.prompt_mask, tokens, mask, given
   )
   return batch.replace(extras={'scores': 1.0 - wrong.astype(jnp.float32)}), {}
 

@@ -25,6 +25,8 @@ def learns(config: Any) -> dict[str, Any]:
     del flat['optimizer.l2_to_start']
   if flat.get('own_inputs') == 0.0:  # nor inputs of its own
     del flat['own_inputs']
+  if flat.get('collect.slips') == 0.0:  # nor tokens of other answers
+    del flat['collect.slips']
   collects = bool(trainers.kind(config.paradigm).sources(config)[0])
   if collects and flat.get('curriculum.name') == 'none':
     del flat['curriculum.name']  # nor weights of its tasks that move

@@ -239,6 +239,7 @@ PARTS = {
   'collect/pick': Word(collect.PICK),
   'collect/sampler': TEXT,
   'collect/shuffled': FLAG,
+  'collect/slips': SHARE,
   'collect/whole_fraction': SHARE,
   'collect/oracle_vs_rollout.keep': Word(collect.KEEP['oracle_vs_rollout']),
   'collect/retries.keep': Word(collect.KEEP['retries']),
