@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from posttrain_jax.rewards import entries, functions
+from posttrain_jax.rewards import entries, functions, trl
 from posttrain_jax.rewards.judge import Judge
 
 MODULE = """
@@ -340,6 +340,14 @@ def test_hyperparameters_of_ones_own(make, keys, columns, message):
   judge = make(keys)
   with pytest.raises(ValueError, match=re.escape(message)):
     judge.check(seen(judge, dict.fromkeys(columns, 1)))
+
+
+@pytest.mark.parametrize('name', sorted(trl.NAMES))
+def test_names_of_trl_are_told_ours(name):
+  with pytest.raises(ValueError, match='is "(.*)" here') as told:
+    entries.read([name])
+  assert trl.NAMES[name] in entries.names()
+  assert f'"{trl.NAMES[name]}" here' in str(told.value)
 
 
 def test_votes(make):

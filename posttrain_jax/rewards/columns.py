@@ -16,7 +16,7 @@ from typing import Any
 
 from posttrain_jax.core.names import nearest
 from posttrain_jax.core.resolve import active
-from posttrain_jax.rewards import texts
+from posttrain_jax.rewards import texts, trl
 from posttrain_jax.rewards.entries import Entry, verdict_of
 
 __all__ = ['Seen']
@@ -24,8 +24,6 @@ __all__ = ['Seen']
 # What a reward reads in its column, where null and empty are not all that it
 # cannot use.
 READS = {'choice_letter': 'no choice', 'numeric_match': 'without a number'}
-# What TRL gives a function beside the columns, which is of its trainer.
-OF_TRL = ('trainer_state', 'environments', 'log_extra', 'log_metric')
 MOST = 8  # columns that are named in place of an empty one
 
 
@@ -131,7 +129,7 @@ class Seen:
       )
     for name in needs:
       said = f'column "{name}", which reward "{entry.name}" needs'
-      if name in OF_TRL and name not in self._there:
+      if name in trl.ARGUMENTS and name not in self._there:
         raise ValueError(
           f'reward "{entry.name}" needs "{name}", which TRL gives from its own '
           f'trainer and nothing here has: give it a default ({name}=None), or '

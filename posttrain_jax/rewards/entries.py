@@ -26,7 +26,7 @@ from typing import Any
 import jax
 
 from posttrain_jax.core.resolve import active, hparams_of, nearest
-from posttrain_jax.rewards import arrays, texts
+from posttrain_jax.rewards import arrays, texts, trl
 from posttrain_jax.rewards.server import KEYS as OWN
 
 __all__ = [
@@ -44,15 +44,6 @@ __all__ = [
 ]
 
 MODEL, VERIFIER = 'model', 'verifier'
-# What TRL calls functions of this package.
-OF_TRL = {
-  'accuracy_reward': 'math_verify',
-  'get_cosine_scaled_reward': 'cosine_length',
-  'get_repetition_penalty_reward': 'repetition',
-  'get_soft_overlong_punishment': 'soft_overlong',
-  'reasoning_accuracy_reward': 'math_verify',
-  'think_format_reward': 'think_format',
-}
 # Metrics under 'rewards/' that are no entry's.
 TAKEN = ('reward', 'unscored', 'verified')
 # Hyperparameters of one function of which the first is not above the second.
@@ -156,8 +147,8 @@ def _function(name: str) -> tuple[str, Callable | None]:
       f'"{module.strip(".") or "my_rewards"}:{function}"; the working folder '
       'is searched'
     )
-  if name in OF_TRL:
-    raise ValueError(f'unknown reward "{name}": it is "{OF_TRL[name]}" here')
+  if ours := trl.NAMES.get(name):
+    raise ValueError(f'unknown reward "{name}": it is "{ours}" here')
   raise ValueError(
     f'unknown reward "{name}".{nearest(name, names())}, or module:function'
   )
