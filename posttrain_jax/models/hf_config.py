@@ -78,7 +78,8 @@ def _source(file: Path) -> tuple[str, Source]:
       f'{file}: {key}={named!r} is not supported.'
       + nearest(str(name), [*ARCHITECTURES, *TEXT_PARTS])
     )
-  known = TEXT_PARTS.get(first, (ARCHITECTURES[name].model_type,))[0]
+  whole = TEXT_PARTS.get(str(first))
+  known = whole[0] if whole else ARCHITECTURES[name].model_type
   if kind not in (None, known):  # transformers goes by the type
     raise ValueError(
       f'{file}: {key}={named!r} is of model_type "{known}", and '
