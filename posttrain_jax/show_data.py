@@ -345,6 +345,8 @@ def main(argv: list[str] | None = None, console: Console | None = None) -> None:
     args = core_flags.read(_parser(), rest)
     if args.num is not None:
       Whole(1).check('--num', args.num)
+    if args.max_length is not None:  # 0 is what no flag means
+      Whole(1).check('--max_length', args.max_length)
     if items and not args.config:
       raise ValueError(f'--config.{items[0][0]} without a --config FILE')
     config = config_lib.load(args.config, items) if args.config else None

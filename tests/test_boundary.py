@@ -63,12 +63,12 @@ ENDS = [
 def test_a_command_ends_with_a_sentence(
   name, error, code, said, monkeypatch, capsys
 ):
-  """Wherever it is: here while flags are read, which every command does."""
+  """Wherever it is: here before flags are read, which every command does."""
 
   def broken(*_, **__):
     raise error
 
-  monkeypatch.setattr(argparse.ArgumentParser, 'parse_known_args', broken)
+  monkeypatch.setattr(argparse.ArgumentParser, '__init__', broken)
   monkeypatch.setattr(sys, 'argv', [name, *GIVEN])
   assert status(main_of(name), GIVEN) == code
   told = [x for x in capsys.readouterr().err.splitlines() if x]
