@@ -22,7 +22,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 KNOWN = $(filter-out template,$(patsubst experiments/%/run.py,%,$(wildcard experiments/*/run.py)))
 # `make experiments` runs those that fit into twenty minutes together, and any by
 # name: STUDIES="hybrids forgetting".
-LONGER = hybrids rlhf_diversity sft_generalisation
+LONGER = hybrids rlhf_diversity sft_generalisation temperature
 STUDIES = $(filter-out $(LONGER),$(KNOWN))
 
 .PHONY: quickstart experiments test test-long test-slow lint types format clean
