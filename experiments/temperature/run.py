@@ -1,6 +1,6 @@
 r"""Does entropy that is held at a target pay?
 
-python -m experiments.temperature.run             # full: half an hour
+python -m experiments.temperature.run             # full: seventeen minutes
 python -m experiments.temperature.run --reduced   # a minute or two
 """
 
