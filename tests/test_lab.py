@@ -281,6 +281,7 @@ def test_seeds_may_have_numbers_and_starts_of_their_own(tmp_path):
   still = runs.train('own', tiny(), start, {'optimizer.lr': [0.0, 1e-2]})
   assert same(jax.tree.map(lambda x: x[0], still.params), lent)
   assert not same(jax.tree.map(lambda x: x[1], still.params), lent)
+  assert len(runs._programs) == 1  # two labs of as many seeds share it
   assert runs.commits == {base.commit}
   assert runs.seconds == pytest.approx(still.wall_seconds + base.wall_seconds)
   with pytest.raises(ValueError, match='3 values for 2 seeds'):

@@ -75,7 +75,7 @@ def test_cells_of_a_grid_are_trained_side_by_side():
     asked.append(values)
     return np.array(values['a']) + np.arange(6) % 2
 
-  cells = bench.Cells(train, lambda stage: stage, places=3, seeds=2)
+  cells = lab.Cells(train, lambda stage: stage, places=3, seeds=2)
   names = [cells.add({'a': float(x), 'b': 1.0}) for x in range(4)]
   assert cells.add({'a': 0.0, 'b': 1.0}) == names[0] and not asked
   assert cells.score(names[1]).tolist() == [1.0, 2.0]
@@ -84,6 +84,8 @@ def test_cells_of_a_grid_are_trained_side_by_side():
   # What is left over fills the program, and nothing is trained twice.
   assert asked[1]['a'] == [3.0] * 6
   assert cells.score(names[0]).tolist() == [0.0, 1.0] and len(asked) == 2
+  with pytest.raises(ValueError, match="{'a': 9.0} was not added"):
+    cells.score((('a', 9.0),))
 
 
 def test_stages_take_what_was_tuned_nearest_to_them():

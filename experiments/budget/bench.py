@@ -1,7 +1,7 @@
 """Stages of training and what is measured of them, on one `Lab`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -25,8 +25,6 @@ GROUP = 4  # answers that a pair is chosen from
 TEMPERATURE = 0.5  # of the measured answers
 RATE, BETA, COUNT = 'optimizer.lr', 'loss.beta', 'problems.count'
 DRAW = 'problems.seed'  # which problems a set holds: others for every seed
-# Of a grid: its (key, value) pairs.
-Cell = tuple[tuple[str, float], ...]
 MANY = 2.0**24  # problems of the base, and of the strong writer
 SFT, DPO = 'configs/sft.py:recipe=sft', 'configs/preference.py:recipe=dpo'
 
@@ -200,46 +198,3 @@ def _set(runs: lab.Lab, count: float, kind: int) -> dict[str, Any]:
 def steps_of(count: int, epochs: float) -> int:
   """Optimizer steps in which `count` examples are read `epochs` times."""
   return max(1, round(count * epochs / ROWS))
-
-
-class Cells:
-  """Cells of a grid, several of them side by side in one program.
-
-  train   {key: one number a row} -> a stage; a row is a cell's seed
-  score   of such a stage, one number a row
-  places  cells that one program takes
-  seeds   of each
-  """
-
-  def __init__(
-    self,
-    train: Callable[[dict[str, list[float]]], lab.Trained],
-    score: Callable[[lab.Trained], np.ndarray],
-    places: int,
-    seeds: int,
-  ):
-    self._train, self._score = train, score
-    self._places, self._seeds = places, seeds
-    self._waiting: list[Cell] = []
-    self._found: dict[Cell, np.ndarray] = {}
-
-  def add(self, values: Mapping[str, float]) -> Cell:
-    """Has a cell trained with the next ones."""
-    cell = tuple(sorted(values.items()))
-    if cell not in self._found and cell not in self._waiting:
-      self._waiting.append(cell)
-    return cell
-
-  def score(self, cell: Cell) -> np.ndarray:
-    """[seeds] of a cell; trains those that wait, where it is one of them."""
-    while cell not in self._found:
-      now = self._waiting[: self._places]
-      del self._waiting[: self._places]
-      rows = now + [now[-1]] * (self._places - len(now))
-      values = {
-        key: [dict(row)[key] for row in rows for _ in range(self._seeds)]
-        for key in dict(cell)
-      }
-      scores = np.asarray(self._score(self._train(values)))
-      self._found |= zip(now, scores.reshape(self._places, self._seeds))
-    return self._found[cell]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.budget.bench import BETA, RATE, Bench, Cells
+from experiments.budget.bench import BETA, RATE, Bench
 from experiments.budget.settings import SETTINGS, TUNINGS, Scale, Setting
 from posttrain_jax import lab
 
@@ -32,11 +32,12 @@ class Chosen:
     for name in scale.tunings:
       self._tune(name, TUNINGS[name])
 
-  def _cells(self, own: Setting, train: Any) -> Cells:
+  def _cells(self, own: Setting, train: Any) -> lab.Cells:
     def score(stage: lab.Trained) -> np.ndarray:
       return self._bench.measure(own, stage, 'validation')['accuracy']
 
-    return Cells(train, score, self._scale.places, len(self._scale.tune_seeds))
+    seeds = len(self._scale.tune_seeds)
+    return lab.Cells(train, score, self._scale.places, seeds)
 
   def _tune(self, name: str, own: Setting) -> None:
     bench, scale = self._bench, self._scale
@@ -66,7 +67,7 @@ class Chosen:
       )
       rates |= {count: found[str(count)] for count in counts}
 
-    def cells_of(share: float) -> Cells:
+    def cells_of(share: float) -> lab.Cells:
       demonstrations, pairs = own.counts(share)
       start = bench.base(own)
       if demonstrations:

@@ -8,6 +8,7 @@ shared.py   `shared`: a stage of one lab as the start of many seeds
 rounds.py   `rounds`: a loop of stages that hand on models and numbers
 hparams.py  numbers that are inputs of a program, one for all seeds or each
 tuning.py   `tune`: one grid for all arms, that grows for all
+cells.py    `Cells`: of a grid, side by side in one program
 counts.py   how many different problems a measurement looks at
 judged.py   claims judged from what arms measured
 pilots.py   what a pilot prints of claims, for `Claim.spread`
@@ -16,6 +17,7 @@ markdown.py the tables of its README
 command.py  `main`, the command line of every experiments/STUDY/run.py
 """
 
+from posttrain_jax.lab.cells import Cell, Cells
 from posttrain_jax.lab.command import main
 from posttrain_jax.lab.counts import counts, of_probe
 from posttrain_jax.lab.direct import look
@@ -41,6 +43,8 @@ from posttrain_jax.lab.tuning import (
 __all__ = [
   'Arm',
   'Carry',
+  'Cell',
+  'Cells',
   'Lab',
   'Look',
   'Measure',

@@ -104,8 +104,10 @@ class Lab:
 
   def beside(self, seeds: Sequence[int]) -> 'Lab':
     """A lab with other seeds in the same folder, as for choices; what it
-    trains counts as this one's time and commits."""
-    other = Lab(self.workdir, seeds, self._bar)
+    trains counts as this one's time and commits. With as many seeds the two
+    share their compiled programs."""
+    like = self if len(seeds) == len(self.seeds) else None
+    other = Lab(self.workdir, seeds, self._bar, like)
     other.commits, other._took = self.commits, self._took
     return other
 
