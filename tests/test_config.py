@@ -333,6 +333,26 @@ def test_older_runs_on_pairs_go_on_as_they_are():
   assert found == json.loads(json.dumps(now.to_dict()))
 
 
+@pytest.mark.parametrize('part, shares', config_lib.NEW_SHARES.items())
+def test_older_runs_have_no_shares_of_later(part, shares):
+  """All of a part's shares that are new stand in the table."""
+  spec = {'oracle': 'configs/sft.py', 'best_vs_worst': 'configs/preference.py'}
+  items = [('collect.name', part)]
+  now = json.loads(json.dumps(config_lib.load(spec[part], items).to_dict()))
+  saved = json.loads(json.dumps(now))
+  for share in shares:
+    assert saved['collect'].pop(share) == 0.0
+  found = json.loads(json.dumps(config_lib.completed(saved).to_dict()))
+  assert found == now
+
+
+def test_a_reward_model_of_a_role_is_given_beside_it():
+  rewards = '[{"name": "model", "role": "judge"}]'
+  items = [('others.judge', 'runs/x'), ('rewards', rewards)]
+  c = config_lib.load('configs/rl.py', items)
+  assert c.others.judge == 'runs/x'
+
+
 def test_a_model_is_named_by_who_asks_for_it():
   spec = 'configs/preference.py:recipe=dpo'
   path = ('others.teacher', 'runs/x')

@@ -83,3 +83,4 @@ def test_what_is_said_of_them(words, told):
 
 def test_values_may_look_like_flags():
   assert flags.read(parser(), ['--model=--x']).model == '--x'
+  assert flags.read(parser(), ['--model', '--- a b']).model == '--- a b'

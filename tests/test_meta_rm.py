@@ -11,6 +11,7 @@ from test_tasks import quick_jit
 from test_trainer_arrays import ROWS, batch_of, params, state
 from test_trainer_preference import SCORER, close, scorer
 
+from posttrain_jax.lab import alike
 from posttrain_jax.losses import reward_model
 from posttrain_jax.models import heads
 from posttrain_jax.run import accounting, build
@@ -157,3 +158,13 @@ def test_what_the_step_ahead_costs_is_counted():
 
   # The plain one holds no reference either: `ref` answers for both.
   assert cost('meta_rm') - cost('reward_model') == pytest.approx(4 * 16 * 4)
+
+
+def test_stages_without_it_stay_what_they_were():
+  """What is off is no key of a stage that is there already."""
+  later = ('meta.', 'partner.', 'strength', 'flip_fraction', 'collect.noise')
+  for spec in ('configs/preference.py:recipe=reward_model', 'configs/rl.py'):
+    keys = alike.learns(config_lib.load(spec))
+    assert not [key for key in keys if key.startswith(later)]
+  on = config_lib.load('configs/preference.py:recipe=meta_rm')
+  assert 'meta.rate' in alike.learns(on)

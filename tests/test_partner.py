@@ -106,8 +106,9 @@ def test_the_observer_reads_each_answer_of_the_pioneer():
   own = written(list(zip(right, wrong)), TASK.completion_length)
   # The partner is right behind the first answers, and wrong behind the second.
   world = World('pioneer', list(zip(right, wrong)))
-  (plain, first), read, _ = world.call(world.partner.before, examples)
+  (plain, judged, first), read, _ = world.call(world.partner.before, examples)
   assert first.earned is None and not read
+  jax.tree.map(np.testing.assert_array_equal, judged, plain)
   assert texts(plain.prompt, plain.prompt_mask) == bare
   found, read, ids = world.call(world.partner.after, plain, own)
   answers = [x for pair in zip(right, wrong) for x in pair]
@@ -125,8 +126,10 @@ def test_the_observer_answers_behind_one_answer_of_the_pioneer():
   examples, bare, right, wrong = problems()
   shown = [right[0], wrong[1], right[2]]
   world = World('observer', shown)
-  (seen, first), read, ids = world.call(world.partner.before, examples)
+  (seen, judged, first), read, ids = world.call(world.partner.before, examples)
   assert read == bare
+  # Its answers are judged as those of the first: to the problem alone.
+  assert texts(judged.prompt, judged.prompt_mask) == bare
   assert texts(seen.prompt, seen.prompt_mask) == [
     f'{prompt}{answer}|' for prompt, answer in zip(bare, shown)
   ]
@@ -134,7 +137,7 @@ def test_the_observer_answers_behind_one_answer_of_the_pioneer():
   # It is the same problem, told apart from others as before.
   np.testing.assert_array_equal(seen.prompt_id, ids)
   own = written([[x, x] for x in right], TASK.completion_length)
-  found = quick_jit(lambda *x: judge(None, *x))(seen, own)
+  found = quick_jit(lambda *x: judge(None, *x))(judged, own)
   np.testing.assert_array_equal(found['reward'], np.ones((PROBLEMS, GROUP)))
   both = partner.shared(found, first.earned)
   np.testing.assert_array_equal(both['reward'], [[2, 2], [1, 1], [2, 2]])
@@ -142,6 +145,13 @@ def test_the_observer_answers_behind_one_answer_of_the_pioneer():
   np.testing.assert_array_equal(both['verified'], found['reward'])
   after, read, _ = world.call(world.partner.after, seen, own)
   assert after.earned is None and not after.spent and not read
+
+
+@pytest.mark.parametrize('label', ['own', 'partner'])
+def test_labels_of_the_two_shares_are_taken(label):
+  rewards = str([{'name': 'verifier', 'label': label}])
+  with pytest.raises(ValueError, match=f'rewards/{label} is the share'):
+    build.build(recipe_runs.load('rl', 'cory', ('rewards', rewards)))
 
 
 @pytest.mark.long

@@ -342,6 +342,12 @@ def test_hyperparameters_of_ones_own(make, keys, columns, message):
     judge.check(seen(judge, dict.fromkeys(columns, 1)))
 
 
+def test_a_hyperparameter_goes_into_columns(make):
+  """Where it is no slip of a key that is known."""
+  judge = make({'name': 'own_rewards:turns', 'scale': 2.0})
+  judge.check(seen(judge, {'answer': 1}))
+
+
 @pytest.mark.parametrize('name', sorted(trl.NAMES))
 def test_names_of_trl_are_told_ours(name):
   with pytest.raises(ValueError, match='is "(.*)" here') as told:

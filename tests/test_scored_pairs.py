@@ -140,6 +140,11 @@ def test_rows_that_are_judged_stay_as_they_are_labelled(scorer, state):
       'flip_fraction=0.2: the verifier decided these pairs',
     ),
     (
+      'configs/preference.py:recipe=reward_model_soft_margin',
+      [('flip_fraction', '0.2'), ('collect.noise', '0.2')],
+      'turns the pairs round that loss "soft_margin" doubts',
+    ),
+    (
       'configs/preference.py:recipe=kto',
       [('flip_fraction', '0.2')],
       'loss "kto" reads single answers; leave flip_fraction=0',

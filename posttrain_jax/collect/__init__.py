@@ -175,7 +175,9 @@ def _check_sizes(config: Any, name: str, part: dict) -> None:
   # Last: a sweep may trace a share, and does where there are rows enough.
   if config.prompts_per_step < 2 and (
     name == 'labelled'
-    or any(active(part.get(key)) for key in ('noise', 'slips', 'shuffled'))
+    or any(active(part.get(key)) for key in ('slips', 'shuffled'))
+    # Of pairs it turns round what is there.
+    or (name != 'best_vs_worst' and active(part.get('noise')))
   ):
     raise ValueError(
       f'prompts_per_step={config.prompts_per_step}: collect "{name}" takes '

@@ -61,6 +61,7 @@ def unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
     for word in flags
     if word.startswith('--')
     and (name := word.partition('=')[0]) not in known
+    and ' ' not in name  # which argparse takes for a value
     and not (parser.allow_abbrev and any(x.startswith(name) for x in known))
   ]
 

@@ -104,7 +104,7 @@ def _now() -> datetime.datetime:
 
 
 class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
-  """Without texts and lists that are made long by a number."""
+  """Refuses products that make a text or a list long, which would hang."""
 
   intercepted_binops = frozenset(['*', '**'])
 

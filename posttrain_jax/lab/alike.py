@@ -27,6 +27,14 @@ def learns(config: Any) -> dict[str, Any]:
     del flat['own_inputs']
   if flat.get('collect.slips') == 0.0:  # nor tokens of other answers
     del flat['collect.slips']
+  if flat.get('partner.place') == 'none':  # nor another model beside it
+    flat = {k: v for k, v in flat.items() if not k.startswith('partner.')}
+  if flat.get('meta.rate') == 0.0:  # nor a gradient taken ahead
+    flat = {k: v for k, v in flat.items() if not k.startswith('meta.')}
+  off: dict[str, Any] = {'strength': [], 'flip_fraction': 0.0}
+  if flat.get('collect.name') == 'best_vs_worst':
+    off['collect.noise'] = 0.0
+  flat = {k: v for k, v in flat.items() if k not in off or v != off[k]}
   collects = bool(trainers.kind(config.paradigm).sources(config)[0])
   if collects and flat.get('curriculum.name') == 'none':
     del flat['curriculum.name']  # nor weights of its tasks that move

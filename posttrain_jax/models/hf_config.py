@@ -71,6 +71,11 @@ def _source(file: Path) -> tuple[str, Source]:
     values = {**{k: values[k] for k in outer if k in values}, **text}
     name = TEXT_PARTS[name][1]
   if str(name).endswith(SCORES):
+    if 'text_config' in values:
+      raise ValueError(
+        f'{file}: {key}={named!r} with a text_config is not supported: a '
+        'reward model of text alone is'
+      )
     _check_labels(file, values)
     name = str(name).removesuffix(SCORES) + ANSWERS
   if name not in ARCHITECTURES:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
-from posttrain_jax.core.names import nearest
+from posttrain_jax.core.names import closest, nearest
 from posttrain_jax.rewards import functions, texts
 from posttrain_jax.rewards.texts import sandbox
 
@@ -20,6 +20,7 @@ __all__ = ['FACTS', 'KEYS', 'Server', 'Spec']
 # where it names them.
 ALWAYS = ('prompts', 'completions', 'completion_ids')
 FACTS = ('finished', 'max_completion_length')
+SLIP = 0.7  # how like a known key one is that is a slip of it
 # Of an entry of `config.rewards`, besides what its function is given.
 KEYS = ('name', 'weight', 'label', 'verdict')
 
@@ -53,8 +54,9 @@ class _Reward:
     self.takes = {p.name for p in named}
     known = {*self.takes, *KEYS} - {*ALWAYS, *FACTS}
     for key in spec.params:
-      # Not by **columns, where any slip of the pen would pass for one.
-      if key not in self.takes:
+      # A slip of the pen would go into **columns without a word.
+      slip = closest(key, known, SLIP)
+      if key not in self.takes and (slip or not self.all):
         raise ValueError(
           f'reward {self.named} has no argument "{key}" by name, and it is no '
           f'key of an entry.{nearest(key, known)}'

@@ -26,6 +26,8 @@ ConfigDict = ml_collections.ConfigDict
 
 # Of the keys of a config, which are many, that a message names.
 MOST_NAMED = 8
+# {part of collect: shares that it has been given since, 0 as it was without}
+NEW_SHARES = {'best_vs_worst': ('noise',), 'oracle': ('slips',)}
 KEY_LIKE = 0.6  # how like a key has to be to be meant (`difflib`'s ratio)
 OTHERS = 'others.'  # of frozen models by their roles
 
@@ -206,8 +208,9 @@ def _moved(config: ConfigDict) -> None:
       config.optimizer.warmup_updates = AUTO
   if config.get('adapter', {}).get('name') in ('lora', 'rslora', 'dora'):
     config.adapter.dropout = config.adapter.get('dropout', 0.0)
-  if config.get('collect', {}).get('name') == 'best_vs_worst':
-    config.collect.noise = config.collect.get('noise', 0.0)
+  part_ = config.get('collect', {})
+  for key in NEW_SHARES.get(part_.get('name', ''), ()):
+    part_[key] = part_.get(key, 0.0)
   _named_remat(config)
 
 
@@ -284,8 +287,7 @@ def meant(config: ConfigDict, key: str, known: Sequence[str]) -> str:
     told += f'. It may be of another --config.{part_name}.name'
   for name in trainers.KINDS:
     if name != config.get('paradigm'):
-      other = shipped(name)
-      theirs = [] if other is None else keys(other)
+      theirs = keys(shipped(name) or ConfigDict())
       if key in theirs:
         told += f'. configs/{name}.py has it'
       elif there := foreign_keys.ours(key, theirs):
@@ -318,9 +320,8 @@ def override(config: ConfigDict, items: Sequence[tuple[str, str]]) -> None:
   for key, text in sorted(items, key=lambda item: item[0].startswith(OTHERS)):
     known = [*keys(config), *_roles_named(config)]
     if key not in known:
-      raise ValueError(
-        f'unknown config key "{key}".{meant(config, key, known)}'
-      )
+      told = meant(config, key, known)
+      raise ValueError(f'unknown config key "{key}".{told}')
     parent, _, leaf = key.rpartition('.')
     node = config
     for name in filter(None, parent.split('.')):
@@ -334,11 +335,12 @@ def _roles_named(config: ConfigDict) -> list[str]:
   """'others.ROLE' of the models that other keys of a config name."""
   if 'others' not in config:
     return []
-  found = list(config.get('strength', ()))
+  entry_ = [x for x in config.get('rewards', ()) if not isinstance(x, str)]
+  found = [*config.get('strength', ()), *(x.get('role', '') for x in entry_)]
   for section in ('collect', 'meta'):
     given = config.get(section, {})
     found += [given[key] for key in ('sampler', 'other') if key in given]
-  own = ('policy', 'ref', 'oracle', *config.others)
+  own = ('', 'policy', 'ref', 'oracle', *config.others)
   return [f'{OTHERS}{role}' for role in found if role not in own]
 
 

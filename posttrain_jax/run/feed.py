@@ -47,6 +47,7 @@ TRAINED_BY = {
 _REPORTS: dict[tuple, tuple[dict[str, Any], BadRows]] = {}
 # {what a number of steps depends on: it}
 _COUNTS: dict[tuple, int] = {}
+_TOLD: set[str] = set()
 _SPLITS: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
 
 
@@ -64,7 +65,9 @@ def _of_kind(
   takes = trainer.records(config)
   source, told = as_taken(source, takes, rows)
   for line in told * hosts.first():
-    print(f'note: {line}', file=sys.stderr)
+    if line not in _TOLD:
+      print(f'note: {line}', file=sys.stderr)
+    _TOLD.add(line)
   makes_pairs = False
   for kind, record in first_records(source, rows):
     if kind == 'preference' and 'unpaired' in takes:

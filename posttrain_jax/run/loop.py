@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import jax
 
-from posttrain_jax import log
+from posttrain_jax import advantages, log
 from posttrain_jax.core import heap, hosts, paths, sharding, target
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.log import progress
@@ -286,21 +286,32 @@ def train(
       hosts.Agreement(2, mesh), profiler, watchdog,
     )  # fmt: skip
     state, scores = rescue.guarded(advance, state, step, fresh)
-  _tell_end(workdir, recorder, config.get('group_size', 1))
+  _tell_end(workdir, recorder, config)
   return run, state, scores
 
 
-def _tell_end(workdir: Path, recorder: Recorder, group_size: int) -> None:
+FEW_STEPS = 2  # that say nothing of a run
+
+
+def _tell_end(workdir: Path, recorder: Recorder, config: Any) -> None:
   """What the steps of this start have in common, where it says too little."""
   if skipped := recorder.watch.skipped:
     _say(f'{workdir}: {skipped} steps were not finite, and skipped')
-  if group_size > 1 and 0 < recorder.grouped == recorder.alike:
+  alike = FEW_STEPS < recorder.grouped == recorder.alike
+  if alike and config.get('group_size', 1) > 1 and compares(config):
     notes.tell([
       f'in none of {recorder.grouped:,} steps did two answers to a problem '
-      'earn different rewards: there was nothing to learn from their '
-      'comparison. Problems within reach, a reward of degrees, more answers to '
-      'each (group_size) or a higher temperature make them differ'
+      f'earn different rewards (of the last they are {recorder.reward:.3g} on '
+      'average): nothing was learnt from their comparison. Problems that a '
+      'model solves now and then, a reward of degrees, or more answers to each '
+      '(group_size) make them differ'
     ])  # fmt: skip
+
+
+def compares(config: Any) -> bool:
+  """Whether answers to a problem are learnt from by how they differ."""
+  name = config.get('advantage', {}).get('name', 'raw')
+  return name not in (*advantages.ALONE, 'batch_whitened')
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,7 @@
 """What the loop of a run does on the host with steps that are finished."""
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -62,6 +63,7 @@ class Recorder:
   shown: dict[str, float] = dataclasses.field(default_factory=dict)
   evaluated: int = 0
   grouped: int = 0  # steps with groups of answers
+  reward: float = math.nan  # of the last step, their mean
   alike: int = 0  # those of them where no two of a group earned differently
   pending: Any = None
   mark: float = 0.0
@@ -120,7 +122,8 @@ class Recorder:
       metrics = {name: x[:done] for name, x in metrics.items()}
     if UNIFORM in metrics:
       self.grouped += done
-      self.alike += int(np.sum(metrics[UNIFORM] >= 1.0))
+      self.alike += int(np.sum(metrics[UNIFORM] > 1.0 - 1e-6))
+      self.reward = float(metrics.get('reward', [math.nan])[-1])
     metrics['time/step'] = np.full(done, seconds)
     metrics |= self.speed.metrics(metrics['num_tokens'], seconds)
     self.writer.write_stacked(first_step, metrics)

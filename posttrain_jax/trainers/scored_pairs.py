@@ -75,6 +75,12 @@ def check(config: Any, kind: str) -> None:
       'and says how sure they are, so that none of them is wrong; name reward '
       'models in config.strength, or give collect.noise above 0'
     )
+  if _flips(config) and config.loss.name in ('soft_label', 'soft_margin'):
+    raise ValueError(
+      f'flip_fraction={config.flip_fraction} turns the pairs round that loss '
+      f'"{config.loss.name}" doubts: they would count for sure; take '
+      '"adaptive_margin" or "bradley_terry", or leave flip_fraction=0'
+    )
   if _flips(config) and config.data.packing:
     raise ValueError(
       f'flip_fraction={config.flip_fraction} turns whole rows round, and with '

@@ -76,11 +76,11 @@ def adds(
   for turn, place in zip(turns, places, strict=True):
     texts = [text.strip() for text in texts_of(turn)]
     more = any(turn.get(key) for key in ('tool_calls', *REASONING))
-    if more or len(texts) != 1 or not texts[0] or texts[0] not in place:
+    said = bare(''.join(outside(place)))
+    if more or len(texts) != 1 or not texts[0] or texts[0] not in said:
       continue
-    before, _, after = place.partition(texts[0])
-    left = (bare(''.join(outside(piece))) for piece in (before, after))
-    if any(map(str.isalnum, ''.join(left))):
+    left = said.replace(texts[0], '', 1)
+    if any(map(str.isalnum, left)):
       return True
   return False
 

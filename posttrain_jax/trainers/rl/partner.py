@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.types import Array, Example, Rollout, TrainState
+from posttrain_jax.rewards import entries
 from posttrain_jax.trainers.rl import hard_buffer, hints
 from posttrain_jax.trainers.rl.terms import loss_arrays
 
@@ -44,6 +46,7 @@ __all__ = [
 
 ROLE = 'partner'
 PLACES = ('pioneer', 'observer')
+SPREAD = np.uint32(0x9E3779B9)  # odd: no two places are the same times it
 
 
 class Shared(NamedTuple):
@@ -61,17 +64,17 @@ class Partner(NamedTuple):
   """Two functions of a step.
 
   before  (state, examples, judge, key) -> (problems as the policy reads them,
-          `Shared`)
+          as its answers are judged, `Shared`)
   after   (state, examples, samples, judge, key) -> `Shared`
   """
 
-  before: Callable[..., tuple[Example, Shared]]
+  before: Callable[..., tuple[Example, Example, Shared]]
   after: Callable[..., Shared]
 
 
 NOBODY = Shared(None, {})
 ALONE = Partner(
-  lambda state, examples, judge, key: (examples, NOBODY),
+  lambda state, examples, judge, key: (examples, examples, NOBODY),
   lambda *_: NOBODY,
 )
 
@@ -97,6 +100,12 @@ def check(config: Any) -> None:
       f'{where}: the second answers behind the first, in the prompt that '
       'condition "seen_answer" writes; take condition.name="seen_answer", not '
       f'"{config.condition.name}"'
+    )
+  labels = {entry.label for entry in entries.read(config.rewards)}
+  if taken := sorted(labels & {'own', 'partner'}):
+    raise ValueError(
+      f'{where}: rewards/{taken[0]} is the share of one of the two; give that '
+      'reward another "label"'
     )
   if config.condition.feedback == 'truth':
     raise ValueError(
@@ -180,10 +189,11 @@ def make(config: Any, task: Any, make_rollout: Callable) -> Partner:
   def before(state: TrainState, examples: Example, judge: Callable, key: Array):
     plain = sharding.rows(jax.vmap(task.bare)(examples))
     if config.partner.place == 'pioneer':
-      return plain, NOBODY
+      return plain, plain, NOBODY
     first = answer(state, plain, key)
     seen = show(plain, first.completion[:, 0], first.mask[:, 0], key)
-    return sharding.rows(seen), earn(state, plain, first, judge)
+    # Both are judged as answers to the same: not behind one another.
+    return sharding.rows(seen), plain, earn(state, plain, first, judge)
 
   def after(
     state: TrainState,
@@ -198,9 +208,9 @@ def make(config: Any, task: Any, make_rollout: Callable) -> Partner:
     flat = lambda x: x.reshape(b * g, *x.shape[2:])
     each = jax.tree.map(lambda x: jnp.repeat(x, g, axis=0), examples)
     seen = show(each, flat(samples.completion), flat(samples.mask), key)
-    # A problem's answers are told apart by their place.
-    place = jnp.tile(jnp.arange(g, dtype=jnp.uint32), b)
-    ids = seen.prompt_id * jnp.uint32(g) + place
+    # A problem's answers are told apart by their place, whatever g is.
+    place = jnp.tile(jnp.arange(1, g + 1, dtype=jnp.uint32), b)
+    ids = seen.prompt_id ^ (place * SPREAD)
     second = answer(state, sharding.rows(seen.replace(prompt_id=ids)), key)
     second = jax.tree.map(lambda x: x.reshape(b, g, *x.shape[2:]), second)
     return earn(state, examples, second, judge)

@@ -202,10 +202,10 @@ def _make_answer(
 
   def answer(state: TrainState, examples: Example, key: Array):
     own_key = jax.random.fold_in(key, PARTNER)
-    examples, first = beside.before(state, examples, judge, own_key)
+    examples, plain, first = beside.before(state, examples, judge, own_key)
     told = aside.before(state, examples, key)
     samples = ask(state, examples, key, **told)
-    components = judge(state, examples, samples)
+    components = judge(state, plain, samples)
     other = beside.after(state, examples, samples, judge, own_key)
     for found in (first, other):
       if found.earned is not None:
