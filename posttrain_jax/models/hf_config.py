@@ -72,10 +72,7 @@ def _source(file: Path) -> tuple[str, Source]:
     name = TEXT_PARTS[name][1]
   if str(name).endswith(SCORES):
     if 'text_config' in values:
-      raise ValueError(
-        f'{file}: {key}={named!r} with a text_config is not supported: a '
-        'reward model of text alone is'
-      )
+      raise ValueError(f'{file}: {key}={named!r} of pictures is not supported')
     _check_labels(file, values)
     name = str(name).removesuffix(SCORES) + ANSWERS
   if name not in ARCHITECTURES:
