@@ -29,11 +29,6 @@ from posttrain_jax.core import flags as core_flags
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.plan import making, show, topology
 
-FLAGS = (
-  '--config', '--config.KEY=VALUE', '--topology', '--tries', '--early',
-  '--arithmetic', '--json',
-)  # fmt: skip
-
 
 def read(
   argv: Sequence[str],
@@ -68,10 +63,7 @@ def read(
   parser.add_argument(
     '--json', action='store_true', help='one object on the last line'
   )
-  core_flags.check_known(core_flags.unknown(parser, rest), FLAGS)
-  core_flags.check_once(parser, rest)
-  flags, unknown = core_flags.parsed(parser, rest)
-  core_flags.check_known(unknown, FLAGS)
+  flags = core_flags.read(parser, rest, (core_flags.OF_CONFIG,))
   if flags.tries < 0:
     raise ValueError(f'--tries={flags.tries} is negative; nearest valid: 0')
   return items, flags

@@ -10,9 +10,10 @@ from posttrain_jax.core.domain import Number, Whole
 from posttrain_jax.core.keys import MOST
 from posttrain_jax.core.names import nearest
 
-__all__ = ['DOMAINS', 'check_known', 'check_once', 'first_given', 'parsed',
-           'read', 'unknown']  # fmt: skip
+__all__ = ['DOMAINS', 'OF_CONFIG', 'check_known', 'check_once', 'first_given',
+           'parsed', 'read', 'unknown']  # fmt: skip
 
+OF_CONFIG = '--config.KEY=VALUE'  # as messages name the keys of a config
 # What numbers of flags may be, by their names.
 DOMAINS = {
   'max_length': Whole(0),
@@ -90,18 +91,21 @@ def parsed(
 
 
 def read(
-  parser: argparse.ArgumentParser, argv: Sequence[str] | None
+  parser: argparse.ArgumentParser,
+  argv: Sequence[str] | None,
+  also: Sequence[str] = (),
 ) -> argparse.Namespace:
-  """The flags of a command without a config.
+  """The flags of a command, those of a config taken out.
 
   argv  None: those of the process
+  also  what messages name besides, as '--config.KEY=VALUE'
 
   Raises:
     ValueError: an unknown flag, with the nearest one; one that is missing, or
       given two values; a number out of its domain.
   """
   rest = paths.words(argv)
-  known = [x for a in parser._actions for x in a.option_strings]
+  known = [x for a in parser._actions for x in a.option_strings] + [*also]
   # Before argparse, which names what is missing and not what stands for it.
   check_known(unknown(parser, rest), known)
   check_once(parser, rest)

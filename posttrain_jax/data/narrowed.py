@@ -11,28 +11,32 @@ from posttrain_jax.data import kinds
 from posttrain_jax.data.bad_rows import BadRows
 from posttrain_jax.data.preflight import first_records
 from posttrain_jax.data.quoting import listed
-from posttrain_jax.data.rows import Failed, Record, Source, Stored, each_leaf
+from posttrain_jax.data.rows import (
+  Failed,
+  Record,
+  Source,
+  Stored,
+  View,
+  each_leaf,
+)
 
 __all__ = ['Without', 'as_taken']
 
 BESIDE = 'messages'  # the kind that is one column alone
 
 
-class Without(Stored):
+class Without(View):
   """The records of a source without one of their columns."""
 
   def __init__(self, source: Source, column: str):
-    self._source, self._column = source, column
+    super().__init__(source)
+    self._column = column
     self.num_bytes = getattr(source, 'num_bytes', 0)
     stamp = getattr(source, 'stamp', None)
     self.stamp = stamp if stamp is None else ('without', column, stamp)
 
-  def paths(self) -> list[str]:
-    return self._source.paths() if isinstance(self._source, Stored) else []
-
   def raw(self, index: int) -> str | None:
-    source = self._source
-    return source.raw(index) if isinstance(source, Stored) else None
+    return self._raw(index)
 
   def walk(self) -> Iterator[Record | Failed]:
     if not isinstance(self._source, Stored):

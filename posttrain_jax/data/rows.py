@@ -24,6 +24,7 @@ __all__ = [
   'Record',
   'Source',
   'Stored',
+  'View',
   'Subset',
   'attempt',
   'each_leaf',
@@ -183,26 +184,36 @@ class Joined(Stored):
     return part[at]._replace(index=int(index))
 
 
-class Subset(Stored):
+class View(Stored):
+  """What sources share that are made of the records of another one."""
+
+  def __init__(self, source: Source):
+    self._source = source
+
+  def paths(self) -> list[str]:
+    return self._source.paths() if isinstance(self._source, Stored) else []
+
+  def _raw(self, index: int) -> str | None:
+    """`raw` of the other source."""
+    source = self._source
+    return source.raw(index) if isinstance(source, Stored) else None
+
+
+class Subset(View):
   """Some records of a source; their indices are counted anew."""
 
   def __init__(self, source: Source, indices: np.ndarray):
     """`indices`: [N] int, of the source, in the order they are wanted."""
-    self._source, self._indices = source, np.asarray(indices, np.int64)
+    super().__init__(source)
+    self._indices = np.asarray(indices, np.int64)
     share = len(self._indices) / max(len(source), 1)
     self.num_bytes = int(getattr(source, 'num_bytes', 0) * share)
     stamp = getattr(source, 'stamp', None)
     if stamp is not None:
       self.stamp = (stamp, len(self._indices), hash(self._indices.tobytes()))
 
-  def paths(self) -> list[str]:
-    source = self._source
-    return source.paths() if isinstance(source, Stored) else []
-
   def raw(self, index: int) -> str | None:
-    source = self._source
-    at = int(self._indices[index])
-    return source.raw(at) if isinstance(source, Stored) else None
+    return self._raw(int(self._indices[index]))
 
   def __len__(self) -> int:
     return len(self._indices)

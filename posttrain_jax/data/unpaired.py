@@ -3,28 +3,25 @@
 from typing import Any
 
 from posttrain_jax.data import records
-from posttrain_jax.data.rows import Record, Source, Stored
+from posttrain_jax.data.rows import Record, Source, View
 
 __all__ = ['Unpaired']
 
 
-class Unpaired(Stored):
+class Unpaired(View):
   """Records 2i and 2i + 1 are the answers of pair i, chosen first."""
 
   def __init__(self, source: Source, template: Any = None):
     """`source`: of records of kind 'preference'; `template` of the model."""
-    self._source, self._template = source, template
+    super().__init__(source)
+    self._template = template
     self._last: tuple[int, list[dict]] | None = None
     self.num_bytes = getattr(source, 'num_bytes', 0)
     stamp = getattr(source, 'stamp', None)
     self.stamp = stamp if stamp is None else ('unpaired', stamp)
 
-  def paths(self) -> list[str]:
-    return self._source.paths() if isinstance(self._source, Stored) else []
-
   def raw(self, index: int) -> str | None:
-    source = self._source
-    return source.raw(index // 2) if isinstance(source, Stored) else None
+    return self._raw(index // 2)
 
   def __len__(self) -> int:
     return 2 * len(self._source)

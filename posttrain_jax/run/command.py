@@ -35,7 +35,7 @@ def parse(
     '--dry_run', action='store_true', help='print config and sizes, and stop'
   )
   core_flags.check_once(parser, rest)
-  known = ['--config', '--workdir', '--dry_run', '--config.KEY=VALUE']
+  known = ['--config', '--workdir', '--dry_run', core_flags.OF_CONFIG]
   known += ['--replay'] if prog == 'posttrain_jax.train' else []
   if not any(word.partition('=')[0] == '--config' for word in rest):
     core_flags.check_known(core_flags.unknown(parser, rest), known)

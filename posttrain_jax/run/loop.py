@@ -46,6 +46,8 @@ from posttrain_jax.run.state import abstract_state, first_state, saved_state
 from posttrain_jax.run.stop import Interrupted, Stop
 from posttrain_jax.run.watchdog import Watchdog
 
+FEW_STEPS = 2  # that say nothing of a run
+
 
 def next_stop(step: int, config: Any, profiler: Profiler | None = None) -> int:
   """The next step at which something happens on the host."""
@@ -288,9 +290,6 @@ def train(
     state, scores = rescue.guarded(advance, state, step, fresh)
   _tell_end(workdir, recorder, config)
   return run, state, scores
-
-
-FEW_STEPS = 2  # that say nothing of a run
 
 
 def _tell_end(workdir: Path, recorder: Recorder, config: Any) -> None:

@@ -50,10 +50,6 @@ from posttrain_jax.run import config as config_lib
 from posttrain_jax.sweep import folders, runner, settings
 from posttrain_jax.trainers.guard import SKIPPED
 
-FLAGS = ('--config', '--sweep', '--list', '--random', '--seeds', '--first_seed',
-         '--together', '--only', '--gather', '--workdir',
-         '--dry_run')  # fmt: skip
-
 
 def _count(text: str) -> int:
   try:
@@ -102,10 +98,7 @@ def parse(
   parser.add_argument(
     '--dry_run', action='store_true', help='print the runs, and stop'
   )
-  core_flags.check_known(core_flags.unknown(parser, rest), FLAGS)
-  core_flags.check_once(parser, rest)
-  flags, unknown = core_flags.parsed(parser, rest)
-  core_flags.check_known(unknown, FLAGS)
+  flags = core_flags.read(parser, rest, (core_flags.OF_CONFIG,))
   flags.seeds = _count(flags.seeds)
   for name in ('seeds', 'together', 'random'):
     least = 1 if name == 'seeds' else 0

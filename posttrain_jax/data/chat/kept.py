@@ -68,16 +68,18 @@ def adds(
 
   names  of the special tokens
   """
-  special = any_of(frozenset(names))
-  bare = functools.partial(_bare, special=special)
-  places = [place for place in places if bare(place).strip()]
+  bare = functools.partial(_bare, names=frozenset(names))
+  if len(turns) != len(places):  # some hold a token alone, as of the end
+    places = [place for place in places if bare(place).strip()]
   if len(turns) != len(places):
     return False
   for turn, place in zip(turns, places, strict=True):
     texts = [text.strip() for text in texts_of(turn)]
     more = any(turn.get(key) for key in ('tool_calls', *REASONING))
+    if more or len(texts) != 1 or not texts[0]:
+      continue
     said = bare(''.join(outside(place)))
-    if more or len(texts) != 1 or not texts[0] or texts[0] not in said:
+    if texts[0] not in said:
       continue
     left = said.replace(texts[0], '', 1)
     if any(map(str.isalnum, left)):
@@ -85,13 +87,21 @@ def adds(
   return False
 
 
-def _bare(text: str, special: re.Pattern | None) -> str:
-  """A text without special tokens, and without a word that stands behind one
-  and before another or the end of its line: a role, a channel."""
-  if special is None:
+@functools.lru_cache(64)
+def _headed(names: frozenset[str]) -> re.Pattern | None:
+  """A special token and a word that stands behind it and before another or the
+  end of its line: a role, a channel."""
+  special = any_of(names)
+  one = special and f'(?:{special.pattern})'
+  return re.compile(rf'{one}\w+(?=\n|{one})') if one else None
+
+
+def _bare(text: str, names: frozenset[str]) -> str:
+  """A text without special tokens and what they head."""
+  special, headed = any_of(names), _headed(names)
+  if special is None or headed is None:
     return text
-  one = f'(?:{special.pattern})'
-  return special.sub('', re.sub(rf'{one}\w+(?=\n|{one})', '', text))
+  return special.sub('', headed.sub('', text))
 
 
 def misquotes(turns: Sequence[Mapping], text: str) -> bool:
