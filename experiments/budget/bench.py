@@ -20,7 +20,6 @@ DIGITS = 2
 KNOWS, KNOWN = dict(direct=0.2, reverse=0.3), 0.5
 SHOWS, SHOWN = dict(direct=0.85, reverse=0.07), 0.08
 ROWS = 32  # demonstrations or pairs of a step
-BASES = 2
 GROUP = 4  # answers that a pair is chosen from
 TEMPERATURE = 0.5  # of the measured answers
 RATE, BETA, COUNT = 'optimizer.lr', 'loss.beta', 'problems.count'
@@ -84,17 +83,20 @@ class Bench:
   runs   the lab: the study's seeds, or those of its tuning
   scale  the sizes of a mode
 
-  There are BASES bases of each task and size. Seeds share them, as the paper's
-  arms share a pretrained model; each has demonstrations, pairs and an order of
-  its own.
+  Every seed has a base of each task and size of its own, which its arms share
+  as those of the paper share a pretrained model; so intervals over seeds say
+  something about pretraining too. Those of the study and of its tuning train
+  in one program.
   """
 
   def __init__(self, runs: lab.Lab, scale: Scale):
     self.runs, self.scale = runs, scale
-    self._bases = runs.beside(range(BASES))
+    first = scale.first_seed
+    own = (*scale.tune_seeds, *range(first, first + scale.seeds))
+    self._bases = runs.beside(tuple(dict.fromkeys((*own, *runs.seeds))))
 
   def _lent(self, trained: lab.Trained) -> lab.Trained:
-    rows = [seed % BASES for seed in self.runs.seeds]
+    rows = [self._bases.seeds.index(seed) for seed in self.runs.seeds]
     return lab.shared(self.runs, trained, rows)
 
   def _own_base(self, own: Setting) -> lab.Trained:

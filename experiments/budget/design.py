@@ -62,11 +62,14 @@ READING: tuple[str, ...] = (
 _LEARNED, _OPEN = 15.0, 95.0
 
 
-def _spread(measure: str, against: str) -> float:
-  """Of the difference over seeds, as the pilot found it; 0: not piloted."""
-  if not measure.startswith('cot') or measure.endswith('large'):
-    return 0.0
-  return 15.0 if against == 'f0' else 4.0
+# Of the difference over seeds, by claim, as the run before this one found it
+# (b7af264: eight other seeds, on two bases).
+_SPREADS = {
+  'few': 5.6, 'some': 14.8, 'thousand': 5.4, 'many': 8.3, 'growth': 12.0,
+  'cold': 4.3, 'cold_form': 5.3, 'perfect': 2.5, 'dear': 16.3, 'given': 5.6,
+  'given_cold': 9.3, 'most': 9.8, 'large': 13.9, 'large_cold': 14.3,
+  'style_few': 30.5, 'style_many': 21.4, 'flaws_fair': 4.7, 'flaws_poor': 5.4,
+}  # fmt: skip
 
 
 def _greater(name, statement, measure, arm, against, margin, **more) -> Claim:
@@ -80,7 +83,7 @@ def _greater(name, statement, measure, arm, against, margin, **more) -> Claim:
   )  # fmt: skip
   return Claim(
     name, '005', statement, measure, arm, against, 'greater', margin,
-    checks=checks, spread=_spread(measure, against), **more,
+    checks=checks, spread=_SPREADS[name], **more,
   )  # fmt: skip
 
 
@@ -110,12 +113,11 @@ CLAIMS = (
   _greater('given_cold', 'and a tenth on demonstrations beats none',
            'cot_1000_given', 'f10', 'f0', 15.0),
   _greater('most', 'of 10,000 examples for reasoning, a quarter on '
-           'demonstrations beats all', 'cot_10000', 'f25', 'f100', 2.0,
-           when='after'),
+           'demonstrations beats all', 'cot_10000', 'f25', 'f100', 2.0),
   _greater('large', 'on the large model, a quarter on demonstrations beats '
-           'all', 'cot_1000_large', 'f25', 'f100', 2.0, when='after'),
+           'all', 'cot_1000_large', 'f25', 'f100', 2.0),
   _greater('large_cold', 'and a tenth on demonstrations beats none',
-           'cot_1000_large', 'f10', 'f0', 15.0, when='after'),
+           'cot_1000_large', 'f10', 'f0', 15.0),
   _greater('style_few', 'of 100 examples for style, all on demonstrations '
            'beats half', 'style_100', 'f100', 'f50', 2.0),
   _greater('style_many', 'of 1000 examples for style, a quarter on '
@@ -125,7 +127,7 @@ CLAIMS = (
       f'flaws_{level}', '010',
       f'after preferences, it does not matter whether demonstrations were '
       f'right: {level} and perfect ones end alike', 'level_dpo', level,
-      'perfect', 'equal', 5.0, spread=4.0,
+      'perfect', 'equal', 5.0, spread=_SPREADS[f'flaws_{level}'],
       checks=(
         Check('flaws cost something after SFT', 'level_cost', (level,),
               least=5.0),
@@ -155,11 +157,11 @@ STUDY = lab.Study(
     'stage reaches (RL there, DPO on own answers here).',
   ),
   setup=(
-    'Sums of two numbers of two digits. For each task two bases of 0.1M '
-    'parameters learn three ways to answer (the wanted one, the sum from its '
-    'lowest digit on, the plain sum), then to show mostly the plain one. Seeds '
-    'share them, as arms of the paper share a pretrained model; '
-    'demonstrations, pairs and their order are of each seed.',
+    'Sums of two numbers of two digits. For each task every seed has a base of '
+    '0.1M parameters of its own, which learns three ways to answer (the wanted '
+    'one, the sum from its lowest digit on, the plain sum), then to show '
+    'mostly the plain one. Its arms share it, as those of the paper share a '
+    'pretrained model.',
     'Reasoning: columns before the sum are wanted. A writer forgets what is '
     'carried into a column with a chance of 0.5 ("fair"), 0 ("perfect") or 0.7 '
     '("poor"). Style: the sum is wanted as a program, "p27 15+"; half of the '
@@ -184,8 +186,8 @@ STUDY = lab.Study(
     'of SFT for 30, 100, 300, 1000 and 3000 demonstrations (other numbers take '
     "the nearest one's), rate and beta of DPO together, at a quarter on "
     'demonstrations (for all shares with some) and at none, with budgets of '
-    '300 (for 100 too) and 1000 (for 3000 and 10,000 too); '
-    'every grid grows for all where '
+    '300 (for 100 too) and 1000 (for 3000 and 10,000 too), with given pairs '
+    'for themselves; every grid grows for all where '
     'one optimum is its first or last value'
   ),
   measures=MEASURES,

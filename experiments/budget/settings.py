@@ -83,7 +83,7 @@ SETTINGS = {
   ),
   'cot_1000_given': Setting(
     'cot', 1000, 'perfect', given=True, shares=('f100', 'f25', 'f10', 'f0'),
-    tuned='cot_1000',
+    tuned='given_1000',
   ),
   'cot_1000_large': Setting(
     'cot', 1000, preset='pico', shares=('f100', 'f25', 'f10', 'f0'),
@@ -100,6 +100,7 @@ TUNINGS = {
   'style_300': Setting('style', 300),
   'style_1000': Setting('style', 1000),
   'large_1000': Setting('cot', 1000, preset='pico'),
+  'given_1000': Setting('cot', 1000, 'perfect', given=True),
 }
 # Arms that are not shares: a quarter on demonstrations of each writer.
 LEVEL_ARMS = {
@@ -120,6 +121,7 @@ class Scale:
   sft_rates, betas, dpo_rates  grids, as they begin
   begun         {tuning: its own (betas, dpo_rates)}
   extend        times that a grid may grow at each end
+  first_seed    of the study: other seeds than those of the runs before it
   tune_seeds    that values are chosen on; the study has others
   places        cells of a grid in one program
   """
@@ -136,6 +138,7 @@ class Scale:
   begun: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
   settings: tuple[str, ...]
   tunings: tuple[str, ...]
+  first_seed: int = 200
   tune_seeds: tuple[int, ...] = (100, 101)
   places: int = 4
   extend: int = 4

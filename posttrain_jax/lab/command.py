@@ -33,7 +33,8 @@ def main(
   file    the study's run.py
   run     (lab, scale) -> (Study, {key: Arm}, figures, sentences of reading)
   scales  {'full': ..., 'reduced': ...}: the sizes that `run` reads; each has a
-          field `seeds`, how many there are
+          field `seeds`, how many there are, and may have `first_seed` (0),
+          from which they are counted: a run that confirms another has its own
 
   The full mode writes into the study's folder, the reduced one beside the
   stages, so that it never replaces committed results.
@@ -74,7 +75,8 @@ def main(
   begun = time.perf_counter()
   try:
     with progress.Progress() as bar:
-      lab = Lab(workdir, range(seeds), bar)
+      first = getattr(scale, 'first_seed', 0)
+      lab = Lab(workdir, range(first, first + seeds), bar)
       study, arms, figures, reading = run(lab, scale)
   except (ValueError, OSError) as error:  # a stage that another run holds, ...
     print(f'error: {error}', file=sys.stderr)
