@@ -45,6 +45,7 @@ __all__ = [
   'frozen_lake',
   'sokoban',
   'facts',
+  'catalogue',
   'entity_tracking',
   'calculator',
   'dictionary',
