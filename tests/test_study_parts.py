@@ -89,6 +89,27 @@ def test_cells_of_a_grid_are_trained_side_by_side():
     cells.score((('a', 9.0),))
 
 
+def test_a_grid_of_cells_is_tuned_and_grows_as_any_other():
+  asked = []
+
+  def cells_of(best):
+    def train(values):
+      asked.append(values['a'])
+      return -np.abs(np.log(np.array(values['a']) / best))
+
+    return lab.Cells(train, lambda stage: stage, places=2, seeds=1)
+
+  cells = {'low': cells_of(0.1), 'high': cells_of(1.0)}
+  found = lab.tune_cells(cells, 'a', (0.1, 1.0), extend=1)
+  assert found['low'].chosen == 0.1 and found['high'].chosen == 1.0
+  # Both ends were someone's best: the grid grew there, for both arms.
+  assert sorted(found['low'].tried) == sorted(found['high'].tried)
+  np.testing.assert_allclose(sorted(found['low'].tried), [0.01, 0.1, 1, 10])
+  np.testing.assert_allclose(np.sort(asked), [[0.1, 1]] * 2 + [[0.01, 10]] * 2)
+  score = cells['low'].score(found['low'].tried[found['low'].chosen])
+  assert score.tolist() == [0.0]
+
+
 def test_stages_take_what_was_tuned_nearest_to_them():
   chosen = tuned.Chosen.__new__(tuned.Chosen)
   rates = {30: 1e-2, 300: 1e-3}

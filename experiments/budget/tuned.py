@@ -56,15 +56,7 @@ class Chosen:
         )
         for count in counts
       }
-      found = lab.tune(
-        {
-          count: lambda rate, part=part: part.add({RATE: rate})
-          for count, part in cells.items()
-        },
-        scale.sft_rates,
-        lambda count, cell: cells[count].score(cell),
-        scale.extend,
-      )
+      found = lab.tune_cells(cells, RATE, scale.sft_rates, scale.extend)
       rates |= {count: found[str(count)] for count in counts}
 
     def cells_of(share: float) -> lab.Cells:

@@ -37,6 +37,7 @@ from posttrain_jax.lab.tuning import (
   Tuned,
   best,
   tune,
+  tune_cells,
   tune_together,
 )
 
@@ -66,5 +67,6 @@ __all__ = [
   'turns',
   'total_account',
   'tune',
+  'tune_cells',
   'tune_together',
 ]

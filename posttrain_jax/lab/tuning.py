@@ -3,7 +3,8 @@
 found = tune({'sft': train_sft, 'grpo': train_grpo}, [3e-4, 1e-3, 3e-3], score)
 found['sft'].chosen, found['sft'].tried[found['sft'].chosen]
 
-`tune_together` does the same where an arm has several numbers to choose.
+`tune_together` does the same where an arm has several numbers to choose,
+`tune_cells` where several values train side by side in one program.
 """
 
 import dataclasses
@@ -14,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from posttrain_jax.lab.cells import Cells
+
 __all__ = [
   'Together',
   'Tuned',
   'best',
   'check_equal',
   'tune',
+  'tune_cells',
   'tune_together',
 ]
 
@@ -99,6 +103,27 @@ def tune(
     )
     for arm, x in found.items()
   }
+
+
+def tune_cells(
+  arms: Mapping[str, Cells],
+  key: str,
+  grid: Sequence[float],
+  extend: int = 2,
+  close: float = 0.0,
+) -> dict[str, Tuned]:
+  """`tune` of the number `key`, by the arms' own scores; several values of an
+  arm train side by side. What was tried are cells: `arms[arm].score(cell)`."""
+  return tune(
+    {
+      arm: lambda value, cells=cells: cells.add({key: value})
+      for arm, cells in arms.items()
+    },
+    grid,
+    lambda arm, cell: arms[arm].score(cell),
+    extend,
+    close,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
