@@ -5,12 +5,13 @@
 `--checkpoint` is a run's folder (its newest step) or runs/x/checkpoints/40.
 Of a run with adapters it writes the weights with those merged in, or with
 `--adapter` the adapters alone, in a folder that PEFT and `init_from` read.
-A value head is left out: no Hugging Face decoder has one. What the run started
-from comes along: the files of its tokenizer ('task' and 'byte' have none), its
-chat template, its sampling settings, the type its weights were stored in. A run
-on conversations gets the template that it was trained on, ours where the folder
-had none, and every folder a generation_config.json that stops where answers
-were trained to stop.
+A reward model becomes a folder of the class ...ForSequenceClassification; any
+other value head is left out: no Hugging Face decoder has one. What the run
+started from comes along: the files of its tokenizer ('task' and 'byte' have
+none), its chat template, its sampling settings, the type its weights were
+stored in. A run on conversations gets the template that it was trained on, ours
+where the folder had none, and every folder a generation_config.json that stops
+where answers were trained to stop.
 """
 
 import argparse
@@ -28,9 +29,10 @@ import jax
 
 from posttrain_jax.core import boundary, buckets, dtypes, hub, paths
 from posttrain_jax.core import flags as core_flags
-from posttrain_jax.core.types import PyTree
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.data import chat, tokenizers
 from posttrain_jax.data import template as templates
+from posttrain_jax.losses import reward_model
 from posttrain_jax.models import adapted, hf
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.params import peft
@@ -241,6 +243,41 @@ def export(
   return told
 
 
+def _score(
+  saved: dict[str, Any], head: PyTree | None, adapter: bool
+) -> tuple[Array | None, list[str]]:
+  """(`hf.save`'s `score` of a run that trained a reward model, what is to be
+  told of its head).
+
+  Raises:
+    ValueError: adapters of a reward model are asked for: PEFT's are not read as
+      one.
+  """
+  if head is None:
+    return None, []
+  config = saved['config']
+  scores = config.get('paradigm') == 'preference' and (
+    config['loss']['name'] in reward_model.__all__
+  )
+  if not scores:
+    return None, ['left out: the value head']
+  if adapter:
+    raise ValueError(
+      '--adapter: a reward model has a head beside its adapters, which no file '
+      'of PEFT of ours holds; leave it out, and they are merged'
+    )
+  told = [
+    'a reward model, which scores a text at its last token: when it was '
+    'trained that was the one that ends an answer; where a template writes '
+    'more behind it, as a line break, transformers scores that'
+  ]
+  if bias := float(head['bias']):
+    told.append(
+      f"left out: the head's bias of {bias:.4g}, which all scores share"
+    )
+  return head['kernel'], told
+
+
 def _export(
   path: str | Path,
   out: Path,
@@ -253,8 +290,9 @@ def _export(
   config, saved = roles.saved_model(checkpoint.run_folder(path)[0])
   workdir, step, params = checkpoint.read_params(path)
   report = []
-  if params.pop('value_head', None) is not None:
-    report.append('left out: the value head')
+  head = params.pop('value_head', None)
+  score, said = _score(saved, head, adapter)
+  report += said
   there = adapted.has_adapters(params)
   if (adapter or merge) and not there:
     flag = '--adapter' if adapter else '--merge'
@@ -270,6 +308,7 @@ def _export(
   wanted = '' if adapter else wanted or saved.get('init_dtype', '')
   if wanted:
     params = jax.tree.map(lambda x: x.astype(wanted), params)
+    score = None if score is None else score.astype(wanted)
   name = saved['config']['tokenizer']
   tokenizer = tokenizers.load(name)
   stops = _stops(saved, tokenizer, config.vocab_size)
@@ -281,7 +320,7 @@ def _export(
   if adapter:
     report += _write_adapter(out, place, saved, config, params, **tokens)
   else:
-    hf.save(out, config, params, **tokens)
+    hf.save(out, config, params, score=score, **tokens)
   report.insert(0, f'wrote step {step} of {workdir} to {place}')
   copied = [] if name in ('task', 'byte') else _copy_tokenizer(name, out)
   if copied:

@@ -9,13 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scorer_folders
+from families import FAMILIES, FOLDER
 from scorer_folders import EXPECTED
 
-from posttrain_jax import evaluate, log, train
-from posttrain_jax.data import tokenizers
+from posttrain_jax import evaluate, export, log, train
+from posttrain_jax.data import formats, tokenizers
 from posttrain_jax.models import heads, hf
 from posttrain_jax.rewards import entries
-from posttrain_jax.run import build, inference, reward_models, roles
+from posttrain_jax.run import (
+  build,
+  inference,
+  model_folder,
+  reward_models,
+  roles,
+)
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers.text_scorer import TextScorer
 
@@ -269,3 +276,67 @@ def test_another_tokenizer_is_named_by_its_first_other_token(folders, tmp_path):
   # The same tokens in another place are the same.
   same = shutil.copytree(folders / 'model', tmp_path / 'same')
   build.build(distill(folders, same))
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_reward_model_of_every_class_is_saved_and_read(family, tmp_path):
+  """Untied decoders too: a class that scores has no matrix to draw tokens."""
+  config, params = hf.load(FOLDER / family)
+  head = np.random.default_rng(0).normal(size=config.width).astype(np.float32)
+  hf.save(tmp_path / 'rm', config, params, score=head, pad_id=0)
+  content = json.loads((tmp_path / 'rm' / 'config.json').read_text())
+  named = content['architectures'][0]
+  assert named.endswith('ForSequenceClassification')
+  assert len(content['id2label']) == 1
+  read, found = hf.load(tmp_path / 'rm')
+  assert read.value_head and 'unembed' not in found
+  np.testing.assert_array_equal(found['value_head']['kernel'], head)
+  same = lambda a, b: np.testing.assert_array_equal(a, b)
+  kept = {k: x for k, x in params.items() if k != 'unembed'}
+  found.pop('value_head')
+  jax.tree.map(same, found, kept)
+
+
+def test_a_run_that_trained_a_reward_model_exports_one(
+  folders, tmp_path, capsys
+):
+  """What judges as the run did is a folder that judges again."""
+  pairs = tmp_path / 'pairs.jsonl'
+  said = lambda text: [{'role': 'assistant', 'content': text}]
+  pairs.write_text(
+    ''.join(
+      json.dumps({'prompt': ASK, 'chosen': said(f'{i}'), 'rejected': said('x')})
+      + '\n'
+      for i in range(8)
+    )
+  )
+  flags = {
+    'data.path': pairs, 'init_from': folders / 'model', 'num_steps': 2,
+    'data.max_length': 128, 'checkpoint.every': 2,
+  }  # fmt: skip
+  spec = 'configs/preference.py:data=jsonl,recipe=reward_model,smoke'
+  command = ['--config', spec, '--workdir', str(tmp_path / 'rm')]
+  command += [f'--config.{key}={value}' for key, value in flags.items()]
+  assert train.main(command) == 0
+  out = tmp_path / 'out'
+  asked = ['--checkpoint', str(tmp_path / 'rm'), '--out', str(out)]
+  assert export.main(asked) == 0
+  assert 'scores a text at its last token' in capsys.readouterr().out
+  run = reward_models.read_scorers(
+    entries.read([{'name': 'model', 'path': str(tmp_path / 'rm')}])
+  )
+  (own,) = run.values()
+  ours, params = scorer_of(out)
+  # The run's rows are scored where the answer ends, not at the line break that
+  # the template writes behind it.
+  name = model_folder.tokenizer_of(str(tmp_path / 'rm'))
+  made = formats.tokenize(
+    {'prompt': ASK, 'completion': said('It is 4.')},
+    inference.with_our_stop(name), kind='completion',
+  )  # fmt: skip
+  tokens, mask = (jnp.asarray([made[key]]) for key in ('tokens', 'loss_mask'))
+  found = heads.sequence_values(params, ours.model, tokens, mask)
+  wanted = own([ASK], [['It is 4.']])[0]
+  np.testing.assert_allclose(found, wanted, rtol=1e-4)
+  with_adapter = [*asked[:-1], str(tmp_path / 'a'), '--adapter']
+  assert export.main(with_adapter) == 2

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.models.config import ROPE_KINDS, ModelConfig
 
-__all__ = ['ARCHITECTURES', 'TRAITS', 'Architecture', 'architecture_of']
+__all__ = ['ARCHITECTURES', 'OF_SCORER', 'SCORERS', 'SCORES', 'TRAITS',
+           'Architecture', 'architecture_of']  # fmt: skip
 
 # What config.json may vary: {trait: fields of ModelConfig}.
 TRAITS: dict[str, tuple[str, ...]] = {
@@ -273,6 +274,19 @@ ARCHITECTURES = {
     heads='plain',
     layout='neox',
   ),
+}
+
+
+# Classes whose head says numbers of a whole text; that of each decoder.
+SCORES = 'ForSequenceClassification'
+SCORERS = {
+  name: name.removesuffix('ForCausalLM') + SCORES for name in ARCHITECTURES
+} | {
+  'Gemma3ForCausalLM': 'Gemma3TextForSequenceClassification',
+  'GPT2LMHeadModel': 'GPT2ForSequenceClassification',
+}
+OF_SCORER = {scorer: name for name, scorer in SCORERS.items()} | {
+  'Gemma3ForSequenceClassification': 'Gemma3ForCausalLM'  # of text alone
 }
 
 

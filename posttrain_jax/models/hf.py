@@ -6,6 +6,7 @@ written by `hf_config`.
 """
 
 import collections
+import dataclasses
 import functools
 import json
 import math
@@ -24,6 +25,7 @@ from safetensors.numpy import save_file
 from posttrain_jax.core import dtypes, hosts, lfs, trees
 from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.models import hf_pieces
+from posttrain_jax.models.architectures import SCORERS
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.models.hf_config import read_config, read_json, to_json
 from posttrain_jax.models.hf_pieces import Piece
@@ -46,6 +48,7 @@ __all__ = [
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 SCORE = 'score.weight'  # of a reward model
+UNEMBED = 'unembed'  # its parameter that a reward model has no use for
 # Weights of PyTorch: a pickle, which may run code when it is read.
 PICKLED = ('*.bin', '*.pt', '*.pth')
 ADAPTER = 'adapter_model'
@@ -316,11 +319,15 @@ def save(
   eos_id: int | Iterable[int] | None = None,
   pad_id: int | None = None,
   bos_id: int | None = None,
+  score: Array | None = None,
   max_shard_bytes: int = 5_000_000_000,
 ) -> None:
   """Writes a folder that transformers (and `load`) reads.
 
   params  on this host; each is stored in the dtype it has
+  score   [D] of a reward model: the folder is one of the class
+          ...ForSequenceClassification with one label, and what a decoder draws
+          tokens with is left out
   eos_id, pad_id, bos_id  token ids for config.json
   max_shard_bytes  more than this goes into several files with an index; one
                    tensor is never cut
@@ -333,9 +340,16 @@ def save(
     ValueError: parameters do not fit the config, or no architecture does.
   """
   folder = Path(path)
+  if score is not None:
+    params = {key: x for key, x in params.items() if key != UNEMBED}
+    config = dataclasses.replace(config, tie_embeddings=True)
   host = _host(folder, config, params)
   dtype = str(jnp.result_type(*(x.dtype for x in host.values())))
   content = to_json(config, dtype, eos_id=eos_id, pad_id=pad_id, bos_id=bos_id)
+  if score is not None:
+    labels = {'id2label': {'0': 'LABEL_0'}, 'label2id': {'LABEL_0': 0}}
+    named = [SCORERS[name] for name in content['architectures']]
+    content |= {'architectures': named, **labels}
   folder.mkdir(parents=True, exist_ok=True)
   if old := sorted(folder.glob('*.safetensors*')):
     raise FileExistsError(f'{old[0]}: exists; save into an empty folder')
@@ -351,6 +365,10 @@ def save(
       tensors[key] = hf_pieces.join(parts, made_of, config)
       weight_map[key] = name
       total += tensors[key].nbytes
+    if score is not None and index == len(shards) - 1:
+      tensors[SCORE] = np.asarray(score)[None]
+      weight_map[SCORE] = name
+      total += tensors[SCORE].nbytes
     # transformers before 5 refuses files that do not name a framework.
     save_file(tensors, folder / name, metadata={'format': 'pt'})
   if len(shards) > 1:

@@ -14,6 +14,8 @@ from posttrain_jax.core.resolve import nearest
 from posttrain_jax.models import hf_rope, hf_windows
 from posttrain_jax.models.architectures import (
   ARCHITECTURES,
+  OF_SCORER,
+  SCORES,
   Architecture,
   architecture_of,
 )
@@ -34,8 +36,6 @@ __all__ = [
 TEXT_PARTS = {
   'Gemma3ForConditionalGeneration': ('gemma3', 'Gemma3ForCausalLM'),
 }
-# Classes whose head says one number of a whole text.
-SCORES, ANSWERS = 'ForSequenceClassification', 'ForCausalLM'
 # The only values we compute correctly where a class has no trait for them; an
 # absent key or null is fine too.
 ONLY: dict[str, tuple] = {
@@ -74,11 +74,11 @@ def _source(file: Path) -> tuple[str, Source]:
     if 'text_config' in values:
       raise ValueError(f'{file}: {key}={named!r} of pictures is not supported')
     _check_labels(file, values)
-    name = str(name).removesuffix(SCORES) + ANSWERS
+    name = OF_SCORER.get(str(name), name)
   if name not in ARCHITECTURES:
     raise ValueError(
       f'{file}: {key}={named!r} is not supported.'
-      + nearest(str(name), [*ARCHITECTURES, *TEXT_PARTS])
+      + nearest(str(name), [*ARCHITECTURES, *TEXT_PARTS, *OF_SCORER])
     )
   whole = TEXT_PARTS.get(str(first))
   known = whole[0] if whole else ARCHITECTURES[name].model_type
@@ -107,9 +107,9 @@ def is_scorer(path: str | Path) -> bool:
   """Whether a folder is a reward model: one that scores, and cannot answer."""
   try:
     named = read_json(Path(path) / 'config.json').get('architectures')
+    return isinstance(named, list) and str(named[0]).endswith(SCORES)
   except (FileNotFoundError, NotADirectoryError):
     return False
-  return isinstance(named, list) and str(named[0]).endswith(SCORES)
 
 
 def _check_values(source: Source) -> None:
