@@ -40,7 +40,7 @@ from posttrain_jax.run import (
   runtime,
 )
 from posttrain_jax.run.command import parse
-from posttrain_jax.run.continuing import check_folder, foreseen, pinned
+from posttrain_jax.run.continuing import built, check_folder, foreseen
 from posttrain_jax.run.loop import Interrupted, run_mesh, train
 from posttrain_jax.run.state import abstract_state
 from posttrain_jax.sweep import replay
@@ -61,7 +61,7 @@ def describe(config: Any, workdir: str | None = None) -> str:
     check_folder(place)
     config = hub_keys.as_begun(config, place)
   config = model_folder.settled(config)
-  run = build.build(config if place is None else pinned(config, place))
+  run = build.build(config) if place is None else built(config, place)
   measured.check(run)
   on_disk.check(run, place)
   out = [str(config).rstrip(), '', 'resolved sizes']

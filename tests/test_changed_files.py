@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from posttrain_jax import train
 from posttrain_jax.data import (
   bad_rows,
   content,
@@ -67,7 +68,13 @@ def longer(path):
     file.write(new.read_bytes())
 
 
+def more(path):
+  with path.open('a') as file:
+    file.write(json.dumps({'prompt': 'x', 'completion': 'y'}) + '\n')
+
+
 CHANGES = {
+  more: 'x.jsonl ({} bytes then, {} now), 21 records, 20 then',
   same_size: 'x.jsonl (still {} bytes, of other content)',
   longer: 'x.jsonl ({} bytes then, {} now)',
 }
@@ -205,3 +212,29 @@ def test_very_many_files_are_one_digest(tmp_path):
   assert len(then) == 1
   with pytest.raises(ValueError, match='65 files'):
     content.check(then, content.record(found | {'3.jsonl': 'x'}), 'error')
+
+
+@pytest.mark.parametrize('kind', ['sft', 'rl'])
+def test_a_changed_file_is_foreseen(kind, path, tmp_path, capsys):
+  """--dry_run says what the run would be refused for."""
+  config = f'configs/{kind}.py:data=jsonl,smoke'
+  flags = {'data.path': path, 'num_steps': 2, 'tokenizer': 'byte',
+           'eval.num_problems': 0, 'checkpoint.every': 2}  # fmt: skip
+  if kind == 'rl':
+    write(path, [{'prompt': f'{i}+1=', 'answer': str(i)} for i in range(20)])
+    flags |= {'rewards': 'exact_match'}
+  argv = ['--config', config, '--workdir', str(tmp_path / 'run')]
+  argv += [f'--config.{key}={value}' for key, value in flags.items()]
+  assert train.main(argv) == 0
+  longer = [x.replace('num_steps=2', 'num_steps=4') for x in argv]
+  assert train.main([*longer, '--dry_run']) == 0
+  assert 'goes on from step 2 to 4' in capsys.readouterr().out
+  with path.open('a') as file:
+    file.write(json.dumps({'prompt': 'x', 'completion': 'y', 'answer': 'y'}))
+  for last in (['--dry_run'], []):
+    assert train.main([*longer, *last]) == 2
+    said = capsys.readouterr().err
+    assert 'x.jsonl' in said and 'on_change="warn"' in said
+  warned = [*longer, '--config.data.on_change=warn']
+  assert train.main(warned) == 0
+  assert 'the run goes on at its place' in capsys.readouterr().err

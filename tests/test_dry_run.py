@@ -71,6 +71,18 @@ def test_a_run_of_another_config(tmp_path, capsys):
   assert files(tmp_path) == before
 
 
+def test_a_size_that_was_kept_does_not_hide_another_config(tmp_path, capsys):
+  """What 'auto' was when the run began may not fit what is asked now."""
+  begun(tmp_path, load(prompts_per_step=4, microbatch_rows='auto'), 2)
+  flags = '--config.prompts_per_step=6', '--config.microbatch_rows=auto'
+  assert dry(tmp_path, *flags) == 2
+  said = capsys.readouterr().err
+  assert 'another config' in said and 'prompts_per_step: 4 -> 6' in said
+  argv = ['--config', SMOKE, '--workdir', str(tmp_path), *flags]
+  assert train.main(argv) == 2
+  assert 'prompts_per_step: 4 -> 6' in capsys.readouterr().err
+
+
 def test_a_folder_that_is_held_or_none(tmp_path, capsys):
   with Lease(tmp_path / 'held'):
     assert dry(tmp_path / 'held') == 2

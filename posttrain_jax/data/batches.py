@@ -206,16 +206,21 @@ class BatchIterator(Iterator):
         'the saved data position is of an older version, which kept that of '
         f'one of {saved["process_count"]} processes; it cannot be gone on from'
       )
-    differs = [
-      f'{key}: {saved.get(key)!r} -> {value!r}'
+    differs = {
+      key: (saved.get(key), value)
       for key, value in self._identity.items()
       if saved.get(key) != value
-    ]
+    }
+    counts = differs.pop('num_records', None)
     if differs:
+      told = [
+        f'{key}: {old!r} -> {new!r}' for key, (old, new) in differs.items()
+      ]
       raise ValueError(
-        'the saved data position is of another pipeline: ' + ', '.join(differs)
+        'the saved data position is of another pipeline: ' + ', '.join(told)
       )
-    content.check(state.get('content', []), self._digests(), self._on_change)
+    then, now = state.get('content', []), self._digests()
+    content.check(then, now, self._on_change, counts)
     # A fresh iterator: an exhausted one keeps a buffer over `set_state`.
     self._iterator = iter(self._dataset)
     self._count = state['count']

@@ -57,34 +57,49 @@ def _differs(old: Sequence, new: Sequence) -> str:
   return f'{name} (still {new[2]:,} bytes, of other content)'
 
 
-def check(then: Entries, now: Entries, rule: str) -> None:
+def check(
+  then: Entries,
+  now: Entries,
+  rule: str,
+  counts: tuple[int, int] | None = None,
+) -> None:
   """Compares what files said with what they say, in their order: a folder may
   have moved. A record that is empty says nothing.
 
-  rule  'error', or 'warn': it is told on stderr, and what stands at the places
-        that are left is read
+  rule    'error', or 'warn': it is told on stderr, and what stands at the
+          places that are left is read
+  counts  of records then and now, where they are not the same
 
   Raises:
     ValueError: a file says something else; names it, and what differs.
   """
   if rule not in RULES:
     raise ValueError(f'unknown on_change "{rule}".{nearest(rule, RULES)}')
-  if not then or not now:
-    return
-  told = [x for x in map(_differs, then, now) if x]
-  if len(then) != len(now):
-    told.append(f'{len(now)} files, {len(then)} then')
+  told = []
+  if then and now:
+    told = [x for x in map(_differs, then, now) if x][:SHOWN]
+    if len(then) != len(now):
+      told = [*told[: SHOWN - 1], f'{len(now)} files, {len(then)} then']
+  if counts is not None:
+    told.append(f'{counts[1]:,} records, {counts[0]:,} then')
   if not told:
     return
-  said = 'not what it was when this run began: ' + ', '.join(told[:SHOWN])
+  said = 'not what it was when this run began: ' + ', '.join(told)
   if rule == 'error':
     raise ValueError(
       f'{said}; put it back, or use another --workdir. With data.on_change='
       '"warn" the run goes on at its place, with what stands there now'
     )
+  mixed = counts is not None
   print(
     f'WARNING data: {said}; the run goes on at its place, with what stands '
-    'there now',
+    'there now'
+    + (
+      '; another number of records has another order: some of this epoch may '
+      'come twice, and some not'
+      if mixed
+      else ''
+    ),
     file=sys.stderr,
   )
 

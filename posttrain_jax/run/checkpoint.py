@@ -47,6 +47,7 @@ __all__ = [
   'load_config',
   'load_params',
   'read_params',
+  'read_position',
   'read_state',
   'run_folder',
   'save_config',
@@ -290,6 +291,19 @@ def read_state(
   with _reader(workdir) as manager:
     use = lambda step: _restored(manager, abstract, step)
     return stored.exactly(workdir, step, use)[0]
+
+
+def read_position(workdir: str | Path, step: int) -> dict:
+  """The data position of a step, as `Checkpointer.restore` gives it.
+
+  Raises:
+    ValueError: there is no such step, or it cannot be used.
+  """
+  workdir, _ = run_folder(paths.path(workdir) / FOLDER / str(step))
+  with _reader(workdir) as manager:
+    args = ocp.args.Composite(data=ocp.args.JsonRestore())
+    use = lambda step: dict(manager.restore(step, args=args).data)
+    return stored.exactly(workdir, step, use)
 
 
 def read_params(

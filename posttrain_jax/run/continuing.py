@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from posttrain_jax.core import hosts, paths
+from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.models import transformer
 from posttrain_jax.rewards import entries
 from posttrain_jax.run import (
   auto,
   best,
+  build,
   checkpoint,
+  feed,
   model_folder,
   roles,
   stored,
@@ -23,8 +26,8 @@ from posttrain_jax.run.auto import AUTO
 from posttrain_jax.run.lease import Lease
 from posttrain_jax.trainers import optim
 
-__all__ = ['check_continues', 'check_folder', 'foreseen', 'other_schedule',
-           'pinned']  # fmt: skip
+__all__ = ['built', 'check_continues', 'check_folder', 'foreseen',
+           'other_schedule', 'pinned']  # fmt: skip
 
 MOST = 4  # keys that differ that are named where it is another kind of run
 # Keys that may be 'auto', and stay in a run what they were when it began.
@@ -162,8 +165,19 @@ def foreseen(config: Any, run: Any, workdir: str | Path) -> list[str]:
   step, last = stored.newest(workdir)[0], run.config.num_steps
   if step >= last:
     return [*told, f'{workdir}: finished at step {step}; nothing left to do']
+  _check_data(run, workdir, step)
   going = f'{workdir}: goes on from step {step:,} to {last:,}'
   return [*told, going, *other_schedule(run, workdir, step)]
+
+
+def _check_data(run: build.Run, workdir: paths.AnyPath, step: int) -> None:
+  """Raises ValueError where a run's records are not those of its step; with
+  data.on_change="warn" it is told."""
+  position = checkpoint.read_position(workdir, step)
+  if isinstance(run.batches, feed.Feed) and 'iterator' in position:
+    run.batches.batches().set_state(position['iterator'])
+  elif isinstance(run.task, HostTask):
+    run.task.check_content(position.get('content', []))
 
 
 def other_schedule(run: Any, workdir: Path, step: int) -> list[str]:
@@ -225,3 +239,17 @@ def pinned(config: Any, workdir: Path) -> Any:
   asked = config_lib.flatten(config.to_dict())
   values = {k: began[k] for k in PINNED if asked.get(k) == AUTO and k in began}
   return config_lib.with_values(config, values) if values else config
+
+
+def built(config: Any, workdir: Path) -> build.Run:
+  """`build.build` of the config as `pinned`.
+
+  Raises:
+    ValueError: as `build.build`; that the folder holds a run of another config,
+      where a size that is kept from it does not fit this one.
+  """
+  try:
+    return build.build(pinned(config, workdir))
+  except ValueError:
+    check_continues(config, workdir)
+    raise

@@ -29,10 +29,10 @@ from posttrain_jax.run import (
 )
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.continuing import (
+  built,
   check_continues,
   check_folder,
   other_schedule,
-  pinned,
 )
 from posttrain_jax.run.feed import Feed
 from posttrain_jax.run.judging import evaluated, judged
@@ -234,7 +234,7 @@ def train(
   workdir = paths.path(workdir)
   check_folder(workdir)
   config = model_folder.settled(hub_keys.as_begun(config, workdir))
-  run = build.build(pinned(config, workdir))
+  run = built(config, workdir)
   if config.num_steps != run.config.num_steps:  # as many as its epochs have
     config = config_lib.with_values(config, {'num_steps': run.config.num_steps})
   on_disk.check(run, workdir)

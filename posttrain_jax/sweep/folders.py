@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posttrain_jax.run import (
-  build,
   checkpoint,
   continuing,
   failed,
@@ -55,7 +54,7 @@ def foreseen(members: Sequence[Member], workdir: Path) -> list[str]:
       new += 1
       continue
     config = model_folder.settled(hub_keys.as_begun(member.config, place))
-    run = build.build(continuing.pinned(config, place))
+    run = continuing.built(config, place)
     bad = failed.newest(place)
     if bad and runner.has_failed(member, workdir):
       told.append(f'{place}: step {bad[0]} was not finite; left as it is')
