@@ -82,6 +82,10 @@ def needs(completions, level):
 def state(completions, trainer_state, **columns):
   return [1.0] * len(completions)
 
+def prints(completions, **columns):
+  print('seen', completions)
+  return [1.0] * len(completions)
+
 async def later(completions, **columns):
   return [1.0] * len(completions)
 
@@ -141,6 +145,25 @@ def seen(judge, *rows):
   for number, row in enumerate(rows):
     found.add(row, f'file:{number + 1}')
   return found
+
+
+def test_what_a_function_prints_is_seen(make, capfd):
+  judged(make('own_rewards:prints'), ['a', 'b'])
+  assert "seen ['a', 'b']" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('entry, told', [
+  ({'name': 'own_rewards:share'}, True),
+  ({'name': 'length'}, True),
+  ({'name': 'own_rewards:share', 'verdict': True}, False),
+  ({'name': 'exact_match'}, False),
+])  # fmt: skip
+def test_accuracy_of_no_verdict_is_told(entry, told, make, capsys):
+  judge = make(entry)
+  judge.check(seen(judge, {'answer': 'aa', 'level': 1}))
+  judge.check(seen(judge, {'answer': 'aa', 'level': 1}))
+  said = capsys.readouterr().err
+  assert said.count('none of them is a verdict') == told
 
 
 def test_what_functions_are_told(make):

@@ -227,6 +227,13 @@ MATH = [
   ('10', [10, 11], 1.0),
   ('11', ['11', 'x'], 1.0),
   ('12', [10, 11], 0.0),
+  # To the letter: words, and LaTeX that is none.
+  ('yes', 'yes', 1.0),
+  ('no', 'yes', 0.0),
+  (r'\boxed{banana}', 'banana', 1.0),
+  ('x=', 'x=', 1.0),
+  (r'\frac{1}{', r'\frac{1}{', 1.0),
+  (r'\frac{1}{2}', r'\frac{1}{', 0.0),
 ]
 
 

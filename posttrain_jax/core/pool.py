@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 __all__ = ['NoWorker', 'Pool', 'Reply']
 
+STDERR = 2
 START_TIMEOUT = 120.0  # seconds for a worker's imports, on a busy machine
 GRACE = 5.0  # seconds after which a worker without a parent ends itself
 
@@ -46,7 +47,7 @@ class Reply(NamedTuple):
 class _Worker:
   """One interpreter and the pipe to it."""
 
-  def __init__(self, target: str, arguments: dict[str, Any]):
+  def __init__(self, target: str, arguments: dict[str, Any], prints: bool):
     self._pipe, theirs = multiprocessing.Pipe()
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     self._process = subprocess.Popen(
@@ -54,10 +55,12 @@ class _Worker:
       [sys.executable, '-P', '-m', 'posttrain_jax.core.pool',
        str(theirs.fileno())],
       pass_fds=[theirs.fileno()],
-      # The order of a set of strings is the same in every worker and run.
-      env=os.environ | {'PYTHONPATH': path, 'PYTHONHASHSEED': '0'},
+      # The order of a set of strings is the same in every worker and run; what
+      # is printed is there at once.
+      env=os.environ
+      | {'PYTHONPATH': path, 'PYTHONHASHSEED': '0', 'PYTHONUNBUFFERED': '1'},
       stdin=subprocess.DEVNULL,
-      stdout=subprocess.DEVNULL,
+      stdout=STDERR if prints else subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
       # Ctrl-C is the parent's: it still needs its workers to finish a step.
       start_new_session=True,
@@ -93,13 +96,20 @@ def _kill_all(started: set[_Worker]) -> None:
 class Pool:
   """At most `workers` processes, started when a call needs one more.
 
-  Thread-safe. They end with `close`, with the pool, or with this process.
+  Thread-safe. They end with `close`, with the pool, or with this process. With
+  `prints` what the class prints goes to this process's stderr, else nowhere.
   """
 
-  def __init__(self, target: str, arguments: dict[str, Any], workers: int):
+  def __init__(
+    self,
+    target: str,
+    arguments: dict[str, Any],
+    workers: int,
+    prints: bool = False,
+  ):
     if workers < 1:
       raise ValueError(f'workers={workers} must be at least 1')
-    self._target, self._arguments = target, arguments
+    self._target, self._arguments, self._prints = target, arguments, prints
     # Last in, first out: a running worker is taken before one is started.
     self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
     for _ in range(workers):
@@ -118,7 +128,7 @@ class Pool:
     healthy = False
     try:
       if worker is None:
-        worker = _Worker(self._target, self._arguments)
+        worker = _Worker(self._target, self._arguments, self._prints)
         self._started.add(worker)
       reply = worker.call((method, args), timeout)
       healthy = reply.status in ('ok', 'error')

@@ -103,7 +103,8 @@ class Judge:
     specs = [tuple(Spec(e.name, e.kind == 'own', e.params))
              for e in self._called]  # fmt: skip
     arguments = {'specs': specs, 'folder': folder or os.getcwd()}
-    self._pool = Pool(SERVER, arguments, workers) if specs else None
+    own = any(spec[1] for spec in specs)  # what those print is wanted
+    self._pool = Pool(SERVER, arguments, workers, own) if specs else None
     self.counts: collections.Counter[str] = collections.Counter({
       f'{e.label}/{what}': 0
       for e in self._called
@@ -124,6 +125,7 @@ class Judge:
       ValueError: a function that cannot be used, with the reason; a column
         that is not there, or in which there is nothing.
     """
+    self._tell_verdict()
     needs = {}
     for index, entry in enumerate(self._called):
       reply = self._pool.call('describe', index, timeout=START)
@@ -136,6 +138,21 @@ class Judge:
       if line not in self._told and hosts.first():
         self._told.add(line)
         print(f'WARNING rewards: {line}', file=sys.stderr)
+
+  def _tell_verdict(self) -> None:
+    """Accuracy is of the verdict; of what is none it says little."""
+    found = self.verdict
+    if found is None or found.verdict or 'verdict' in self._told:
+      return
+    self._told.add('verdict')
+    if hosts.first():
+      print(
+        'NOTE rewards: none of them is a verdict, so that accuracy, pass@k and '
+        f'maj@k count answers that "{found.label}" gives 1 or more as right; '
+        'say "verdict": true in the entry that tells right ones, or add one '
+        'with "weight": 0',
+        file=sys.stderr,
+      )
 
   def answer(self, text: str) -> str:
     """What of a completion counts in a vote; '': it gives no answer."""

@@ -207,7 +207,8 @@ def math_verify(
   """1.0 where the answer is mathematically the right one, by math-verify.
 
   Read is what comes after the thoughts: LaTeX, the last \\boxed first, or a
-  plain expression. None where the right answer cannot be read.
+  plain expression. What is the right answer to the letter is right, too: words,
+  or LaTeX that is none. None where the right answer cannot be read.
 
   Args:
     column: of the right answer, or of a list of right ones; '': 'solution',
@@ -224,6 +225,8 @@ def math_verify(
     wanted = [w for gold in golds for w in _expressions(gold)]
     if not wanted:
       return None
+    if _plain(common.final(text), False, True) in _texts(answer, False, True):
+      return 1.0
     said = parse(_judged(text), parsing_timeout=None, raise_on_error=False)
     return float(any(
       verify(w, said, timeout_seconds=None, raise_on_error=False)
