@@ -352,8 +352,9 @@ def main(argv: list[str] | None = None, console: Console | None = None) -> None:
     config = config_lib.load(args.config, items) if args.config else None
     records = _opened(args, config)
     tokenizer = _tokenizer(args, config)
-    if config is not None and not args.kind:
-      takes = trainers.kind(config.paradigm).records(config)
+    if not args.kind:
+      own = config if config is not None else config_lib.load(SFT)
+      takes = trainers.kind(own.paradigm).records(own)
       records, lines = narrowed.as_taken(records, takes, _bad('skip'))
       notes.tell(lines)
     kind = args.kind or pipeline.kinds_of(records, _bad('skip'))[0]

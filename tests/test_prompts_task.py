@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from posttrain_jax.data.sources import JsonlSource, ListSource
 from posttrain_jax.data.tokenizers import ByteTokenizer
 from posttrain_jax.rewards import entries
 from posttrain_jax.rewards.judge import Judge
+from posttrain_jax.run import config as config_lib
+from posttrain_jax.run import file_notes
 
 BYTES = ByteTokenizer()
 SUMS = [{'prompt': f'{a}+{b}=', 'answer': a + b, 'level': a}
@@ -51,6 +54,13 @@ def test_a_share_is_held_out_by_the_prompt():
   task = make(doubled, heldout_fraction=0.25)
   sizes = task.num_prompts()
   assert sizes['train'] + sizes['heldout'] == 128 and task.num_heldout > 8
+  run = types.SimpleNamespace(
+    task=task, config=config_lib.load('configs/rl.py', [])
+  )
+  told = file_notes.records(run)[0]
+  assert (
+    told == f'{sizes["train"]} prompts to train on, {sizes["heldout"]} held out'
+  )
   held = prompts(task, range(sizes['heldout']), True)
   train = prompts(task, range(sizes['train']))
   assert set(held).isdisjoint(train)

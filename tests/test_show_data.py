@@ -177,3 +177,20 @@ def test_splits_of_data(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
       shown(['--data', data, '--split', 'train'], capsys)
     assert told in str(caught.value)
+
+
+def test_records_of_two_kinds_are_told_without_a_config(tmp_path, capsys):
+  path = write(tmp_path / 'x', [{**KINDS['completion'], 'messages': TURNS}])
+  _, said = lines(capsys, '--data', path, '--model', 'byte')
+  assert 'both messages and prompt, completion are there' in said
+  path = write(tmp_path / 'y', [KINDS['messages']])
+  _, said = lines(capsys, '--data', path, '--model', 'byte')
+  assert 'are there' not in said
+
+
+def test_a_conversation_without_a_turn_is_told(tmp_path, capsys):
+  folder = chat_folders.make('qwen2_5', tmp_path / 'model')
+  path = write(tmp_path / 'x', [{'messages': []}, KINDS['messages']])
+  argv = ['--data', path, '--model', str(folder)]
+  with pytest.raises(SystemExit, match='there is no turn'):
+    show_data.main(argv)

@@ -164,6 +164,11 @@ class PromptsTask(HostTask):
         f'{self.name}: no prompt is left to train on, of {total:,}: '
         f'{self.counts["overlong"]:,} are too long, {len(held.numbers):,} are '
         'held out'
+        + (
+          f' (heldout_fraction={fraction}; 0 trains on all)'
+          if held.numbers and heldout is None
+          else ''
+        )
       )
     self.judge.check(seen, seen_held)
 

@@ -288,7 +288,10 @@ class Template:
       for piece in self._compiled[self._name(tools)].generate(seen):
         written.append(piece)
     except jinja2.TemplateError as error:
-      raise ValueError(f'the chat template says: {error.message}') from None
+      none = '' if messages else 'there is no turn, and '
+      raise ValueError(
+        f'{none}the chat template says: {error.message}'
+      ) from None
     except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
       # What its own code ran into, as text + list.
       raise ValueError(

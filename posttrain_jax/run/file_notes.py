@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from posttrain_jax.data.prompts_task import PromptsTask
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.feed import Feed
 
@@ -43,12 +44,19 @@ def records(run: Any) -> list[str]:
 
 
 def _all_problems(run: Any) -> list[str]:
-  """Told where fewer problems are held out than an evaluation is to ask."""
+  """Told how many prompts of a file are trained on, and where fewer are held
+  out than an evaluation is to ask."""
+  task, told = getattr(run, 'task', None), []
+  if isinstance(task, PromptsTask):
+    split = task.num_prompts()
+    told.append(
+      f'{split["train"]:,} prompts to train on, {split["heldout"]:,} held out'
+    )
   asked = run.config.eval.num_problems
-  there = getattr(getattr(run, 'task', None), 'num_heldout', None)
+  there = getattr(task, 'num_heldout', None)
   if there is None or there >= asked:
-    return []
-  return [
+    return told
+  return told + [
     f'eval.num_problems={asked:,}: {there:,} prompts are held out, and each '
     'evaluation asks all of them'
   ]

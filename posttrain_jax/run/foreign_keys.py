@@ -120,6 +120,8 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
   'train_file': ('data.path',),
   'train_files': ('data.path', 'data.sources'),
   'train_steps': ('num_steps',),
+  'use_lora': ('adapter.name: "lora"',),
+  'use_peft': ('adapter.name: "lora"',),
   'use_vllm': ('sampler.url',),
   'val_files': ('data.eval_path',),
   'vf_coef': ('value_loss.coef',),

@@ -28,7 +28,7 @@ UNOPENED = 'unopened'  # a prompt has no opening of the assistant's turn
 TOLD = {
   REWRITTEN: (
     '{n} have earlier answers that the chat template writes otherwise later '
-    'on: these are not trained'
+    'on, or before which it writes no prompt: these are not trained'
   ),
   MERGED: (
     '{n} have a token that reaches from the prompt into its answer: a model is '
