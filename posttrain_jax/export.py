@@ -246,8 +246,8 @@ def export(
 def _score(
   saved: dict[str, Any], head: PyTree | None, adapter: bool
 ) -> tuple[Array | None, list[str]]:
-  """(`hf.save`'s `score` of a run that trained a reward model, what is to be
-  told of its head).
+  """(`hf.save`'s `score` of a run that trained a reward model, what is left out
+  of its head).
 
   Raises:
     ValueError: adapters of a reward model are asked for: PEFT's are not read as
@@ -266,16 +266,33 @@ def _score(
       '--adapter: a reward model has a head beside its adapters, which no file '
       'of PEFT of ours holds; leave it out, and they are merged'
     )
-  told = [
-    'a reward model, which scores a text at its last token: when it was '
-    'trained that was the one that ends an answer; where a template writes '
-    'more behind it, as a line break, transformers scores that'
-  ]
+  told = []
   if bias := float(head['bias']):
     told.append(
       f"left out: the head's bias of {bias:.4g}, which all scores share"
     )
   return head['kernel'], told
+
+
+def _scored_at(
+  tokenizer: tokenizers.Tokenizer, stop: int, tokens: dict[str, Any]
+) -> list[str]:
+  """What a user of a reward model has to know of the token that it scores; in
+  `tokens` that is no padding, which transformers passes over."""
+  name = f'token {stop}, {tokenizer.decode([stop])!r}'
+  told = [
+    'a reward model: it was trained to score a text at the token that ends '
+    f'an answer ({name}), and transformers scores the last one: give it texts '
+    'that end so. A run here that is rewarded by it reads it as it was trained '
+    'from the run itself'
+  ]
+  if tokens['pad_id'] == stop:
+    tokens['pad_id'] = None
+    told.append(
+      'left out: the pad token, which is the one that ends an answer; '
+      'transformers then takes one text at a time, or another pad token'
+    )
+  return told
 
 
 def _export(
@@ -317,6 +334,8 @@ def _export(
     'pad_id': tokenizer.pad_id,
     'bos_id': tokenizer.bos_id,
   }
+  if score is not None:
+    report += _scored_at(tokenizer, stops[0], tokens)
   if adapter:
     report += _write_adapter(out, place, saved, config, params, **tokens)
   else:

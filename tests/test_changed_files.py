@@ -104,6 +104,19 @@ def test_a_run_goes_on_only_with_its_files(change, path, capsys):
   next(again)
 
 
+@pytest.mark.parametrize('packing', ['false', 'true'])
+def test_fewer_records_than_were_read_are_told(packing, path, capsys):
+  options = dict(num_epochs='1', on_change='warn', packing=packing)
+  iterator = open_feed(path, **options)()
+  state = iterator.get_state()
+  for _ in iterator:
+    state = iterator.get_state()
+  write(path, rows(2))
+  with pytest.raises(ValueError, match='the 2 records now: nothing is left'):
+    open_feed(path, **options)().set_state(state)
+  assert '2 records, 20 then' in capsys.readouterr().err
+
+
 def test_a_touched_or_moved_file_is_the_same(path, capsys):
   iterator = open_feed(path)()
   next(iterator)

@@ -234,6 +234,19 @@ MATH = [
   ('x=', 'x=', 1.0),
   (r'\frac{1}{', r'\frac{1}{', 1.0),
   (r'\frac{1}{2}', r'\frac{1}{', 0.0),
+  # Marks at an end are part of a number or of a name.
+  *(
+    (text, answer, 0.0)
+    for text, answer in [
+      ('5', '.5'),
+      ('.5', '5'),
+      (r'\boxed{.5}', '5'),
+      ('75', '#### .75'),
+      ("f'", 'f'),
+      ('f', "f'"),
+      (r'\boxed{n!}', 'n'),
+    ]
+  ),
 ]
 
 

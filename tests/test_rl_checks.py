@@ -7,6 +7,7 @@ import recipe_runs
 
 from configs import recipes
 from posttrain_jax.run import build, values
+from posttrain_jax.run import config as config_lib
 from posttrain_jax.trainers.rl import checks, objective
 
 GAE = [('advantage.name', 'gae')]
@@ -326,3 +327,13 @@ def test_parts_that_see_the_whole_batch_are_not_split(recipe, key, name):
   split = [(key, name), ('microbatch_rows', '8')]
   with pytest.raises(ValueError, match=f'microbatch_rows=8: "{name}"'):
     build.build(recipe_runs.load('rl', recipe, *split))
+
+
+def test_flows_under_the_floor_are_refused():
+  """Every prefix of a name is worth less than the floor of other rewards."""
+  flower = 'configs/rl.py:recipe=flower,task=catalogue,smoke'
+  flows = [('task.reward', 'flow')]
+  with pytest.raises(ValueError, match=r'log_reward\.floor=1e-06.*1e-30'):
+    build.build(config_lib.load(flower, flows))
+  build.build(config_lib.load(flower, [*flows, ('log_reward.floor', '1e-30')]))
+  build.build(config_lib.load(flower, []))

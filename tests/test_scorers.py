@@ -297,10 +297,12 @@ def test_a_reward_model_of_every_class_is_saved_and_read(family, tmp_path):
   jax.tree.map(same, found, kept)
 
 
-def test_a_run_that_trained_a_reward_model_exports_one(
-  folders, tmp_path, capsys
-):
-  """What judges as the run did is a folder that judges again."""
+@pytest.fixture(params=['qwen2_5', 'llama3'])
+def trained(request, tmp_path):
+  """(a run that trained a reward model, what ends an answer, whether the
+  template writes something behind that)."""
+  folder = chat_folders.make(request.param, tmp_path / 'model')
+  chat_folders.add_weights(folder, width=16)
   pairs = tmp_path / 'pairs.jsonl'
   said = lambda text: [{'role': 'assistant', 'content': text}]
   pairs.write_text(
@@ -311,32 +313,50 @@ def test_a_run_that_trained_a_reward_model_exports_one(
     )
   )
   flags = {
-    'data.path': pairs, 'init_from': folders / 'model', 'num_steps': 2,
+    'data.path': pairs, 'init_from': folder, 'num_steps': 2,
     'data.max_length': 128, 'checkpoint.every': 2,
   }  # fmt: skip
   spec = 'configs/preference.py:data=jsonl,recipe=reward_model,smoke'
   command = ['--config', spec, '--workdir', str(tmp_path / 'rm')]
   command += [f'--config.{key}={value}' for key, value in flags.items()]
   assert train.main(command) == 0
+  return tmp_path / 'rm', request.param == 'qwen2_5'
+
+
+def scores_of(folder):
+  listed = [{'name': 'model', 'path': str(folder)}]
+  (scorer,) = reward_models.read_scorers(entries.read(listed)).values()
+  return scorer([ASK], [['It is 4.', 'Five, I think.']])
+
+
+def test_a_run_that_trained_a_reward_model_exports_one(
+  trained, tmp_path, capsys
+):
+  """What judges as the run did is a folder that judges again."""
+  run, behind = trained
   out = tmp_path / 'out'
-  asked = ['--checkpoint', str(tmp_path / 'rm'), '--out', str(out)]
+  asked = ['--checkpoint', str(run), '--out', str(out)]
   assert export.main(asked) == 0
-  assert 'scores a text at its last token' in capsys.readouterr().out
-  run = reward_models.read_scorers(
-    entries.read([{'name': 'model', 'path': str(tmp_path / 'rm')}])
-  )
-  (own,) = run.values()
-  ours, params = scorer_of(out)
-  # The run's rows are scored where the answer ends, not at the line break that
-  # the template writes behind it.
-  name = model_folder.tokenizer_of(str(tmp_path / 'rm'))
+  told = capsys.readouterr().out
+  assert 'transformers scores the last one' in told
+  content = json.loads((out / 'config.json').read_text())
+  stop = tokenizers.load(out).stops[0]
+  # transformers passes over padding: it must not be what is scored.
+  assert content['pad_token_id'] != stop
+  assert 'left out: the pad token' in told  # these folders have no other
+  # The template of the one writes a line break behind the answer's end, which
+  # is then the last token; of the other the two are the same.
+  same = np.allclose(scores_of(out), scores_of(run), rtol=1e-4, atol=0)
+  assert same == (not behind)
+  name = model_folder.tokenizer_of(str(run))
+  said = [{'role': 'assistant', 'content': 'It is 4.'}]
   made = formats.tokenize(
-    {'prompt': ASK, 'completion': said('It is 4.')},
+    {'prompt': ASK, 'completion': said},
     inference.with_our_stop(name), kind='completion',
   )  # fmt: skip
+  ours, params = scorer_of(out)
   tokens, mask = (jnp.asarray([made[key]]) for key in ('tokens', 'loss_mask'))
   found = heads.sequence_values(params, ours.model, tokens, mask)
-  wanted = own([ASK], [['It is 4.']])[0]
-  np.testing.assert_allclose(found, wanted, rtol=1e-4)
+  np.testing.assert_allclose(found, scores_of(run)[0, :1], rtol=1e-4)
   with_adapter = [*asked[:-1], str(tmp_path / 'a'), '--adapter']
   assert export.main(with_adapter) == 2

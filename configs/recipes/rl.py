@@ -253,9 +253,9 @@ RL = {
     'https://arxiv.org/abs/2503.06514', 'sub_trajectory_balance_stop'
   ),
   # Mostly SFT. A prefix's reward is the verifier's; with reward=flow of the
-  # task `catalogue` it is the paper's, the popularity of what begins so. Its
-  # code averages the pieces of a micro-batch together; here each answer's, then
-  # answers.
+  # task `catalogue`, and a floor of 1e-30, it is the paper's, the popularity of
+  # what begins so. Its code averages the pieces of a micro-batch together; here
+  # each answer's, then answers.
   'flower': flow_row(
     'https://arxiv.org/abs/2503.07377', 'sub_trajectory_balance_stop',
     demos_per_prompt=1, sft_loss=imitate(0.999, 'convex'),

@@ -49,6 +49,9 @@ class _Worker:
 
   def __init__(self, target: str, arguments: dict[str, Any], prints: bool):
     self._pipe, theirs = multiprocessing.Pipe()
+    # Where stderr was closed, its number is another file's.
+    prints &= sys.stderr is not None
+    heard = STDERR if prints else subprocess.DEVNULL
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     self._process = subprocess.Popen(
       # -P: only the parent's own path, which PYTHONPATH repeats.
@@ -60,8 +63,8 @@ class _Worker:
       env=os.environ
       | {'PYTHONPATH': path, 'PYTHONHASHSEED': '0', 'PYTHONUNBUFFERED': '1'},
       stdin=subprocess.DEVNULL,
-      stdout=STDERR if prints else subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
+      stdout=heard,
+      stderr=heard,
       # Ctrl-C is the parent's: it still needs its workers to finish a step.
       start_new_session=True,
     )  # fmt: skip
@@ -97,7 +100,8 @@ class Pool:
   """At most `workers` processes, started when a call needs one more.
 
   Thread-safe. They end with `close`, with the pool, or with this process. With
-  `prints` what the class prints goes to this process's stderr, else nowhere.
+  `prints` what the class prints and logs goes to this process's stderr, else
+  nowhere.
   """
 
   def __init__(

@@ -227,7 +227,14 @@ class BatchIterator(Iterator):
     position = state['grain']
     if self._share is not None:
       position = {'next_index': self._share.index(self._count)}
-    self._iterator.set_state(position)
+    try:
+      self._iterator.set_state(position)
+    except IndexError:
+      raise ValueError(
+        f'{self._count:,} batches have been read, more than there are of the '
+        f'{self.num_examples:,} records now: nothing is left to go on with; '
+        'use another --workdir'
+      ) from None
 
 
 def _taken(batch: Any, records: np.ndarray) -> Any:

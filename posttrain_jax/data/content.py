@@ -80,11 +80,13 @@ def check(
     told = [x for x in map(_differs, then, now) if x][:SHOWN]
     if len(then) != len(now):
       told = [*told[: SHOWN - 1], f'{len(now)} files, {len(then)} then']
+  named = bool(told)
   if counts is not None:
     told.append(f'{counts[1]:,} records, {counts[0]:,} then')
   if not told:
     return
-  said = 'not what it was when this run began: ' + ', '.join(told)
+  what = 'not what it was' if named else 'the records are not what they were'
+  said = f'{what} when this run began: ' + ', '.join(told)
   if rule == 'error':
     raise ValueError(
       f'{said}; put it back, or use another --workdir. With data.on_change='

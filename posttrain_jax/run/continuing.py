@@ -163,9 +163,9 @@ def foreseen(config: Any, run: Any, workdir: str | Path) -> list[str]:
   if not checkpoint.steps(workdir):
     return [*told, f'{workdir}: a new run']
   step, last = stored.newest(workdir)[0], run.config.num_steps
+  _check_data(run, workdir, step)
   if step >= last:
     return [*told, f'{workdir}: finished at step {step}; nothing left to do']
-  _check_data(run, workdir, step)
   going = f'{workdir}: goes on from step {step:,} to {last:,}'
   return [*told, going, *other_schedule(run, workdir, step)]
 

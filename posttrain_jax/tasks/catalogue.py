@@ -62,7 +62,8 @@ class Task:
 
   With 'flow' a text that is no name has the flow of its longest prefix that
   begins one, times e^-15 for every step from there, that of ending included:
-  `sub_trajectory_balance_stop` then reads the process rewards of the paper.
+  `sub_trajectory_balance_stop` then reads the process rewards of the paper,
+  where `log_reward.floor` is as low (1e-30).
   Whatever the reward, 'hit' and 'listed' are told too.
 
   Reference: Gao et al. (2025), Flower, https://arxiv.org/abs/2503.07377; its

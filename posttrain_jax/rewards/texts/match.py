@@ -225,7 +225,8 @@ def math_verify(
     wanted = [w for gold in golds for w in _expressions(gold)]
     if not wanted:
       return None
-    if _plain(common.final(text), False, True) in _texts(answer, False, True):
+    # With its ends: .5 is not 5, and n! is not n.
+    if _plain(common.final(text), False, False) in _texts(answer, False, False):
       return 1.0
     said = parse(_judged(text), parsing_timeout=None, raise_on_error=False)
     return float(any(

@@ -21,6 +21,8 @@ __all__ = ['check', 'check_parts', 'is_hosted']
 
 # Losses that do not ask which policy an answer was drawn from.
 UNCORRECTED = ('reinforce', 'luffy_shaped')
+# Below what two steps off the tree of a catalogue are worth.
+FLOOR = 1e-20
 
 
 def is_hosted(config: Any) -> bool:
@@ -72,6 +74,7 @@ def check(config: Any) -> None:
   if hosted:
     entries.check_untimed(rewards)
   _check_grouped(config, rewards)
+  _check_flows(config)
   _check_verdicts(config, rewards)
   _check_overlap(config)
   _check_sampler(config)
@@ -79,6 +82,19 @@ def check(config: Any) -> None:
 
 def _on_prefixes(config: Any) -> bool:
   return 'state_log_rewards' in objective.loss_arrays(config)
+
+
+def _check_flows(config: Any) -> None:
+  """Raises ValueError where the flows of a tree are cut off: every prefix is
+  worth less than the floor, and all of them alike."""
+  flows = config.task.get('reward') == 'flow' and _on_prefixes(config)
+  traced = flows and isinstance(config.log_reward.floor, jax.core.Tracer)
+  if flows and not traced and config.log_reward.floor > FLOOR:
+    raise ValueError(
+      f'log_reward.floor={config.log_reward.floor} is more than any beginning '
+      'of a name is worth with task.reward="flow" (e^-15 of its flow, and '
+      'less): flows would not be seen; take --config.log_reward.floor=1e-30'
+    )
 
 
 def _check_verdicts(config: Any, rewards: Sequence[entries.Entry]) -> None:
