@@ -1,0 +1,173 @@
+"""Claims of the study of stages, with their margins: written before the run."""
+
+from experiments.stages.settings import ROWS, SCALES, TEMPERATURE
+from posttrain_jax import lab
+from posttrain_jax.evals.statistics import Check, Claim
+
+__all__ = ['CLAIMS', 'READING', 'SCALES', 'STUDY']
+
+_FULL = SCALES['full']
+POINTS = 2.0  # of accuracy that matter
+_BASE = Check('the base seldom shows what is wanted', 'accuracy', ('base',),
+              most=20.0)  # fmt: skip
+_SFT = Check('SFT learned, and left room', 'accuracy', ('sft',), 30.0, 90.0)
+_LEARNED = (_BASE, _SFT)
+
+
+def _room(*arms: str, most: float = 95.0) -> Check:
+  return Check('no ceiling', 'accuracy', arms, most=most)
+
+
+def _above(
+  name: str, paper: str, said: str, arm: str, against: str,
+  checks: tuple[Check, ...] = (), spread: float = 0.0,
+  margin: float = POINTS,
+) -> Claim:  # fmt: skip
+  """`arm` is above `against` in accuracy."""
+  return Claim(
+    name, paper, said, 'accuracy', arm, against, 'greater', margin,
+    checks=(*_LEARNED, *checks), spread=spread,
+  )  # fmt: skip
+
+
+CLAIMS = (
+  _above('dpo_adds', '011', 'DPO after SFT is above SFT', 'dpo', 'sft'),
+  _above(
+    'rlvr_adds', '011', 'RLVR after both is above them', 'rlvr', 'dpo',
+    (_room('dpo'),), margin=1.0,
+  ),
+  Claim(
+    'rlvr_least', '011', 'RLVR adds less than DPO', 'added', 'rlvr', 'dpo',
+    'less', 1.0, checks=(*_LEARNED, _room('dpo', most=90.0)),
+  ),
+  Claim(
+    'chosen', '028', 'after SFT, aligned SFT raises the likelihood of chosen '
+    'answers', 'chosen', 'sft_aligned', 'sft', 'greater', 0.1,
+    checks=(*_LEARNED, Check('there are pairs', 'pairs', ('dpo',), 10.0)),
+  ),
+  Claim(
+    'rejected', '028', 'aligned SFT lowers the likelihood of rejected answers '
+    'less than DPO does', 'rejected', 'sft_aligned', 'dpo', 'greater', 0.5,
+    checks=(
+      *_LEARNED, Check('there are pairs', 'pairs', ('dpo',), 10.0),
+      Check('DPO lowers it', 'rejected', ('dpo',), most=-0.5),
+    ),
+  ),
+  _above(
+    'spin', '042', "SPIN's first iterate is above as much more SFT on the same "
+    'demonstrations', 'spin', 'more', (_room('more'),),
+  ),
+  _above(
+    'low', '043', 'a lower rate of SFT is better after DPO', 'low_dpo', 'dpo',
+    (_room('dpo'),),
+  ),
+  Claim(
+    'f_before', '043', 'before DPO, f-SFT is below SFT', 'accuracy', 'best_f',
+    'sft', 'less', 0.0, checks=_LEARNED,
+  ),
+  _above(
+    'f_after', '043', 'after DPO, f-SFT is above SFT', 'best_f_dpo', 'dpo',
+    (_room('dpo'),),
+  ),
+  Claim(
+    'keeps', '169', 'UFT in one stage keeps more of what the base knew than '
+    'SFT and then DPO', 'kept', 'uft', 'dpo', 'greater', 3.0,
+    checks=(
+      *_LEARNED, Check('UFT learned', 'accuracy', ('uft',), least=30.0),
+      Check('the base knows', 'kept', ('base',), least=30.0),
+      Check('SFT and DPO lose some of it', 'lost', ('dpo',), least=3.0),
+    ),
+  ),
+  Claim(
+    'copg', '112', "CoPG's regret goes to 0 on pairs that others drew",
+    'regret', 'copg', 'optimum', 'equal', 0.01,
+    checks=(Check('there is something to learn', 'regret', ('uniform',),
+                  least=0.1),),
+  ),
+  Claim(
+    'gradient', '112', 'the regret of a policy gradient on them does not',
+    'regret', 'gradient', 'optimum', 'greater', 0.05,
+  ),
+  Claim(
+    'baseline', '112', "nor does it with the policy's exact value as a "
+    'baseline', 'regret', 'gradient_value', 'optimum', 'greater', 0.05,
+  ),
+)  # fmt: skip
+
+STUDY = lab.Study(
+  name='stages',
+  title='One stage or three',
+  question=(
+    'On demonstrations and pairs: are SFT, DPO and RL with a verifier worth '
+    'three stages, what does one stage on all of it reach and keep, and does '
+    'it matter how the first one was trained?'
+  ),
+  paper_claims=(
+    'TULU 3 (011): SFT, DPO and RL with verifiable rewards each add to what '
+    'was there before, the last one least.',
+    'ASFT (028): the likelihood of chosen answers rises, and that of rejected '
+    'ones falls more slowly than under DPO.',
+    'SPIN (042): a model that learns to prefer demonstrations over its own '
+    'answers goes on gaining from data that more SFT gains nothing from, most '
+    'in the first iterate.',
+    'Implicit rewards (043): SFT at a lower rate, or under another '
+    'f-divergence, is no better by itself, and better after DPO.',
+    'CoPG (112): a contrastive policy gradient finds the best policy on a '
+    'fixed set of pairs that others drew, where a policy gradient does not, '
+    "not even with the policy's value as a baseline.",
+    'UFT (169): demonstrations and scored answers in one stage keep more of '
+    'what the model knew than SFT and then alignment.',
+  ),
+  setup=(
+    'Two-digit sums, written column by column: a base that knows this form '
+    'and mostly gives the plain sum, and knows list functions besides (those '
+    'are what is kept). Every seed has a base of its own (depth-2, some 0.1M '
+    'parameters).',
+    f'SFT: {_FULL.demos} right demonstrations, read '
+    f'{_FULL.steps * ROWS // _FULL.demos} times. DPO, normalised by length: '
+    f'{_FULL.pairs} problems, of which each that has one gives a pair of four '
+    'own answers of the model before it, right against wrong. RLVR: PPO on '
+    'the verifier, four answers to a problem. Every stage reads as many rows.',
+    'Aligned SFT learns of the same pairs, after SFT and instead of it; UFT of '
+    'the demonstrations and three judged answers to each of their problems, '
+    'from the base, as many rows as SFT and DPO together. The model that '
+    'writes answers for these two is the one after SFT.',
+    'SPIN: the demonstrations against an answer of the model before it to '
+    'each; more SFT reads as many rows of demonstrations.',
+    f'Judged by one answer at temperature {TEMPERATURE:g} to each of '
+    f'{_FULL.problems} held-out problems a seed. Likelihoods are of right and '
+    'wrong answers of the model after SFT to such problems.',
+    f'CoPG in {_FULL.bandits} bandits a seed of ten actions, and in the '
+    "paper's own: 10,000 pairs of two samplers, exact gradients of the loss on "
+    'all pairs.',
+  ),
+  equal='rows that each stage reads',
+  tuning=(
+    'one grid of learning rates for all arms, which grows where the best one '
+    'is its first or last: the lowest whose accuracy comes within a point of '
+    'the best on validation problems, with four seeds of their own; those that '
+    'start from others after these'
+  ),
+  measures={
+    'accuracy': lab.Measure('Accuracy', '%', 'higher', 1),
+    'added': lab.Measure('Added by the last stage', 'points', 'higher', 1),
+    'kept': lab.Measure('Old tasks', '%', 'higher', 1),
+    'lost': lab.Measure('Lost of old tasks', 'points', 'lower', 1),
+    'kl': lab.Measure('KL to the base on old tasks', 'nats', 'lower', 3),
+    'chosen': lab.Measure('Chosen answers', 'nats', '', 2),
+    'rejected': lab.Measure('Rejected answers', 'nats', '', 2),
+    'pairs': lab.Measure('Problems with a pair', '%', '', 1),
+    'regret': lab.Measure('Bandits: regret', '', 'lower', 4),
+    'paper': lab.Measure("Paper's bandit: regret", '', 'lower', 4),
+  },
+  claims=CLAIMS,
+  not_reproduced=(
+    "The papers' language models, chat data and judges: answers here have some "
+    'ten tokens, are right or wrong, and pairs are of own answers.',
+    "TULU's reward model as a start of the critic, and its penalty for answers "
+    "without an end; SPIN's union of the answers of two iterates; UFT's graded "
+    'scores; CoPG on language.',
+  ),
+)  # fmt: skip
+
+READING: tuple[str, ...] = ()
