@@ -1,15 +1,20 @@
 """Parts of the study of stages, by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.stages import bench, contrast, design, probe, settings, tuned
-from posttrain_jax import lab, tasks
+from posttrain_jax import lab
+from posttrain_jax.evals import in_graph
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import make_config
+from posttrain_jax.rollout import decoders
 from posttrain_jax.run import config as config_lib
+from posttrain_jax.tasks import modular
 
 FULL = settings.SCALES['full']
 
@@ -155,15 +160,36 @@ def test_a_bandit_is_learnt_or_not():
   np.testing.assert_allclose(shares.sum((1, 2)), 1.0, rtol=1e-5)
 
 
-def test_likelihoods_are_of_right_and_wrong_answers():
-  model = make_config('depth-1')
+@dataclasses.dataclass(frozen=True)
+class Even(modular.Task):
+  """An answer is right whose first token is even: some of a random model."""
+
+  def verify(self, example, completion, mask):
+    return {'reward': (completion[0] % 2 == 0).astype(jnp.float32)}
+
+
+def test_likelihoods_are_of_the_first_right_and_wrong_answers():
+  model, task = make_config('depth-1'), Even()
   params = transformer.init(jax.random.key(0), model)
-  task = tasks.make('modular')
-  own = probe.Likelihoods(model, task, 64, 0.125, 8, 'validation')
-  same = jax.jit(own)(params, params, jax.random.key(1))
-  assert same['pairs'] > 0
+  own = probe.Likelihoods(model, task, 16, 0.125, 2, 'validation')
+  key = jax.random.key(1)
+  same = jax.jit(own)(params, params, key)
   assert same['chosen'] == same['rejected'] == 0.0
-  halved = jax.tree.map(lambda x: 0.5 * x, params)
-  moved = jax.jit(own)(halved, params, jax.random.key(1))
-  assert moved['pairs'] == same['pairs']
-  assert np.isfinite(moved['chosen']) and moved['chosen'] != 0.0
+  # Without weights every token is as likely as any other.
+  even = jax.jit(own)(jax.tree.map(jnp.zeros_like, params), params, key)
+  drawn, rewards = in_graph.generate_and_verify(
+    params, model, task, own.problems(key), jax.random.fold_in(key, 3),
+    group_size=2, decoder=decoders.sample,
+  )  # fmt: skip
+  change = np.asarray(
+    jnp.sum((-jnp.log(model.vocab_size) - drawn.logps) * drawn.mask, axis=-1)
+  )
+  moved = {1.0: [], 0.0: []}
+  for own_change, row in zip(change, np.asarray(rewards)):
+    if len(set(row)) == 2:
+      for side, found in moved.items():
+        found.append(own_change[list(row).index(side)])
+  assert 0 < len(moved[1.0]) < 16
+  assert even['pairs'] == same['pairs'] == len(moved[1.0]) / 16
+  np.testing.assert_allclose(even['chosen'], np.mean(moved[1.0]), rtol=1e-4)
+  np.testing.assert_allclose(even['rejected'], np.mean(moved[0.0]), rtol=1e-4)
