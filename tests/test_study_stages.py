@@ -23,9 +23,9 @@ def test_rates_are_chosen_after_those_of_all_that_an_arm_rests_on():
   assert tuned.chain('rlvr') == ['sft', 'dpo', 'rlvr']
   assert tuned.chain('low_dpo') == ['sft', 'low_dpo']
   assert tuned.chain('uft') == ['sft', 'uft']
-  assert tuned.chain('spin2') == ['sft', 'spin']
+  assert tuned.chain('spin2') == ['few', 'spin']
   first, second, third = tuned.rounds_of(settings.STEPS)
-  assert first == ['sft', 'chi2', 'hellinger'] and third == ['rlvr']
+  assert first == ['sft', 'chi2', 'hellinger', 'few'] and third == ['rlvr']
   assert {'dpo', 'low_dpo', 'aligned', 'uft', 'more', 'spin'} <= set(second)
   assert not {'low', 'spin2'} & {*first, *second}
   with pytest.raises(ValueError, match=r"\['rlvr'\] need \['dpo'\]"):
@@ -62,11 +62,14 @@ def test_every_stage_reads_as_many_rows():
   assert one == 2048
   for name in ('low', 'chi2', 'hellinger'):
     assert rows(name) == one
-  for name in ('dpo', 'low_dpo', 'sft_aligned', 'more', 'spin', 'chi2_dpo'):
+  for name in ('dpo', 'low_dpo', 'sft_aligned', 'chi2_dpo'):
     assert rows(name) == 2 * one
   # In one stage as many as SFT and DPO.
   assert rows('uft') == rows('aligned') == 2 * one
-  assert rows('rlvr') == rows('spin2') == 3 * one
+  assert rows('rlvr') == 3 * one
+  assert rows('more') == rows('spin') == 3 * rows('few') == 0.75 * one
+  # Every demonstration is read as often.
+  assert rows('few') / FULL.few == one / FULL.demos == 8
 
 
 @pytest.mark.parametrize('name', settings.WAYS)
@@ -74,7 +77,8 @@ def test_numbers_of_a_way_are_of_its_config(name):
   way = settings.WAYS[name]
   config = bench.stage_config(way, FULL, 8)
   known = config_lib.flatten(config.to_dict())
-  asked = {*dict(way.hparams), settings.RATE, settings.COUNT, settings.DRAW}
+  asked = {settings.RATE, settings.COUNT, settings.DRAW, settings.SLIPS}
+  asked |= set(dict(way.hparams))
   assert asked <= known.keys()
   assert way.writer == ('writer' in config.get('others', {}))
   assert not way.writer or config.collect.sampler == 'writer'

@@ -10,15 +10,20 @@ from configs import sft
 from experiments.stages.probe import Likelihoods
 from experiments.stages.settings import (
   COUNT,
+  DEMOS,
   DRAW,
+  FAULTY,
+  FEW,
   GROUP,
   KNOWS,
   LISTS,
   MANY,
   NEW,
   OLD,
+  OTHERS,
   RATE,
   SHOWS,
+  SLIPS,
   STEPS,
   TEMPERATURE,
   WAYS,
@@ -125,7 +130,11 @@ class Bench:
     steps = max(1, round(own.steps * scale.steps))
     start = self.arm(own.after, rates) if own.after else self.base()
     writer = {'writer': self.arm(own.writer, rates)} if way.writer else None
-    count = (scale.demos, scale.pairs)[own.problems]
+    count, kind, slips = {
+      DEMOS: (scale.demos, 0, FAULTY),
+      FEW: (scale.few, 0, 0.0),
+      OTHERS: (scale.pairs, 1, 0.0),
+    }[own.problems]
     return self.runs.train(
       name,
       stage_config(way, scale, steps),
@@ -133,7 +142,8 @@ class Bench:
       {
         RATE: rate,
         COUNT: float(count),
-        DRAW: self._draws(self.runs, own.problems),
+        DRAW: self._draws(self.runs, kind),
+        SLIPS: slips,
         **dict(way.hparams),
       },
       writer,

@@ -13,15 +13,18 @@ OLD = dict(name='list_functions', depth=1, length=4, functions='adrst')
 # it can do more than it shows. Lists are a third of its rows all the time.
 KNOWS = {'direct': 0.2, 'reverse': 0.3, 'columns': 0.5}
 SHOWS = {'direct': 0.85, 'reverse': 0.07, 'columns': 0.08}
-LISTS = 0.5  # rows of lists for each of sums
+LISTS = 0.4  # rows of lists for each of sums
 ROWS = 32  # demonstrations, or pairs, of a step
 GROUP = 4  # answers to a problem, where several are judged
 TEMPERATURE = 0.5  # of the answers that arms are judged by
 RATE, COUNT, DRAW = 'optimizer.lr', 'problems.count', 'problems.seed'
+SLIPS = 'task.slips'
 MANY = 2.0**24  # problems of the base
 # Accuracies (as shares) that are so close are as good: the lowest of their
 # rates is taken.
 CLOSE = 0.01
+# Of demonstrations: chance that their writer forgets what is carried.
+FAULTY = 0.4
 LOW = 0.25  # of the rate of SFT: 5e-6 in place of 2e-5 in the paper
 
 _OWN = (('collect.sampler', 'writer'), ('collect.fixed', 'true'))
@@ -69,7 +72,8 @@ WAYS = {
   ),
   # A demonstration and three judged answers to each problem.
   'uft': Way(
-    'configs/sft.py:recipe=una', _OWN[:1], True, ROWS // 2, GROUP,
+    'configs/sft.py:recipe=una',
+    (_OWN[0], ('collect.trust', 'true')), True, ROWS // 2, GROUP,
     hparams=(('loss.beta', 0.3),),
   ),
   'rlvr': Way(
@@ -78,8 +82,9 @@ WAYS = {
     prompts=ROWS // 2, group=GROUP,
   ),
 }  # fmt: skip
-# Which problems a stage reads: those of demonstrations, or others.
-DEMOS, OTHERS = 0, 1
+# Which problems a stage reads: those of the demonstrations, a few of them that
+# have right ones, or others.
+DEMOS, FEW, OTHERS = 'demonstrations', 'few, right ones', 'other problems'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Step:
   way     of WAYS
   after   the arm that it goes on from; '' = the base
   writer  the arm that writes answers, where its way has a writer
-  problems  DEMOS or OTHERS
+  problems  DEMOS, FEW or OTHERS
   steps   times those of `Scale.steps`
   rate_of another arm of whose rate it takes a share, in place of one of its own
   share   of that rate
@@ -100,7 +105,7 @@ class Step:
   way: str
   after: str = ''
   writer: str = ''
-  problems: int = DEMOS
+  problems: str = DEMOS
   steps: float = 1.0
   rate_of: str = ''
   share: float = 1.0
@@ -112,8 +117,8 @@ def _dpo(label: str, after: str) -> Step:
 
 # An arm is its last stage, behind those that it goes on from. A step of
 # demonstrations is ROWS rows, one of anything else is twice as many: every
-# stage of the three reads as many rows, and an arm of one stage as many as SFT
-# and DPO together.
+# stage of the three reads as many rows, an arm of one stage as many as SFT and
+# DPO together, and more SFT as many as SPIN.
 STEPS = {
   'sft': Step('SFT', 'sft', 'nll'),
   'chi2': Step('f-SFT, chi2', 'sft', 'chi2'),
@@ -133,10 +138,15 @@ STEPS = {
     'Aligned SFT', 'preference', 'aligned', '', 'sft', OTHERS, 1.0
   ),
   'uft': Step('UFT', 'sft', 'uft', '', 'sft', DEMOS, 1.0),
-  'more': Step('SFT, more SFT', 'sft', 'nll', 'sft'),
-  'spin': Step('SFT, SPIN', 'preference', 'spin', 'sft', 'sft', DEMOS, 0.5),
+  'few': Step('SFT on few right ones', 'sft', 'nll', problems=FEW, steps=0.25),
+  'more': Step(
+    'SFT on few, more SFT', 'sft', 'nll', 'few', problems=FEW, steps=0.5
+  ),
+  'spin': Step(
+    'SFT on few, SPIN', 'preference', 'spin', 'few', 'few', FEW, 0.25
+  ),
   'spin2': Step(
-    'SFT, SPIN twice', 'preference', 'spin', 'spin', 'spin', DEMOS, 0.5,
+    'SFT on few, SPIN twice', 'preference', 'spin', 'spin', 'spin', FEW, 0.25,
     rate_of='spin',
   ),
 }  # fmt: skip
@@ -158,6 +168,7 @@ class Scale:
                show one of them
   base_rows    of each of its steps
   demos        demonstrations, each read `steps` * ROWS / `demos` times
+  few          right ones of another first stage, read as often
   pairs        problems of pairs, of RLVR, ...
   steps        of SFT
   problems     of each half of the held-out ones that are measured
@@ -172,6 +183,7 @@ class Scale:
   base_steps: tuple[int, int]
   base_rows: int
   demos: int
+  few: int
   pairs: int
   steps: int
   problems: int
@@ -188,15 +200,15 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, preset='depth-2', base_steps=(900, 40), base_rows=48, demos=256,
-    pairs=1024, steps=64, problems=256,
+    seeds=8, preset='depth-2', base_steps=(1300, 40), base_rows=48, demos=256,
+    few=64, pairs=1024, steps=64, problems=256,
     grid=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3), arms=tuple(STEPS),
     bandits=128, bandit_steps=2000, bandit_grid=(1e-3, 1e-2, 1e-1),
   ),
   'reduced': Scale(
     seeds=2, preset='depth-1', base_steps=(30, 5), base_rows=16, demos=32,
-    pairs=32, steps=4, problems=32, grid=(1e-3, 3e-3),
-    arms=('sft', 'dpo', 'rlvr', 'uft', 'more', 'spin'),
+    few=8, pairs=32, steps=4, problems=32, grid=(1e-3, 3e-3),
+    arms=('sft', 'dpo', 'rlvr', 'uft', 'few', 'more', 'spin'),
     bandits=4, bandit_steps=200, bandit_grid=(1e-2, 1e-1), extend=0,
     tune_seeds=(100, 101), places=1,
   ),
