@@ -22,7 +22,7 @@ from experiments.stages.tuned import Chosen, Gamble, tune
 from posttrain_jax import lab
 
 # Arms of which it is measured what they made of pairs of the model after SFT.
-LIKELY = ('sft', 'dpo', 'sft_aligned', 'more', 'spin')
+LIKELY = ('sft', 'dpo', 'sft_aligned')
 
 
 def base_arm(bench: Bench) -> lab.Arm:

@@ -8,8 +8,11 @@ import numpy as np
 
 from experiments.stages import contrast
 from experiments.stages.bench import Bench
-from experiments.stages.settings import BEST, CLOSE, RATE, STEPS, Scale
+from experiments.stages.settings import BEST, RATE, STEPS, Scale
 from posttrain_jax import lab
+
+# Regrets that are so close are as good: the lowest of their rates is taken.
+CLOSE = 0.001
 
 __all__ = ['Chosen', 'Gamble', 'chain', 'rounds_of', 'tune']
 
@@ -108,7 +111,6 @@ def tune(runs: lab.Lab, scale: Scale) -> Chosen:
       scale.grid,
       lambda arm, cell, cells=cells: cells[arm].score(cell),
       scale.extend,
-      CLOSE,
     )
     found.append(tuned)
     rates |= {arm: x.chosen for arm, x in tuned.items()}
