@@ -135,6 +135,10 @@ STEPS = {
     'Aligned SFT', 'preference', 'aligned', '', 'sft', OTHERS, 1.0
   ),
   'uft': Step('UFT', 'sft', 'uft', '', 'sft', DEMOS, 1.0),
+  # Added after the run.
+  'uft_slow': Step(
+    'UFT at the rate of SFT', 'sft', 'uft', '', 'sft', DEMOS, 1.0, rate_of='sft'
+  ),
   'few': Step('SFT on few right ones', 'sft', 'nll', problems=FEW, steps=0.25),
   'more': Step(
     'SFT on few, more SFT', 'sft', 'nll', 'few', problems=FEW, steps=0.5
