@@ -138,7 +138,7 @@ def run(runs: lab.Lab, scale: Scale):
   }
   study = dataclasses.replace(STUDY, problems=problems)
   reading = READING if scale is SCALES['full'] else ()
-  return study, arms, shown.figures(arms, scale.bandit_steps), reading
+  return study, arms, shown.figures(arms, scale), reading
 
 
 if __name__ == '__main__':

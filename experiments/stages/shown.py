@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from experiments.stages import contrast
+from experiments.stages.settings import Scale
 from posttrain_jax import lab
 
 
-def figures(arms: Mapping[str, lab.Arm], steps: int) -> list[dict[str, Any]]:
-  """steps  of Adam in the bandits"""
+def figures(arms: Mapping[str, lab.Arm], scale: Scale) -> list[dict[str, Any]]:
+  """What the page shows; lines before and after DPO where several are run."""
   found: list[dict[str, Any]] = [
     {'kind': 'bars', 'name': 'accuracy', 'title': 'Accuracy by arm',
      'measures': ['accuracy'],
@@ -35,11 +36,11 @@ def figures(arms: Mapping[str, lab.Arm], steps: int) -> list[dict[str, Any]]:
     found.append(
       {'kind': 'lines', 'name': 'before_after',
        'title': 'The first stage, before and after DPO',
-       'xlabel': 'stage (1: before DPO, 2: after it)', 'ylabel': 'accuracy, %',
+       'xlabel': 'problems that DPO read', 'ylabel': 'accuracy, %',
        'caption': 'Mean and 95% interval over seeds.',
        'series': {
          arms[a].label: {
-           'x': [1, 2],
+           'x': [0, scale.pairs],
            'y': [np.asarray(arms[x].values['accuracy']).tolist()
                  for x in (a, b)],
          }
@@ -50,6 +51,6 @@ def figures(arms: Mapping[str, lab.Arm], steps: int) -> list[dict[str, Any]]:
     *found,
     {'kind': 'curves', 'name': 'bandits', 'measure': 'regret',
      'title': 'Regret in bandits on pairs that others drew',
-     'caption': f'Mean of random bandits over {steps} steps of Adam, each '
-     f'method at its own rate; penalty {contrast.BETA:g}.'},
+     'caption': f'Mean of random bandits over {scale.bandit_steps} steps of '
+     f'Adam, each method at its own rate; penalty {contrast.BETA:g}.'},
   ]  # fmt: skip
