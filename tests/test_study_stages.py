@@ -103,7 +103,7 @@ def test_an_arm_shows_the_rates_of_all_its_stages():
     'rate of nll, round 1': {**entry, 'chosen': 1e-3},
     'rate of dpo, round 2': entry,
   }
-  assert bench.rate_of('low', chosen.rates) == pytest.approx(2.5e-4)
+  assert bench.rate_of('low', chosen.rates) == pytest.approx(5e-4)
   assert bench.rate_of('dpo', chosen.rates) == 1e-2
   assert chosen.best('best_f_dpo') == 'hellinger_dpo'
   assert chosen.best('best_f') == 'hellinger'
