@@ -1,7 +1,7 @@
 r"""One stage or three, on demonstrations and pairs?
 
-python -m experiments.stages.run             # full
-python -m experiments.stages.run --reduced   # a minute or two
+python -m experiments.stages.run             # full: a quarter of an hour
+python -m experiments.stages.run --reduced   # four minutes of one core
 
 README.md has the question and the reading, settings.py the arms and sizes,
 design.py the claims, bench.py the stages, tuned.py what is tuned, contrast.py
