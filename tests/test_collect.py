@@ -306,6 +306,17 @@ def test_oracle_and_rollouts_puts_the_demonstration_first():
   np.testing.assert_allclose(metrics['reward'], 3 / 8)
 
 
+@pytest.mark.parametrize('trust', [False, True])
+def test_a_trusted_demonstration_is_not_judged(trust, monkeypatch):
+  wrong = lambda self, examples, tokens, mask: jnp.zeros(tokens.shape[:2])
+  monkeypatch.setattr(collect.Setting, 'verify', wrong)
+  batch, metrics = run('oracle_and_rollouts', trust=trust)
+  scores = [float(trust), 0, 0] * PROBLEMS
+  np.testing.assert_array_equal(batch.extras['scores'], scores)
+  np.testing.assert_array_equal(batch.extras['correct'], scores)
+  assert metrics['reward'] == 0.0
+
+
 @pytest.mark.parametrize('other', ['oracle', 'teacher'])
 def test_on_policy_mix(other):
   plan = ((X,) * GROUP,) * PROBLEMS

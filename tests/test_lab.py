@@ -121,11 +121,19 @@ def test_a_default_warmup_is_the_stage_that_it_was_as_a_number():
     assert alike.learns(number) == before
 
 
-def test_a_stage_from_before_slips_is_the_stage_that_it_was():
-  config = config_lib.load('configs/sft.py')
-  assert 'collect.slips' not in alike.learns(config)
-  slipping = config_lib.with_values(config, {'collect.slips': 0.1})
-  assert alike.learns(slipping) != alike.learns(config)
+@pytest.mark.parametrize(
+  ('spec', 'key', 'value'),
+  [
+    ('configs/sft.py', 'collect.slips', 0.1),
+    ('configs/sft.py:recipe=una', 'collect.trust', True),
+  ],
+)
+def test_a_stage_from_before_a_key_is_the_stage_that_it_was(spec, key, value):
+  config = config_lib.load(spec)
+  assert key in config_lib.flatten(config.to_dict())
+  assert key not in alike.learns(config)
+  other = config_lib.with_values(config, {key: value})
+  assert alike.learns(other) != alike.learns(config)
 
 
 def test_measurements_are_kept_by_what_was_asked(tmp_path):

@@ -148,7 +148,8 @@ def test_find(papers, rows, capsys):
   assert '016' in {row.id for row in papers.find(rows, 'chord_phi')}
   assert papers.main(['find', 'Self-Play', 'Fine-Tuning']) == 0
   out = capsys.readouterr().out
-  assert '042 SPIN [runs]' in out and 'configs/preference.py:recipe=spin' in out
+  assert '042 SPIN [measured]' in out
+  assert 'configs/preference.py:recipe=spin' in out
   assert papers.main(['find', 'no such words at all']) == 1
   assert papers.main(['find', 'RIF-RFT']) == 0
   variant = next(x for x in capsys.readouterr().out.splitlines() if '1-1' in x)

@@ -100,16 +100,25 @@ def rollouts(
 
 
 def _gold_first(
-  setting: Setting, state: TrainState, key: Array, sampler: str, threshold
+  setting: Setting,
+  state: TrainState,
+  key: Array,
+  sampler: str,
+  threshold,
+  trust: bool = False,
 ) -> Rows:
-  """Groups of a demonstration and `group_size` - 1 own answers, judged."""
+  """Groups of a demonstration and `group_size` - 1 own answers, judged; with
+  `trust` a demonstration's score is 1 without being judged."""
   attempt_key, solve_key = jax.random.split(key)
   examples, samples, rewards = setting.attempts(
     state, sampler, attempt_key, setting.group_size - 1
   )
   tokens, mask = setting.solve(examples, solve_key)
   gold = demonstrated(setting, examples, tokens, mask)
-  gold_rewards = setting.verify(examples, tokens[:, None], mask[:, None])
+  if trust:
+    gold_rewards = jnp.ones((tokens.shape[0], 1), rewards.dtype)
+  else:
+    gold_rewards = setting.verify(examples, tokens[:, None], mask[:, None])
   own = rows_of(examples, samples)
   size = setting.num_prompts
 
@@ -131,11 +140,15 @@ def oracle_and_rollouts(
   *,
   sampler: str = 'policy',
   threshold: float = 0.5,
+  trust: bool = False,
 ) -> Rows:
   """Each group is one demonstration and `group_size` - 1 self-made answers.
 
+  trust  a demonstration's score is 1, right or not, as in UFT; else it is what
+         the verifier gives it
+
   Extras: scores, correct, correct_rate [R], negative [R, T], and `expert` [R],
-  1.0 on demonstrations; a demonstration's score is what the verifier gives it.
+  1.0 on demonstrations.
 
   Reference: Sun (2024), https://arxiv.org/abs/2403.12017 (expert and own rows
   for a discriminator)
@@ -148,7 +161,7 @@ def oracle_and_rollouts(
       f'group_size={setting.group_size}: a demonstration and at least one '
       'sample make 2'
     )
-  batch, metrics = _gold_first(setting, state, key, sampler, threshold)
+  batch, metrics = _gold_first(setting, state, key, sampler, threshold, trust)
   is_first = jnp.arange(batch.mask.shape[0]) % setting.group_size == 0
   batch.extras['expert'] = is_first.astype(jnp.float32)
   return batch, metrics

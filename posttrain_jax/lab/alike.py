@@ -27,6 +27,8 @@ def learns(config: Any) -> dict[str, Any]:
     del flat['own_inputs']
   if flat.get('collect.slips') == 0.0:  # nor tokens of other answers
     del flat['collect.slips']
+  if flat.get('collect.trust') is False:  # nor scores that nobody gave
+    del flat['collect.trust']
   if flat.get('partner.place') == 'none':  # nor another model beside it
     flat = {k: v for k, v in flat.items() if not k.startswith('partner.')}
   if flat.get('meta.rate') == 0.0:  # nor a gradient taken ahead

@@ -240,6 +240,7 @@ PARTS = {
   'collect/sampler': TEXT,
   'collect/shuffled': FLAG,
   'collect/slips': SHARE,
+  'collect/trust': FLAG,
   'collect/whole_fraction': SHARE,
   'collect/oracle_vs_rollout.keep': Word(collect.KEEP['oracle_vs_rollout']),
   'collect/retries.keep': Word(collect.KEEP['retries']),
