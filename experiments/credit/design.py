@@ -1,0 +1,233 @@
+"""Task, arms, sizes and claims of the study of credit for steps: all that is
+fixed before it runs.
+"""
+
+import dataclasses
+
+from posttrain_jax import lab
+from posttrain_jax.evals.statistics import Check, Claim
+
+# Every column is a step that is right or wrong, whatever comes of it.
+TASK = dict(name='column_sums', num_digits=4, least_digits=2)
+# Who writes what the bases learn from forgets carries, and stops to think early
+# now and then; demonstrations of the arms do neither.
+WRITER = dict(slips=0.5, cut=0.3)
+RATE = 'optimizer.lr'
+# Accuracies (as shares) that are so close are as good: the lowest of their
+# rates is taken.
+CLOSE = 0.01
+PROMPTS, GROUP = 16, 8
+# Tokens of a thought: after each column of two digits, and within them.
+BUDGETS = (0, 2, 4, 6, 8, 10, 12)
+
+_TOKENS = ('reduce.name', 'token_mean')
+_LENGTHS = (
+  '[{"name": "verifier", "weight": 1.0}, '
+  '{"name": "relative_length", "weight": 0.2}]'
+)
+# {program: (spec, what is changed in it)}. Arms of a program differ in numbers.
+PROGRAMS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+  'sft': ('configs/sft.py:recipe=sft', ()),
+  'grpo': ('configs/rl.py:recipe=grpo', (_TOKENS,)),
+  'short': ('configs/rl.py:recipe=grpo', (_TOKENS, ('rewards', _LENGTHS))),
+  'mrt': ('configs/rl.py:recipe=mrt', ()),
+  'segments': (
+    'configs/rl.py:recipe=fine_grained',
+    (('prompts_per_step', '32'), ('group_size', '4')),
+  ),
+  'ppo': (
+    'configs/rl.py:recipe=carft',
+    (('contrastive.name', 'none'), ('contrastive.coef', '0.0'),
+     ('demos_per_prompt', '0')),
+  ),
+  'carft': ('configs/rl.py:recipe=carft', ()),
+  'carft_other': (
+    'configs/rl.py:recipe=carft', (('contrastive.annotation', 'another'),)
+  ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """How an arm learns.
+
+  program  of PROGRAMS
+  hparams  numbers that the program takes as inputs
+  """
+
+  label: str
+  family: str
+  program: str
+  hparams: tuple[tuple[str, float], ...] = ()
+
+
+def _segments(label: str, weight: float, at_end: float) -> Way:
+  numbers = ('token_rewards.weight', weight), ('token_rewards.at_end', at_end)
+  return Way(label, 'rl', 'segments', numbers)
+
+
+def _mrt(label: str, alpha: float) -> Way:
+  return Way(label, 'rl', 'mrt', (('token_rewards.alpha', alpha),))
+
+
+WAYS = {
+  'sft': Way('SFT, as many demonstrations', 'sft', 'sft'),
+  'grpo': Way('GRPO, outcome', 'rl', 'grpo'),
+  'short': Way('GRPO, outcome and length', 'rl', 'short'),
+  'mrt': _mrt('MRT, progress', 0.2),
+  'mrt_1': _mrt('MRT, progress at weight 1', 1.0),
+  'verdict': _segments('PPO, verdict alone', 0.0, 0.0),
+  'total': _segments('PPO, total of segments at the end', 0.3, 1.0),
+  'segments': _segments('PPO, segments (Fine-Grained)', 0.3, 0.0),
+  'ppo': Way('PPO (ReFT)', 'rl', 'ppo'),
+  'carft': Way('CARFT', 'hybrid', 'carft'),
+  'carft_other': Way(
+    "CARFT, other problems' annotations", 'hybrid', 'carft_other'
+  ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """Sizes of a mode.
+
+  tuning_seeds  rates are chosen with, none of the run's; they divide `seeds`
+  base_steps    of SFT, to which every seed has a base of its own
+  grid          of learning rates, the same for all arms; it grows at most
+                `extend` times at each end
+  problems      of each half of the held-out ones, a seed
+  """
+
+  seeds: int
+  tuning_seeds: tuple[int, ...]
+  preset: str
+  base_steps: int
+  steps: int
+  grid: tuple[float, ...]
+  extend: int
+  arms: tuple[str, ...]
+  problems: int
+
+
+SCALES = {
+  'full': Scale(
+    seeds=8, tuning_seeds=(100, 101), preset='depth-2', base_steps=300,
+    steps=40, grid=(1e-4, 3e-4, 9e-4, 2.7e-3), extend=1, arms=tuple(WAYS),
+    problems=256,
+  ),
+  'reduced': Scale(
+    seeds=2, tuning_seeds=(100,), preset='depth-1', base_steps=20, steps=6,
+    grid=(1e-3, 3e-3), extend=0,
+    arms=('grpo', 'mrt', 'total', 'segments', 'carft', 'carft_other'),
+    problems=32,
+  ),
+}  # fmt: skip
+
+MARGIN = 3.0  # points of accuracy
+_LEARNED = 5.0
+_BASE = Check('the base has some ability', 'accuracy', ('base',), 10.0, 60.0)
+
+
+def _claim(
+  name: str, paper: str, said: str, measure: str, arm: str, against: str,
+  margin: float = MARGIN, direction: str = 'greater', **keys,
+) -> Claim:  # fmt: skip
+  """Testable where both arms learned and the one that is compared with leaves
+  room."""
+  checks = (
+    _BASE, Check('no ceiling', 'accuracy', (against,), most=95.0),
+  )  # fmt: skip
+  return Claim(
+    name, paper, said, measure, arm, against, direction, margin, 'gain',
+    _LEARNED, checks, **keys,
+  )  # fmt: skip
+
+
+CLAIMS = (
+  _claim('sooner', '118', 'rewards of segments are learnt from sooner than '
+         'their total at the end', 'curve', 'segments', 'total', 2.0),
+  _claim('segments', '118', 'rewards of segments end above their total at the '
+         'end', 'accuracy', 'segments', 'total'),
+  _claim('regret', '059', 'rewards of progress have less regret over budgets '
+         'than the outcome alone', 'regret', 'mrt', 'grpo', 2.0, 'less'),
+  _claim('price', '059', 'rewards of progress take fewer tokens for a right '
+         'answer than the outcome alone', 'price', 'mrt', 'grpo', 1.0, 'less'),
+  _claim('outcome', '059', 'rewards of progress are above the outcome alone',
+         'accuracy', 'mrt', 'grpo'),
+  _claim('length', '059', 'rewards of progress are above a reward of length',
+         'accuracy', 'mrt', 'short'),
+  _claim('carft', '204', 'CARFT is above PPO', 'accuracy', 'carft', 'ppo'),
+  _claim('annotations', '204', 'its own annotations are worth more than those '
+         'of other problems', 'accuracy', 'carft', 'carft_other'),
+)  # fmt: skip
+
+_FULL = SCALES['full']
+STUDY = lab.Study(
+  name='credit',
+  title='Credit for steps',
+  question=(
+    'A chain of steps is right or wrong at its end. Does it pay to say which '
+    'steps earned that: by rewards of segments, by how much each step raised '
+    'the chance of the answer, or by the likeness to an annotated chain?'
+  ),
+  paper_claims=(
+    'Fine-Grained RLHF (118): rewards of segments are learnt from sooner than '
+    'one reward of the whole answer, and end above it.',
+    'MRT (059): a reward for the progress of each step has less regret over '
+    'budgets of thought than the outcome alone, and takes fewer tokens for a '
+    'right answer; a reward of length saves tokens and costs accuracy.',
+    'CARFT (204): to draw right answers to the annotated chain of their '
+    'problem, in the space of embeddings, is above PPO (ReFT). Whether it '
+    'matters what the annotation says is our question: the control takes those '
+    'of other problems.',
+  ),
+  setup=(
+    'Sums of two numbers of two to four digits; a thought has the sum of each '
+    'column with what is carried into it, then comes the answer. Every seed '
+    f'has a base of its own (SFT, {_FULL.base_steps} steps of 128 rows, '
+    'depth-2: 0.1M parameters) from a writer who forgets a carry half of the '
+    'time and in three of ten ends the thought early, so that it can answer '
+    'when told to.',
+    f'Every arm takes {_FULL.steps} steps of 128 own answers at temperature '
+    '1: 16 problems with 8 each, Fine-Grained RLHF 32 with 4, as its recipe '
+    'has it. SFT takes 16 right and whole demonstrations a step, as many as '
+    'CARFT reads.',
+    'Segments are the columns of a thought and the answer: 0.3 for a right '
+    'one, -0.3 for a wrong one, beside the verdict of 1. The control earns the '
+    'same total on its last token; "verdict alone" is the same PPO without.',
+    'Progress: the probability of the right answer, if asked for after each '
+    'column, less that after the one before, times 0.2 (the recipe) or 1. The '
+    'reward of length is that of Kimi, times 0.2.',
+    'Regret: the share of wrong answers, averaged over budgets of 0 to 12 '
+    'tokens; a longer thought is cut there and the answer asked for. All of '
+    'one answer at temperature 1 to each of 256 held-out problems a seed; '
+    'accuracy while it learns is that of the own answers of all steps.',
+  ),
+  equal='steps, own answers a step and tries',
+  tuning=(
+    'one grid of learning rates for all arms, which grows for all where an '
+    "arm's best is its first or last: the lowest whose accuracy comes within a "
+    'point of the best on validation problems, with two seeds of their own; '
+    'weights of rewards and terms are those of the recipes'
+  ),
+  measures={
+    'accuracy': lab.Measure('Accuracy', '%', 'higher', 1),
+    'gain': lab.Measure('Gained', 'points', 'higher', 1),
+    'curve': lab.Measure('Accuracy while it learns', '%', 'higher', 1),
+    'regret': lab.Measure('Regret over budgets', '%', 'lower', 1),
+    'length': lab.Measure('Tokens of an answer', '', '', 1),
+    'price': lab.Measure('Tokens for a right answer', '', 'lower', 1),
+  },
+  claims=CLAIMS,
+  not_reproduced=(
+    'Learned reward models of segments, human feedback, and several kinds of '
+    'errors with weights of their own (118): the task itself says which column '
+    'is wrong.',
+    'Continuations that are sampled from cut thoughts, as MRT rewards them, '
+    'and thoughts of thousands of tokens: here the chance of the one right '
+    'answer is read off, and a whole thought has six to twelve tokens.',
+    'The projection of embeddings and the further negatives of CARFT.',
+  ),
+)
+
+READING: tuple[str, ...] = ()
