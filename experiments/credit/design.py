@@ -7,8 +7,8 @@ import dataclasses
 from posttrain_jax import lab
 from posttrain_jax.evals.statistics import Check, Claim
 
-# Every column is a step that is right or wrong, whatever comes of it.
-TASK = dict(name='column_sums', num_digits=4, least_digits=2)
+# Every total is a step that is right or wrong, given the one before.
+TASK = dict(name='running_sums', count=5)
 # Who writes what the bases learn from forgets carries, and stops to think early
 # now and then; demonstrations of the arms do neither.
 WRITER = dict(slips=0.5, cut=0.3)
@@ -17,8 +17,9 @@ RATE = 'optimizer.lr'
 # rates is taken.
 CLOSE = 0.01
 PROMPTS, GROUP = 16, 8
-# Tokens of a thought: after each column of two digits, and within them.
-BUDGETS = (0, 2, 4, 6, 8, 10, 12)
+# Tokens of a thought: before the first of four steps, and after each.
+BUDGETS = (0, 3, 6, 9, 12)
+ANSWER = 3  # tokens of an answer with its end
 
 _TOKENS = ('reduce.name', 'token_mean')
 _LENGTHS = (
@@ -66,16 +67,11 @@ def _segments(label: str, weight: float, at_end: float) -> Way:
   return Way(label, 'rl', 'segments', numbers)
 
 
-def _mrt(label: str, alpha: float) -> Way:
-  return Way(label, 'rl', 'mrt', (('token_rewards.alpha', alpha),))
-
-
 WAYS = {
   'sft': Way('SFT, as many demonstrations', 'sft', 'sft'),
   'grpo': Way('GRPO, outcome', 'rl', 'grpo'),
   'short': Way('GRPO, outcome and length', 'rl', 'short'),
-  'mrt': _mrt('MRT, progress', 0.2),
-  'mrt_1': _mrt('MRT, progress at weight 1', 1.0),
+  'mrt': Way('MRT, progress', 'rl', 'mrt'),
   'verdict': _segments('PPO, verdict alone', 0.0, 0.0),
   'total': _segments('PPO, total of segments at the end', 0.3, 1.0),
   'segments': _segments('PPO, segments (Fine-Grained)', 0.3, 0.0),
@@ -92,7 +88,8 @@ class Scale:
   """Sizes of a mode.
 
   tuning_seeds  rates are chosen with, none of the run's; they divide `seeds`
-  base_steps    of SFT, to which every seed has a base of its own
+  base_seeds    of the bases: the seeds of tuning and run, which have one each
+  base_steps    of SFT on `base_rows` demonstrations each, at `base_rate`
   grid          of learning rates, the same for all arms; it grows at most
                 `extend` times at each end
   problems      of each half of the held-out ones, a seed
@@ -100,8 +97,11 @@ class Scale:
 
   seeds: int
   tuning_seeds: tuple[int, ...]
+  base_seeds: tuple[int, ...]
   preset: str
   base_steps: int
+  base_rows: int
+  base_rate: float
   steps: int
   grid: tuple[float, ...]
   extend: int
@@ -111,13 +111,15 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, tuning_seeds=(100, 101), preset='depth-2', base_steps=300,
-    steps=40, grid=(1e-4, 3e-4, 9e-4, 2.7e-3), extend=1, arms=tuple(WAYS),
+    seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
+    preset='depth-2', base_steps=600, base_rows=32, base_rate=6e-3,
+    steps=30, grid=(1e-4, 3e-4, 9e-4, 2.7e-3), extend=1, arms=tuple(WAYS),
     problems=256,
   ),
   'reduced': Scale(
-    seeds=2, tuning_seeds=(100,), preset='depth-1', base_steps=20, steps=6,
-    grid=(1e-3, 3e-3), extend=0,
+    seeds=2, tuning_seeds=(100,), base_seeds=(100, 0, 1), preset='depth-1',
+    base_steps=20, base_rows=32, base_rate=6e-3, steps=6, grid=(1e-3, 3e-3),
+    extend=0,
     arms=('grpo', 'mrt', 'total', 'segments', 'carft', 'carft_other'),
     problems=32,
   ),
@@ -182,9 +184,10 @@ STUDY = lab.Study(
     'of other problems.',
   ),
   setup=(
-    'Sums of two numbers of two to four digits; a thought has the sum of each '
-    'column with what is carried into it, then comes the answer. Every seed '
-    f'has a base of its own (SFT, {_FULL.base_steps} steps of 128 rows, '
+    'Sums of five digits; a thought has the total after each further one, '
+    'then comes the answer. Every seed '
+    f'has a base of its own (SFT, {_FULL.base_steps} steps of '
+    f'{_FULL.base_rows} rows, '
     'depth-2: 0.1M parameters) from a writer who forgets a carry half of the '
     'time and in three of ten ends the thought early, so that it can answer '
     'when told to.',
@@ -192,12 +195,13 @@ STUDY = lab.Study(
     '1: 16 problems with 8 each, Fine-Grained RLHF 32 with 4, as its recipe '
     'has it. SFT takes 16 right and whole demonstrations a step, as many as '
     'CARFT reads.',
-    'Segments are the columns of a thought and the answer: 0.3 for a right '
-    'one, -0.3 for a wrong one, beside the verdict of 1. The control earns the '
-    'same total on its last token; "verdict alone" is the same PPO without.',
+    'Segments are the four steps of a thought, each judged by the one before '
+    'it, and the answer: 0.3 for a right one, -0.3 for a wrong one, beside the '
+    'verdict of 1. The control earns the same total on its last token; '
+    '"verdict alone" is the same PPO without.',
     'Progress: the probability of the right answer, if asked for after each '
-    'column, less that after the one before, times 0.2 (the recipe) or 1. The '
-    'reward of length is that of Kimi, times 0.2.',
+    'step, less that after the one before, times 0.2. The reward of length is '
+    'that of Kimi, times 0.2 too.',
     'Regret: the share of wrong answers, averaged over budgets of 0 to 12 '
     'tokens; a longer thought is cut there and the answer asked for. All of '
     'one answer at temperature 1 to each of 256 held-out problems a seed; '
@@ -221,11 +225,11 @@ STUDY = lab.Study(
   claims=CLAIMS,
   not_reproduced=(
     'Learned reward models of segments, human feedback, and several kinds of '
-    'errors with weights of their own (118): the task itself says which column '
+    'errors with weights of their own (118): the task itself says which step '
     'is wrong.',
     'Continuations that are sampled from cut thoughts, as MRT rewards them, '
     'and thoughts of thousands of tokens: here the chance of the one right '
-    'answer is read off, and a whole thought has six to twelve tokens.',
+    'answer is read off, and a whole thought has twelve tokens.',
     'The projection of embeddings and the further negatives of CARFT.',
   ),
 )

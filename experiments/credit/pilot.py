@@ -2,15 +2,14 @@ r"""The pilot: can the setting give either answer, and how far do seeds differ?
 
   python -m experiments.credit.pilot
 
-Every arm at the rates of the study's grid, with seeds of its own, on the
-problems that choices are made on, in a folder of its own. Prints what bases and
-arms come to, and how far claims' differences spread.
+Trains the arms that claims compare at the rates of the study's grid, with its
+tuning seeds and in its folder (so that the study does not do it again), and
+prints what they come to on the problems that choices are made on, and how far
+claims' differences spread.
 """
 
 import dataclasses
 import sys
-
-import numpy as np
 
 from experiments.credit import run
 from experiments.credit.design import CLAIMS, SCALES
@@ -18,33 +17,37 @@ from posttrain_jax import lab
 from posttrain_jax.log import progress
 from posttrain_jax.run import runtime
 
-SEEDS = (300, 301)
 SHOWN = ('accuracy', 'curve', 'regret', 'price', 'length')
+ARMS = tuple(dict.fromkeys(x for c in CLAIMS for x in (c.arm, c.against)))
 
 
 def main() -> int:
   """Prints accuracies in % and what else is claimed of, seed by seed."""
-  scale = dataclasses.replace(SCALES['full'], tuning_seeds=SEEDS, extend=0)
+  scale = SCALES['full']
   runtime.prepare(runs=scale.seeds)
+  best = {}
   with progress.Progress() as bar:
-    runs = lab.Lab('runs/credit-pilot', SEEDS * (scale.seeds // 2), bar)
-    found = run.tune(runs, scale)
-  shown = lambda values: ' | '.join(
-    f'{name}{lab.row(values[name])}' for name in SHOWN if name in values
-  )
-  print(f'{"base":22} {shown(found.start)}')
-  best = {'base': found.start}
-  for arm, tuned in found.rates.items():
-    for rate, values in sorted(found.values[arm].items()):
-      mark = '*' if rate == tuned.chosen else ' '
-      print(f'{arm:12} {rate:8.1e}{mark} {shown(values)}')
-      if mark == '*':
-        best[arm] = values
+    runs = lab.Lab('runs/credit-full', range(scale.seeds), bar)
+    for arm in ARMS:
+      own = dataclasses.replace(scale, extend=0, arms=(arm,))
+      found = run.tune(runs, own)
+      best['base'] = found.start
+      if len(best) == 1:
+        print(f'{"base":21} {line(found.start)}', flush=True)
+      for rate, values in sorted(found.values[arm].items()):
+        mark = '*' if rate == found.rates[arm].chosen else ' '
+        print(f'{arm:11} {rate:8.1e}{mark} {line(values)}', flush=True)
+        if mark == '*':
+          best[arm] = values
   print(*lab.gaps(CLAIMS, best), sep='\n')
-  for arm, values in best.items():
-    print(f'{arm:12} {np.mean(values["accuracy"]):5.1f}')
   print(f'{runs.seconds:.0f} s')
   return 0
+
+
+def line(values) -> str:
+  return ' | '.join(
+    f'{name}{lab.row(values[name])}' for name in SHOWN if name in values
+  )
 
 
 if __name__ == '__main__':

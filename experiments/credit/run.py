@@ -15,6 +15,7 @@ import numpy as np
 from configs import sft
 from experiments.credit import shown
 from experiments.credit.design import (
+  ANSWER,
   BUDGETS,
   CLOSE,
   GROUP,
@@ -52,8 +53,8 @@ def base_config(scale: Scale) -> Any:
   """SFT on what a writer says who forgets carries and may stop to think early,
   to a rate of nothing."""
   config = sft.get_config()
-  config.prompts_per_step = 128
-  config.optimizer.lr = 3e-3
+  config.prompts_per_step = scale.base_rows
+  config.optimizer.lr = scale.base_rate
   config.optimizer.schedule = 'cosine'
   return _shared(config, scale, scale.base_steps, **WRITER)
 
@@ -73,8 +74,7 @@ def arm_config(program: str, scale: Scale) -> Any:
 
 def bases_of(runs: lab.Lab, scale: Scale) -> lab.Trained:
   """A base of each seed's own; those of run and tuning train in one program."""
-  every = (*scale.tuning_seeds, *range(scale.seeds), *runs.seeds)
-  own = runs.beside(tuple(dict.fromkeys(every)))
+  own = runs.beside(scale.base_seeds)
   made = own.train('base', base_config(scale))
   return lab.shared(runs, made, [own.seeds.index(x) for x in runs.seeds])
 
@@ -106,7 +106,7 @@ class Judge:
       temperature=1.0,
       part='test',
       budgets=BUDGETS,
-      answer=TASK['num_digits'] + 2,
+      answer=ANSWER,
     )
 
   def found(self, stage: lab.Trained, part: str) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from posttrain_jax import lab
 # {name of a figure: arms}: those that share an estimator.
 FAMILIES = {
   'segments': ('verdict', 'total', 'segments'),
-  'progress': ('grpo', 'short', 'mrt', 'mrt_1'),
+  'progress': ('grpo', 'short', 'mrt'),
   'annotations': ('ppo', 'carft', 'carft_other'),
 }
 TITLES = {

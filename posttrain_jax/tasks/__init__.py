@@ -39,7 +39,7 @@ __all__ = [
   'digit_sums',
   'picks',
   'card_sums',
-  'column_sums',
+  'running_sums',
   'attributes',
   'sudoku',
   'list_functions',
