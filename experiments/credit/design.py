@@ -8,18 +8,18 @@ from posttrain_jax import lab
 from posttrain_jax.evals.statistics import Check, Claim
 
 # Every total is a step that is right or wrong, given the one before.
-TASK = dict(name='running_sums', count=5)
-# Who writes what the bases learn from forgets carries, and stops to think early
-# now and then; demonstrations of the arms do neither.
-WRITER = dict(slips=0.5, cut=0.3)
+TASK = dict(name='running_sums', count=8, most=3)
+# Who writes what the bases learn from counts one too many, and stops to think
+# early now and then; demonstrations of the arms do neither.
+WRITER = dict(slips=0.15, cut=0.3)
 RATE = 'optimizer.lr'
 # Accuracies (as shares) that are so close are as good: the lowest of their
 # rates is taken.
 CLOSE = 0.01
 PROMPTS, GROUP = 16, 8
-# Tokens of a thought: before the first of four steps, and after each.
-BUDGETS = (0, 3, 6, 9, 12)
-ANSWER = 3  # tokens of an answer with its end
+# Tokens of a thought: before the first of seven steps, and after each.
+BUDGETS = (0, 2, 4, 6, 8, 10, 12, 14)
+ANSWER = 2  # tokens of an answer with its end
 
 _TOKENS = ('reduce.name', 'token_mean')
 _LENGTHS = (
@@ -112,13 +112,13 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
-    preset='depth-2', base_steps=600, base_rows=32, base_rate=6e-3,
+    preset='depth-2', base_steps=200, base_rows=128, base_rate=3e-3,
     steps=30, grid=(1e-4, 3e-4, 9e-4, 2.7e-3), extend=1, arms=tuple(WAYS),
     problems=256,
   ),
   'reduced': Scale(
     seeds=2, tuning_seeds=(100,), base_seeds=(100, 0, 1), preset='depth-1',
-    base_steps=20, base_rows=32, base_rate=6e-3, steps=6, grid=(1e-3, 3e-3),
+    base_steps=20, base_rows=32, base_rate=3e-3, steps=6, grid=(1e-3, 3e-3),
     extend=0,
     arms=('grpo', 'mrt', 'total', 'segments', 'carft', 'carft_other'),
     problems=32,

@@ -1,7 +1,7 @@
-"""Running sums, every step of which can be judged: '7 +5 +8 =' -> '12,20,>20'.
+"""Running sums, every step of which can be judged: '7+5+8=' -> '2,0,>0'.
 
-A thought has the total after each further digit, in two digits; after '>' the
-last one stands. Writers may forget a carry, and may stop to think early, so
+A thought has the last digit of the total after each further digit; after '>'
+the last one stands. Writers may err by one, and may stop to think early, so
 that a policy can be right more often, or sooner.
 """
 
@@ -14,18 +14,19 @@ from posttrain_jax.core.types import Array, Example
 from posttrain_jax.tasks import base, vocab
 from posttrain_jax.tasks.vocab import Text
 
-WIDTH = 3  # tokens of an operand with its sign, and of a step with its comma
+WIDTH = 2  # tokens of an operand with its sign, and of a step with its comma
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """Sum of `count` digits.
+  """Last digit of the sum of `count` digits.
 
   count  of the digits
+  most   the largest of them; the smallest is 0
   chain_of_thought  the oracle writes the totals and '>' before the sum
 
-  slips  chance, in each step, that the writer of a demonstration forgets the
-         carry, where there is one; what follows goes on from there
+  slips  chance, in each step, that the writer of a demonstration counts one too
+         many; what follows goes on from there
   cut    share of demonstrations whose thought ends early, after as many steps
          as is drawn, from none to all but one: who has seen some can answer
          when told to
@@ -35,15 +36,18 @@ class Task:
   """
 
   count: int = 4
+  most: int = 9
   chain_of_thought: bool = True
   slips: float = 0.0
   cut: float = 0.0
 
   def __post_init__(self):
     base.check(
-      2 <= self.count <= 11,
-      f'running_sums: count={self.count} is not in 2..11 (totals of two '
-      'digits)',
+      2 <= self.count <= 64,
+      f'running_sums: count={self.count} is not in 2..64',
+    )
+    base.check(
+      1 <= self.most <= 9, f'running_sums: most={self.most} is not in 1..9'
     )
     for name in ('slips', 'cut'):
       value = getattr(self, name)
@@ -65,17 +69,16 @@ class Task:
   @property
   def completion_length(self) -> int:
     thought = WIDTH * (self.count - 1) + 1 if self.chain_of_thought else 0
-    return thought + 2 + 1
+    return thought + 1 + 1
 
   def sample(self, key: Array) -> Example:
-    return self.level(jax.random.randint(key, (self.count,), 0, 10))
+    return self.level(jax.random.randint(key, (self.count,), 0, self.most + 1))
 
   def level(self, digits: Array) -> Example:
     """The problem of `digits` [count]."""
     signs = jnp.full((self.count,), vocab.token('+'))
     signs = signs.at[-1].set(vocab.token('='))
-    spaces = jnp.full((self.count,), vocab.token(' '))
-    rows = jnp.stack([digits + vocab.ZERO, spaces, signs], axis=1)
+    rows = jnp.stack([digits + vocab.ZERO, signs], axis=1)
     prompt = Text(rows.reshape(-1).astype(jnp.int32), jnp.int32(rows.size))
     return base.example(prompt, {'digits': digits}, self.prompt_length)
 
@@ -86,31 +89,28 @@ class Task:
   def verify(
     self, example: Example, completion: Array, mask: Array
   ) -> dict[str, Array]:
-    right = _two_digits(example.answer['digits'].sum())
-    right = Text(right, jnp.int32(2))
-    return base.exact_match(right, completion, mask, '>')
+    right = _last_digit(example.answer['digits'].sum())
+    return base.exact_match(vocab.char(right), completion, mask, '>')
 
   def solve(self, example: Example, key: Array) -> Text:
-    """The totals and the sum, as a writer says them who forgets a carry now and
-    then, and stops to think early now and then."""
+    """The totals and the sum, as a writer says them who counts one too many now
+    and then, and stops to think early now and then."""
     slip_key, cut_key, count_key = jax.random.split(key, 3)
     digits, steps = example.answer['digits'], self.count - 1
     slips = jax.random.bernoulli(slip_key, self.slips, (steps,))
 
     def add(total, step):
-      digit, slip = step
-      carries = total % 10 + digit >= 10
-      total = total + digit - 10 * (slip & carries)
+      total = total + sum(step)
       return total, total
 
     last, totals = jax.lax.scan(add, digits[0], (digits[1:], slips))
-    answer = Text(_two_digits(last), jnp.int32(2))
+    answer = vocab.char(_last_digit(last))
     if not self.chain_of_thought:
       return base.finish(answer, self.completion_length)
     early = jax.random.bernoulli(cut_key, self.cut)
     stop = jax.random.randint(count_key, (), 0, steps)
-    commas = jnp.full((steps, 1), vocab.token(','))
-    written = jnp.concatenate([_two_digits(totals), commas], axis=1)
+    commas = jnp.full((steps,), vocab.token(','))
+    written = jnp.stack([_last_digit(totals), commas], axis=1)
     length = WIDTH * jnp.where(early, stop, steps)
     thought = Text(written.reshape(-1).astype(jnp.int32), length)
     text = vocab.join(thought, vocab.literal('>'), answer)
@@ -140,16 +140,14 @@ class Task:
     room = WIDTH * steps
     tokens = vocab.fit(Text(completion, thought), room).tokens
     tokens = tokens.reshape(steps, WIDTH)
-    said = tokens[:, :2] - vocab.ZERO
-    formed = jnp.all((said >= 0) & (said <= 9), axis=1)
-    formed &= tokens[:, 2] == vocab.token(',')
+    said = tokens[:, 0] - vocab.ZERO
+    formed = vocab.is_digit(tokens[:, 0]) & (tokens[:, 1] == vocab.token(','))
     # A thought that is longer has its last step run on.
     formed &= (jnp.arange(steps) < steps - 1) | (thought <= room)
     formed = jnp.cumprod(formed) == 1
-    totals = 10 * said[:, 0] + said[:, 1]
     digits = example.answer['digits']
-    before = jnp.concatenate([digits[:1], totals[:-1]])
-    fine = formed & (totals == before + digits[1:])
+    before = jnp.concatenate([digits[:1], said[:-1]])
+    fine = formed & (said == (before + digits[1:]) % 10)
 
     starts = WIDTH * jnp.arange(steps)
     ends = jnp.minimum(starts + WIDTH, thought)
@@ -161,7 +159,6 @@ class Task:
     return jnp.where(ends >= 0, graded, 0.0), ends
 
 
-def _two_digits(values: Array) -> Array:
-  """[..., 2] tokens of numbers below 100."""
-  pair = jnp.stack([values // 10 % 10, values % 10], axis=-1)
-  return (pair + vocab.ZERO).astype(jnp.int32)
+def _last_digit(values: Array) -> Array:
+  """Tokens of the last digits of numbers."""
+  return (values % 10 + vocab.ZERO).astype(jnp.int32)
