@@ -1,5 +1,7 @@
 """Running sums: what writers write, and what each step is worth."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from posttrain_jax.models.config import make_config
 from posttrain_jax.rewards import tokens as token_rewards
 from posttrain_jax.tasks import vocab
 
-SIZE, END = 18, '<eos>'
+SIZE, END = 14, '<eos>'
 
 
 def of_digits(*digits: int) -> Example:
@@ -33,55 +35,63 @@ def written(task, digits: tuple[int, ...], count: int = 1) -> list[str]:
 def test_prompts_say_the_digits():
   example = of_digits(7, 5, 8)
   prompt = vocab.decode(example.prompt, example.prompt_mask)
-  assert prompt == '7 +5 +8 ='
+  assert prompt == '7+5+8='
 
 
 @pytest.mark.parametrize(
   'digits, said',
   [
-    ((7, 5, 8), '12,20,>20'),
-    ((0, 0, 1), '00,01,>01'),
-    ((4, 5), '09,>09'),
-    ((9, 9, 9, 9), '18,27,36,>36'),
+    ((7, 5, 8), '2,0,>0'),
+    ((0, 0, 1), '0,1,>1'),
+    ((4, 5), '9,>9'),
+    ((9, 9, 9, 9), '8,7,6,>6'),
   ],
 )
 def test_totals_and_the_sum(digits, said):
   make = lambda **knobs: tasks.make('running_sums', count=len(digits), **knobs)
   assert written(make(), digits) == [said]
-  assert written(make(chain_of_thought=False), digits) == [said[-2:]]
+  assert written(make(chain_of_thought=False), digits) == [said[-1]]
 
 
-def test_a_writer_who_forgets_what_is_carried():
+def test_digits_are_drawn_up_to_the_largest():
+  task = tasks.make('running_sums', most=2)
+  keys = jax.random.split(jax.random.key(0), 64)
+  drawn = quick_jit(jax.vmap(task.sample))(keys).answer['digits']
+  assert set(np.asarray(drawn).ravel().tolist()) == {0, 1, 2}
+
+
+def test_a_writer_who_counts_one_too_many():
   task = tasks.make('running_sums', slips=1.0)
-  assert written(task, (7, 5, 8, 1)) == ['02,00,01,>01']
+  assert written(task, (7, 5, 8, 1)) == ['3,2,4,>4']
   task = tasks.make('running_sums', slips=0.5)
-  said = set(written(task, (7, 5, 8, 1), 64))
-  assert said == {
-    '12,20,21,>21', '12,10,11,>11', '02,10,11,>11', '02,00,01,>01',
-  }  # fmt: skip
+  wanted = set()
+  for slips in itertools.product((0, 1), repeat=3):
+    a, b, c = (12, 20, 21) + np.cumsum(slips)
+    wanted.add(f'{a % 10},{b % 10},{c % 10},>{c % 10}')
+  assert set(written(task, (7, 5, 8, 1), 128)) == wanted
 
 
 def test_thoughts_that_end_early():
   said = written(tasks.make('running_sums', cut=1.0), (7, 5, 8, 1), 64)
-  assert set(said) == {'>21', '12,>21', '12,20,>21'}
+  assert set(said) == {'>1', '2,>1', '2,0,>1'}
   half = written(tasks.make('running_sums', cut=0.5), (7, 5, 8, 1), 256)
-  assert 0.4 < np.mean([x != '12,20,21,>21' for x in half]) < 0.6
+  assert 0.4 < np.mean([x != '2,0,1,>1' for x in half]) < 0.6
 
 
 SEGMENTS = {
-  '12,20,21,>21$': {2: 1, 5: 1, 8: 1, 12: 1},
-  '12,10,11,>11$': {2: 1, 5: -1, 8: 1, 12: -1},  # goes on from what it wrote
-  '12,10,21,>21$': {2: 1, 5: -1, 8: -1, 12: 1},
-  '12,>21$': {2: 1, 6: 1},
-  '12,20>21$': {2: 1, 4: -1, 8: 1},  # a step without its end
-  '12,20,21,22,>21$': {2: 1, 5: 1, 11: -1, 15: 1},  # runs on
-  '12,2,21,>21$': {2: 1, 5: -1, 7: -1, 11: 1},  # all after it are wrong
-  '>21$': {3: 1},
-  '>>21$': {0: -1, 4: 1},
-  '21$': {2: 1},  # all of it is the answer
+  '2,0,1,>1$': {1: 1, 3: 1, 5: 1, 8: 1},
+  '2,9,0,>0$': {1: 1, 3: -1, 5: 1, 8: -1},  # goes on from what it wrote
+  '2,9,1,>1$': {1: 1, 3: -1, 5: -1, 8: 1},
+  '2,>1$': {1: 1, 4: 1},
+  '2,0>1$': {1: 1, 2: -1, 5: 1},  # a step without its end
+  '2,0,1,3,>1$': {1: 1, 3: 1, 7: -1, 10: 1},  # runs on
+  '2,,0,>1$': {1: 1, 3: -1, 4: -1, 7: 1},  # all after it are wrong
+  '>1$': {2: 1},
+  '>>1$': {0: -1, 3: 1},
+  '1$': {1: 1},  # all of it is the answer
   '7$': {0: -1},
-  '12,20,': {2: 1, 5: 1},
-  '12,20,21,>21': {2: 1, 5: 1, 8: 1, 11: 1},
+  '2,0,': {1: 1, 3: 1},
+  '2,0,1,>1': {1: 1, 3: 1, 5: 1, 7: 1},
   '$': {},
   '': {},
 }
@@ -103,7 +113,7 @@ def test_every_step_is_judged(fill):
 @pytest.mark.parametrize('at_end', [0.0, 0.25, 1.0])
 def test_rewards_of_steps_may_wait_for_the_end(at_end):
   task = tasks.make('running_sums')
-  tokens, mask = padded(['12,10,11,>21$', '12,20,'], SIZE)
+  tokens, mask = padded(['2,9,0,>1$', '2,0,'], SIZE)
   example = jax.tree.map(lambda x: x[None], of_digits(7, 5, 8, 1))
   world = token_rewards.World(task, make_config('depth-1'))
   drawn = Rollout(tokens[None], mask[None], 0.0 * mask[None], mask[None, :, 0])
@@ -114,11 +124,11 @@ def test_rewards_of_steps_may_wait_for_the_end(at_end):
     )
   )(at_end)  # fmt: skip
   wanted = np.zeros((2, SIZE))
-  wanted[0, [2, 5, 8, 12]] = 0.3, -0.3, 0.3, 0.3
-  wanted[1, [2, 5]] = 0.3
+  wanted[0, [1, 3, 5, 8]] = 0.3, -0.3, 0.3, 0.3
+  wanted[1, [1, 3]] = 0.3
   wanted *= 1.0 - at_end
-  wanted[0, 12] += at_end * 0.6
-  wanted[1, 5] += at_end * 0.6
+  wanted[0, 8] += at_end * 0.6
+  wanted[1, 3] += at_end * 0.6
   np.testing.assert_allclose(found[0], wanted, atol=1e-6)
 
 
@@ -128,7 +138,8 @@ def test_rewards_of_steps_may_wait_for_the_end(at_end):
     ({'slips': 1.5}, 'slips=1.5 is no share'),
     ({'cut': -0.1}, 'cut=-0.1 is no share'),
     ({'cut': 0.5, 'chain_of_thought': False}, 'cut=0.5 is of the steps'),
-    ({'count': 12}, 'count=12 is not in 2..11'),
+    ({'count': 65}, 'count=65 is not in 2..64'),
+    ({'most': 0}, 'most=0 is not in 1..9'),
   ],
 )
 def test_knobs_that_cannot_be(knobs, told):

@@ -65,10 +65,10 @@ def test_arms_of_a_program_differ_in_numbers_that_it_has(program):
   assert told and len(set(told)) == len(told)
   assert len({frozenset(dict(x)) for x in told}) == 1
   assert dict(told[0]).keys() <= known.keys()
-  # No arm's demonstrations forget or stop early; a step has 128 own answers.
+  # No arm's demonstrations forget or stop early; a step has 64 own answers.
   assert config.task.slips == config.task.cut == 0.0
   if config.paradigm == 'rl':
-    assert config.prompts_per_step * config.group_size == 128
+    assert config.prompts_per_step * config.group_size == 64
 
 
 def test_the_controls_differ_in_one_key():

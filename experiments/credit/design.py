@@ -16,7 +16,7 @@ RATE = 'optimizer.lr'
 # Accuracies (as shares) that are so close are as good: the lowest of their
 # rates is taken.
 CLOSE = 0.01
-PROMPTS, GROUP = 16, 8
+PROMPTS, GROUP = 8, 8
 # Tokens of a thought: before the first of seven steps, and after each.
 BUDGETS = (0, 2, 4, 6, 8, 10, 12, 14)
 ANSWER = 2  # tokens of an answer with its end
@@ -34,7 +34,7 @@ PROGRAMS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
   'mrt': ('configs/rl.py:recipe=mrt', ()),
   'segments': (
     'configs/rl.py:recipe=fine_grained',
-    (('prompts_per_step', '32'), ('group_size', '4')),
+    (('prompts_per_step', '16'), ('group_size', '4')),
   ),
   'ppo': (
     'configs/rl.py:recipe=carft',
@@ -91,7 +91,7 @@ class Scale:
   base_seeds    of the bases: the seeds of tuning and run, which have one each
   base_steps    of SFT on `base_rows` demonstrations each, at `base_rate`
   grid          of learning rates, the same for all arms; it grows at most
-                `extend` times at each end
+                `extend` times at each end (0: it is wide instead)
   problems      of each half of the held-out ones, a seed
   """
 
@@ -113,7 +113,7 @@ SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
     preset='depth-2', base_steps=200, base_rows=128, base_rate=3e-3,
-    steps=30, grid=(1e-4, 3e-4, 9e-4, 2.7e-3), extend=1, arms=tuple(WAYS),
+    steps=30, grid=(1e-4, 4e-4, 1.6e-3, 6.4e-3), extend=0, arms=tuple(WAYS),
     problems=256,
   ),
   'reduced': Scale(
@@ -184,35 +184,34 @@ STUDY = lab.Study(
     'of other problems.',
   ),
   setup=(
-    'Sums of five digits; a thought has the total after each further one, '
-    'then comes the answer. Every seed '
-    f'has a base of its own (SFT, {_FULL.base_steps} steps of '
-    f'{_FULL.base_rows} rows, '
-    'depth-2: 0.1M parameters) from a writer who forgets a carry half of the '
-    'time and in three of ten ends the thought early, so that it can answer '
-    'when told to.',
-    f'Every arm takes {_FULL.steps} steps of 128 own answers at temperature '
-    '1: 16 problems with 8 each, Fine-Grained RLHF 32 with 4, as its recipe '
-    'has it. SFT takes 16 right and whole demonstrations a step, as many as '
-    'CARFT reads.',
-    'Segments are the four steps of a thought, each judged by the one before '
+    'The last digit of the sum of eight digits from 0 to 3; a thought has it '
+    'after each further digit, then comes the answer. Every seed has a base of '
+    f'its own (SFT, {_FULL.base_steps} steps of {_FULL.base_rows} rows, '
+    'depth-2: 0.1M parameters) from a writer who counts one too many in 15% of '
+    'steps, and in three of ten demonstrations ends the thought early, so that '
+    'it can answer when told to.',
+    f'Every arm takes {_FULL.steps} steps of 64 own answers at temperature 1: '
+    '8 problems with 8 each, Fine-Grained RLHF 16 with 4, as its recipe has '
+    'it. SFT takes 8 right and whole demonstrations a step, as many as CARFT '
+    'reads.',
+    'Segments are the seven steps of a thought, each judged by the one before '
     'it, and the answer: 0.3 for a right one, -0.3 for a wrong one, beside the '
     'verdict of 1. The control earns the same total on its last token; '
     '"verdict alone" is the same PPO without.',
-    'Progress: the probability of the right answer, if asked for after each '
-    'step, less that after the one before, times 0.2. The reward of length is '
-    'that of Kimi, times 0.2 too.',
-    'Regret: the share of wrong answers, averaged over budgets of 0 to 12 '
+    'Progress: the probability of the right answer, if asked for after each of '
+    'four episodes (one or two steps), less that after the one before, times '
+    '0.2. The reward of length is that of Kimi, times 0.2 too.',
+    'Regret: the share of wrong answers, averaged over budgets of 0 to 14 '
     'tokens; a longer thought is cut there and the answer asked for. All of '
     'one answer at temperature 1 to each of 256 held-out problems a seed; '
     'accuracy while it learns is that of the own answers of all steps.',
   ),
   equal='steps, own answers a step and tries',
   tuning=(
-    'one grid of learning rates for all arms, which grows for all where an '
-    "arm's best is its first or last: the lowest whose accuracy comes within a "
-    'point of the best on validation problems, with two seeds of their own; '
-    'weights of rewards and terms are those of the recipes'
+    'one grid of four learning rates for all arms, from 0.0001 to 0.0064: the '
+    'lowest whose accuracy comes within a point of the best on validation '
+    'problems, with two seeds of their own; weights of rewards and '
+    'terms are those of the recipes'
   ),
   measures={
     'accuracy': lab.Measure('Accuracy', '%', 'higher', 1),
@@ -229,7 +228,7 @@ STUDY = lab.Study(
     'is wrong.',
     'Continuations that are sampled from cut thoughts, as MRT rewards them, '
     'and thoughts of thousands of tokens: here the chance of the one right '
-    'answer is read off, and a whole thought has twelve tokens.',
+    'answer is read off, and a whole thought has 14 tokens.',
     'The projection of embeddings and the further negatives of CARFT.',
   ),
 )

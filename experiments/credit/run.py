@@ -50,8 +50,8 @@ def _shared(config: Any, scale: Scale, steps: int, **writer: float) -> Any:
 
 
 def base_config(scale: Scale) -> Any:
-  """SFT on what a writer says who forgets carries and may stop to think early,
-  to a rate of nothing."""
+  """SFT on what a writer says who errs by one and may stop to think early, to a
+  rate of nothing."""
   config = sft.get_config()
   config.prompts_per_step = scale.base_rows
   config.optimizer.lr = scale.base_rate
@@ -60,7 +60,7 @@ def base_config(scale: Scale) -> Any:
 
 
 def arm_config(program: str, scale: Scale) -> Any:
-  """Steps of 128 own answers, or of one demonstration a problem."""
+  """Steps of 64 own answers, or of one demonstration a problem."""
   spec, items = PROGRAMS[program]
   config = config_lib.load(spec)
   config.prompts_per_step = PROMPTS
