@@ -1,7 +1,8 @@
-r"""Does credit for steps pay?
+r"""Does credit for steps pay? Not run yet: README.md says why.
 
-python -m experiments.credit.run             # full
-python -m experiments.credit.run --reduced   # a minute or two
+python -m experiments.credit.study --reduced   # into runs/
+
+It is called run.py, as every study's, when it has its first results.
 """
 
 import dataclasses
