@@ -84,7 +84,9 @@ def add_beside(c: ml_collections.ConfigDict) -> None:
   # Of demonstrations: 'one', or 'learner': the policy's own before the update.
   c.expert_old_logps = 'one'
   c.sft_weights = ml_collections.ConfigDict(part(token_weights, 'uniform'))
-  c.contrastive = none(coef=0.0)  # embeddings of answers and demonstrations
+  # Embeddings of answers, drawn to those of the problem's 'own' demonstration,
+  # or of 'another' problem's: a control, of whether it matters what it says.
+  c.contrastive = none(coef=0.0, annotation='own')
   c.explore = ml_collections.ConfigDict(rows.EXPLORE)  # another temperature
 
   # Where they are from: the task's 'oracle', or the policy, 'refined' by what

@@ -67,6 +67,13 @@ def test_a_contrast_takes_one_demonstration():
     'carft',
     ('demos_per_prompt', '2'),
   )
+  refused(
+    'contrastive.annotation="another" with prompts_per_step=1: a step has no '
+    'other problem; nearest valid: 2',
+    'carft',
+    ('contrastive.annotation', 'another'),
+    ('prompts_per_step', '1'),
+  )
 
 
 @pytest.mark.parametrize('count, coef', [('2', '0.0'), ('0', '0.5')])

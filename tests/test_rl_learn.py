@@ -378,3 +378,11 @@ def test_carft_by_hand():
   assert coefs == {'policy': 1.0, 'value': 5.0, 'contrastive': 0.1}
   # A KL in the reward, and no rows beside the group.
   assert 'kl' not in sums and len(batch.mask) == OWN.size
+
+
+def test_another_problems_annotation():
+  of = lambda *keys: learnt('carft', *keys)[2].extras['anchors']
+  own, other = of(), of(('contrastive.annotation', 'another'))
+  by_problem = lambda x: np.asarray(x).reshape(PROBLEMS, GROUP, -1)
+  close(by_problem(other), np.roll(by_problem(own), -1, axis=0))
+  assert PROBLEMS > 1 and np.abs(other - own).max() > 1e-3

@@ -228,7 +228,9 @@ RL = {
     kl=kl('kl_k1', 0.05, 'reward'),
     updates_per_rollout=2,
     demos_per_prompt=1,
-    contrastive=dict(part(contrastive, 'carft'), coef=0.1),
+    contrastive=dict(
+      part(contrastive, 'carft'), coef=0.1, annotation='own'
+    ),
   ),
   # Answers in proportion to their reward. The flow of a state is a value head,
   # the group's estimate, or R(state) / P(stop | state). A state is the text

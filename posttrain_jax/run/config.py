@@ -32,7 +32,7 @@ KEY_LIKE = 0.6  # how like a key has to be to be meant (`difflib`'s ratio)
 OTHERS = 'others.'  # of frozen models by their roles
 
 # Keys of a part that are not hyperparameters of the function it names.
-CALLERS = ('coef', 'mix', 'place')
+CALLERS = ('annotation', 'coef', 'mix', 'place')
 
 # Keys that may be 'auto', and what a run whose seeds are mapped takes.
 DECIDED = {

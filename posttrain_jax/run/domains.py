@@ -52,7 +52,7 @@ from posttrain_jax.run.device_domains import DEVICES
 from posttrain_jax.run.optim_domains import OPTIMIZER
 from posttrain_jax.tasks import conditioned, second_tries
 from posttrain_jax.trainers import guard
-from posttrain_jax.trainers.rl import terms
+from posttrain_jax.trainers.rl import guests, terms
 
 __all__ = ['KEYS', 'PARTS', 'domain_of', 'hyperparameter']
 
@@ -173,6 +173,7 @@ KEYS = {
   'kl.place': Word(('loss', 'reward')),
   'value_loss.coef': NOT_NEGATIVE,
   'sft_loss.coef': NOT_NEGATIVE,
+  'contrastive.annotation': Word(guests.ANNOTATIONS),
   'contrastive.coef': NOT_NEGATIVE,
   **hybrid_domains.KEYS,
   'reward_pool.timeout': POSITIVE,
@@ -319,6 +320,7 @@ PARTS = {
   'supervised/prompt_weight': Word(('linear', 'sqrt', 'none')),
   'supervised/wrong_reward': FINITE,
   'tokens/alpha': NOT_NEGATIVE,
+  'tokens/at_end': SHARE,
   'tokens/boundaries': TEXT,
   'tokens/episodes': ONE_OR_MORE,
   'tokens/missing': NOT_NEGATIVE,

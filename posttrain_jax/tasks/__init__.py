@@ -39,6 +39,7 @@ __all__ = [
   'digit_sums',
   'picks',
   'card_sums',
+  'running_sums',
   'attributes',
   'sudoku',
   'list_functions',

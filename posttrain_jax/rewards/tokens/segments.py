@@ -1,5 +1,7 @@
 """Rewards of the segments of a final answer."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -27,6 +29,7 @@ def fine_grained(
   *,
   weight: float = 0.3,
   missing: float = 0.3,
+  at_end: float = 0.0,
   separators: str = ' ,;\n+-*/',
 ) -> Rewards:
   """Fine-grained RLHF: a reward for each segment, on the token that ends it.
@@ -46,8 +49,8 @@ def fine_grained(
     task.segments(example, completion [C], mask [C]) -> rewards [S], ends [S]
 
   with rewards in -1..1 and the column of each segment's last token (-1: there
-  is no such segment). It takes the place of all the above; only `weight`
-  still applies.
+  is no such segment). It takes the place of all the above; only `weight` and
+  `at_end` still apply.
 
   Args:
     weight: a right segment earns it, a wrong one loses it. The paper has 0.3
@@ -55,6 +58,8 @@ def fine_grained(
     missing: lost on the last token for each segment that the oracle has
       beyond those of a wrong answer, in place of the paper's reward for
       completeness. Below `weight`, stopping early can pay.
+    at_end: share of what segments earn that is paid on the last token; at 1
+      all of it, in the same total: what rewards of segments are compared with.
     separators: characters that end a segment; '' ends one at every token, for
       digits, moves and cells.
 
@@ -68,28 +73,14 @@ def fine_grained(
   learned models there)
   """
   del params
-  task, ids = world.task, ids_of('separators', separators)
-  if hasattr(task, 'segments'):
-    judge = _over_group(task.segments)
-    graded, ends = judge(examples, samples.completion, samples.mask)
-    lacking = jnp.zeros(graded.shape[:2])
-  else:
-    solutions = solve(task, examples, key)
-
-    def judge(oracle, example, completion, mask):
-      verdict = task.verify(example, completion, mask)
-      # Behind a condition, the reward may weigh more than being right.
-      accepted = verdict.get('task_reward', verdict['reward']) > RIGHT
-      return _against_oracle(oracle, completion, mask, accepted, ids)
-
-    over_group = jax.vmap(judge, (None, None, 0, 0))
-    graded, ends, lacking = jax.vmap(over_group)(
-      solutions, examples, samples.completion, samples.mask
-    )
+  ids = ids_of('separators', separators)
+  graded, ends, lacking = _judged(world.task, examples, samples, key, ids)
   flat = lambda x: x.reshape(-1, *x.shape[2:])
   mask = flat(samples.mask)
   rewards = advantages.segment_rewards(weight * flat(graded), flat(ends), mask)
   rewards -= advantages.last_token_rewards(missing * flat(lacking), mask)
+  late = advantages.last_token_rewards(jnp.sum(rewards, axis=1), mask)
+  rewards = (1.0 - at_end) * rewards + at_end * late
   exists = (ends >= 0).astype(jnp.float32)
   metrics = {
     'segments': jnp.mean(jnp.sum(exists, axis=-1)),
@@ -97,6 +88,29 @@ def fine_grained(
     'segments_missing': jnp.mean(lacking),
   }
   return rewards.reshape(samples.mask.shape), metrics
+
+
+def _judged(
+  task: Any, examples: Example, samples: Rollout, key: Array, ids: Array
+) -> tuple[Array, Array, Array]:
+  """(rewards [B, G, S] of segments, columns [B, G, S] of their ends, how many
+  [B, G] are missing), by the task itself or against its oracle."""
+  if hasattr(task, 'segments'):
+    judge = _over_group(task.segments)
+    graded, ends = judge(examples, samples.completion, samples.mask)
+    return graded, ends, jnp.zeros(graded.shape[:2])
+  solutions = solve(task, examples, key)
+
+  def judge_one(oracle, example, completion, mask):
+    verdict = task.verify(example, completion, mask)
+    # Behind a condition, the reward may weigh more than being right.
+    accepted = verdict.get('task_reward', verdict['reward']) > RIGHT
+    return _against_oracle(oracle, completion, mask, accepted, ids)
+
+  over_group = jax.vmap(judge_one, (None, None, 0, 0))
+  return jax.vmap(over_group)(
+    solutions, examples, samples.completion, samples.mask
+  )
 
 
 def _over_group(f):

@@ -53,6 +53,8 @@ def make_extras(config: Any, model: ModelConfig) -> Callable[..., Batch]:
     if contrasts:
       shown, _ = lived.guests['expert']
       anchors = annotated(state, lived.prompts, lived.prompt_mask, shown)
+      if config.contrastive.annotation == 'another':  # that of the next one
+        anchors = jnp.roll(anchors, -1, axis=0)
       extras['anchors'] = jnp.repeat(anchors, group_size, axis=0)
     return batch.replace(extras=extras)
 

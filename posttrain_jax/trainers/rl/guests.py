@@ -38,6 +38,8 @@ __all__ = [
 
 KINDS = ('own', 'expert', 'explore', 'prefix')
 
+# Whose demonstrations answers are drawn to: `contrastive.annotation`.
+ANNOTATIONS = ('own', 'another')
 # What imitation is to the other terms: `sft_loss.mix`.
 MIXES = ('add', 'convex', 'between', 'coin')
 # An answer with a reward above it is right, where a method asks.
@@ -102,6 +104,12 @@ def check(config: Any) -> None:
     raise ValueError(
       f'demos_per_prompt={config.demos_per_prompt}: contrastive '
       f'"{config.contrastive.name}" takes one demonstration a problem'
+    )
+  if config.contrastive.annotation == 'another' and config.prompts_per_step < 2:
+    raise ValueError(
+      'contrastive.annotation="another" with prompts_per_step='
+      f'{config.prompts_per_step}: a step has no other problem; nearest valid: '
+      '2'
     )
   if exploring(config) != active(config.explore.coef):
     raise ValueError(

@@ -206,7 +206,7 @@ def make_contrast(config: Any, model: ModelConfig) -> tuple[Callable, Callable]:
   contrast = bind(
     contrastive,
     config.contrastive,
-    skip=('coef',),
+    skip=('annotation', 'coef'),
     supplied=named.of_learner('contrastive'),
   )
   asked = arrays_of(contrast.func)
