@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 
+from posttrain_jax import trainers
 from posttrain_jax.core import boundary, buckets, dtypes, hub, paths
 from posttrain_jax.core import flags as core_flags
 from posttrain_jax.core.types import Array, PyTree
@@ -256,10 +257,10 @@ def _score(
   if head is None:
     return None, []
   config = saved['config']
-  scores = config.get('paradigm') == 'preference' and (
-    config['loss']['name'] in reward_model.__all__
-  )
-  if not scores:
+  room = None
+  if 'paradigm' in config:
+    room = trainers.kind(config['paradigm']).loss_room(config['loss']['name'])
+  if room is not reward_model:
     return None, ['left out: the value head']
   if adapter:
     raise ValueError(

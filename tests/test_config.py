@@ -9,7 +9,7 @@ import pytest
 
 from configs import base, recipes
 from posttrain_jax import train
-from posttrain_jax.run import build, model_folder, values
+from posttrain_jax.run import build, later, model_folder, values
 from posttrain_jax.run import config as config_lib
 
 ROOT = Path(__file__).parent.parent
@@ -333,15 +333,26 @@ def test_older_runs_on_pairs_go_on_as_they_are():
   assert found == json.loads(json.dumps(now.to_dict()))
 
 
-@pytest.mark.parametrize('part, shares', config_lib.NEW_SHARES.items())
-def test_older_runs_have_no_shares_of_later(part, shares):
-  """All of a part's shares that are new stand in the table."""
-  spec = {'oracle': 'configs/sft.py', 'best_vs_worst': 'configs/preference.py'}
-  items = [('collect.name', part)]
-  now = json.loads(json.dumps(config_lib.load(spec[part], items).to_dict()))
+# A config file that has the part of each name.
+SPECS = {
+  'best_vs_worst': 'configs/preference.py:recipe=dpo',
+  'oracle': 'configs/sft.py',
+  'oracle_and_rollouts': 'configs/sft.py:recipe=una',
+  'carft': 'configs/rl.py:recipe=carft',
+  'fine_grained': 'configs/rl.py:recipe=fine_grained',
+}
+
+
+@pytest.mark.parametrize('part, name', [
+  (part, name) for part, names in later.LATER.items() for name in names
+])  # fmt: skip
+def test_older_runs_go_on_without_keys_of_later(part, name):
+  """A run that was begun before a part had a key is of the same config."""
+  now = json.loads(json.dumps(config_lib.load(SPECS[name]).to_dict()))
+  assert now[part]['name'] == name
   saved = json.loads(json.dumps(now))
-  for share in shares:
-    assert saved['collect'].pop(share) == 0.0
+  for key, value in later.LATER[part][name].items():
+    assert saved[part].pop(key) == value
   found = json.loads(json.dumps(config_lib.completed(saved).to_dict()))
   assert found == now
 

@@ -17,7 +17,7 @@ from posttrain_jax.data import text_task
 from posttrain_jax.models import remat
 from posttrain_jax.params import adapters
 from posttrain_jax.rewards import entries
-from posttrain_jax.run import auto, config_file, foreign_keys, literals
+from posttrain_jax.run import auto, config_file, foreign_keys, later, literals
 from posttrain_jax.run.auto import AUTO
 from posttrain_jax.tasks import conditioned
 from posttrain_jax.trainers.rl.terms import advantage_keys
@@ -26,8 +26,6 @@ ConfigDict = ml_collections.ConfigDict
 
 # Of the keys of a config, which are many, that a message names.
 MOST_NAMED = 8
-# {part of collect: shares that it has been given since, 0 as it was without}
-NEW_SHARES = {'best_vs_worst': ('noise',), 'oracle': ('slips',)}
 KEY_LIKE = 0.6  # how like a key has to be to be meant (`difflib`'s ratio)
 OTHERS = 'others.'  # of frozen models by their roles
 
@@ -208,9 +206,7 @@ def _moved(config: ConfigDict) -> None:
       config.optimizer.warmup_updates = AUTO
   if config.get('adapter', {}).get('name') in ('lora', 'rslora', 'dora'):
     config.adapter.dropout = config.adapter.get('dropout', 0.0)
-  part_ = config.get('collect', {})
-  for key in NEW_SHARES.get(part_.get('name', ''), ()):
-    part_[key] = part_.get(key, 0.0)
+  later.complete(config)
   _named_remat(config)
 
 
