@@ -14,6 +14,8 @@ import zlib
 from slow_variants import SLOW
 
 LONG = (
+  'test_changed_files::test_a_changed_file_is_foreseen[rl',
+  'test_scorers::test_a_run_that_trained_a_reward_model_exports_one[qwen2_5',
   'test_text_tasks::test_beams_by_hand',
   'test_text_tasks::test_closing_ends_the_workers_of_a_judge_too',
   'test_rl_hybrid::test_luffy_by_hand',
@@ -257,6 +259,12 @@ SHARES = {
   'test_recipe_forms_preference': (1, 2), 'test_recipe_forms_rl': (1, 2),
   'test_recipe_forms_sft': (1, 2), 'test_tasks': (1, 0),
   'test_chat_asking': (3, 3), 'test_trl_parity': (1, 1), 'test_twins': (1, 0),
+  'test_advantages': (4, 4), 'test_attention_kernels': (4, 4),
+  'test_collect': (4, 4), 'test_model': (4, 4), 'test_running_sums': (3, 5),
+  'test_scored_pairs': (4, 4), 'test_scorers': (4, 4), 'test_studies': (3, 5),
+  'test_distillation': (4, 4), 'test_flow': (4, 4), 'test_measures': (4, 4),
+  'test_optim_moments': (4, 4), 'test_picks': (4, 4), 'test_rl_learn': (4, 4),
+  'test_rollout': (4, 4), 'test_supervised': (5, 3), 'test_update': (4, 4),
 }  # fmt: skip
 
 # Modules of which half of the long tests are slow.

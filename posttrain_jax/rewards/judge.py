@@ -125,7 +125,6 @@ class Judge:
       ValueError: a function that cannot be used, with the reason; a column
         that is not there, or in which there is nothing.
     """
-    self._tell_verdict()
     needs = {}
     for index, entry in enumerate(self._called):
       reply = self._pool.call('describe', index, timeout=START)
@@ -138,6 +137,7 @@ class Judge:
       if line not in self._told and hosts.first():
         self._told.add(line)
         print(f'WARNING rewards: {line}', file=sys.stderr)
+    self._tell_verdict()
 
   def _tell_verdict(self) -> None:
     """Accuracy is of the verdict; of what is none it says little."""
