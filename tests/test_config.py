@@ -9,6 +9,7 @@ import pytest
 
 from configs import base, recipes
 from posttrain_jax import train
+from posttrain_jax.lab import alike
 from posttrain_jax.run import build, later, model_folder, values
 from posttrain_jax.run import config as config_lib
 
@@ -355,6 +356,9 @@ def test_older_runs_go_on_without_keys_of_later(part, name):
     assert saved[part].pop(key) == value
   found = json.loads(json.dumps(config_lib.completed(saved).to_dict()))
   assert found == now
+  # Nor is a stage of a study another one for them.
+  learnt = alike.learns(config_lib.load(SPECS[name]))
+  assert not {f'{part}.{key}' for key in later.LATER[part][name]} & set(learnt)
 
 
 def test_a_reward_model_of_a_role_is_given_beside_it():

@@ -173,16 +173,21 @@ def test_a_reward_model_writes_nothing(folders, items, told):
     build.build(config_of(folders, **items))
 
 
-def test_a_reward_model_goes_on_as_one(folders, tmp_path):
-  pairs = tmp_path / 'pairs.jsonl'
+def pairs_file(path):
+  """Eight pairs of conversations."""
   said = lambda text: [{'role': 'assistant', 'content': text}]
-  pairs.write_text(
+  path.write_text(
     ''.join(
       json.dumps({'prompt': ASK, 'chosen': said(f'{i}'), 'rejected': said('x')})
       + '\n'
       for i in range(8)
     )
   )
+  return path
+
+
+def test_a_reward_model_goes_on_as_one(folders, tmp_path):
+  pairs = pairs_file(tmp_path / 'pairs.jsonl')
   config = config_of(
     folders, 'configs/preference.py:data=jsonl,recipe=reward_model,smoke',
     **{'data.path': pairs, 'init_from': folders / 'llama',
@@ -303,15 +308,7 @@ def trained(request, tmp_path):
   template writes something behind that)."""
   folder = chat_folders.make(request.param, tmp_path / 'model')
   chat_folders.add_weights(folder, width=16)
-  pairs = tmp_path / 'pairs.jsonl'
-  said = lambda text: [{'role': 'assistant', 'content': text}]
-  pairs.write_text(
-    ''.join(
-      json.dumps({'prompt': ASK, 'chosen': said(f'{i}'), 'rejected': said('x')})
-      + '\n'
-      for i in range(8)
-    )
-  )
+  pairs = pairs_file(tmp_path / 'pairs.jsonl')
   flags = {
     'data.path': pairs, 'init_from': folder, 'num_steps': 2,
     'data.max_length': 128, 'checkpoint.every': 2,

@@ -179,16 +179,7 @@ def tune(runs: lab.Lab, scale: Scale) -> Tuning:
     return lab.Cells(train, score, places, count)
 
   cells = {arm: cells_of(arm) for arm in scale.arms}
-  rates = lab.tune(
-    {
-      arm: lambda rate, part=part: part.add({RATE: rate})
-      for arm, part in cells.items()
-    },
-    scale.grid,
-    lambda arm, cell: cells[arm].score(cell),
-    scale.extend,
-    CLOSE,
-  )
+  rates = lab.tune_cells(cells, RATE, scale.grid, scale.extend, CLOSE)
   few = {name: x[:count] for name, x in start.items()}
   return Tuning(rates, values, values_of(few, few))
 

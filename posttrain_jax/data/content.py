@@ -92,16 +92,13 @@ def check(
       f'{said}; put it back, or use another --workdir. With data.on_change='
       '"warn" the run goes on at its place, with what stands there now'
     )
-  mixed = counts is not None
+  order = (
+    '; another number of records has another order: some of this epoch may '
+    'come twice, and some not'
+  )
   print(
     f'WARNING data: {said}; the run goes on at its place, with what stands '
-    'there now'
-    + (
-      '; another number of records has another order: some of this epoch may '
-      'come twice, and some not'
-      if mixed
-      else ''
-    ),
+    'there now' + ('' if counts is None else order),
     file=sys.stderr,
   )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posttrain_jax import trainers
-from posttrain_jax.run import auto
+from posttrain_jax.run import auto, later
 from posttrain_jax.run import config as config_lib
 
 __all__ = ['computes', 'learns']
@@ -25,17 +25,14 @@ def learns(config: Any) -> dict[str, Any]:
     del flat['optimizer.l2_to_start']
   if flat.get('own_inputs') == 0.0:  # nor inputs of its own
     del flat['own_inputs']
-  if flat.get('collect.slips') == 0.0:  # nor tokens of other answers
-    del flat['collect.slips']
-  if flat.get('collect.trust') is False:  # nor scores that nobody gave
-    del flat['collect.trust']
   if flat.get('partner.place') == 'none':  # nor another model beside it
     flat = {k: v for k, v in flat.items() if not k.startswith('partner.')}
   if flat.get('meta.rate') == 0.0:  # nor a gradient taken ahead
     flat = {k: v for k, v in flat.items() if not k.startswith('meta.')}
   off: dict[str, Any] = {'strength': [], 'flip_fraction': 0.0}
-  if flat.get('collect.name') == 'best_vs_worst':
-    off['collect.noise'] = 0.0
+  for part, names in later.LATER.items():  # nor what parts were given since
+    own = names.get(flat.get(f'{part}.name'), {})
+    off |= {f'{part}.{key}': value for key, value in own.items()}
   flat = {k: v for k, v in flat.items() if k not in off or v != off[k]}
   collects = bool(trainers.kind(config.paradigm).sources(config)[0])
   if collects and flat.get('curriculum.name') == 'none':
