@@ -21,27 +21,27 @@ from posttrain_jax.run import runtime
 def main() -> int:
   """Prints accuracies in %, seed by seed."""
   scale = SCALES['full']
-  runtime.prepare(runs=len(scale.tuning_seeds))
+  runtime.prepare(runs=scale.seeds)
   with progress.Progress() as bar:
-    own = lab.Lab('runs/hybrids-full', scale.tuning_seeds, bar)
-    tuned, judge = run.tune(own, scale)
-    base = run.base_of(own, scale)
+    runs = lab.Lab('runs/hybrids-full', range(scale.seeds), bar)
+    found, judge, base = run.tune(runs, scale)
+  count = len(scale.tuning_seeds)
   right, entropy = judge.new(base, 'validation')
-  start = 100.0 * right.mean(1)
-  kept = 100.0 * judge.kept(base).mean(1)
-  print('base', np.round(start, 1), np.round(entropy, 2), np.round(kept, 1))
+  start = 100.0 * right.mean(1)[:count]
+  kept = 100.0 * judge.kept(base).mean(1)[:count]
+  print('base', np.round(start, 1), np.round(entropy[:count], 2),
+        np.round(kept, 1))  # fmt: skip
   best = {}
-  for arm, found in tuned.items():
-    for rate, stage in sorted(found.tried.items()):
-      right, entropy = judge.new(stage, 'validation')
-      value = 100.0 * right.mean(1)
-      mark = '*' if rate == found.chosen else ' '
+  for arm, tuned in found.rates.items():
+    for rate, score in sorted(found.scores[arm].items()):
+      value, nats = 100.0 * score, found.entropy[arm][rate]
+      mark = '*' if rate == tuned.chosen else ' '
       print(f'{arm:14} {rate:8.1e}{mark} {np.mean(value):6.1f}',
-            np.round(value, 1), np.round(entropy, 2))  # fmt: skip
+            np.round(value, 1), np.round(nats, 2))  # fmt: skip
       if mark == '*':
-        best[arm] = {'new': value, 'entropy': entropy}
+        best[arm] = {'new': value, 'entropy': nats}
   print(*lab.gaps(STUDY.claims, best), sep='\n')
-  print(f'{own.seconds:.0f} s')
+  print(f'{runs.seconds:.0f} s')
   return 0
 
 

@@ -6,7 +6,7 @@ python -m experiments.hybrids.run --reduced   # a minute or two
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -111,18 +111,24 @@ class Judge:
     return np.array(found['accuracy_greedy/problems'])
 
 
-def base_of(runs: lab.Lab, scale: Scale) -> lab.Trained:
-  """Bases of seeds of their own, which the seeds take turns to start from."""
-  own = runs.beside(scale.base_seeds)
+def base_of(runs: lab.Lab, scale: Scale, seeds: Sequence[int]) -> lab.Trained:
+  """Bases of `seeds`, which the seeds of `runs` take turns to start from. All
+  bases are trained in one program."""
+  own = runs.beside((*scale.base_seeds, *scale.tuning_bases))
   made = own.train('base', base_config(scale))
-  rows = lab.turns(runs, own)
+  places = [own.seeds.index(seed) for seed in seeds]
+  rows = [places[i % len(places)] for i in range(len(runs.seeds))]
   return lab.shared(runs, made, rows)
 
 
 def train_arm(
-  runs: lab.Lab, base: lab.Trained, arm: str, rate: float, scale: Scale
+  runs: lab.Lab,
+  base: lab.Trained,
+  arm: str,
+  rate: float | Sequence[float],
+  scale: Scale,
 ) -> list[lab.Trained]:
-  """The stages of an arm at one rate."""
+  """The stages of an arm at one rate, or at one of each seed."""
   stages = [base]
   for index, part in enumerate(WAYS[arm].parts):
     config = stage_config(part, scale)
@@ -133,22 +139,49 @@ def train_arm(
   return stages[1:]
 
 
-def tune(own: lab.Lab, scale: Scale) -> tuple[dict[str, lab.Tuned], Judge]:
-  """The rates of all arms, with seeds of their own."""
-  base = base_of(own, scale)
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+  """What was tried before the run.
+
+  rates    {arm: what it tried and takes}
+  scores   {arm: {rate: accuracy of each tuning seed}}
+  entropy  {arm: {rate: of each tuning seed}}
+  """
+
+  rates: Mapping[str, lab.Tuned]
+  scores: Mapping[str, Mapping[float, np.ndarray]]
+  entropy: Mapping[str, Mapping[float, np.ndarray]]
+
+
+def tune(runs: lab.Lab, scale: Scale) -> tuple[Tuning, Judge, lab.Trained]:
+  """The rates of all arms, with seeds and bases of their own, several rates
+  side by side in the program of the runs; and what they started from."""
+  count = len(scale.tuning_seeds)
+  own = runs.beside(scale.tuning_seeds * (scale.seeds // count))
+  base = base_of(own, scale, scale.tuning_bases)
   judge = Judge(own, base, scale)
+  entropy: dict[str, dict[float, np.ndarray]] = {x: {} for x in scale.arms}
 
-  def maker(arm: str):
-    return lambda rate: train_arm(own, base, arm, rate, scale)[-1]
+  def cells_of(arm: str) -> lab.Cells:
+    def train(values):
+      return values[RATE], train_arm(own, base, arm, values[RATE], scale)[-1]
 
-  tuned = lab.tune(
-    {arm: maker(arm) for arm in scale.arms},
-    scale.grid,
-    lambda arm, stage: judge.new(stage, 'validation')[0].mean(1),
-    scale.extend,
-    CLOSE,
-  )
-  return tuned, judge
+    def score(trained):
+      rates, stage = trained
+      right, nats = judge.new(stage, 'validation')
+      for place, rate in enumerate(rates[::count]):
+        entropy[arm][rate] = nats[place * count : (place + 1) * count]
+      return right.mean(1)
+
+    return lab.Cells(train, score, scale.seeds // count, count)
+
+  cells = {arm: cells_of(arm) for arm in scale.arms}
+  rates = lab.tune_cells(cells, RATE, scale.grid, scale.extend, CLOSE)
+  scores = {
+    arm: {rate: cells[arm].score(x) for rate, x in found.tried.items()}
+    for arm, found in rates.items()
+  }
+  return Tuning(rates, scores, entropy), judge, base
 
 
 def measured(
@@ -222,8 +255,8 @@ FIGURES = [
 
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
-  tuned, _ = tune(runs.beside(scale.tuning_seeds), scale)
-  base = base_of(runs, scale)
+  tuned = tune(runs, scale)[0].rates
+  base = base_of(runs, scale, scale.base_seeds)
   judge = Judge(runs, base, scale)
   arms = {'base': base_arm(judge, base)}
   for arm in scale.arms:
