@@ -256,8 +256,8 @@ SHARES = {
   'test_policy_gradient_protocol': (3, 3), 'test_regularizers': (3, 3),
   'test_reduce_value_regularizers': (4, 4), 'test_contrastive': (3, 3),
   'test_metamorphic': (1, 0), 'test_metamorphic_numerics': (1, 1),
-  'test_recipe_forms_preference': (1, 2), 'test_recipe_forms_rl': (1, 2),
-  'test_recipe_forms_sft': (1, 2), 'test_tasks': (1, 0),
+  'test_recipe_forms_preference': (1, 1), 'test_recipe_forms_rl': (1, 1),
+  'test_recipe_forms_sft': (1, 1), 'test_tasks': (1, 0),
   'test_chat_asking': (3, 3), 'test_trl_parity': (1, 1), 'test_twins': (1, 0),
   'test_advantages': (4, 4), 'test_attention_kernels': (4, 4),
   'test_collect': (4, 4), 'test_model': (4, 4), 'test_running_sums': (3, 5),
@@ -269,17 +269,24 @@ SHARES = {
 
 # Modules of which half of the long tests are slow.
 HALVES = (
+  'test_adapters_tables',
   'test_attention_kernels',
   'test_backtracking',
   'test_beam',
   'test_conditioned',
   'test_families',
+  'test_inference',
   'test_model',
+  'test_packed_pairs',
+  'test_partner',
+  'test_plan_decoding',
   'test_prefix_rft',
   'test_puzzles',
   'test_rollout_mesh',
   'test_scan_decode',
   'test_subset',
+  'test_task_answers',
+  'test_task_formats',
   'test_turns',
 )
 

@@ -25,7 +25,8 @@ def test_slices_divide_the_shapes_of_their_benchmark():
   for chips, name in collective_scaling.SLICES.items():
     assert topology.parse(name).count == chips
     for tensor in collective_scaling.LAYOUTS.values():
-      assert shapes.SHAPE['hidden_size'] % (chips // tensor) == 0
+      for width in collective_scaling.WIDTHS:
+        assert width % (chips // tensor) == 0
       assert shapes.SHAPE['num_key_value_heads'] % tensor == 0
 
 
@@ -44,4 +45,6 @@ def test_bytes_of_a_small_slice_are_those_of_the_formula(tmp_path):
   pytest.importorskip('libtpu')
   collective_scaling.main(['--toy', '--out', str(tmp_path)])
   found = json.loads((tmp_path / 'collective_scaling.json').read_text())
-  assert 0.9 < found['results']['fsdp, 8 chips']['over_formula'] < 1.3
+  assert (
+    0.9 < found['results']['width 512, fsdp, 8 chips']['over_formula'] < 1.3
+  )

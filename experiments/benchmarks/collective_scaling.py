@@ -3,14 +3,17 @@ r"""Bytes that a chip sends in an SFT step, against the number of chips.
   pip install 'posttrain_jax[tpu]'
   python -m experiments.benchmarks.collective_scaling
 
-Read from programs that XLA compiled for v5e slices which are not here: a small
-Qwen3 (2 layers, width 512), one row of 512 tokens a chip, weights sharded over
-all chips (fsdp), or over a quarter of them with four parts of each
-(fsdp x tensor). Beside each number is that of the formula (`run.traffic`).
-Weights are gathered whole, so that a chip's bytes should hardly grow: (n - 1) /
-n of what there is.
+Read from programs that XLA compiled for v5e slices which are not here: a Qwen3
+of two layers, one row of 512 tokens a chip, weights sharded over all chips
+(fsdp), or over a quarter of them with four parts of each (fsdp x tensor).
+Beside each number is that of the formula (`run.traffic`). Weights are gathered
+whole, so that a chip's bytes should hardly grow: (n - 1) / n of what there is.
+
+At width 4096 a chip of 256 has 16 columns. At width 512 it has fewer from 64
+chips on: less than a tile of bfloat16, and XLA then sums where it would gather.
 """
 
+import itertools
 from typing import Any
 
 from experiments.benchmarks import common, shapes
@@ -20,11 +23,14 @@ from posttrain_jax.run.plan import early
 SLICES = {8: 'v5e:2x4', 16: 'v5e:4x4', 32: 'v5e:4x8', 64: 'v5e:8x8',
           128: 'v5e:8x16', 256: 'v5e:16x16'}  # fmt: skip
 LAYERS, TOKENS = 2, 512
+WIDTHS = 4096, 512
 # Parts over tensor, by the name of a layout.
 LAYOUTS = {'fsdp': 1, 'fsdp x tensor': 4}
 
 
-def measured(chips: int, layout: str, tokens: int = TOKENS) -> dict[str, Any]:
+def measured(
+  chips: int, layout: str, width: int, tokens: int = TOKENS
+) -> dict[str, Any]:
   """Bytes that a chip sends, by the compiled program and by the formula."""
   tensor = LAYOUTS[layout]
   rows = chips // tensor
@@ -36,7 +42,12 @@ def measured(chips: int, layout: str, tokens: int = TOKENS) -> dict[str, Any]:
     'model.scan_layers': True,
     'model.attention': 'splash',
   }
-  shape = {'num_hidden_layers': LAYERS}
+  shape = {
+    'num_hidden_layers': LAYERS,
+    'hidden_size': width,
+    'intermediate_size': 5 * width // 2,
+    'num_attention_heads': max(8, width // 128),
+  }
   with shapes.made('sft', SLICES[chips], shape, values) as (run, over):
     # Up to where XLA has settled what is sent.
     found = early.compiled(run.config, SLICES[chips], 'step')
@@ -49,6 +60,7 @@ def measured(chips: int, layout: str, tokens: int = TOKENS) -> dict[str, Any]:
   largest = sorted(every, key=lambda one: -one.total)[:4]
   return {
     'chips': chips,
+    'width': width,
     'mesh': {axis: n for axis, n in sizes.items() if n > 1},
     'row_tokens': run.sizes.row_tokens,
     'sent': sent,
@@ -68,17 +80,19 @@ def main(argv: list[str] | None = None) -> common.Session:
   parser = common.parser(__doc__)
   parser.add_argument('--chips', type=int, nargs='+', default=list(SLICES))
   parser.add_argument('--layouts', nargs='+', default=list(LAYOUTS))
+  parser.add_argument('--widths', type=int, nargs='+', default=list(WIDTHS))
   flags = parser.parse_args(argv)
   session = common.Session('collective_scaling', flags, cache=False)
   if flags.toy:
-    flags.chips, flags.layouts = [8], ['fsdp']
-  for layout in flags.layouts:
-    for chips in flags.chips:
-      found = measured(chips, layout)
-      session.results[f'{layout}, {chips} chips'] = found
-      print(layout, chips, f'{found["bytes"]:.4g}',
-            f'{found["over_formula"]:.3f}', flush=True)  # fmt: skip
-      session.write()
+    flags.chips, flags.layouts, flags.widths = [8], ['fsdp'], [512]
+  for width, layout, chips in itertools.product(
+    flags.widths, flags.layouts, flags.chips
+  ):
+    found = measured(chips, layout, width)
+    session.results[f'width {width}, {layout}, {chips} chips'] = found
+    print(width, layout, chips, f'{found["bytes"]:.4g}',
+          f'{found["over_formula"]:.3f}', flush=True)  # fmt: skip
+    session.write()
   return session
 
 

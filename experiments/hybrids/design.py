@@ -207,10 +207,10 @@ STUDY = lab.Study(
     'take turns to start from; rates are chosen on two others.',
     'The new task is Countdown (plus and minus) with three numbers to 15. '
     'Every arm takes 80 steps of 16 problems. A step of RL has 8 rows a '
-    'problem; a hybrid that shows a demonstration has 7 own answers beside it, or one '
-    'more row. SFT reads 16 demonstrations a step, as many as such a hybrid, '
-    'or 128, as many as rows; where RL follows it reads 32 in half of the '
-    'steps, which makes as many in all.',
+    'problem; a hybrid that shows a demonstration has 7 own answers beside it, '
+    'or one more row. SFT reads 16 demonstrations a step, as many as such a '
+    'hybrid, or 128, as many as rows; where RL follows it reads 32 in half of '
+    'the steps, which makes as many in all.',
     'Greedy accuracy on held-out problems, 128 a seed; entropy on own samples; '
     'what is kept of the other tasks of the base.',
   ),
