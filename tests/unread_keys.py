@@ -76,6 +76,7 @@ def fingerprint(config):
   sizes = run.sizes.to_dict()
   if isinstance(run.batches, Feed):  # whose rows say how long they are
     sizes = {k: x for k, x in sizes.items() if k not in OWN}
+    sizes['records'] = len(run.batches.source)
   parts = [programs, sizes, held, _plain(run.task), on_file]
   return hashlib.sha256(repr(parts).encode()).hexdigest(), run
 
