@@ -74,6 +74,19 @@ def test_results_are_a_full_run_of_five_seeds_or_more(study):
       assert len(values) == len(found['header']['seeds']), name
 
 
+def test_rates_are_tried_in_the_program_of_the_run(study):
+  """Other counts of seeds are other programs: the short mode would compile
+  everything twice. `lab.tune_cells` fills the places."""
+  module, _, folder = study
+  scale = module.SCALES['reduced']
+  tuning = getattr(scale, 'tuning_seeds', None)
+  if tuning is None:
+    pytest.skip('nothing is tuned with seeds of its own')
+  text = ''.join(x.read_text(encoding='utf-8') for x in folder.glob('*.py'))
+  filled = 'lab.tune_cells(' in text and scale.seeds % len(tuning) == 0
+  assert filled or len(tuning) == scale.seeds
+
+
 def test_verdicts_follow_from_the_numbers(study):
   """Judged anew from the committed numbers, every claim has the verdict that
   its page shows."""

@@ -64,7 +64,7 @@ SCALES = {
     refresh=(1, 10, 100, bandit.OFFLINE), reuse=(1, 10, 50),
   ),
   'reduced': Scale(
-    seeds=2, tuning_seeds=(100,), steps=100, rates=(1e-2, 3e-2), extend=0,
+    seeds=2, tuning_seeds=(100, 101), steps=100, rates=(1e-2, 3e-2), extend=0,
     refresh=(1, bandit.OFFLINE), reuse=(1,),
   ),
 }  # fmt: skip

@@ -89,7 +89,7 @@ SCALES = {
     arms=tuple(WAYS)[:FIRST],
   ),
   'reduced': Scale(
-    seeds=2, tuning_seeds=(100,), base_steps=200, tilt_steps=40, steps=30,
+    seeds=2, tuning_seeds=(100, 101), base_steps=200, tilt_steps=40, steps=30,
     snapshots=(8, 15), rates=(3e-4, 1e-3), extend=0,
     arms=('ml_offline', 'ml_online', 'dpo_offline', 'dpo_online', 'positive',
           'gradient'),
