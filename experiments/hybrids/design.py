@@ -20,8 +20,8 @@ EVERY = {
   ),
 }
 KNOWN, NEW = ('addition', 'sorting', 'within'), 'beyond'
-# Of each task in the mixture that the base learns.
-WEIGHTS = {'addition': 1.0, 'sorting': 0.4, 'within': 1.0, 'beyond': 0.02}
+# Of each task in the mixture that the base learns, beside the new one.
+WEIGHTS = {'addition': 1.0, 'sorting': 0.4, 'within': 1.0}
 RATE = 'optimizer.lr'
 # Accuracies (as shares) that are so close are as good: the lowest of their
 # rates is taken.
@@ -133,6 +133,7 @@ class Scale:
   grid          of learning rates, the same for all arms; it grows at most
                 `extend` times at each end
   problems      of each half of the held-out ones
+  seen          weight of the new task in the mixture that bases learn
   """
 
   seeds: int
@@ -146,6 +147,7 @@ class Scale:
   extend: int
   arms: tuple[str, ...]
   problems: int
+  seen: float = 0.02
 
 
 SCALES = {

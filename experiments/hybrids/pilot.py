@@ -12,18 +12,17 @@ import sys
 import numpy as np
 
 from experiments.hybrids import run
-from experiments.hybrids.design import SCALES, STUDY
+from experiments.hybrids.design import SCALES, STUDY, Scale
 from posttrain_jax import lab
 from posttrain_jax.log import progress
 from posttrain_jax.run import runtime
 
 
-def main() -> int:
+def show(study: lab.Study, scale: Scale) -> None:
   """Prints accuracies in %, seed by seed."""
-  scale = SCALES['full']
   runtime.prepare(runs=scale.seeds)
   with progress.Progress() as bar:
-    runs = lab.Lab('runs/hybrids-full', range(scale.seeds), bar)
+    runs = lab.Lab(f'runs/{study.name}-full', range(scale.seeds), bar)
     found, judge, base = run.tune(runs, scale)
   count = len(scale.tuning_seeds)
   right, entropy = judge.new(base, 'validation')
@@ -40,10 +39,9 @@ def main() -> int:
             np.round(value, 1), np.round(nats, 2))  # fmt: skip
       if mark == '*':
         best[arm] = {'new': value, 'entropy': nats}
-  print(*lab.gaps(STUDY.claims, best), sep='\n')
+  print(*lab.gaps(study.claims, best), sep='\n')
   print(f'{runs.seconds:.0f} s')
-  return 0
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(show(STUDY, SCALES['full']))

@@ -54,7 +54,7 @@ def mixture(weights: Mapping[str, float]) -> ml_collections.ConfigDict:
 def base_config(scale: Scale) -> Any:
   """SFT on all tasks by their weights, to a rate of nothing."""
   config = sft.get_config()
-  config.task = mixture(WEIGHTS)
+  config.task = mixture({**WEIGHTS, NEW: scale.seen})
   config.prompts_per_step = 128
   config.optimizer.lr = 3e-3
   config.optimizer.schedule = 'linear'
@@ -253,8 +253,8 @@ FIGURES = [
 ]  # fmt: skip
 
 
-def run(runs: lab.Lab, scale: Scale):
-  """Trains and measures every arm; what `lab.main` asks for."""
+def compare(runs: lab.Lab, scale: Scale, study: lab.Study):
+  """(`study` with its problems, arms): every arm, trained and measured."""
   tuned = tune(runs, scale)[0].rates
   base = base_of(runs, scale, scale.base_seeds)
   judge = Judge(runs, base, scale)
@@ -263,7 +263,12 @@ def run(runs: lab.Lab, scale: Scale):
     stages = train_arm(runs, base, arm, tuned[arm].chosen, scale)
     arms[arm] = make_arm(judge, base, arm, tuned[arm], stages)
   problems = {'new task': lab.of_probe(runs, judge.probe)}
-  study = dataclasses.replace(STUDY, problems=problems)
+  return dataclasses.replace(study, problems=problems), arms
+
+
+def run(runs: lab.Lab, scale: Scale):
+  """What `lab.main` asks for."""
+  study, arms = compare(runs, scale, STUDY)
   reading = READING if scale is SCALES['full'] else ()
   return study, arms, FIGURES, reading
 
