@@ -1,6 +1,7 @@
 """Benchmarks of programs that are compiled and not run."""
 
 import json
+import math
 
 import pytest
 
@@ -24,10 +25,12 @@ def test_growth_is_of_cpu_seconds_from_the_fewest_layers_to_the_most():
 def test_slices_divide_the_shapes_of_their_benchmark():
   for chips, name in collective_scaling.SLICES.items():
     assert topology.parse(name).count == chips
-    for tensor in collective_scaling.LAYOUTS.values():
+    for layout in collective_scaling.LAYOUTS:
+      mesh = collective_scaling.mesh_of(chips, layout)
+      assert math.prod(mesh.values()) == chips
       for width in collective_scaling.WIDTHS:
-        assert width % (chips // tensor) == 0
-      assert shapes.SHAPE['num_key_value_heads'] % tensor == 0
+        assert width % mesh['fsdp'] == 0
+      assert shapes.SHAPE['num_key_value_heads'] % mesh['tensor'] == 0
 
 
 @pytest.mark.slow

@@ -5,12 +5,11 @@ r"""Bytes that a chip sends in an SFT step, against the number of chips.
 
 Read from programs that XLA compiled for v5e slices which are not here: a Qwen3
 of two layers, one row of 512 tokens a chip, weights sharded over all chips
-(fsdp), or over a quarter of them with four parts of each (fsdp x tensor).
-Beside each number is that of the formula (`run.traffic`). Weights are gathered
-whole, so that a chip's bytes should hardly grow: (n - 1) / n of what there is.
-
-At width 4096 a chip of 256 has 16 columns. At width 512 it has fewer from 64
-chips on: less than a tile of bfloat16, and XLA then sums where it would gather.
+(fsdp), over 32 of them with copies (data x fsdp), or with four parts of each
+beside both (fsdp x tensor). Beside each number is that of the formula
+(`run.traffic`). Weights are gathered whole, so that a chip's bytes should hardly
+grow: (n - 1) / n of what there is. Over more than 32 chips a part is thinner
+than a tile, and XLA sums where it would gather or scatter.
 """
 
 import itertools
@@ -24,21 +23,27 @@ SLICES = {8: 'v5e:2x4', 16: 'v5e:4x4', 32: 'v5e:4x8', 64: 'v5e:8x8',
           128: 'v5e:8x16', 256: 'v5e:16x16'}  # fmt: skip
 LAYERS, TOKENS = 2, 512
 WIDTHS = 4096, 512
-# Parts over tensor, by the name of a layout.
-LAYOUTS = {'fsdp': 1, 'fsdp x tensor': 4}
+# (parts over fsdp at most, parts over tensor) of a layout.
+LAYOUTS = {'fsdp': (256, 1), 'data x fsdp': (32, 1), 'fsdp x tensor': (32, 4)}
+
+
+def mesh_of(chips: int, layout: str) -> dict[str, int]:
+  """Axes of a layout over so many chips."""
+  most, tensor = LAYOUTS[layout]
+  fsdp = min(most, chips // tensor)
+  return {'data': chips // (fsdp * tensor), 'fsdp': fsdp, 'tensor': tensor}
 
 
 def measured(
   chips: int, layout: str, width: int, tokens: int = TOKENS
 ) -> dict[str, Any]:
   """Bytes that a chip sends, by the compiled program and by the formula."""
-  tensor = LAYOUTS[layout]
-  rows = chips // tensor
+  mesh = mesh_of(chips, layout)
+  rows = chips // mesh['tensor']
   values = {
     'prompts_per_step': rows,
     'max_new_tokens': tokens,
-    'mesh.fsdp': rows,
-    'mesh.tensor': tensor,
+    **{f'mesh.{axis}': count for axis, count in mesh.items()},
     'model.scan_layers': True,
     'model.attention': 'splash',
   }
