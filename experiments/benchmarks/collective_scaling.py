@@ -7,9 +7,9 @@ Read from programs that XLA compiled for v5e slices which are not here: a Qwen3
 of two layers, one row of 512 tokens a chip, weights sharded over all chips
 (fsdp), over 32 of them with copies (data x fsdp), or with four parts of each
 beside both (fsdp x tensor). Beside each number is that of the formula
-(`run.traffic`). Weights are gathered whole, so that a chip's bytes should hardly
-grow: (n - 1) / n of what there is. Over more than 32 chips a part is thinner
-than a tile, and XLA sums where it would gather or scatter.
+(`run.traffic`). Weights are gathered whole, so that a chip's bytes should
+hardly grow: (n - 1) / n of what there is. Over more than 32 chips a part is
+thinner than a tile, and XLA sums where it would gather or scatter.
 """
 
 import itertools
