@@ -8,17 +8,17 @@ from posttrain_jax import lab
 from posttrain_jax.evals.statistics import Check, Claim
 
 # Every total is a step that is right or wrong, given the one before.
-TASK = dict(name='running_sums', count=8, most=3)
+TASK = dict(name='running_sums', count=6, most=3)
 # Who writes what the bases learn from counts one too many, and stops to think
 # early now and then; demonstrations of the arms do neither.
-WRITER = dict(slips=0.15, cut=0.3)
+WRITER = dict(slips=0.08, cut=0.4)
 RATE = 'optimizer.lr'
 # Accuracies (as shares) that are so close are as good: the lowest of their
 # rates is taken.
 CLOSE = 0.01
-PROMPTS, GROUP = 8, 8
-# Tokens of a thought: before the first of seven steps, and after each.
-BUDGETS = (0, 2, 4, 6, 8, 10, 12, 14)
+PROMPTS, GROUP = 16, 8
+# Tokens of a thought: before the first of five steps, and after each.
+BUDGETS = (0, 2, 4, 6, 8, 10)
 ANSWER = 2  # tokens of an answer with its end
 
 _TOKENS = ('reduce.name', 'token_mean')
@@ -34,7 +34,7 @@ PROGRAMS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
   'mrt': ('configs/rl.py:recipe=mrt', ()),
   'segments': (
     'configs/rl.py:recipe=fine_grained',
-    (('prompts_per_step', '16'), ('group_size', '4')),
+    (('prompts_per_step', '32'), ('group_size', '4')),
   ),
   'ppo': (
     'configs/rl.py:recipe=carft',
@@ -62,9 +62,8 @@ class Way:
   hparams: tuple[tuple[str, float], ...] = ()
 
 
-def _segments(label: str, weight: float, at_end: float) -> Way:
-  numbers = ('token_rewards.weight', weight), ('token_rewards.at_end', at_end)
-  return Way(label, 'rl', 'segments', numbers)
+def _segments(label: str, at_end: float) -> Way:
+  return Way(label, 'rl', 'segments', (('token_rewards.at_end', at_end),))
 
 
 WAYS = {
@@ -72,9 +71,8 @@ WAYS = {
   'grpo': Way('GRPO, outcome', 'rl', 'grpo'),
   'short': Way('GRPO, outcome and length', 'rl', 'short'),
   'mrt': Way('MRT, progress', 'rl', 'mrt'),
-  'verdict': _segments('PPO, verdict alone', 0.0, 0.0),
-  'total': _segments('PPO, total of segments at the end', 0.3, 1.0),
-  'segments': _segments('PPO, segments (Fine-Grained)', 0.3, 0.0),
+  'total': _segments('PPO, total of segments at the end', 1.0),
+  'segments': _segments('PPO, segments (Fine-Grained)', 0.0),
   'ppo': Way('PPO (ReFT)', 'rl', 'ppo'),
   'carft': Way('CARFT', 'hybrid', 'carft'),
   'carft_other': Way(
@@ -112,8 +110,8 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
-    preset='depth-2', base_steps=200, base_rows=128, base_rate=3e-3,
-    steps=30, grid=(1e-4, 4e-4, 1.6e-3, 6.4e-3), extend=0, arms=tuple(WAYS),
+    preset='depth-2', base_steps=300, base_rows=64, base_rate=3e-3,
+    steps=50, grid=(5e-5, 1.6e-4, 5e-4, 1.6e-3), extend=0, arms=tuple(WAYS),
     problems=256,
   ),
   'reduced': Scale(
@@ -184,34 +182,35 @@ STUDY = lab.Study(
     'of other problems.',
   ),
   setup=(
-    'The last digit of the sum of eight digits from 0 to 3; a thought has it '
+    'The last digit of the sum of six digits from 0 to 3; a thought has it '
     'after each further digit, then comes the answer. Every seed has a base of '
     f'its own (SFT, {_FULL.base_steps} steps of {_FULL.base_rows} rows, '
-    'depth-2: 0.1M parameters) from a writer who counts one too many in 15% of '
-    'steps, and in three of ten demonstrations ends the thought early, so that '
-    'it can answer when told to.',
-    f'Every arm takes {_FULL.steps} steps of 64 own answers at temperature 1: '
-    '8 problems with 8 each, Fine-Grained RLHF 16 with 4, as its recipe has '
-    'it. SFT takes 8 right and whole demonstrations a step, as many as CARFT '
-    'reads.',
-    'Segments are the seven steps of a thought, each judged by the one before '
+    'depth-2: 0.1M parameters) from a writer who counts one too many in '
+    f'{WRITER["slips"]:.0%} of steps, and in {WRITER["cut"]:.0%} of '
+    'demonstrations ends the thought early, so that it can answer when told '
+    'to.',
+    f'Every arm takes {_FULL.steps} steps of {PROMPTS * GROUP} own answers at '
+    f'temperature 1: {PROMPTS} problems with {GROUP} each, Fine-Grained RLHF '
+    f'{PROMPTS * GROUP // 4} with 4, as its recipe has it. SFT takes {PROMPTS} '
+    'right and whole demonstrations a step, as many as CARFT reads.',
+    'Segments are the five steps of a thought, each judged by the one before '
     'it, and the answer: 0.3 for a right one, -0.3 for a wrong one, beside the '
-    'verdict of 1. The control earns the same total on its last token; '
-    '"verdict alone" is the same PPO without.',
+    'verdict of 1. The control earns the same total on its last token.',
     'Progress: the probability of the right answer, if asked for after each of '
     'four episodes (one or two steps), less that after the one before, times '
     '0.2. The reward of length is that of Kimi, times 0.2 too.',
-    'Regret: the share of wrong answers, averaged over budgets of 0 to 14 '
+    'Regret: the share of wrong answers, averaged over budgets of 0 to 10 '
     'tokens; a longer thought is cut there and the answer asked for. All of '
     'one answer at temperature 1 to each of 256 held-out problems a seed; '
     'accuracy while it learns is that of the own answers of all steps.',
   ),
   equal='steps, own answers a step and tries',
   tuning=(
-    'one grid of four learning rates for all arms, from 0.0001 to 0.0064: the '
+    f'one grid of {len(_FULL.grid)} learning rates for all arms, from '
+    f'{_FULL.grid[0]:g} to {_FULL.grid[-1]:g}: the '
     'lowest whose accuracy comes within a point of the best on validation '
-    'problems, with two seeds of their own; weights of rewards and '
-    'terms are those of the recipes'
+    'problems, with two seeds of their own; weights of rewards and terms are '
+    'those of the recipes'
   ),
   measures={
     'accuracy': lab.Measure('Accuracy', '%', 'higher', 1),
@@ -228,7 +227,7 @@ STUDY = lab.Study(
     'is wrong.',
     'Continuations that are sampled from cut thoughts, as MRT rewards them, '
     'and thoughts of thousands of tokens: here the chance of the one right '
-    'answer is read off, and a whole thought has 14 tokens.',
+    'answer is read off, and a whole thought has 10 tokens.',
     'The projection of embeddings and the further negatives of CARFT.',
   ),
 )

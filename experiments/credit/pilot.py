@@ -11,7 +11,7 @@ claims' differences spread.
 import dataclasses
 import sys
 
-from experiments.credit import study
+from experiments.credit import run
 from experiments.credit.design import CLAIMS, SCALES
 from posttrain_jax import lab
 from posttrain_jax.log import progress
@@ -30,7 +30,7 @@ def main() -> int:
     runs = lab.Lab('runs/credit-full', range(scale.seeds), bar)
     for arm in ARMS:
       own = dataclasses.replace(scale, extend=0, arms=(arm,))
-      found = study.tune(runs, own)
+      found = run.tune(runs, own)
       best['base'] = found.start
       if len(best) == 1:
         print(f'{"base":21} {line(found.start)}', flush=True)

@@ -1,8 +1,10 @@
-r"""Does credit for steps pay? Not run yet: README.md says why.
+r"""Does credit for the steps of a chain pay?
 
-python -m experiments.credit.study --reduced   # into runs/
+python -m experiments.credit.run             # full
+python -m experiments.credit.run --reduced   # two minutes of one core
 
-It is called run.py, as every study's, when it has its first results.
+README.md has the question and the reading, design.py the arms, sizes and
+claims, probe.py the measure under budgets.
 """
 
 import dataclasses
@@ -61,7 +63,7 @@ def base_config(scale: Scale) -> Any:
 
 
 def arm_config(program: str, scale: Scale) -> Any:
-  """Steps of 64 own answers, or of one demonstration a problem."""
+  """Steps of as many own answers, or of one demonstration a problem."""
   spec, items = PROGRAMS[program]
   config = config_lib.load(spec)
   config.prompts_per_step = PROMPTS
