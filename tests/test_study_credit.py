@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_token_rewards import padded, samples_of
 
-from experiments.credit import design, probe, run, shown
+from experiments.credit import design, pilot, probe, run, shown
 from posttrain_jax import lab
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import vocab
@@ -82,6 +82,11 @@ def test_the_controls_differ_in_one_key():
   differ = {key for key in grpo if grpo[key] != mrt.get(key)}
   assert differ == {'token_rewards.name'}
   assert {key for key in grpo if grpo[key] != short[key]} == {'rewards'}
+
+
+def test_the_pilot_trains_all_arms_of_claims():
+  asked = {x for claim in design.CLAIMS for x in (claim.arm, claim.against)}
+  assert len(pilot.ARMS) == len(asked) and set(pilot.ARMS) == asked
 
 
 def test_every_seed_has_a_base_of_its_own(monkeypatch):
