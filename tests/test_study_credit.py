@@ -89,14 +89,36 @@ def test_the_pilot_trains_all_arms_of_claims():
   assert len(pilot.ARMS) == len(asked) and set(pilot.ARMS) == asked
 
 
-def test_every_seed_has_a_base_of_its_own(monkeypatch):
+@pytest.mark.parametrize('critic', ['', 'segments'])
+def test_every_seed_has_a_start_of_its_own(monkeypatch, critic):
+  """One base, and one critic after it, that tuning and run share."""
   asked = []
   monkeypatch.setattr(
     lab, 'shared', lambda runs, made, rows: asked.append((made, rows))
   )
-  beside = lambda seeds: SimpleNamespace(seeds=seeds, train=lambda *args: seeds)
+
+  def beside(seeds):
+    train = lambda name, config, start=None, hparams=None: (name, start, seeds)
+    return SimpleNamespace(seeds=seeds, train=train)
+
   for seeds in ((100, 101) * 4, range(8)):
-    run.bases_of(SimpleNamespace(seeds=seeds, beside=beside), FULL)
+    run.start_of(SimpleNamespace(seeds=seeds, beside=beside), FULL, critic)
   (trained, tuning), (again, rows) = asked
-  assert trained == again == (100, 101, *range(8))  # one program for both
+  base = ('base', None, FULL.base_seeds)
+  assert trained == (('critic', base, FULL.base_seeds) if critic else base)
+  assert trained == again and FULL.base_seeds == (100, 101, *range(8))
   assert tuning == [0, 1] * 4 and rows == list(range(2, 10))
+
+
+def test_critics_are_those_of_the_arms_that_have_one():
+  """All PPO arms have one, of the rewards that they earn, and no other does."""
+  for arm, way in design.WAYS.items():
+    config = run.arm_config(way.program, FULL)
+    has = config.paradigm == 'rl' and config.advantage.name == 'gae'
+    assert bool(way.critic) == has, arm
+    if has:
+      other = design.WAYS[way.critic]
+      assert other.hparams == way.hparams
+      learns = run.critic_config(other.program, FULL)
+      assert learns.token_rewards == config.token_rewards
+      assert learns.num_steps == FULL.critic_steps

@@ -19,6 +19,7 @@ CLOSE = 0.01
 PROMPTS, GROUP = 16, 8
 # Tokens of a thought: before the first of five steps, and after each.
 BUDGETS = (0, 2, 4, 6, 8, 10)
+FREE = 1e3  # units of reward: a bound that a critic alone does not meet
 ANSWER = 2  # tokens of an answer with its end
 
 _TOKENS = ('reduce.name', 'token_mean')
@@ -54,16 +55,19 @@ class Way:
 
   program  of PROGRAMS
   hparams  numbers that the program takes as inputs
+  critic   the arm whose critic it begins with; '' has none
   """
 
   label: str
   family: str
   program: str
   hparams: tuple[tuple[str, float], ...] = ()
+  critic: str = ''
 
 
-def _segments(label: str, at_end: float) -> Way:
-  return Way(label, 'rl', 'segments', (('token_rewards.at_end', at_end),))
+def _segments(label: str, at_end: float, critic: str) -> Way:
+  numbers = (('token_rewards.at_end', at_end),)
+  return Way(label, 'rl', 'segments', numbers, critic)
 
 
 WAYS = {
@@ -71,12 +75,12 @@ WAYS = {
   'grpo': Way('GRPO, outcome', 'rl', 'grpo'),
   'short': Way('GRPO, outcome and length', 'rl', 'short'),
   'mrt': Way('MRT, progress', 'rl', 'mrt'),
-  'total': _segments('PPO, total of segments at the end', 1.0),
-  'segments': _segments('PPO, segments (Fine-Grained)', 0.0),
-  'ppo': Way('PPO (ReFT)', 'rl', 'ppo'),
-  'carft': Way('CARFT', 'hybrid', 'carft'),
+  'total': _segments('PPO, total of segments at the end', 1.0, 'total'),
+  'segments': _segments('PPO, segments (Fine-Grained)', 0.0, 'segments'),
+  'ppo': Way('PPO (ReFT)', 'rl', 'ppo', (), 'ppo'),
+  'carft': Way('CARFT', 'hybrid', 'carft', (), 'ppo'),
   'carft_other': Way(
-    "CARFT, other problems' annotations", 'hybrid', 'carft_other'
+    "CARFT, other problems' annotations", 'hybrid', 'carft_other', (), 'ppo'
   ),
 }  # fmt: skip
 
@@ -88,6 +92,7 @@ class Scale:
   tuning_seeds  rates are chosen with, none of the run's; they divide `seeds`
   base_seeds    of the bases: the seeds of tuning and run, which have one each
   base_steps    of SFT on `base_rows` demonstrations each, at `base_rate`
+  critic_steps  in which an arm's value head alone learns, at `critic_rate`
   grid          of learning rates, the same for all arms; it grows at most
                 `extend` times at each end (0: it is wide instead)
   problems      of each half of the held-out ones, a seed
@@ -100,6 +105,8 @@ class Scale:
   base_steps: int
   base_rows: int
   base_rate: float
+  critic_steps: int
+  critic_rate: float
   steps: int
   grid: tuple[float, ...]
   extend: int
@@ -111,13 +118,14 @@ SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
     preset='depth-2', base_steps=300, base_rows=64, base_rate=3e-3,
-    steps=50, grid=(5e-5, 1.6e-4, 5e-4, 1.6e-3), extend=0, arms=tuple(WAYS),
+    critic_steps=20, critic_rate=1e-2, steps=50,
+    grid=(5e-5, 1.6e-4, 5e-4, 1.6e-3), extend=1, arms=tuple(WAYS),
     problems=256,
   ),
   'reduced': Scale(
     seeds=2, tuning_seeds=(100,), base_seeds=(100, 0, 1), preset='depth-1',
-    base_steps=20, base_rows=32, base_rate=3e-3, steps=6, grid=(1e-3, 3e-3),
-    extend=0,
+    base_steps=20, base_rows=32, base_rate=3e-3, critic_steps=4,
+    critic_rate=1e-2, steps=6, grid=(1e-3, 3e-3), extend=0,
     arms=('grpo', 'mrt', 'total', 'segments', 'carft', 'carft_other'),
     problems=32,
   ),
@@ -145,15 +153,18 @@ def _claim(
 
 CLAIMS = (
   _claim('sooner', '118', 'rewards of segments are learnt from sooner than '
-         'their total at the end', 'curve', 'segments', 'total', 2.0),
+         'their total at the end', 'curve', 'segments', 'total', 2.0,
+         spread=1.6),
   _claim('segments', '118', 'rewards of segments end above their total at the '
-         'end', 'accuracy', 'segments', 'total'),
+         'end', 'accuracy', 'segments', 'total', spread=7.6),
   _claim('regret', '059', 'rewards of progress have less regret over budgets '
-         'than the outcome alone', 'regret', 'mrt', 'grpo', 2.0, 'less'),
+         'than the outcome alone', 'regret', 'mrt', 'grpo', 2.0, 'less',
+         spread=2.1),
   _claim('price', '059', 'rewards of progress take fewer tokens for a right '
-         'answer than the outcome alone', 'price', 'mrt', 'grpo', 1.0, 'less'),
+         'answer than the outcome alone', 'price', 'mrt', 'grpo', 1.0, 'less',
+         spread=0.8),
   _claim('outcome', '059', 'rewards of progress are above the outcome alone',
-         'accuracy', 'mrt', 'grpo'),
+         'accuracy', 'mrt', 'grpo', spread=3.8),
   _claim('length', '059', 'rewards of progress are above a reward of length',
          'accuracy', 'mrt', 'short'),
   _claim('carft', '204', 'CARFT is above PPO', 'accuracy', 'carft', 'ppo'),
@@ -193,6 +204,8 @@ STUDY = lab.Study(
     f'temperature 1: {PROMPTS} problems with {GROUP} each, Fine-Grained RLHF '
     f'{PROMPTS * GROUP // 4} with 4, as its recipe has it. SFT takes {PROMPTS} '
     'right and whole demonstrations a step, as many as CARFT reads.',
+    f'Arms of PPO begin with a critic: in {_FULL.critic_steps} steps before '
+    'theirs the value head alone learns what the base earns by their rewards.',
     'Segments are the five steps of a thought, each judged by the one before '
     'it, and the answer: 0.3 for a right one, -0.3 for a wrong one, beside the '
     'verdict of 1. The control earns the same total on its last token.',
@@ -207,10 +220,10 @@ STUDY = lab.Study(
   equal='steps, own answers a step and tries',
   tuning=(
     f'one grid of {len(_FULL.grid)} learning rates for all arms, from '
-    f'{_FULL.grid[0]:g} to {_FULL.grid[-1]:g}: the '
-    'lowest whose accuracy comes within a point of the best on validation '
-    'problems, with two seeds of their own; weights of rewards and terms are '
-    'those of the recipes'
+    f'{_FULL.grid[0]:g} to {_FULL.grid[-1]:g}, which grows once for all where '
+    'an arm asks: the lowest whose accuracy comes within a point of the best '
+    'on validation problems, with two seeds of their own; weights of rewards '
+    'and terms are those of the recipes'
   ),
   measures={
     'accuracy': lab.Measure('Accuracy', '%', 'higher', 1),
