@@ -119,7 +119,7 @@ SCALES = {
     seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
     preset='depth-2', base_steps=300, base_rows=64, base_rate=3e-3,
     critic_steps=20, critic_rate=1e-2, steps=50,
-    grid=(5e-5, 1.6e-4, 5e-4, 1.6e-3), extend=1, arms=tuple(WAYS),
+    grid=(5e-5, 1.6e-4, 5e-4, 1.6e-3), extend=0, arms=tuple(WAYS),
     problems=256,
   ),
   'reduced': Scale(
@@ -220,10 +220,9 @@ STUDY = lab.Study(
   equal='steps, own answers a step and tries',
   tuning=(
     f'one grid of {len(_FULL.grid)} learning rates for all arms, from '
-    f'{_FULL.grid[0]:g} to {_FULL.grid[-1]:g}, which grows once for all where '
-    'an arm asks: the lowest whose accuracy comes within a point of the best '
-    'on validation problems, with two seeds of their own; weights of rewards '
-    'and terms are those of the recipes'
+    f'{_FULL.grid[0]:g} to {_FULL.grid[-1]:g}: the lowest whose accuracy comes '
+    'within a point of the best on validation problems, with two seeds of '
+    'their own; weights of rewards and terms are those of the recipes'
   ),
   measures={
     'accuracy': lab.Measure('Accuracy', '%', 'higher', 1),
