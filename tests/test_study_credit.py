@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_token_rewards import padded, samples_of
 
-from experiments.credit import design, probe, shown, study
+from experiments.credit import design, pilot, probe, run, shown
 from posttrain_jax import lab
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.tasks import vocab
@@ -58,21 +58,21 @@ def test_a_curve_is_averaged_over_the_steps_before():
 
 @pytest.mark.parametrize('program', design.PROGRAMS)
 def test_arms_of_a_program_differ_in_numbers_that_it_has(program):
-  config = study.arm_config(program, FULL)
+  config = run.arm_config(program, FULL)
   known = config_lib.flatten(config.to_dict())
   arms = [arm for arm, way in design.WAYS.items() if way.program == program]
   told = [design.WAYS[arm].hparams for arm in arms]
   assert told and len(set(told)) == len(told)
   assert len({frozenset(dict(x)) for x in told}) == 1
   assert dict(told[0]).keys() <= known.keys()
-  # No arm's demonstrations forget or stop early; a step has 64 own answers.
+  # No arm's demonstrations forget or stop early; all have as many own answers.
   assert config.task.slips == config.task.cut == 0.0
   if config.paradigm == 'rl':
-    assert config.prompts_per_step * config.group_size == 64
+    assert config.prompts_per_step * config.group_size == 128
 
 
 def test_the_controls_differ_in_one_key():
-  flat = lambda x: config_lib.flatten(study.arm_config(x, FULL).to_dict())
+  flat = lambda x: config_lib.flatten(run.arm_config(x, FULL).to_dict())
   own, other, none = (flat(x) for x in ('carft', 'carft_other', 'ppo'))
   differ = {key for key in own if own[key] != other[key]}
   assert differ == {'contrastive.annotation'} and own.keys() == other.keys()
@@ -84,14 +84,41 @@ def test_the_controls_differ_in_one_key():
   assert {key for key in grpo if grpo[key] != short[key]} == {'rewards'}
 
 
-def test_every_seed_has_a_base_of_its_own(monkeypatch):
+def test_the_pilot_trains_all_arms_of_claims():
+  asked = {x for claim in design.CLAIMS for x in (claim.arm, claim.against)}
+  assert len(pilot.ARMS) == len(asked) and set(pilot.ARMS) == asked
+
+
+@pytest.mark.parametrize('critic', ['', 'segments'])
+def test_every_seed_has_a_start_of_its_own(monkeypatch, critic):
+  """One base, and one critic after it, that tuning and run share."""
   asked = []
   monkeypatch.setattr(
     lab, 'shared', lambda runs, made, rows: asked.append((made, rows))
   )
-  beside = lambda seeds: SimpleNamespace(seeds=seeds, train=lambda *args: seeds)
+
+  def beside(seeds):
+    train = lambda name, config, start=None, hparams=None: (name, start, seeds)
+    return SimpleNamespace(seeds=seeds, train=train)
+
   for seeds in ((100, 101) * 4, range(8)):
-    study.bases_of(SimpleNamespace(seeds=seeds, beside=beside), FULL)
+    run.start_of(SimpleNamespace(seeds=seeds, beside=beside), FULL, critic)
   (trained, tuning), (again, rows) = asked
-  assert trained == again == (100, 101, *range(8))  # one program for both
+  base = ('base', None, FULL.base_seeds)
+  assert trained == (('critic', base, FULL.base_seeds) if critic else base)
+  assert trained == again and FULL.base_seeds == (100, 101, *range(8))
   assert tuning == [0, 1] * 4 and rows == list(range(2, 10))
+
+
+def test_critics_are_those_of_the_arms_that_have_one():
+  """All PPO arms have one, of the rewards that they earn, and no other does."""
+  for arm, way in design.WAYS.items():
+    config = run.arm_config(way.program, FULL)
+    has = config.paradigm == 'rl' and config.advantage.name == 'gae'
+    assert bool(way.critic) == has, arm
+    if has:
+      other = design.WAYS[way.critic]
+      assert other.hparams == way.hparams
+      learns = run.critic_config(other.program, FULL)
+      assert learns.token_rewards == config.token_rewards
+      assert learns.num_steps == FULL.critic_steps

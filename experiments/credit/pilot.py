@@ -11,14 +11,17 @@ claims' differences spread.
 import dataclasses
 import sys
 
-from experiments.credit import study
+from experiments.credit import run
 from experiments.credit.design import CLAIMS, SCALES
 from posttrain_jax import lab
 from posttrain_jax.log import progress
 from posttrain_jax.run import runtime
 
 SHOWN = ('accuracy', 'curve', 'regret', 'price', 'length')
-ARMS = tuple(dict.fromkeys(x for c in CLAIMS for x in (c.arm, c.against)))
+# All arms of claims; what says most about the setting comes first.
+ARMS = (
+  'grpo', 'segments', 'total', 'mrt', 'ppo', 'carft', 'carft_other', 'short',
+)  # fmt: skip
 
 
 def main() -> int:
@@ -30,7 +33,7 @@ def main() -> int:
     runs = lab.Lab('runs/credit-full', range(scale.seeds), bar)
     for arm in ARMS:
       own = dataclasses.replace(scale, extend=0, arms=(arm,))
-      found = study.tune(runs, own)
+      found = run.tune(runs, own)
       best['base'] = found.start
       if len(best) == 1:
         print(f'{"base":21} {line(found.start)}', flush=True)

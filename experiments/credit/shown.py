@@ -10,7 +10,7 @@ from posttrain_jax import lab
 
 # {name of a figure: arms}: those that share an estimator.
 FAMILIES = {
-  'segments': ('verdict', 'total', 'segments'),
+  'segments': ('total', 'segments'),
   'progress': ('grpo', 'short', 'mrt'),
   'annotations': ('ppo', 'carft', 'carft_other'),
 }

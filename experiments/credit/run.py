@@ -1,13 +1,15 @@
-r"""Does credit for steps pay? Not run yet: README.md says why.
+r"""Does credit for the steps of a chain pay?
 
-python -m experiments.credit.study --reduced   # into runs/
+python -m experiments.credit.run             # full
+python -m experiments.credit.run --reduced   # two minutes of one core
 
-It is called run.py, as every study's, when it has its first results.
+README.md has the question and the reading, design.py the arms, sizes and
+claims, probe.py the measure under budgets.
 """
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -19,6 +21,7 @@ from experiments.credit.design import (
   ANSWER,
   BUDGETS,
   CLOSE,
+  FREE,
   GROUP,
   PROGRAMS,
   PROMPTS,
@@ -61,7 +64,7 @@ def base_config(scale: Scale) -> Any:
 
 
 def arm_config(program: str, scale: Scale) -> Any:
-  """Steps of 64 own answers, or of one demonstration a problem."""
+  """Steps of as many own answers, or of one demonstration a problem."""
   spec, items = PROGRAMS[program]
   config = config_lib.load(spec)
   config.prompts_per_step = PROMPTS
@@ -73,25 +76,50 @@ def arm_config(program: str, scale: Scale) -> Any:
   return _shared(config, scale, scale.steps)
 
 
-def bases_of(runs: lab.Lab, scale: Scale) -> lab.Trained:
-  """A base of each seed's own; those of run and tuning train in one program."""
+def critic_config(program: str, scale: Scale) -> Any:
+  """The arm's own steps, in which its value head alone moves."""
+  config = arm_config(program, scale)
+  config.num_steps = scale.critic_steps
+  config.steps_per_call = min(scale.critic_steps, 50)
+  config.optimizer.lr = scale.critic_rate
+  config.optimizer.freeze = ('(?!value_head).*',)
+  config.value_loss.clip_value = FREE
+  return config
+
+
+def start_of(runs: lab.Lab, scale: Scale, critic: str = '') -> lab.Trained:
+  """A base of each seed's own; those of run and tuning train in one program.
+
+  critic  the arm whose critic it has besides
+  """
   own = runs.beside(scale.base_seeds)
   made = own.train('base', base_config(scale))
+  if critic:
+    way = WAYS[critic]
+    config = critic_config(way.program, scale)
+    made = own.train('critic', config, made, dict(way.hparams))
   return lab.shared(runs, made, [own.seeds.index(x) for x in runs.seeds])
 
 
 def train_arm(
-  runs: lab.Lab, base: lab.Trained, arm: str, rate: float | list[float],
-  scale: Scale,
-) -> lab.Trained:  # fmt: skip
+  runs: lab.Lab, arm: str, rate: float | list[float], scale: Scale
+) -> lab.Trained:
   """rate  one for all seeds, or one a seed"""
   way = WAYS[arm]
   return runs.train(
     way.program,
     arm_config(way.program, scale),
-    base,
+    start_of(runs, scale, way.critic),
     {RATE: rate, **dict(way.hparams)},
   )
+
+
+def stages_of(
+  runs: lab.Lab, stage: lab.Trained, arm: str, scale: Scale
+) -> list[lab.Trained]:
+  """What an arm costs: itself, and its critic."""
+  critic = WAYS[arm].critic
+  return [start_of(runs, scale, critic), stage] if critic else [stage]
 
 
 class Judge:
@@ -156,7 +184,7 @@ def tune(runs: lab.Lab, scale: Scale) -> Tuning:
   count = len(scale.tuning_seeds)
   places = scale.seeds // count
   own = runs.beside(scale.tuning_seeds * places)
-  base = bases_of(own, scale)
+  base = start_of(own, scale)
   judge = Judge(own, base, scale)
   start = judge.found(base, 'validation')
   values: dict[str, dict[float, Any]] = {arm: {} for arm in scale.arms}
@@ -165,7 +193,7 @@ def tune(runs: lab.Lab, scale: Scale) -> Tuning:
     waiting: list[lab.Trained] = []
 
     def train(rates):
-      stage = train_arm(own, base, arm, rates[RATE], scale)
+      stage = train_arm(own, arm, rates[RATE], scale)
       found = values_of(judge.found(stage, 'validation'), start)
       if WAYS[arm].family != 'sft':
         found['curve'] = learning(stage).mean(1)
@@ -185,11 +213,11 @@ def tune(runs: lab.Lab, scale: Scale) -> Tuning:
 
 
 def make_arm(
-  judge: Judge, arm: str, stage: lab.Trained, tuned: lab.Tuned,
+  judge: Judge, arm: str, stages: Sequence[lab.Trained], tuned: lab.Tuned,
   start: Mapping[str, np.ndarray],
 ) -> tuple[lab.Arm, np.ndarray]:  # fmt: skip
   """(the arm, [S, budgets] accuracy in % under each)."""
-  way = WAYS[arm]
+  way, stage = WAYS[arm], stages[-1]
   spec, items = PROGRAMS[way.program]
   found = judge.found(stage, 'test')
   values = values_of(found, start)
@@ -201,7 +229,7 @@ def make_arm(
     config=spec,
     overrides=dict(items) | dict(way.hparams),
     values=values,
-    account=lab.total_account([stage]),
+    account=lab.total_account(stages),
     tuned={RATE: tuned.entry},
     outcomes={
       'accuracy': found['accuracy/problems'],
@@ -230,14 +258,15 @@ def base_arm(
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
   tuned = tune(runs, scale).rates
-  base = bases_of(runs, scale)
+  base = start_of(runs, scale)
   judge = Judge(runs, base, scale)
   start = judge.found(base, 'test')
   arms, cuts, curves = {}, {}, {}
   arms['base'], cuts['base'] = base_arm(base, start)
   for arm in scale.arms:
-    stage = train_arm(runs, base, arm, tuned[arm].chosen, scale)
-    arms[arm], cuts[arm] = make_arm(judge, arm, stage, tuned[arm], start)
+    stage = train_arm(runs, arm, tuned[arm].chosen, scale)
+    stages = stages_of(runs, stage, arm, scale)
+    arms[arm], cuts[arm] = make_arm(judge, arm, stages, tuned[arm], start)
     if 'curve' in arms[arm].values:
       curves[arm] = learning(stage)
   drawn = shown.figures(arms, cuts, curves)
