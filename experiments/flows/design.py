@@ -1,0 +1,154 @@
+"""Claims of the study of flows, with their margins: written before the run."""
+
+from typing import Any
+
+from experiments.flows.settings import (
+  FLAT,
+  LOST,
+  NAMES,
+  SCALES,
+  TOP,
+  TRIES,
+)
+from posttrain_jax import lab
+from posttrain_jax.evals.statistics import Check, Claim
+
+__all__ = ['CLAIMS', 'READING', 'SCALES', 'STUDY']
+
+_FULL = SCALES['full']
+FOUND = 0.5  # different right answers that matter
+BEHIND = 3.0  # points of right answers that count as equal success
+NEARER = 0.02  # nats of KL that matter
+_PICKS = (
+  Check('the base is right now and then', 'right', ('base',), 10.0, 60.0),
+  Check('PPO learned', 'gain', ('ppo',), least=5.0),
+)
+_NAMES = (
+  Check('SFT learned', 'hit', ('names_sft',), least=30.0),
+  Check('what is wanted is not what is taken', 'kl', ('names_sft',), 0.1),
+)
+
+
+def _finds(name: str, said: str, arm: str, against: str, **keys: Any) -> Claim:
+  """`arm` finds more different right answers, and is right as often as PPO."""
+  return Claim(
+    name, '119', said, 'distinct', arm, against, 'greater', FOUND,
+    checks=(
+      *_PICKS,
+      Check('it learned', 'gain', (arm,), least=5.0),
+      Check('its success is not lower', 'ahead', (arm,), least=-BEHIND),
+    ),
+    **keys,
+  )  # fmt: skip
+
+
+def _nearer(name: str, said: str, against: str, **keys: Any) -> Claim:
+  """Flower is nearer to the flattened popularity."""
+  return Claim(
+    name, '183', said, 'kl', 'best_flower', against, 'less', NEARER,
+    checks=_NAMES, **keys,
+  )  # fmt: skip
+
+
+CLAIMS = (
+  _finds('var', 'Var-TB finds more different right answers than PPO, at equal '
+         'success', 'best_var_tb', 'ppo'),
+  _finds('sub', 'SubTB finds more than PPO, at equal success', 'best_sub_tb',
+         'ppo'),
+  _finds('db', 'DB finds more than PPO, at equal success', 'best_db', 'ppo'),
+  _finds('bonus', 'the best flow loss finds more than GRPO with the best '
+         'entropy bonus', 'best_flow', 'best_bonus'),
+  _nearer('fit', 'Flower is nearer to the flattened popularity than SFT',
+          'names_sft'),
+  Claim(
+    'hit', '183', 'Flower hits as often as SFT', 'hit', 'best_flower',
+    'names_sft', 'equal', LOST, checks=_NAMES,
+  ),
+  Claim(
+    'spread', '183', 'names of Flower are more diverse than those of SFT',
+    'entropy', 'best_flower', 'names_sft', 'greater', 0.05, checks=_NAMES,
+  ),
+  _nearer('fit_heat', 'nearer than SFT that is drawn at the best temperature',
+          'names_heat'),
+  _nearer('fit_flat', 'nearer than SFT on rows of the flattened popularity',
+          'names_flat'),
+  _nearer('fit_dpo', 'nearer than DPO', 'names_dpo'),
+  _nearer('fit_ppo', 'nearer than PPO', 'names_ppo'),
+)  # fmt: skip
+
+STUDY = lab.Study(
+  name='flows',
+  title='Sampling in proportion to reward',
+  question=(
+    'Losses of flow networks draw answers in proportion to their reward, where '
+    'reinforcement learning draws the best. Do they find more of what is '
+    'right, and do they fit a wanted distribution better than SFT, at equal '
+    'steps and tries?'
+  ),
+  paper_claims=(
+    'GFlowVLM (119): Var-TB, SubTB and DB find more different solutions than '
+    'PPO on the same history, and succeed more often.',
+    'Flower (183): SFT with flows of the prefix tree of items as process '
+    'rewards fits a wanted distribution of items better than SFT, DPO and PPO, '
+    'and is more diverse, at no less accuracy.',
+  ),
+  setup=(
+    'Picks: three of eight shown letters, in their order. 56 answers are '
+    'right, and their chances are all read off a policy: nothing that is '
+    'measured is sampled. A base for each seed: SFT on demonstrations drawn '
+    f'evenly from the right ones, {_FULL.presets["picks"]}.',
+    f'Arms of picks take {_FULL.steps["picks"]} steps of 16 problems with 8 '
+    'answers each and one update; more SFT reads as many demonstrations. All '
+    'have the same reward, 1 or 0; to a flow loss, which takes its logarithm, '
+    'what earns nothing is worth a floor, of which there are two. DB and '
+    'SubTB have R / P(stop) as the flow of a state.',
+    f'Measured at temperature 1 on {_FULL.problems} held-out problems a seed: '
+    f'different right answers to be expected in {TRIES} tries, the share that '
+    'is right, the entropy of an answer that is, and how far the policy is '
+    'from all right ones alike (what is drawn in proportion to the reward).',
+    f'Names: a catalogue of {NAMES["items"]} names of four letters, which four '
+    'groups of users take as often as 1 / rank. Wanted is the popularity to '
+    f'the power of {FLAT:g}. A base for each seed: SFT on what users took, '
+    f'{_FULL.presets["names"]}; then {_FULL.steps["names"]} steps of 64 users. '
+    'Flower, DPO and PPO draw two names for each, and know what they are '
+    'worth; Flower and SFT read what the user took as well.',
+    'The chance of every name is read off, held to the names letter by letter '
+    f'as the paper decodes. Hit: users whose item is among the {TOP} likeliest '
+    'names. Listed: answers that are names when nothing holds them, as in '
+    'training, where the paper holds them.',
+  ),
+  equal='steps, problems a step and tries',
+  tuning=(
+    'one grid of learning rates for all arms of a part, which grows where the '
+    'best one is its first or last: the lowest that comes within a tenth of an '
+    'answer (picks: different right ones) or half a point (names: hit) of the '
+    'best on validation problems, with two seeds of their own; best floors, '
+    'bonuses, thetas and temperatures with these seeds too'
+  ),
+  measures={
+    'distinct': lab.Measure(f'Different right, of {TRIES}', '', 'higher', 2),
+    'right': lab.Measure('Right', '%', 'higher', 1),
+    'gain': lab.Measure('Gained', 'points', 'higher', 1),
+    'ahead': lab.Measure('Right, above PPO', 'points', 'higher', 1),
+    'even': lab.Measure('Entropy of the right', 'nats', 'higher', 2),
+    'missed': lab.Measure('Off all right alike', '%', 'lower', 1),
+    'fit': lab.Measure('KL of all right alike to it', 'nats', 'lower', 2),
+    'kl': lab.Measure('KL to the flattened', 'nats', 'lower', 3),
+    'kl_back': lab.Measure('KL of the flattened to it', 'nats', 'lower', 3),
+    'entropy': lab.Measure('Entropy of names', 'nats', 'higher', 2),
+    'hit': lab.Measure(f'Hit, of {TOP}', '%', 'higher', 1),
+    'taken': lab.Measure('Hit, of one drawn', '%', 'higher', 2),
+    'listed': lab.Measure('Listed', '%', 'higher', 1),
+  },
+  claims=CLAIMS,
+  not_reproduced=(
+    "The papers' models, pictures and titles: answers here have three or four "
+    'letters.',
+    "GFlowVLM's weight of 0.4 on thoughts, its buffer and the correct "
+    'trajectories that it adds; its steps with rewards of their own.',
+    "Flower's mask of what no title begins with while it samples, and its "
+    'scores of users.',
+  ),
+)  # fmt: skip
+
+READING: tuple[str, ...] = ()

@@ -1,0 +1,97 @@
+r"""The pilot: can the setting give either answer, and how far do seeds differ?
+
+  python -m experiments.flows.pilot
+
+Chooses the rates as the study does, with its tuning seeds and in its folder (so
+that the study does not do it again), and prints what every arm comes to with
+these seeds, on the problems that choices are made on.
+"""
+
+import argparse
+import dataclasses
+import sys
+
+import numpy as np
+
+from experiments.flows import run
+from experiments.flows.bench import Bench
+from experiments.flows.design import STUDY
+from experiments.flows.settings import BEST, SCALES, WAYS
+from experiments.flows.tuned import Chosen, tune
+from posttrain_jax import lab
+from posttrain_jax.log import progress
+from posttrain_jax.run import runtime
+
+
+def _table(chosen: Chosen, bases: dict) -> dict[str, dict[str, np.ndarray]]:
+  """Prints what arms come to; {arm: values at its rate}."""
+  best: dict[str, dict[str, np.ndarray]] = {}
+  for part, base in bases.items():
+    best[f'{part}_base'] = run.values_of(part, base, base)
+    _say(f'{part}_base', '', best[f'{part}_base'])
+  ppo = chosen.found['ppo'][chosen.rates['ppo'].chosen]
+  for arm, tuned in chosen.rates.items():
+    part = WAYS[arm].part
+    for rate, found in sorted(chosen.found[arm].items()):
+      values = run.values_of(part, found, bases[part], ppo)
+      mark = '*' if rate == tuned.chosen else ''
+      _say(arm, f'{rate:.1e}{mark}', values)
+      if mark:
+        best[arm] = values
+  for heat, found in chosen.hot.items():
+    _say(
+      'ppo', f'at {heat:g}', run.values_of('picks', found, bases['picks'], ppo)
+    )
+  heat = chosen.heat('names_sft')
+  found = chosen.found['names_sft'][chosen.rates['names_sft'].chosen]
+  best['names_heat'] = run.values_of('names', found, found, heat=heat)
+  _say('names_heat', f'at {heat:g}', best['names_heat'])
+  return best
+
+
+def _say(name: str, what: str, values) -> None:
+  cells = '  '.join(
+    f'{key} {np.mean(x):.3g} ({", ".join(f"{y:.3g}" for y in x)})'
+    for key, x in values.items()
+  )
+  print(f'{name:13} {what:9} {cells}', flush=True)
+
+
+def main() -> int:
+  """Prints measures seed by seed, and how claims' gaps spread."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--arms', default='', help='some, as ppo,names_sft')
+  parser.add_argument('--workdir', default='runs/flows-full')
+  flags = parser.parse_args()
+  scale = SCALES['full']
+  if flags.arms:
+    scale = dataclasses.replace(scale, arms=tuple(flags.arms.split(',')))
+  runtime.prepare(runs=scale.seeds)
+  first = scale.first_seed
+  with progress.Progress() as bar:
+    runs = lab.Lab(flags.workdir, range(first, first + scale.seeds), bar)
+    chosen = tune(runs, scale)
+    own = runs.beside(scale.tune_seeds * scale.places)
+    bases = {}
+    for part in scale.grids:
+      bench = Bench(own, scale, part)
+      found = bench.measured(bench.base(), 'validation')
+      bases[part] = {k: x[: len(scale.tune_seeds)] for k, x in found.items()}
+  best = _table(chosen, bases)
+  for name, (_, of) in BEST.items():
+    if set(of) & best.keys():
+      best[name] = best[chosen.best(name)]
+      print(f'{name:14} {chosen.best(name)}')
+  best['best_flower'] = best[chosen.best_flower()]
+  print(f'best_flower    {chosen.best_flower()}')
+  flows = [x for x in ('best_var_tb', 'best_sub_tb', 'best_db') if x in best]
+  best['best_flow'] = max(
+    (best[x] for x in flows), key=lambda x: float(np.mean(x['distinct']))
+  )
+  print(*lab.gaps(STUDY.claims, best), sep='\n')
+  print(f'{runs.seconds:.0f} s')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,173 @@
+"""Tasks, arms and sizes of the study of flows: all that is fixed of a run."""
+
+import dataclasses
+from typing import Any
+
+# 119: three of eight shown letters, in their order: 56 answers are right, and
+# all of them can be counted out.
+COUNT, SHOWN = 3, 8
+PICKS = dict(
+  name='picks', min_count=COUNT, max_count=COUNT, shown=SHOWN
+)  # fmt: skip
+# How many tries the different right answers are counted in (the paper's 16).
+TRIES = 16
+# 183: names by their popularity, which falls as 1 / rank; what is wanted is its
+# square root, a popularity of 1 / rank^0.5.
+NAMES = dict(name='catalogue', items=200, zipf=1.0, flatten=0.5)
+FLAT = 0.5
+TOP = 10
+RATE = 'optimizer.lr'
+FLOOR = 'log_reward.floor'
+# Temperatures that trained models are drawn at, to spread what they say for
+# nothing; the best is taken with the tuning seeds. First those of answers of
+# PPO, then those of names of SFT.
+HOT = (1.0, 1.2, 1.4, 1.7, 2.0)
+HEAT = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+PARTS = ('picks', 'names')
+# What the rate of an arm is chosen by, and how far below the best it is as
+# good: the lowest of such rates is taken. Different right answers; share of
+# users.
+SCORES = {'picks': ('distinct', 0.1), 'names': ('hit', 0.005)}
+# Points of the share of users that Flower may lose to SFT.
+LOST = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """How an arm learns.
+
+  part     'picks' or 'names'
+  spec     of its config, and `items` that are changed in it
+  rows     problems of a step
+  group    answers to each
+  task     knobs of the task that differ
+  hparams  numbers that the program takes as inputs, besides the rate
+  """
+
+  label: str
+  family: str
+  part: str
+  spec: str
+  items: tuple[tuple[str, str], ...] = ()
+  rows: int = 16
+  group: int = 8
+  task: tuple[tuple[str, Any], ...] = ()
+  hparams: tuple[tuple[str, float], ...] = ()
+
+
+_TOKENS = (('reduce.name', 'token_mean'),)
+_FLOWS = {
+  'var_tb': ('Var-TB', 'gflowvlm_var_tb'),
+  'sub_tb': ('SubTB', 'gflowvlm_sub_tb'),
+  'db': ('DB', 'gflowvlm_db'),
+}
+# What an answer that earns nothing is worth, of 1: the lowest is the recipe's.
+FLOORS = (1e-6, 1e-3)
+BONUSES = (0.01, 0.03, 0.1)
+
+
+def _grpo(label: str, bonus: float) -> Way:
+  numbers = (('entropy_coef', bonus),)
+  return Way(label, 'rl', 'picks', 'configs/rl.py:recipe=grpo', _TOKENS,
+             hparams=numbers)  # fmt: skip
+
+
+def _flow(name: str, floor: float) -> Way:
+  label, recipe = _FLOWS[name]
+  return Way(
+    f'{label}, floor {floor:g}', 'rl', 'picks',
+    f'configs/rl.py:recipe={recipe}',
+    hparams=((FLOOR, floor),),
+  )  # fmt: skip
+
+
+_ON_FLOWS = (('reward', 'flow'),)
+THETAS = (0.999, 0.99, 0.9)
+
+
+def _flower(theta: float) -> Way:
+  # The tree's process rewards are as low as e^-75: no floor may hide them.
+  return Way(
+    f'Flower, theta {theta:g}', 'sft', 'names', 'configs/rl.py:recipe=flower',
+    ((FLOOR, '1e-30'),), 64, 2, _ON_FLOWS, (('sft_loss.coef', theta),),
+  )  # fmt: skip
+
+
+WAYS = {
+  'sft': Way('More SFT', 'sft', 'picks', 'configs/sft.py:recipe=sft', rows=128,
+             group=1),
+  'ppo': Way('PPO', 'rl', 'picks', 'configs/rl.py:recipe=ppo'),
+  'grpo': _grpo('GRPO', 0.0),
+  **{f'bonus_{x:g}': _grpo(f'GRPO, entropy bonus {x:g}', x) for x in BONUSES},
+  **{f'{name}_{x:g}': _flow(name, x) for name in _FLOWS for x in FLOORS},
+  'names_sft': Way('Names: SFT', 'sft', 'names', 'configs/sft.py:recipe=sft',
+                   rows=64, group=1),
+  'names_flat': Way('Names: SFT on flattened rows', 'sft', 'names',
+                    'configs/sft.py:recipe=sft', rows=64, group=1,
+                    task=(('zipf', NAMES['zipf'] * FLAT),)),
+  'names_dpo': Way('Names: DPO', 'preference', 'names',
+                   'configs/preference.py:recipe=dpo', rows=64, group=2,
+                   task=_ON_FLOWS),
+  'names_ppo': Way('Names: PPO', 'rl', 'names', 'configs/rl.py:recipe=ppo',
+                   rows=64, group=2, task=_ON_FLOWS),
+  **{f'flower_{x:g}': _flower(x) for x in THETAS},
+}  # fmt: skip
+# {arm: (label, of which)}: the one that is best by `SCORES` with the tuning
+# seeds, each at its own rate.
+BEST = {
+  'best_bonus': ('Best bonus', tuple(f'bonus_{x:g}' for x in BONUSES)),
+  **{
+    f'best_{name}': (
+      f'Best {label}', tuple(f'{name}_{x:g}' for x in FLOORS)
+    )
+    for name, (label, _) in _FLOWS.items()
+  },
+}  # fmt: skip
+FLOWERS = tuple(f'flower_{x:g}' for x in THETAS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """Sizes of a mode.
+
+  first_seed   of the study; every seed has a base of its own
+  tune_seeds   rates are chosen with; `places` cells of a grid share a program
+  presets      {part: size of its models}
+  base_rows    of a step of SFT, `base_steps` of them
+  steps        of an arm after the base
+  problems     of each half of the held-out ones that are measured
+  grids        {part: of learning rates, one for all arms}, which grows at most
+               `extend` times at each end
+  """
+
+  seeds: int
+  presets: dict[str, str]
+  base_rows: int
+  base_steps: dict[str, int]
+  steps: dict[str, int]
+  problems: int
+  grids: dict[str, tuple[float, ...]]
+  arms: tuple[str, ...]
+  extend: int = 1
+  first_seed: int = 200
+  tune_seeds: tuple[int, ...] = (100, 101)
+  places: int = 4
+
+
+SCALES = {
+  'full': Scale(
+    seeds=8, presets={'picks': 'depth-2', 'names': 'depth-2'}, base_rows=128,
+    base_steps={'picks': 300, 'names': 200}, steps={'picks': 50, 'names': 100},
+    problems=128,
+    grids=dict.fromkeys(PARTS, (1e-4, 3e-4, 1e-3, 3e-3)),
+    arms=tuple(WAYS),
+  ),
+  'reduced': Scale(
+    seeds=2, presets={'picks': 'depth-1', 'names': 'depth-1'}, base_rows=32,
+    base_steps={'picks': 20, 'names': 20}, steps={'picks': 10, 'names': 10},
+    problems=16, grids={'picks': (1e-3, 3e-3), 'names': (1e-3, 3e-3)},
+    arms=('ppo', 'var_tb_1e-06', 'sub_tb_0.001', 'db_0.001', 'names_sft',
+          'names_flat', 'names_dpo', 'flower_0.9'),
+    extend=0, tune_seeds=(100, 101), places=1,
+  ),
+}  # fmt: skip

@@ -1,0 +1,44 @@
+"""Figures of the study of flows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.flows.settings import FLAT, FLOWERS, HEAT, TOP, TRIES, WAYS
+from experiments.flows.tuned import heated
+from posttrain_jax import lab
+
+
+def figures(
+  arms: Mapping[str, lab.Arm], seen: Mapping[str, Mapping[str, np.ndarray]]
+) -> list[dict[str, Any]]:
+  """seen  {arm: what its stage measured}"""
+  lines = [
+    x for x in ('names_base', 'names_sft', 'names_flat', *FLOWERS) if x in seen
+  ]
+  label = lambda x: WAYS[x].label if x in WAYS else arms[x].label
+  return [
+    {'kind': 'frontier', 'name': 'found', 'title': 'Right, and different',
+     'x': 'right', 'y': 'distinct',
+     'caption': f'Different right answers to be expected in {TRIES} tries, on '
+     'held-out problems, each arm at its own rate.'},
+    {'kind': 'bars', 'name': 'distinct', 'title': 'Different right answers',
+     'measures': ['distinct', 'right'],
+     'caption': f'In {TRIES} tries; 56 are right.'},
+    {'kind': 'bars', 'name': 'fit', 'title': 'Fit to the flattened popularity',
+     'measures': ['kl', 'hit'],
+     'caption': f'Popularity to the power of {FLAT:g}; users whose item is '
+     f'among the {TOP} likeliest names.'},
+    {'kind': 'lines', 'name': 'heat', 'title': 'Fit by temperature',
+     'xlabel': 'temperature that names are drawn at',
+     'ylabel': 'KL to the flattened popularity, nats',
+     'caption': 'Mean and 95% interval over seeds.',
+     'series': {
+       label(x): {
+         'x': list(HEAT),
+         'y': [np.round(seen[x][heated('kl', t)], 4).tolist() for t in HEAT],
+       }
+       for x in lines
+     }},
+  ]  # fmt: skip
