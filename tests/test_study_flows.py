@@ -26,7 +26,7 @@ def test_arms_of_a_mode_are_whole(scale):
   own = range(scale.first_seed, scale.first_seed + scale.seeds)
   assert not set(scale.tune_seeds) & set(own)
   # What the runner asks for by name.
-  assert {'ppo', 'names_sft'} <= set(scale.arms)
+  assert {'ppo', 'alike_ppo', 'names_sft'} <= set(scale.arms)
   assert set(settings.FLOWERS) & set(scale.arms)
 
 
@@ -45,8 +45,9 @@ def test_arms_differ_in_what_their_programs_have(name):
 
 def test_arms_of_a_part_take_as_many_tries_or_rows():
   rows = lambda way: way.rows * way.group
-  picks = {rows(x) for x in settings.WAYS.values() if x.part == 'picks'}
-  assert picks == {128}
+  for part in ('picks', 'alike'):
+    own = {rows(x) for x in settings.WAYS.values() if x.part == part}
+    assert own == {128}
   names = [x for x in settings.WAYS.values() if x.part == 'names']
   assert {x.rows for x in names} == {64}
   assert {rows(x) for x in names if x.family != 'sft'} == {128}
@@ -141,7 +142,7 @@ def test_names_are_held_to_the_tree(model, monkeypatch):
     probes, 'of_names', lambda held, *_: seen.append(np.exp(held)) or {}
   )
   heats = (1.0, 1e6)
-  found = probes.Names(model[0], task, 1, heats)(model[1], None, None)
+  found = probes.Names(model[0], task, 1, 4, heats)(model[1], None, None)
   for chances in seen:
     np.testing.assert_allclose(chances.sum(axis=1), 1.0, rtol=1e-5)
   # At a great heat every letter that a name goes on with is as likely.
@@ -162,7 +163,7 @@ def test_names_are_held_to_the_tree(model, monkeypatch):
     np.exp(chances_of(model, other.prompt, other.prompt_mask, x)) for x in ends
   ]
   np.testing.assert_allclose(
-    found['listed'], (sum(free) + sum(more)) / 2, rtol=1e-4
+    found['right'], (sum(free) + sum(more)) / 2, rtol=1e-4
   )
 
 
@@ -173,7 +174,7 @@ def cell(**measures):
 def test_the_best_is_chosen_with_the_tuning_seeds():
   first, second, third = settings.FLOWERS
   found = {
-    'var_tb_1e-06': cell(distinct=5.0),
+    f'var_tb_{settings.FLOORS[0]:g}': cell(distinct=5.0),
     f'var_tb_{settings.FLOORS[1]:g}': cell(distinct=6.0),
     'names_sft': cell(hit=0.40, kl=0.3, **{'kl@1.5': 0.1, 'kl@2': 0.2}),
     first: cell(hit=0.40, kl=0.3),

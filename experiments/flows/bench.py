@@ -1,6 +1,6 @@
 """Bases, stages and exact measures of them, on one `Lab`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -9,10 +9,10 @@ import numpy as np
 from configs import sft
 from experiments.flows import probes
 from experiments.flows.settings import (
+  BASES,
   HEAT,
-  NAMES,
-  PICKS,
   RATE,
+  TASKS,
   TOP,
   TRIES,
   WAYS,
@@ -26,12 +26,11 @@ from posttrain_jax.run import config as config_lib
 __all__ = ['Bench', 'base_config', 'stage_config']
 
 Rate = float | Sequence[float]
-TASKS: Mapping[str, Mapping[str, Any]] = {'picks': PICKS, 'names': NAMES}
 
 
 def _shared(config: Any, part: str, scale: Scale, steps: int) -> Any:
   config.task = ml_collections.ConfigDict(tasks.defaults(**TASKS[part]))
-  config.model.preset = scale.presets[part]
+  config.model.preset = scale.presets[BASES[part]]
   config.num_steps = steps
   config.steps_per_call = min(steps, 50)
   config.eval.num_problems = 0
@@ -40,6 +39,7 @@ def _shared(config: Any, part: str, scale: Scale, steps: int) -> Any:
 
 def base_config(part: str, scale: Scale) -> Any:
   """SFT on demonstrations, to a rate of nothing."""
+  part = BASES[part]
   config = sft.get_config()
   config.prompts_per_step = scale.base_rows
   config.optimizer.schedule = 'cosine'
@@ -65,7 +65,7 @@ class Bench:
   runs   the lab: the study's seeds, or those of its tuning, a row of the
          programs for each cell of a grid and seed
   scale  the sizes of a mode
-  part   'picks' or 'names'
+  part   of settings.PARTS
 
   Every seed has a base of its own, which its arms share; those of the study
   and of its tuning train in one program.
@@ -80,7 +80,7 @@ class Bench:
   def base(self) -> lab.Trained:
     """Models that know the form of answers, and stop."""
     made = self._bases.train(
-      f'{self.part}-base', base_config(self.part, self.scale),
+      f'{BASES[self.part]}-base', base_config(self.part, self.scale),
       hparams={RATE: 3e-3},
     )  # fmt: skip
     rows = [self._bases.seeds.index(seed) for seed in self.runs.seeds]
@@ -98,10 +98,12 @@ class Bench:
     """What a stage is measured by; names at all temperatures of HEAT."""
     config = base_config(self.part, self.scale)
     model, task = build.build(config).model, tasks.make(**TASKS[self.part])
-    if self.part == 'names':
-      return probes.Names(model, task, TOP, HEAT)
+    tries = TRIES[self.part]
+    if self.part != 'picks':
+      heat = HEAT if self.part == 'names' else (1.0,)
+      return probes.Names(model, task, TOP, tries, heat)
     return probes.RightAnswers(
-      model, task, self.scale.problems, TRIES, config.heldout_fraction, split,
+      model, task, self.scale.problems, tries, config.heldout_fraction, split,
       temperature,
     )  # fmt: skip
 

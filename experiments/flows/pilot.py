@@ -29,21 +29,25 @@ def _table(chosen: Chosen, bases: dict) -> dict[str, dict[str, np.ndarray]]:
   for part, base in bases.items():
     best[f'{part}_base'] = run.values_of(part, base, base)
     _say(f'{part}_base', '', best[f'{part}_base'])
-  ppo = chosen.found['ppo'][chosen.rates['ppo'].chosen]
+  at_best = lambda arm: chosen.found[arm][chosen.rates[arm].chosen]
+  ppos = {
+    part: at_best(ppo)
+    for part, (_, ppo) in run.FIRST.items()
+    if ppo in chosen.rates
+  }
   for arm, tuned in chosen.rates.items():
     part = WAYS[arm].part
     for rate, found in sorted(chosen.found[arm].items()):
-      values = run.values_of(part, found, bases[part], ppo)
+      values = run.values_of(part, found, bases[part], ppos.get(part))
       mark = '*' if rate == tuned.chosen else ''
       _say(arm, f'{rate:.1e}{mark}', values)
       if mark:
         best[arm] = values
   for heat, found in chosen.hot.items():
-    _say(
-      'ppo', f'at {heat:g}', run.values_of('picks', found, bases['picks'], ppo)
-    )
+    values = run.values_of('picks', found, bases['picks'], ppos['picks'])
+    _say('ppo', f'at {heat:g}', values)
   heat = chosen.heat('names_sft')
-  found = chosen.found['names_sft'][chosen.rates['names_sft'].chosen]
+  found = at_best('names_sft')
   best['names_heat'] = run.values_of('names', found, found, heat=heat)
   _say('names_heat', f'at {heat:g}', best['names_heat'])
   return best
@@ -84,10 +88,6 @@ def main() -> int:
       print(f'{name:14} {chosen.best(name)}')
   best['best_flower'] = best[chosen.best_flower()]
   print(f'best_flower    {chosen.best_flower()}')
-  flows = [x for x in ('best_var_tb', 'best_sub_tb', 'best_db') if x in best]
-  best['best_flow'] = max(
-    (best[x] for x in flows), key=lambda x: float(np.mean(x['distinct']))
-  )
   print(*lab.gaps(STUDY.claims, best), sep='\n')
   print(f'{runs.seconds:.0f} s')
   return 0

@@ -168,8 +168,7 @@ def of_names(
 @dataclasses.dataclass(frozen=True)
 class Names:
   """Probe: `of_names` of a policy whose answers are held to the names as they
-  are drawn, and 'listed', the share of its answers that are names when nothing
-  holds them.
+  are drawn; and `of_chances` of the names when nothing holds them.
 
   heat  temperatures at which names are drawn; measures of the others than 1.0
         are called 'MEASURE@HEAT'
@@ -178,6 +177,7 @@ class Names:
   model: ModelConfig
   task: Any
   top: int
+  tries: int
   heat: tuple[float, ...] = (1.0,)
 
   def __call__(
@@ -210,5 +210,5 @@ class Names:
       )
       tail = '' if heat == 1.0 else f'@{heat:g}'
       found |= {f'{name}{tail}': x for name, x in own.items()}
-    free = taken(jax.nn.log_softmax(logits, axis=-1))
-    return found | {'listed': jnp.mean(jnp.sum(jnp.exp(free), axis=1))}
+    free = of_chances(taken(jax.nn.log_softmax(logits, axis=-1)), self.tries)
+    return found | {name: jnp.mean(x) for name, x in free.items()}

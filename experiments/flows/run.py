@@ -22,8 +22,19 @@ from experiments.flows.tuned import Chosen, heated, tune
 from posttrain_jax import lab
 
 Found = Mapping[str, np.ndarray]
-_NAMES = ('kl', 'kl_back', 'entropy', 'hit', 'taken', 'listed')
+_NAMES = ('kl', 'kl_back', 'entropy', 'hit', 'taken')
+_SPREAD = ('distinct', 'even', 'missed', 'fit')
 _SHARES = ('hit', 'taken', 'listed', 'right', 'missed')
+# {part: (its base among arms, its PPO)}
+FIRST = {
+  'picks': ('base', 'ppo'), 'alike': ('alike_base', 'alike_ppo'),
+  'names': ('names_base', 'names_ppo'),
+}  # fmt: skip
+# {part: {what a probe calls it: what the study does}}, where they differ.
+_CALLED = {
+  'alike': {'right': 'listed', 'distinct': 'names'},
+  'names': {'right': 'listed'},
+}
 
 
 def values_of(
@@ -36,23 +47,22 @@ def values_of(
   heat       temperature that names are drawn at
   """
   if part == 'names':
-    tail = lambda name: name if name == 'listed' else heated(name, heat)
-    own = {name: found[tail(name)] for name in _NAMES}
-    if heat != 1.0:  # when nothing holds them, it is known at 1 alone
-      del own['listed']
+    own = {name: found[heated(name, heat)] for name in _NAMES}
+    if heat == 1.0:  # when nothing holds them, it is known at 1 alone
+      own['right'] = found['right']
   else:
-    own = {
-      name: found[name] for name in ('right', 'distinct', 'even', 'missed')
-    }
-    own['fit'] = found['fit']
+    own = {name: found[name] for name in ('right', *_SPREAD)}
     own['gain'] = 100.0 * (found['right'] - base['right'])
     ppo = found if ppo is None else ppo
     own['ahead'] = 100.0 * (found['right'] - ppo['right'])
-  return {k: 100.0 * x if k in _SHARES else x for k, x in own.items()}
+  called = _CALLED.get(part, {})
+  return {
+    called.get(k, k): 100.0 * x if k in _SHARES else x for k, x in own.items()
+  }
 
 
 def outcomes_of(found: Found) -> dict[str, np.ndarray]:
-  """[S, N] by problem, of picks."""
+  """{measure: [S, N] by problem}, of picks."""
   ends = '/problems'
   return {k[: -len(ends)]: x for k, x in found.items() if k.endswith(ends)}
 
@@ -61,7 +71,9 @@ def base_arm(bench: Bench, found: Found) -> lab.Arm:
   """Where the arms of a part begin; its pretraining is nobody's."""
   base = bench.base()
   return lab.Arm(
-    label={'picks': 'Base', 'names': 'Names: base'}[bench.part],
+    label={'picks': 'Base', 'alike': 'Alike: base', 'names': 'Names: base'}[
+      bench.part
+    ],
     family='base',
     config='configs/sft.py:recipe=sft',
     overrides={},
@@ -118,9 +130,6 @@ def best_arms(
     if set(of) & arms.keys()
   }
   rows['best_flower'] = 'Best Flower', chosen.best_flower()
-  flows = [x for x in ('best_var_tb', 'best_sub_tb', 'best_db') if x in rows]
-  most = max(flows, key=lambda x: chosen.mean(rows[x][1], 'distinct'))
-  rows['best_flow'] = 'Best flow loss', rows[most][1]
   return {
     name: dataclasses.replace(arms[arm], label=f'{label}: {arms[arm].label}')
     for name, (label, arm) in rows.items()
@@ -132,7 +141,8 @@ def run(runs: lab.Lab, scale: Scale):
   chosen = tune(runs, scale)
   arms: dict[str, lab.Arm] = {}
   seen: dict[str, Found] = {}
-  for part, first in (('picks', 'base'), ('names', 'names_base')):
+  problems = {}
+  for part, (first, ppo) in FIRST.items():
     bench = Bench(runs, scale, part)
     seen[first] = bench.measured(bench.base())
     arms[first] = base_arm(bench, seen[first])
@@ -140,14 +150,13 @@ def run(runs: lab.Lab, scale: Scale):
     stages = {x: bench.stage(x, chosen.rates[x].chosen) for x in own}
     seen |= {x: bench.measured(stage) for x, stage in stages.items()}
     for name, stage in stages.items():
-      values = values_of(part, seen[name], seen[first], seen.get('ppo'))
+      values = values_of(part, seen[name], seen[first], seen.get(ppo))
       arms[name] = make_arm(name, stage, values, seen[name], chosen)
     if part == 'picks':
       arms['hot_ppo'] = hot_ppo(bench, chosen, arms['ppo'], seen['base'])
-      problems = {'picks': lab.of_probe(runs, bench.probe())}
-    else:
-      sft = arms['names_sft'], seen['names_sft']
-      arms['names_heat'] = hot_names(chosen, *sft)
+      problems['picks'] = lab.of_probe(runs, bench.probe())
+  sft = arms['names_sft'], seen['names_sft']
+  arms['names_heat'] = hot_names(chosen, *sft)
   arms |= best_arms(chosen, arms)
   figures = shown.figures(arms, seen)
   study = dataclasses.replace(STUDY, problems=problems)

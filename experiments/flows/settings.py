@@ -9,13 +9,19 @@ COUNT, SHOWN = 3, 8
 PICKS = dict(
   name='picks', min_count=COUNT, max_count=COUNT, shown=SHOWN
 )  # fmt: skip
-# How many tries the different right answers are counted in (the paper's 16).
-TRIES = 16
 # 183: names by their popularity, which falls as 1 / rank; what is wanted is its
 # square root, a popularity of 1 / rank^0.5.
 NAMES = dict(name='catalogue', items=200, zipf=1.0, flatten=0.5)
 FLAT = 0.5
 TOP = 10
+# 119, of losses that ask what beginnings are worth: any name is as good.
+ALIKE = NAMES | dict(flatten=0.0)
+TASKS = {'picks': PICKS, 'names': NAMES, 'alike': ALIKE}
+# {part: whose base it has}
+BASES = {'picks': 'picks', 'names': 'names', 'alike': 'names'}
+# How many tries different right answers are counted in: the paper's 16 for 56
+# right ones, and for 200 names as many more.
+TRIES = {'picks': 16, 'alike': 64, 'names': 64}
 RATE = 'optimizer.lr'
 FLOOR = 'log_reward.floor'
 # Temperatures that trained models are drawn at, to spread what they say for
@@ -23,11 +29,14 @@ FLOOR = 'log_reward.floor'
 # PPO, then those of names of SFT.
 HOT = (1.0, 1.2, 1.4, 1.7, 2.0)
 HEAT = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
-PARTS = ('picks', 'names')
+PARTS = ('picks', 'alike', 'names')
 # What the rate of an arm is chosen by, and how far below the best it is as
-# good: the lowest of such rates is taken. Different right answers; share of
-# users.
-SCORES = {'picks': ('distinct', 0.1), 'names': ('hit', 0.005)}
+# good: the lowest of such rates is taken. Different right answers, different
+# names, share of users.
+SCORES = {
+  'picks': ('distinct', 0.1), 'alike': ('distinct', 0.4),
+  'names': ('hit', 0.005),
+}  # fmt: skip
 # Points of the share of users that Flower may lose to SFT.
 LOST = 2.0
 
@@ -36,7 +45,7 @@ LOST = 2.0
 class Way:
   """How an arm learns.
 
-  part     'picks' or 'names'
+  part     of PARTS
   spec     of its config, and `items` that are changed in it
   rows     problems of a step
   group    answers to each
@@ -56,14 +65,13 @@ class Way:
 
 
 _TOKENS = (('reduce.name', 'token_mean'),)
-_FLOWS = {
-  'var_tb': ('Var-TB', 'gflowvlm_var_tb'),
-  'sub_tb': ('SubTB', 'gflowvlm_sub_tb'),
-  'db': ('DB', 'gflowvlm_db'),
-}
-# What an answer that earns nothing is worth, of 1: the lowest is the recipe's.
-FLOORS = (1e-6, 1e-3)
-BONUSES = (0.01, 0.03, 0.1)
+# What an answer that earns nothing is worth, of 1: the recipe's, and the
+# paper's. There are 17 million texts of four tokens, so that a higher one would
+# give most of the mass to wrong answers.
+FLOORS = (1e-6, 1e-10)
+BONUSES = (0.03, 0.1, 0.2)
+ALIKE_BONUSES = (0.03, 0.1)
+_ON_FLOWS = (('reward', 'flow'),)
 
 
 def _grpo(label: str, bonus: float) -> Way:
@@ -72,24 +80,30 @@ def _grpo(label: str, bonus: float) -> Way:
              hparams=numbers)  # fmt: skip
 
 
-def _flow(name: str, floor: float) -> Way:
-  label, recipe = _FLOWS[name]
+def _var(floor: float) -> Way:
   return Way(
-    f'{label}, floor {floor:g}', 'rl', 'picks',
-    f'configs/rl.py:recipe={recipe}',
-    hparams=((FLOOR, floor),),
+    f'Var-TB, floor {floor:g}', 'rl', 'picks',
+    'configs/rl.py:recipe=gflowvlm_var_tb', hparams=((FLOOR, floor),),
   )  # fmt: skip
 
 
-_ON_FLOWS = (('reward', 'flow'),)
+def _alike(label: str, spec: str, *items: tuple[str, str]) -> Way:
+  """Any name is as good: the same reward for all arms."""
+  return Way(
+    f'Alike: {label}', 'rl', 'alike', f'configs/rl.py:recipe={spec}', items,
+    task=_ON_FLOWS,
+  )  # fmt: skip
+
+
+# A tree's process rewards are as low as e^-75: no floor may hide them.
+_LOW = (FLOOR, '1e-30')
 THETAS = (0.999, 0.99, 0.9)
 
 
 def _flower(theta: float) -> Way:
-  # The tree's process rewards are as low as e^-75: no floor may hide them.
   return Way(
     f'Flower, theta {theta:g}', 'sft', 'names', 'configs/rl.py:recipe=flower',
-    ((FLOOR, '1e-30'),), 64, 2, _ON_FLOWS, (('sft_loss.coef', theta),),
+    (_LOW, ('sft_loss.coef', f'{theta:g}')), 64, 2, _ON_FLOWS,
   )  # fmt: skip
 
 
@@ -99,7 +113,17 @@ WAYS = {
   'ppo': Way('PPO', 'rl', 'picks', 'configs/rl.py:recipe=ppo'),
   'grpo': _grpo('GRPO', 0.0),
   **{f'bonus_{x:g}': _grpo(f'GRPO, entropy bonus {x:g}', x) for x in BONUSES},
-  **{f'{name}_{x:g}': _flow(name, x) for name in _FLOWS for x in FLOORS},
+  **{f'var_tb_{x:g}': _var(x) for x in FLOORS},
+  'alike_ppo': _alike('PPO', 'ppo'),
+  **{
+    f'alike_bonus_{x:g}': _alike(
+      f'GRPO, entropy bonus {x:g}', 'grpo', *_TOKENS, ('entropy_coef', f'{x:g}')
+    )
+    for x in ALIKE_BONUSES
+  },
+  'alike_var_tb': _alike('Var-TB', 'gflowvlm_var_tb', (FLOOR, '1e-10')),
+  'alike_sub_tb': _alike('SubTB', 'gflowvlm_sub_tb', _LOW),
+  'alike_db': _alike('DB', 'gflowvlm_db', _LOW),
   'names_sft': Way('Names: SFT', 'sft', 'names', 'configs/sft.py:recipe=sft',
                    rows=64, group=1),
   'names_flat': Way('Names: SFT on flattened rows', 'sft', 'names',
@@ -116,12 +140,13 @@ WAYS = {
 # seeds, each at its own rate.
 BEST = {
   'best_bonus': ('Best bonus', tuple(f'bonus_{x:g}' for x in BONUSES)),
-  **{
-    f'best_{name}': (
-      f'Best {label}', tuple(f'{name}_{x:g}' for x in FLOORS)
-    )
-    for name, (label, _) in _FLOWS.items()
-  },
+  'best_var_tb': ('Best Var-TB', tuple(f'var_tb_{x:g}' for x in FLOORS)),
+  'alike_bonus': (
+    'Best bonus', tuple(f'alike_bonus_{x:g}' for x in ALIKE_BONUSES)
+  ),
+  'alike_flow': (
+    'Best of states', ('alike_sub_tb', 'alike_db')
+  ),
 }  # fmt: skip
 FLOWERS = tuple(f'flower_{x:g}' for x in THETAS)
 
@@ -132,8 +157,8 @@ class Scale:
 
   first_seed   of the study; every seed has a base of its own
   tune_seeds   rates are chosen with; `places` cells of a grid share a program
-  presets      {part: size of its models}
-  base_rows    of a step of SFT, `base_steps` of them
+  presets      {base: size of its models}
+  base_rows    of a step of SFT, {base: `base_steps`} of them
   steps        of an arm after the base
   problems     of each half of the held-out ones that are measured
   grids        {part: of learning rates, one for all arms}, which grows at most
@@ -157,17 +182,20 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, presets={'picks': 'depth-2', 'names': 'depth-2'}, base_rows=128,
-    base_steps={'picks': 300, 'names': 200}, steps={'picks': 50, 'names': 100},
-    problems=128,
-    grids=dict.fromkeys(PARTS, (1e-4, 3e-4, 1e-3, 3e-3)),
+    base_steps={'picks': 300, 'names': 200},
+    steps={'picks': 150, 'alike': 100, 'names': 100}, problems=128,
+    grids={
+      'picks': (3e-5, 1e-4, 3e-4, 1e-3), 'alike': (1e-4, 3e-4, 1e-3, 3e-3),
+      'names': (1e-4, 3e-4, 1e-3, 3e-3),
+    },
     arms=tuple(WAYS),
   ),
   'reduced': Scale(
     seeds=2, presets={'picks': 'depth-1', 'names': 'depth-1'}, base_rows=32,
-    base_steps={'picks': 20, 'names': 20}, steps={'picks': 10, 'names': 10},
-    problems=16, grids={'picks': (1e-3, 3e-3), 'names': (1e-3, 3e-3)},
-    arms=('ppo', 'var_tb_1e-06', 'sub_tb_0.001', 'db_0.001', 'names_sft',
-          'names_flat', 'names_dpo', 'flower_0.9'),
+    base_steps={'picks': 20, 'names': 20}, steps=dict.fromkeys(PARTS, 10),
+    problems=16, grids=dict.fromkeys(PARTS, (1e-3, 3e-3)),
+    arms=('ppo', 'var_tb_1e-06', 'alike_ppo', 'alike_sub_tb', 'names_sft',
+          'names_flat', 'flower_0.9'),
     extend=0, tune_seeds=(100, 101), places=1,
   ),
 }  # fmt: skip

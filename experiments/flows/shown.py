@@ -21,11 +21,15 @@ def figures(
   return [
     {'kind': 'frontier', 'name': 'found', 'title': 'Right, and different',
      'x': 'right', 'y': 'distinct',
-     'caption': f'Different right answers to be expected in {TRIES} tries, on '
-     'held-out problems, each arm at its own rate.'},
+     'caption': 'Picks: different right answers to be expected in '
+     f'{TRIES["picks"]} tries, on held-out problems, each arm at its own '
+     'rate.'},
+    {'kind': 'frontier', 'name': 'alike', 'title': 'Names, any as good',
+     'x': 'listed', 'y': 'names',
+     'caption': f'Different names to be expected in {TRIES["alike"]} tries.'},
     {'kind': 'bars', 'name': 'distinct', 'title': 'Different right answers',
      'measures': ['distinct', 'right'],
-     'caption': f'In {TRIES} tries; 56 are right.'},
+     'caption': f'Picks, in {TRIES["picks"]} tries; 56 are right.'},
     {'kind': 'bars', 'name': 'fit', 'title': 'Fit to the flattened popularity',
      'measures': ['kl', 'hit'],
      'caption': f'Popularity to the power of {FLAT:g}; users whose item is '

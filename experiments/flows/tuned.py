@@ -50,7 +50,8 @@ class Chosen:
   def best(self, name: str) -> str:
     """Which of the arms of BEST[name] it is, of those that were tuned."""
     there = [arm for arm in BEST[name][1] if arm in self.rates]
-    return max(there, key=lambda arm: self.mean(arm, SCORES['picks'][0]))
+    score = SCORES[WAYS[there[0]].part][0]
+    return max(there, key=lambda arm: self.mean(arm, score))
 
   def best_flower(self) -> str:
     """The one that is nearest to what is wanted, of those that lose no more
@@ -71,7 +72,7 @@ class Chosen:
 
 
 def tune(runs: lab.Lab, scale: Scale) -> Chosen:
-  """The rates of all arms of both parts, several of them side by side in the
+  """The rates of all arms of all parts, several of them side by side in the
   programs of the runs."""
   rates: dict[str, lab.Tuned] = {}
   found: dict[str, dict[float, Found]] = {}
