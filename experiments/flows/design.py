@@ -133,9 +133,10 @@ STUDY = lab.Study(
   tuning=(
     'one grid of learning rates for all arms of a part, which grows where the '
     'best one is its first or last: the lowest that comes within a tenth of an '
-    'answer (picks: different right ones), 0.4 of a name (alike) or half a point '
-    '(flattened: hit) of the best on validation problems, with two seeds of '
-    'their own; best floors, bonuses, thetas and temperatures with these too'
+    'answer (picks: different right ones), 0.4 of a name (alike) or half a '
+    'point (flattened: hit) of the best on validation problems, with two seeds '
+    'of their own; best floors, bonuses, thetas and temperatures with these '
+    'too'
   ),
   measures={
     'distinct': lab.Measure(

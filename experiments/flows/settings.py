@@ -87,11 +87,11 @@ def _var(floor: float) -> Way:
   )  # fmt: skip
 
 
-def _alike(label: str, spec: str, *items: tuple[str, str]) -> Way:
+def _alike(label: str, spec: str, *items: tuple[str, str], **keys) -> Way:
   """Any name is as good: the same reward for all arms."""
   return Way(
     f'Alike: {label}', 'rl', 'alike', f'configs/rl.py:recipe={spec}', items,
-    task=_ON_FLOWS,
+    task=_ON_FLOWS, **keys,
   )  # fmt: skip
 
 
@@ -117,7 +117,8 @@ WAYS = {
   'alike_ppo': _alike('PPO', 'ppo'),
   **{
     f'alike_bonus_{x:g}': _alike(
-      f'GRPO, entropy bonus {x:g}', 'grpo', *_TOKENS, ('entropy_coef', f'{x:g}')
+      f'GRPO, entropy bonus {x:g}', 'grpo', *_TOKENS,
+      hparams=(('entropy_coef', x),),
     )
     for x in ALIKE_BONUSES
   },
