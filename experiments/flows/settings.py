@@ -183,7 +183,7 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, presets={'picks': 'depth-2', 'names': 'depth-2'}, base_rows=128,
-    base_steps={'picks': 300, 'names': 200},
+    base_steps={'picks': 300, 'names': 300},
     steps={'picks': 150, 'alike': 100, 'names': 100}, problems=128,
     grids={
       'picks': (3e-5, 1e-4, 3e-4, 1e-3), 'alike': (1e-4, 3e-4, 1e-3, 3e-3),
