@@ -118,8 +118,8 @@ STUDY = lab.Study(
     'groups of users take as often as 1 / rank. A base for each seed: SFT on '
     f'what users took, {_FULL.presets["names"]}.',
     'Alike: every name is as good, all arms have that reward, and SubTB and DB '
-    'those of beginnings (what begins so, times e^-15), from R / P(stop) as '
-    f'the flow of a state. {_FULL.steps["alike"]} steps of 16 users with 8 '
+    'those of beginnings (the root of what begins so, times e^-7.5), from '
+    f'R / P(stop) as the flow of a state. {_FULL.steps["alike"]} steps of 16 users with 8 '
     f'names each; different names in {TRIES["alike"]} tries, and the share '
     'that is one, with nothing to hold them to the names.',
     f'Flattened: wanted is the popularity to the power of {FLAT:g}. '

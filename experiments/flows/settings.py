@@ -74,6 +74,14 @@ ALIKE_BONUSES = (0.03, 0.1)
 _ON_FLOWS = (('reward', 'flow'),)
 
 
+# A tree's process rewards are as low as e^-75: no floor may hide them.
+_LOW = (FLOOR, '1e-30')
+# To the power of a half a beginning is worth e^-7.5 of what begins so, which is
+# how often a model after SFT stops there. At the task's own e^-15 SubTB first
+# unlearns to stop, by drawing more of whatever it drew, and collapses.
+_HALF = ('log_reward.temperature', '2.0')
+
+
 def _grpo(label: str, bonus: float) -> Way:
   numbers = (('entropy_coef', bonus),)
   return Way(label, 'rl', 'picks', 'configs/rl.py:recipe=grpo', _TOKENS,
@@ -95,8 +103,6 @@ def _alike(label: str, spec: str, *items: tuple[str, str], **keys) -> Way:
   )  # fmt: skip
 
 
-# A tree's process rewards are as low as e^-75: no floor may hide them.
-_LOW = (FLOOR, '1e-30')
 THETAS = (0.999, 0.99, 0.9)
 
 
@@ -123,8 +129,8 @@ WAYS = {
     for x in ALIKE_BONUSES
   },
   'alike_var_tb': _alike('Var-TB', 'gflowvlm_var_tb', (FLOOR, '1e-10')),
-  'alike_sub_tb': _alike('SubTB', 'gflowvlm_sub_tb', _LOW),
-  'alike_db': _alike('DB', 'gflowvlm_db', _LOW),
+  'alike_sub_tb': _alike('SubTB', 'gflowvlm_sub_tb', _LOW, _HALF),
+  'alike_db': _alike('DB', 'gflowvlm_db', _LOW, _HALF),
   'names_sft': Way('Names: SFT', 'sft', 'names', 'configs/sft.py:recipe=sft',
                    rows=64, group=1),
   'names_flat': Way('Names: SFT on flattened rows', 'sft', 'names',
@@ -186,7 +192,7 @@ SCALES = {
     base_steps={'picks': 300, 'names': 300},
     steps={'picks': 150, 'alike': 100, 'names': 100}, problems=128,
     grids={
-      'picks': (3e-5, 1e-4, 3e-4, 1e-3), 'alike': (1e-4, 3e-4, 1e-3, 3e-3),
+      'picks': (3e-5, 1e-4, 3e-4, 1e-3), 'alike': (3e-5, 1e-4, 3e-4, 1e-3),
       'names': (1e-4, 3e-4, 1e-3, 3e-3),
     },
     arms=tuple(WAYS),
