@@ -119,9 +119,10 @@ STUDY = lab.Study(
     f'what users took, {_FULL.presets["names"]}.',
     'Alike: every name is as good, all arms have that reward, and SubTB and DB '
     'those of beginnings (the root of what begins so, times e^-7.5), from '
-    f'R / P(stop) as the flow of a state. {_FULL.steps["alike"]} steps of 16 users with 8 '
-    f'names each; different names in {TRIES["alike"]} tries, and the share '
-    'that is one, with nothing to hold them to the names.',
+    'R / P(stop) as the flow of a state. '
+    f'{_FULL.steps["alike"]} steps of 16 users with 8 names each; different '
+    f'names in {TRIES["alike"]} tries, and the share that is one, with nothing '
+    'to hold them to the names.',
     f'Flattened: wanted is the popularity to the power of {FLAT:g}. '
     f'{_FULL.steps["names"]} steps of 64 users. Flower, DPO and PPO draw two '
     'names for each, and know what they are worth; Flower and SFT read what '
