@@ -27,7 +27,7 @@ FLOOR = 'log_reward.floor'
 # Temperatures that trained models are drawn at, to spread what they say for
 # nothing; the best is taken with the tuning seeds. First those of answers of
 # PPO, then those of names of SFT.
-HOT = (1.0, 1.2, 1.4, 1.7, 2.0)
+HOT = (1.0, 1.3, 1.7)
 HEAT = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 PARTS = ('picks', 'alike', 'names')
 # What the rate of an arm is chosen by, and how far below the best it is as
@@ -69,8 +69,7 @@ _TOKENS = (('reduce.name', 'token_mean'),)
 # paper's. There are 17 million texts of four tokens, so that a higher one would
 # give most of the mass to wrong answers.
 FLOORS = (1e-6, 1e-10)
-BONUSES = (0.03, 0.1, 0.2)
-ALIKE_BONUSES = (0.03, 0.1)
+BONUSES = (0.03, 0.1)
 _ON_FLOWS = (('reward', 'flow'),)
 
 
@@ -103,7 +102,7 @@ def _alike(label: str, spec: str, *items: tuple[str, str], **keys) -> Way:
   )  # fmt: skip
 
 
-THETAS = (0.999, 0.99, 0.9)
+THETAS = (0.999, 0.9)
 
 
 def _flower(theta: float) -> Way:
@@ -126,7 +125,7 @@ WAYS = {
       f'GRPO, entropy bonus {x:g}', 'grpo', *_TOKENS,
       hparams=(('entropy_coef', x),),
     )
-    for x in ALIKE_BONUSES
+    for x in BONUSES
   },
   'alike_var_tb': _alike('Var-TB', 'gflowvlm_var_tb', (FLOOR, '1e-10')),
   'alike_sub_tb': _alike('SubTB', 'gflowvlm_sub_tb', _LOW, _HALF),
@@ -149,7 +148,7 @@ BEST = {
   'best_bonus': ('Best bonus', tuple(f'bonus_{x:g}' for x in BONUSES)),
   'best_var_tb': ('Best Var-TB', tuple(f'var_tb_{x:g}' for x in FLOORS)),
   'alike_bonus': (
-    'Best bonus', tuple(f'alike_bonus_{x:g}' for x in ALIKE_BONUSES)
+    'Best bonus', tuple(f'alike_bonus_{x:g}' for x in BONUSES)
   ),
   'alike_flow': (
     'Best of states', ('alike_sub_tb', 'alike_db')
@@ -190,7 +189,7 @@ SCALES = {
   'full': Scale(
     seeds=8, presets={'picks': 'depth-2', 'names': 'depth-2'}, base_rows=128,
     base_steps={'picks': 300, 'names': 300},
-    steps={'picks': 150, 'alike': 100, 'names': 100}, problems=128,
+    steps={'picks': 100, 'alike': 100, 'names': 100}, problems=128,
     grids={
       'picks': (3e-5, 1e-4, 3e-4, 1e-3), 'alike': (3e-5, 1e-4, 3e-4, 1e-3),
       'names': (1e-4, 3e-4, 1e-3, 3e-3),
