@@ -158,7 +158,7 @@ def run(runs: lab.Lab, scale: Scale):
   sft = arms['names_sft'], seen['names_sft']
   arms['names_heat'] = hot_names(chosen, *sft)
   arms |= best_arms(chosen, arms)
-  figures = shown.figures(arms, seen)
+  figures = shown.figures(arms, seen, chosen)
   study = dataclasses.replace(STUDY, problems=problems)
   reading = READING if scale is SCALES['full'] else ()
   return study, arms, figures, reading

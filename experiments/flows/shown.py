@@ -6,12 +6,28 @@ from typing import Any
 import numpy as np
 
 from experiments.flows.settings import FLAT, FLOWERS, HEAT, TOP, TRIES, WAYS
-from experiments.flows.tuned import heated
+from experiments.flows.tuned import Chosen, heated
 from posttrain_jax import lab
 
 
+def _rates(chosen: Chosen, part: str) -> dict[str, Any]:
+  """What arms of a part come to at each of their rates: {label: a line of
+  different right answers by the share that is right}."""
+  lines = {}
+  for arm, tried in chosen.found.items():
+    if WAYS[arm].part == part:
+      found = sorted(tried.values(), key=lambda x: float(np.mean(x['right'])))
+      lines[WAYS[arm].label] = {
+        'x': [round(100.0 * float(np.mean(x['right'])), 2) for x in found],
+        'y': [np.round(x['distinct'], 3).tolist() for x in found],
+      }
+  return lines
+
+
 def figures(
-  arms: Mapping[str, lab.Arm], seen: Mapping[str, Mapping[str, np.ndarray]]
+  arms: Mapping[str, lab.Arm],
+  seen: Mapping[str, Mapping[str, np.ndarray]],
+  chosen: Chosen,
 ) -> list[dict[str, Any]]:
   """seen  {arm: what its stage measured}"""
   lines = [
@@ -30,6 +46,16 @@ def figures(
     {'kind': 'bars', 'name': 'distinct', 'title': 'Different right answers',
      'measures': ['distinct', 'right'],
      'caption': f'Picks, in {TRIES["picks"]} tries; 56 are right.'},
+    *(
+      {'kind': 'lines', 'name': f'{part}_rates', 'title': title,
+       'xlabel': 'right, %', 'ylabel': f'different, of {TRIES[part]} tries',
+       'caption': 'A point for each rate that was tried: mean and 95% interval '
+       'over the two tuning seeds, on validation problems.',
+       'series': _rates(chosen, part)}
+      for part, title in (
+        ('picks', 'Picks at every rate'), ('alike', 'Alike at every rate')
+      )
+    ),
     {'kind': 'bars', 'name': 'fit', 'title': 'Fit to the flattened popularity',
      'measures': ['kl', 'hit'],
      'caption': f'Popularity to the power of {FLAT:g}; users whose item is '
