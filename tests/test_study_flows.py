@@ -202,6 +202,11 @@ def test_values_are_in_the_units_of_the_study():
   for name, value in expected.items():
     np.testing.assert_allclose(found[name], [value, value])
   assert found.keys() <= design.STUDY.measures.keys()
+  alike = run.values_of('alike', own, base, ppo)
+  assert alike.keys() == expected.keys() - {'right', 'distinct'} | {
+    'listed', 'names',
+  }  # fmt: skip
+  np.testing.assert_allclose(alike['listed'], [60, 60])
   hot = cell(
     **{f'{x}@2': 0.5 for x in ('kl', 'kl_back', 'entropy', 'hit', 'taken')},
     listed=0.9,
