@@ -173,19 +173,29 @@ def cell(**measures):
 
 def test_the_best_is_chosen_with_the_tuning_seeds():
   first, second = settings.FLOWERS
+  one, two = (f'var_tb_{x:g}' for x in settings.FLOORS)
+  weak, strong = (f'bonus_{x:g}' for x in settings.BONUSES)
   found = {
-    f'var_tb_{settings.FLOORS[0]:g}': cell(distinct=5.0),
-    f'var_tb_{settings.FLOORS[1]:g}': cell(distinct=6.0),
+    one: cell(right=0.80, distinct=5.0),
+    two: cell(right=0.78, distinct=6.0),
+    weak: cell(right=0.80, distinct=5.0),
+    strong: cell(right=0.70, distinct=6.0),
     'names_sft': cell(hit=0.40, kl=0.3, **{'kl@1.5': 0.1, 'kl@2': 0.2}),
     first: cell(hit=0.39, kl=0.2),
     second: cell(hit=0.37, kl=0.1),
   }
   for heat in settings.HEAT[1:]:
     found['names_sft'].setdefault(f'kl@{heat:g}', np.array([0.5, 0.5]))
-  rates = {x: lab.Tuned({1e-3: None}, 1e-3, False) for x in found}
+  rates = {x: lab.Tuned({1e-4: None, 1e-3: None}, 1e-3, True) for x in found}
   hot = {1.0: cell(distinct=3.0), 1.3: cell(distinct=4.0)}
-  chosen = tuned.Chosen(rates, {k: {1e-3: x} for k, x in found.items()}, hot)
-  assert chosen.best('best_var_tb') == f'var_tb_{settings.FLOORS[1]:g}'
+  tried = {k: {1e-3: x} for k, x in found.items()}
+  tried[one][1e-4] = cell(right=0.3, distinct=7.0)
+  chosen = tuned.Chosen(rates, tried, hot)
+  # The second finds more and is as often right; the strong bonus is not.
+  assert chosen.best('best_var_tb') == two
+  assert chosen.best('best_bonus') == weak
+  arm, most = chosen.most('most_var_tb')
+  assert (arm, most.chosen, most.edge) == (one, 1e-4, True)
   # The second is nearer, and loses too many users.
   assert chosen.best_flower() == first
   assert chosen.heat('names_sft') == 1.5 and chosen.hot_ppo() == 1.3

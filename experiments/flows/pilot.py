@@ -16,7 +16,7 @@ import numpy as np
 from experiments.flows import run
 from experiments.flows.bench import Bench
 from experiments.flows.design import STUDY
-from experiments.flows.settings import BEST, SCALES, WAYS
+from experiments.flows.settings import BEST, MOST, SCALES, WAYS
 from experiments.flows.tuned import Chosen, tune
 from posttrain_jax import lab
 from posttrain_jax.log import progress
@@ -86,6 +86,12 @@ def main() -> int:
     if set(of) & best.keys():
       best[name] = best[chosen.best(name)]
       print(f'{name:14} {chosen.best(name)}')
+  for name, (_, of) in MOST.items():
+    if set(of) & best.keys():
+      arm, tuned = chosen.most(name)
+      found = chosen.found[arm][tuned.chosen]
+      best[name] = run.values_of('picks', found, bases['picks'])
+      _say(name, f'{tuned.chosen:.1e}', best[name])
   best['best_flower'] = best[chosen.best_flower()]
   print(f'best_flower    {chosen.best_flower()}')
   print(*lab.gaps(STUDY.claims, best), sep='\n')

@@ -17,7 +17,7 @@ import numpy as np
 from experiments.flows import shown
 from experiments.flows.bench import Bench
 from experiments.flows.design import READING, STUDY
-from experiments.flows.settings import BEST, RATE, SCALES, WAYS, Scale
+from experiments.flows.settings import BEST, MOST, RATE, SCALES, WAYS, Scale
 from experiments.flows.tuned import Chosen, heated, tune
 from posttrain_jax import lab
 
@@ -99,6 +99,25 @@ def make_arm(
   )
 
 
+def most_arms(
+  bench: Bench, chosen: Chosen, base: Found, ppo: Found
+) -> dict[str, lab.Arm]:
+  """The rows of MOST."""
+  rows = {}
+  for name, (label, of) in MOST.items():
+    if set(of) & chosen.rates.keys():
+      arm, tuned = chosen.most(name)
+      stage = bench.stage(arm, tuned.chosen)
+      found = bench.measured(stage)
+      values = values_of('picks', found, base, ppo)
+      made = make_arm(arm, stage, values, found, chosen)
+      rows[name] = dataclasses.replace(
+        made, label=f'{label} ({WAYS[arm].label})',
+        tuned={f'{RATE} that finds most': tuned.entry},
+      )  # fmt: skip
+  return rows
+
+
 def hot_ppo(bench: Bench, chosen: Chosen, arm: lab.Arm, base: Found) -> lab.Arm:
   """PPO drawn at the temperature at which it finds most."""
   heat = chosen.hot_ppo()
@@ -154,6 +173,7 @@ def run(runs: lab.Lab, scale: Scale):
       arms[name] = make_arm(name, stage, values, seen[name], chosen)
     if part == 'picks':
       arms['hot_ppo'] = hot_ppo(bench, chosen, arms['ppo'], seen['base'])
+      arms |= most_arms(bench, chosen, seen['base'], seen['ppo'])
       problems['picks'] = lab.of_probe(runs, bench.probe())
   sft = arms['names_sft'], seen['names_sft']
   arms['names_heat'] = hot_names(chosen, *sft)

@@ -31,11 +31,10 @@ HOT = (1.0, 1.3, 1.7)
 HEAT = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 PARTS = ('picks', 'alike', 'names')
 # What the rate of an arm is chosen by, and how far below the best it is as
-# good: the lowest of such rates is taken. Different right answers, different
-# names, share of users.
+# good: the lowest of such rates is taken. Shares of answers that are right, of
+# those that are names, of users.
 SCORES = {
-  'picks': ('distinct', 0.1), 'alike': ('distinct', 0.4),
-  'names': ('hit', 0.005),
+  'picks': ('right', 0.01), 'alike': ('right', 0.01), 'names': ('hit', 0.005),
 }  # fmt: skip
 # Points of the share of users that Flower may lose to SFT.
 LOST = 2.0
@@ -142,8 +141,10 @@ WAYS = {
                    rows=64, group=2, task=_ON_FLOWS),
   **{f'flower_{x:g}': _flower(x) for x in THETAS},
 }  # fmt: skip
-# {arm: (label, of which)}: the one that is best by `SCORES` with the tuning
-# seeds, each at its own rate.
+# {arm: (label, of which)}: the one that finds most with the tuning seeds of
+# those that are right as often as the best of them, up to CLOSE; each at its
+# own rate.
+CLOSE = 0.03
 BEST = {
   'best_bonus': ('Best bonus', tuple(f'bonus_{x:g}' for x in BONUSES)),
   'best_var_tb': ('Best Var-TB', tuple(f'var_tb_{x:g}' for x in FLOORS)),
@@ -153,6 +154,13 @@ BEST = {
   'alike_flow': (
     'Best of states', ('alike_sub_tb', 'alike_db')
   ),
+}  # fmt: skip
+# {arm: (label, of which)}: at the rate at which they find most, whatever the
+# share that is right, the one that does.
+MOST = {
+  'most_ppo': ('Finds most: PPO', ('ppo',)),
+  'most_bonus': ('Finds most: bonus', BEST['best_bonus'][1]),
+  'most_var_tb': ('Finds most: Var-TB', BEST['best_var_tb'][1]),
 }  # fmt: skip
 FLOWERS = tuple(f'flower_{x:g}' for x in THETAS)
 

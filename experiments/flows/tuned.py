@@ -8,10 +8,12 @@ import numpy as np
 from experiments.flows.bench import Bench
 from experiments.flows.settings import (
   BEST,
+  CLOSE,
   FLOWERS,
   HEAT,
   HOT,
   LOST,
+  MOST,
   RATE,
   SCORES,
   WAYS,
@@ -50,8 +52,20 @@ class Chosen:
   def best(self, name: str) -> str:
     """Which of the arms of BEST[name] it is, of those that were tuned."""
     there = [arm for arm in BEST[name][1] if arm in self.rates]
-    score = SCORES[WAYS[there[0]].part][0]
-    return max(there, key=lambda arm: self.mean(arm, score))
+    least = max(self.mean(arm, 'right') for arm in there) - CLOSE
+    keep = [arm for arm in there if self.mean(arm, 'right') >= least]
+    return max(keep, key=lambda arm: self.mean(arm, 'distinct'))
+
+  def most(self, name: str) -> tuple[str, lab.Tuned]:
+    """Which of the arms of MOST[name] finds most, at its best rate for that."""
+    cells = [
+      (float(np.mean(found['distinct'])), arm, rate)
+      for arm in MOST[name][1]
+      for rate, found in self.found.get(arm, {}).items()
+    ]
+    _, arm, rate = max(cells)
+    tried = self.rates[arm].tried
+    return arm, lab.Tuned(tried, rate, rate in (min(tried), max(tried)))
 
   def best_flower(self) -> str:
     """The one that is nearest to what is wanted, of those that lose no more
@@ -67,8 +81,7 @@ class Chosen:
 
   def hot_ppo(self) -> float:
     """The temperature of HOT at which PPO finds most."""
-    score = SCORES['picks'][0]
-    return max(self.hot, key=lambda x: float(np.mean(self.hot[x][score])))
+    return max(self.hot, key=lambda x: float(np.mean(self.hot[x]['distinct'])))
 
 
 def tune(runs: lab.Lab, scale: Scale) -> Chosen:
