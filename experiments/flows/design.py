@@ -87,7 +87,6 @@ CLAIMS = (
           'names_heat'),
   _nearer('fit_flat', 'nearer than SFT on rows of the flattened popularity',
           'names_flat'),
-  _nearer('fit_dpo', 'nearer than DPO', 'names_dpo'),
   _nearer('fit_ppo', 'nearer than PPO', 'names_ppo'),
 )  # fmt: skip
 
@@ -131,7 +130,7 @@ STUDY = lab.Study(
     f'names in {TRIES["alike"]} tries, and the share that is one, with nothing '
     'to hold them to the names.',
     f'Flattened: wanted is the popularity to the power of {FLAT:g}. '
-    f'{_FULL.steps["names"]} steps of 64 users. Flower, DPO and PPO draw two '
+    f'{_FULL.steps["names"]} steps of 64 users. Flower and PPO draw two '
     'names for each, and know what they are worth; Flower and SFT read what '
     'the user took as well. The chance of every name is read off, held to the '
     'names letter by letter as the paper decodes. Hit: users whose item is '
@@ -172,6 +171,7 @@ STUDY = lab.Study(
     'letters.',
     "GFlowVLM's weight of 0.4 on thoughts, its buffer and the correct "
     'trajectories that it adds; its steps with rewards of their own.',
+    'DPO, which Flower is compared with too.',
     "Flower's mask of what no title begins with while it samples, and its "
     'scores of users.',
   ),

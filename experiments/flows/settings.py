@@ -126,7 +126,6 @@ WAYS = {
     )
     for x in BONUSES
   },
-  'alike_var_tb': _alike('Var-TB', 'gflowvlm_var_tb', (FLOOR, '1e-10')),
   'alike_sub_tb': _alike('SubTB', 'gflowvlm_sub_tb', _LOW, _HALF),
   'alike_db': _alike('DB', 'gflowvlm_db', _LOW, _HALF),
   'names_sft': Way('Names: SFT', 'sft', 'names', 'configs/sft.py:recipe=sft',
@@ -134,9 +133,6 @@ WAYS = {
   'names_flat': Way('Names: SFT on flattened rows', 'sft', 'names',
                     'configs/sft.py:recipe=sft', rows=64, group=1,
                     task=(('zipf', NAMES['zipf'] * FLAT),)),
-  'names_dpo': Way('Names: DPO', 'preference', 'names',
-                   'configs/preference.py:recipe=dpo', rows=64, group=2,
-                   task=_ON_FLOWS),
   'names_ppo': Way('Names: PPO', 'rl', 'names', 'configs/rl.py:recipe=ppo',
                    rows=64, group=2, task=_ON_FLOWS),
   **{f'flower_{x:g}': _flower(x) for x in THETAS},
