@@ -139,7 +139,7 @@ STUDY = lab.Study(
   equal='steps, problems a step and tries',
   tuning=(
     'one grid of learning rates for all arms of a part, which grows where the '
-    'best one is its first or last: the lowest that comes within a point of '
+    'best one is its first or last: the lowest that comes within 3 points of '
     'the best share that is right (picks), that is a name (alike), or half a '
     'point of the best hit (flattened), on validation problems, with two seeds '
     'of their own; best floors, bonuses, thetas and temperatures with these '

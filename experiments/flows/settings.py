@@ -30,11 +30,13 @@ FLOOR = 'log_reward.floor'
 HOT = (1.0, 1.3, 1.7)
 HEAT = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 PARTS = ('picks', 'alike', 'names')
+# Shares of right answers that are so close are as good: the claims' own.
+CLOSE = 0.03
 # What the rate of an arm is chosen by, and how far below the best it is as
 # good: the lowest of such rates is taken. Shares of answers that are right, of
 # those that are names, of users.
 SCORES = {
-  'picks': ('right', 0.01), 'alike': ('right', 0.01), 'names': ('hit', 0.005),
+  'picks': ('right', CLOSE), 'alike': ('right', CLOSE), 'names': ('hit', 0.005),
 }  # fmt: skip
 # Points of the share of users that Flower may lose to SFT.
 LOST = 2.0
@@ -140,7 +142,6 @@ WAYS = {
 # {arm: (label, of which)}: the one that finds most with the tuning seeds of
 # those that are right as often as the best of them, up to CLOSE; each at its
 # own rate.
-CLOSE = 0.03
 BEST = {
   'best_bonus': ('Best bonus', tuple(f'bonus_{x:g}' for x in BONUSES)),
   'best_var_tb': ('Best Var-TB', tuple(f'var_tb_{x:g}' for x in FLOORS)),
