@@ -177,4 +177,25 @@ STUDY = lab.Study(
   ),
 )  # fmt: skip
 
-READING: tuple[str, ...] = ()
+READING: tuple[str, ...] = (
+  'At equal success Var-TB (floor 1e-10) finds 3.04 different right answers of '
+  '16 tries, PPO 2.14 (+0.90, 0.59 to 1.21): with a margin of 0.5 and Holm over '
+  '12 claims undecided (p = 0.07). Above GRPO with the best entropy bonus it is '
+  'by 0.61 (0.32 to 0.90, undecided). All are far from all right answers alike: '
+  '90% and 93% of the mass would have to move, where the base had 64%.',
+  'More is found by stopping early: PPO at its rate with most finds 6.1 at 46% '
+  'right, GRPO with a bonus of 0.1 6.3 at 49%, Var-TB 6.2 at 49%, no more than '
+  'more SFT does (6.8 at 48%). As the least rate of all finds most with PPO, '
+  'that comparison is not testable.',
+  'With a floor of 1e-6 Var-TB is right half of the time at its best rate, and '
+  'at none of the next: wrong texts are so many that together they are worth '
+  'as much as right ones.',
+  'SubTB and DB did not learn (54 and 50% of answers are names, from 50; PPO '
+  '95%), so that what they find more (8 and 16 names of 64 against 4) is no '
+  'finding: not testable here. Neither is what the paper says of their order.',
+  'Flower: not testable here. Rates were chosen by hits, of which the base has '
+  'as many as there are to win (46%), so that they end at the least of the '
+  'grid. As it stands, Flower (theta 0.999) is no nearer to the flattened '
+  'popularity than SFT (0.52 against 0.47 nats), and SFT that is drawn hotter '
+  '(0.21) or on flattened rows (0.31) is nearer than either.',
+)
