@@ -179,10 +179,10 @@ STUDY = lab.Study(
 
 READING: tuple[str, ...] = (
   'At equal success Var-TB (floor 1e-10) finds 3.04 different right answers of '
-  '16 tries, PPO 2.14 (+0.90, 0.59 to 1.21): with a margin of 0.5 and Holm over '
-  '12 claims undecided (p = 0.07). Above GRPO with the best entropy bonus it is '
-  'by 0.61 (0.32 to 0.90, undecided). All are far from all right answers alike: '
-  '90% and 93% of the mass would have to move, where the base had 64%.',
+  '16 tries, PPO 2.14 (+0.90, 0.59 to 1.21): with a margin of 0.5 and Holm '
+  'over 12 claims undecided (p = 0.07). Above GRPO with the best entropy bonus '
+  'it is by 0.61 (0.32 to 0.90, undecided). All are far from all right answers '
+  'alike: 90% and 93% of the mass would have to move, where the base had 64%.',
   'More is found by stopping early: PPO at its rate with most finds 6.1 at 46% '
   'right, GRPO with a bonus of 0.1 6.3 at 49%, Var-TB 6.2 at 49%, no more than '
   'more SFT does (6.8 at 48%). As the least rate of all finds most with PPO, '
