@@ -61,9 +61,10 @@ def figures(
      'caption': f'Popularity to the power of {FLAT:g}; users whose item is '
      f'among the {TOP} likeliest names.'},
     {'kind': 'lines', 'name': 'heat', 'title': 'Fit by temperature',
-     'xlabel': 'temperature that names are drawn at',
+     'xlabel': 'temperature',
      'ylabel': 'KL to the flattened popularity, nats',
-     'caption': 'Mean and 95% interval over seeds.',
+     'caption': 'By the temperature that names are drawn at; mean and 95% '
+     'interval over seeds.',
      'series': {
        label(x): {
          'x': list(HEAT),
