@@ -12,6 +12,7 @@ LATER: dict[str, dict[str, dict[str, object]]] = {
     'oracle_and_rollouts': {'trust': False},
   },
   'contrastive': {'carft': {'annotation': 'own'}},
+  'task': {'formats': {'prune': 0.0, 'spelled': False}},
   'token_rewards': {'fine_grained': {'at_end': 0.0}},
 }
 
