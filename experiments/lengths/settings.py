@@ -154,7 +154,7 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, preset='depth-2', base_steps=(1200, 150), base_rows=36, demos=384,
+    seeds=8, preset='depth-2', base_steps=(1000, 200), base_rows=36, demos=320,
     passes=(1, 3, 10), steps=40, problems=256,
     sft_grid=(3e-4, 1e-3, 3e-3, 1e-2), rl_grid=(1e-4, 3e-4, 1e-3, 3e-3),
   ),
