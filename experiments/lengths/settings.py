@@ -6,8 +6,8 @@ import dataclasses
 # what they add, short ones the sums of columns alone.
 _COLUMNS = dict(name='formats', direct=0.0, reverse=0.0, program=0.0)
 NEW = dict(_COLUMNS, num_digits=3, least_digits=2, spelled=True)
-# What the base knows in both forms, before it sees short ones of the new task.
-SMALL = dict(_COLUMNS, num_digits=2, least_digits=1, spelled=True)
+# What the base knows in both forms, before it writes short ones of the new task.
+SMALL = dict(_COLUMNS, num_digits=3, least_digits=1, spelled=True)
 KNOWN_SHORT = 0.6  # share of short ones among what the base knows
 HELDOUT = 0.125
 BUDGET = 20  # tokens that an answer may have, where there is a budget
@@ -154,7 +154,7 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, preset='depth-2', base_steps=(1000, 200), base_rows=36, demos=320,
+    seeds=8, preset='depth-2', base_steps=(1000, 100), base_rows=36, demos=320,
     passes=(1, 3, 10), steps=40, problems=256,
     sft_grid=(3e-4, 1e-3, 3e-3, 1e-2), rl_grid=(1e-4, 3e-4, 1e-3, 3e-3),
   ),
