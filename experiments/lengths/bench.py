@@ -94,7 +94,7 @@ class Bench:
     self._bases = runs.beside(tuple(dict.fromkeys((*own, *runs.seeds))))
 
   def base(self) -> lab.Trained:
-    """Models that know both forms of small sums and write short chains."""
+    """Models that know both forms of chains and write short ones."""
     start = None
     for (name, task, rate, short), steps in zip(_BASE, self.scale.base_steps):
       start = self._bases.train(

@@ -124,8 +124,8 @@ STUDY = lab.Study(
     'chain says what it adds, "c7+5=12,2+1+1=4>42", a short one the sums of '
     'columns alone, "c12,4>42": the same steps in the same order.',
     f'Every seed has a base of its own (depth-2, some 0.1M parameters): '
-    f'{_FULL.base_steps[0]} steps of {_FULL.base_rows} smaller sums in both '
-    f'forms, then {_FULL.base_steps[1]} of short chains of these sums.',
+    f'{_FULL.base_steps[0]} steps of {_FULL.base_rows} sums of one digit '
+    f'and more in both forms, then {_FULL.base_steps[1]} of short chains of these sums.',
     f'SFT: {_FULL.demos} demonstrations, read {_FULL.passes[-1]} times in '
     f'steps of {ROWS}; few and middle are the same run after '
     f'{_FULL.passes[0]} and {_FULL.passes[1]} passes, at a rate of their own. '

@@ -6,7 +6,8 @@ import dataclasses
 # what they add, short ones the sums of columns alone.
 _COLUMNS = dict(name='formats', direct=0.0, reverse=0.0, program=0.0)
 NEW = dict(_COLUMNS, num_digits=3, least_digits=2, spelled=True)
-# What the base knows in both forms, before it writes short ones of the new task.
+# What the base knows in both forms, before it writes short ones of the new
+# task: numbers of one digit, too.
 SMALL = dict(_COLUMNS, num_digits=3, least_digits=1, spelled=True)
 KNOWN_SHORT = 0.6  # share of short ones among what the base knows
 HELDOUT = 0.125
@@ -120,8 +121,8 @@ class Scale:
 
   first_seed   of the study; every seed has a base of its own
   tune_seeds   rates are chosen with; `places` cells of a grid share a program
-  base_steps   of the base: on smaller sums in both forms, then on short chains
-               of the new ones
+  base_steps   of the base: on sums of all sizes in both forms, then on short
+               chains of the new ones
   base_rows    of each of its steps
   demos        demonstrations of SFT
   passes       over them: few, middle and many
