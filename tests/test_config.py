@@ -342,6 +342,7 @@ SPECS = {
   'carft': 'configs/rl.py:recipe=carft',
   'fine_grained': 'configs/rl.py:recipe=fine_grained',
   'formats': 'configs/sft.py:task=formats',
+  'question_free': 'configs/sft.py:recipe=qfft',
 }
 
 

@@ -12,8 +12,10 @@ from experiments.lengths.settings import (
   BUDGET,
   COUNT,
   DRAW,
+  FREE,
   GROUP,
   HELDOUT,
+  KNOWN_FREE,
   KNOWN_SHORT,
   MANY,
   NEW,
@@ -35,10 +37,11 @@ from posttrain_jax.tasks import conditioned
 __all__ = ['Bench', 'base_config', 'rate_of', 'stage_config']
 
 Rate = float | Sequence[float]
-# What of a base stage is another one's: the task, and which chains are short.
+# Of the stages of a base: the task, the rate, the share of short chains, and of
+# those without a question.
 _BASE = (
-  ('knows', SMALL, 3e-3, KNOWN_SHORT),
-  ('base', NEW, 1e-3, 1.0),
+  ('knows', SMALL, 3e-3, KNOWN_SHORT, KNOWN_FREE),
+  ('base', NEW, 1e-3, 1.0, 0.0),
 )
 
 
@@ -61,7 +64,7 @@ def _shared(
 
 def base_config(scale: Scale, steps: int, task: Mapping[str, Any]) -> Any:
   """Demonstrations in the forms that the inputs tell."""
-  config = sft.get_config()
+  config = sft.get_config('recipe=qfft')
   config.prompts_per_step = scale.base_rows
   return _shared(config, scale, steps, task, 'neutral')
 
@@ -96,10 +99,12 @@ class Bench:
   def base(self) -> lab.Trained:
     """Models that know both forms of chains and write short ones."""
     start = None
-    for (name, task, rate, short), steps in zip(_BASE, self.scale.base_steps):
+    for (name, task, rate, short, free), steps in zip(
+      _BASE, self.scale.base_steps
+    ):
       start = self._bases.train(
         name, base_config(self.scale, steps, task), start,
-        {RATE: rate, SHARE: short, COUNT: MANY,
+        {RATE: rate, SHARE: short, FREE: free, COUNT: MANY,
          DRAW: self._draws(self._bases, 0)},
       )  # fmt: skip
     assert start is not None

@@ -4,6 +4,7 @@ from experiments.lengths.settings import (
   BUDGET,
   FAULTY,
   GROUP,
+  KNOWN_FREE,
   LESS,
   OTHERS,
   PROMPTS,
@@ -125,7 +126,8 @@ STUDY = lab.Study(
     'columns alone, "c12,4>42": the same steps in the same order.',
     f'Every seed has a base of its own (depth-2, some 0.1M parameters): '
     f'{_FULL.base_steps[0]} steps of {_FULL.base_rows} sums of one digit '
-    f'and more in both forms, then {_FULL.base_steps[1]} of short chains of these sums.',
+    f'and more in both forms, {100 * KNOWN_FREE:g}% of them without a '
+    f'question, then {_FULL.base_steps[1]} of short chains of these sums.',
     f'SFT: {_FULL.demos} demonstrations, read {_FULL.passes[-1]} times in '
     f'steps of {ROWS}; few and middle are the same run after '
     f'{_FULL.passes[0]} and {_FULL.passes[1]} passes, at a rate of their own. '

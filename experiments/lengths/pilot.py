@@ -32,7 +32,7 @@ def main() -> int:
   """Prints what arms come to, seed by seed, and how claims' gaps spread."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--arms', default=ARMS)
-  parser.add_argument('--sft', default='1e-3,3e-3', help='two rates of SFT')
+  parser.add_argument('--sft', default='3e-4,3e-3', help='two rates of SFT')
   parser.add_argument('--rl', default='3e-4,1e-3', help='and of GRPO')
   parser.add_argument('--workdir', default='runs/lengths-pilot')
   flags = parser.parse_args()

@@ -10,6 +10,9 @@ NEW = dict(_COLUMNS, num_digits=3, least_digits=2, spelled=True)
 # task: numbers of one digit, too.
 SMALL = dict(_COLUMNS, num_digits=3, least_digits=1, spelled=True)
 KNOWN_SHORT = 0.6  # share of short ones among what the base knows
+# And of those without a question: as any language model has, it has read texts
+# that nobody asked for. One that has not loses the question under QFFT.
+KNOWN_FREE = 0.3
 HELDOUT = 0.125
 BUDGET = 20  # tokens that an answer may have, where there is a budget
 ROWS = 32  # demonstrations of a step of SFT
@@ -18,6 +21,7 @@ FAULTY = 0.4  # chance, in each column, that a writer of wrong chains errs
 OTHERS = 0.5  # share of rows with the answer of another problem
 RATE, COUNT, DRAW = 'optimizer.lr', 'problems.count', 'problems.seed'
 SHARE, SLIPS, NOISE = 'condition.share', 'task.slips', 'collect.noise'
+FREE = 'collect.share'
 MANY = 2.0**24  # problems of the base, and of GRPO
 LESS = 3.0  # points of accuracy that an arm may lose and be called as good
 
@@ -157,7 +161,7 @@ SCALES = {
   'full': Scale(
     seeds=8, preset='depth-2', base_steps=(1000, 100), base_rows=36, demos=320,
     passes=(1, 3, 10), steps=40, problems=256,
-    sft_grid=(3e-4, 1e-3, 3e-3, 1e-2), rl_grid=(1e-4, 3e-4, 1e-3, 3e-3),
+    sft_grid=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2), rl_grid=(1e-4, 3e-4, 1e-3, 3e-3),
   ),
   'reduced': Scale(
     seeds=2, preset='depth-1', base_steps=(30, 10), base_rows=16, demos=64,

@@ -238,6 +238,7 @@ PARTS = {
   'collect/oracle': FLAG,
   'collect/other': TEXT,
   'collect/pick': Word(collect.PICK),
+  'collect/share': SHARE,
   'collect/sampler': TEXT,
   'collect/shuffled': FLAG,
   'collect/slips': SHARE,
