@@ -18,10 +18,11 @@ FULL = settings.SCALES['full']
 
 def test_rates_of_grpo_are_chosen_after_those_of_sft():
   assert tuned.chain('long_cut') == ['long', 'long_cut']
-  assert tuned.chain('qfft_same') == ['long']
+  assert tuned.chain('qfft') == tuned.chain('qfft_low') == ['long']
+  assert bench.rate_of('qfft_low', {'long': 1e-3}) == pytest.approx(1e-4)
   sft, rl = tuned.rounds_of(settings.STEPS)
   assert set(rl) == {'few_cut', 'middle_cut', 'long_cut', 'long_plain'}
-  assert 'qfft_same' not in sft and {'few', 'long', 'qfft'} <= set(sft)
+  assert 'qfft' not in sft and {'few', 'long', 'mix', 'wrong'} <= set(sft)
   with pytest.raises(ValueError, match=r"long_cut needs \['long'\]"):
     tuned.rounds_of(['few', 'long_cut'])
 
@@ -52,9 +53,8 @@ def test_numbers_of_a_way_are_of_its_config(name):
   assert asked <= known.keys()
   assert config.paradigm == ('rl' if way.rl else 'sft')
   assert config.task.spelled and config.condition.name == 'mode'
-  free = settings.STEPS['qfft'].way
-  asks_nothing = config.get('collect', {}).get('name') == 'question_free'
-  assert asks_nothing == name.startswith(free)
+  alone = config.get('collect', {}).get('name') == 'question_free'
+  assert alone == name.startswith(settings.STEPS['qfft'].way)
   # Rewards of length are all that the control lacks.
   names = [x['name'] for x in config.get('rewards', ()) if x.get('weight', 1)]
   lengths = {x for x in names if x.endswith('length')}

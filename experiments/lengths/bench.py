@@ -14,6 +14,7 @@ from experiments.lengths.settings import (
   DRAW,
   FREE,
   GROUP,
+  HEAT,
   HELDOUT,
   KNOWN_FREE,
   KNOWN_SHORT,
@@ -76,6 +77,7 @@ def stage_config(way: Way, scale: Scale, steps: int) -> Any:
   if way.rl:
     config.group_size = GROUP
     config.rewards = way.rewards
+    config.decoder.temperature = HEAT
   return _shared(config, scale, steps, NEW, way.asks)
 
 
@@ -152,24 +154,26 @@ class Bench:
     before = self.stages(after, rates) if after else []
     return [*before, self.arm(name, rates)]
 
-  def probe(self, part: str) -> Lengths:
-    """A greedy answer to each held-out problem, no mode asked for."""
+  def probe(self, part: str, asks: str = 'neutral') -> Lengths:
+    """A greedy answer to each held-out problem; a form may be asked for."""
     config = base_config(self.scale, 1, NEW)
-    task = conditioned.wrap(tasks.make(**NEW), **dict(config.condition))
+    mode = dict(config.condition) | {'asks': asks}
+    task = conditioned.wrap(tasks.make(**NEW), **mode)
     return Lengths(
       build.build(config).model, task, self.scale.problems, HELDOUT, part
     )
 
   def answers(
-    self, stage: lab.Trained, part: str = 'test'
+    self, stage: lab.Trained, part: str = 'test', asks: str = 'neutral'
   ) -> dict[str, np.ndarray]:
     """[S, N] each, as `Lengths` says; and 'tight', 1.0 where an answer is right
     within the budget of tokens."""
-    found = self.runs.measure(stage, self.probe(part), split=part)
+    found = self.runs.measure(stage, self.probe(part, asks), split=part)
     made = {name: np.array(x) for name, x in found.items()}
     return made | {'tight': made['right'] * (made['length'] <= BUDGET)}
 
 
 def rate_of(name: str, rates: Mapping[str, float]) -> float:
-  """The rate of an arm's last stage: its own, or that of another arm."""
-  return rates[STEPS[name].rate_of or name]
+  """The rate of an arm's last stage: its own, or a share of another's."""
+  own = STEPS[name]
+  return own.share * rates[own.rate_of] if own.rate_of else rates[name]

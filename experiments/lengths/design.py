@@ -4,6 +4,7 @@ from experiments.lengths.settings import (
   BUDGET,
   FAULTY,
   GROUP,
+  HEAT,
   KNOWN_FREE,
   LESS,
   OTHERS,
@@ -31,6 +32,8 @@ _LONG = (
   Check('SFT writes long chains', 'spelled', ('long',), least=80.0),
 )
 _FREE = Check('QFFT learned its rows', 'learned', (QFFT,), least=0.05)
+# Who has next to nothing right cannot lose it.
+_LOSE = Check('QFFT has something to lose', 'accuracy', (QFFT,), least=10.0)
 
 
 def _as_good(
@@ -70,13 +73,14 @@ CLAIMS = (
   Claim(
     'mix_short', '148', 'SFT on long and short chains answers in fewer tokens '
     'than on long ones', 'of_long', 'mix', 'long', 'less', TOKENS,
-    checks=_LONG,
+    checks=_LONG, spread=3.5,
   ),
-  _as_good('mix_kept', '148', 'and is as often right', 'mix'),
+  _as_good('mix_kept', '148', 'and is as often right', 'mix', spread=14.8),
   Claim(
     'mix_over_short', '148', 'SFT on long and short chains is right more often '
     'than on short ones', 'accuracy', 'mix', 'short', 'greater', POINTS,
     checks=(*_LONG, Check('no ceiling', 'accuracy', ('short',), most=95.0)),
+    spread=11.3,
   ),
   Claim(
     'easy', '200', 'where the base is right, QFFT answers in fewer tokens than '
@@ -84,7 +88,7 @@ CLAIMS = (
     checks=(*_LONG, _FREE),
   ),
   _as_good('free_kept', '200', 'QFFT is as often right as SFT', QFFT,
-           (_FREE,)),
+           (_FREE,), 11.6),
   Claim(
     'adapts', '200', 'QFFT is long where the base is wrong: it agrees more '
     'than SFT (kappa)', 'rak', QFFT, 'long', 'greater', 0.1,
@@ -93,11 +97,12 @@ CLAIMS = (
   Claim(
     'others', '200', "with others' answers in half of the rows QFFT loses less "
     'than SFT', 'lost', 'qfft_others', 'others', 'less', POINTS,
-    checks=(*_LONG, _FREE),
+    checks=(*_LONG, _FREE, _LOSE), spread=6.3,
   ),
   Claim(
     'wrong', '200', 'with chains that err QFFT loses less than SFT', 'lost',
-    'qfft_wrong', 'wrong', 'less', POINTS, checks=(*_LONG, _FREE),
+    'qfft_wrong', 'wrong', 'less', POINTS, checks=(*_LONG, _FREE, _LOSE),
+    spread=4.5,
   ),
 )  # fmt: skip
 
@@ -133,15 +138,16 @@ STUDY = lab.Study(
     f'{_FULL.passes[0]} and {_FULL.passes[1]} passes, at a rate of their own. '
     'LS-Mixture: a problem is long or short with even chances, behind a mark '
     'that says which; it is asked without one. QFFT: the chain alone, from '
-    'position 0 on.',
+    'position 0 on, at the rate of SFT.',
     f"Noise: rows that carry another problem's answer with a chance of "
     f'{OTHERS:g}, drawn anew each time; or a writer who forgets what is '
     f'carried with a chance of {FAULTY:g} a column. Without a question the '
     'first kind changes nothing: a chain is a chain, so that QFFT loses '
     'nothing there, and the claim asks whether SFT does.',
-    f'GRPO: {_FULL.steps} steps of {PROMPTS} new problems x {GROUP} answers, '
-    "the paper's three rewards (format, cosine of the length, length within "
-    'the group) and KL 0.04; its control has the verdict and the format.',
+    f'GRPO: {_FULL.steps} steps of {PROMPTS} new problems x {GROUP} answers '
+    f"at temperature {HEAT:g}, the paper's three rewards (format, cosine of "
+    'the length, length within the group) and KL 0.04; its control has the '
+    'verdict and the format.',
     f'Judged by the greedy answer to each of {_FULL.problems} held-out '
     'problems a seed. An easy problem is one that the base has right, and an '
     'answer is long where it says what is added in some column; kappa tells '
@@ -152,7 +158,8 @@ STUDY = lab.Study(
     'one grid of learning rates for all SFT and one for all GRPO, which grow '
     'where the best one is their first or last: the best on validation '
     'problems with four seeds of their own; of SFT by right answers, of GRPO '
-    f'by those within {BUDGET} tokens'
+    f'by those within {BUDGET} tokens. QFFT has the rate of SFT on long '
+    'chains, as in the paper'
   ),
   measures={
     'accuracy': lab.Measure('Accuracy', '%', 'higher', 1),

@@ -33,7 +33,7 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--arms', default=ARMS)
   parser.add_argument('--sft', default='3e-4,3e-3', help='two rates of SFT')
-  parser.add_argument('--rl', default='3e-4,1e-3', help='and of GRPO')
+  parser.add_argument('--rl', default='3e-5,1e-4', help='and of GRPO')
   parser.add_argument('--workdir', default='runs/lengths-pilot')
   flags = parser.parse_args()
   grid = lambda text: tuple(float(x) for x in text.split(','))
@@ -53,12 +53,13 @@ def main() -> int:
     answers['base'] = {x: y[:count] for x, y in answers['base'].items()}
     for arm in scale.arms:
       # The runs of the tuning, of which the rows at the chosen rate are taken.
-      tried = scale.rl_grid if WAYS[STEPS[arm].way].rl else scale.sft_grid
-      place = count * tried.index(chosen.rates[arm])
-      side = [rate for rate in tried for _ in scale.tune_seeds]
+      own = STEPS[arm]
+      tried = scale.rl_grid if WAYS[own.way].rl else scale.sft_grid
+      place = count * tried.index(chosen.rates[own.rate_of or arm])
+      side = [own.share * rate for rate in tried for _ in scale.tune_seeds]
       stage = bench.stage(arm, side, chosen.rates)
-      own = bench.answers(stage, 'validation')
-      answers[arm] = {x: y[place : place + count] for x, y in own.items()}
+      said = bench.answers(stage, 'validation', own.asked)
+      answers[arm] = {x: y[place : place + count] for x, y in said.items()}
       print(f'{arm:12} {stage.wall_seconds:.0f} s', end='')
       if not WAYS[STEPS[arm].way].rl:
         fall = fallen(stage)[place : place + count]

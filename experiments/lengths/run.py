@@ -89,7 +89,8 @@ def run(runs: lab.Lab, scale: Scale):
   base = bench.base()
   answers = {'base': bench.answers(base)}
   for name in scale.arms:
-    answers[name] = bench.answers(bench.arm(name, chosen.rates))
+    stage = bench.arm(name, chosen.rates)
+    answers[name] = bench.answers(stage, asks=STEPS[name].asked)
   first = {x: bench.stages(x, chosen.rates)[0] for x in scale.arms}
   values = measured(answers, first)
   arms = {

@@ -17,6 +17,9 @@ HELDOUT = 0.125
 BUDGET = 20  # tokens that an answer may have, where there is a budget
 ROWS = 32  # demonstrations of a step of SFT
 PROMPTS, GROUP = 8, 8  # of a step of GRPO
+# Of its answers: the paper has 1 and draws from the likeliest 90%; at 1 itself
+# next to none is right here.
+HEAT = 0.5
 FAULTY = 0.4  # chance, in each column, that a writer of wrong chains errs
 OTHERS = 0.5  # share of rows with the answer of another problem
 RATE, COUNT, DRAW = 'optimizer.lr', 'problems.count', 'problems.seed'
@@ -70,6 +73,7 @@ WAYS = {
   'long': Way(_SFT, hparams=_given()),
   'short': Way(_SFT, hparams=_given(**{SHARE: 1.0})),
   'mix': Way(_SFT, 'drawn', hparams=_given(**{SHARE: 0.5})),
+  'unmarked': Way(_SFT, hparams=_given(**{SHARE: 0.5})),
   'free': Way(_FREE, hparams=((SHARE, 0.0), (SLIPS, 0.0))),
   'others': Way(_SFT, hparams=_given(**{NOISE: OTHERS})),
   'wrong': Way(_SFT, hparams=_given(**{SLIPS: FAULTY})),
@@ -88,6 +92,8 @@ class Step:
   passes   over the demonstrations, of `Scale.passes`: fewer ones than the last
            are the same run as it was then
   rate_of  another arm whose rate it takes, in place of one of its own
+  share    of that rate
+  asked    which form its answers are asked for, as `Way.asks`
   """
 
   label: str
@@ -96,6 +102,8 @@ class Step:
   after: str = ''
   passes: int = -1
   rate_of: str = ''
+  share: float = 1.0
+  asked: str = 'neutral'
 
 
 STEPS = {
@@ -104,13 +112,21 @@ STEPS = {
   'long': Step('SFT on long, ten passes', 'sft', 'long'),
   'short': Step('SFT on short', 'sft', 'short'),
   'mix': Step('SFT on long and short (LS-Mixture)', 'sft', 'mix'),
-  'qfft': Step('Question-free (QFFT)', 'sft', 'free'),
-  'qfft_same': Step(
-    "QFFT at SFT's rate", 'sft', 'free', rate_of='long'
-  ),
+  'mix_long': Step('LS-Mixture, asked for long', 'sft', 'mix', rate_of='mix',
+                   asked='long'),
+  'mix_short': Step('LS-Mixture, asked for short', 'sft', 'mix', rate_of='mix',
+                    asked='short'),
+  'unmarked': Step('Long and short without marks', 'sft', 'unmarked',
+                   rate_of='mix'),
+  # As in the paper QFFT has the rate of SFT: one that is chosen by right
+  # answers is the lowest, at which it does nothing.
+  'qfft': Step('Question-free (QFFT)', 'sft', 'free', rate_of='long'),
+  'qfft_low': Step('QFFT at a tenth of the rate', 'sft', 'free',
+                   rate_of='long', share=0.1),
   'others': Step("SFT, half with others' answers", 'sft', 'others'),
   'wrong': Step('SFT, chains that err', 'sft', 'wrong'),
-  'qfft_wrong': Step('QFFT, chains that err', 'sft', 'free_wrong'),
+  'qfft_wrong': Step('QFFT, chains that err', 'sft', 'free_wrong',
+                     rate_of='long'),
   'few_cut': Step('One pass, GRPO for length', 'rl', 'shaped', 'few'),
   'middle_cut': Step('Three passes, GRPO for length', 'rl', 'shaped',
                      'middle'),
@@ -159,14 +175,14 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, preset='depth-2', base_steps=(1000, 100), base_rows=36, demos=320,
-    passes=(1, 3, 10), steps=40, problems=256,
-    sft_grid=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2), rl_grid=(1e-4, 3e-4, 1e-3, 3e-3),
+    seeds=8, preset='depth-2', base_steps=(1000, 200), base_rows=36, demos=320,
+    passes=(1, 3, 10), steps=24, problems=256,
+    sft_grid=(1e-4, 3e-4, 1e-3, 3e-3), rl_grid=(1e-5, 3e-5, 1e-4, 3e-4),
   ),
   'reduced': Scale(
     seeds=2, preset='depth-1', base_steps=(30, 10), base_rows=16, demos=64,
     passes=(1, 2, 4), steps=3, problems=32, sft_grid=(1e-3, 3e-3),
     rl_grid=(3e-4, 1e-3), extend=0, tune_seeds=(100, 101), places=1,
-    arms=('few', 'long', 'mix', 'qfft', 'qfft_same', 'long_cut', 'long_plain'),
+    arms=('few', 'long', 'qfft', 'long_cut'),
   ),
 }  # fmt: skip
