@@ -177,7 +177,7 @@ SCALES = {
   'full': Scale(
     seeds=8, preset='depth-2', base_steps=(1000, 200), base_rows=36, demos=320,
     passes=(1, 3, 10), steps=24, problems=256,
-    sft_grid=(1e-4, 3e-4, 1e-3, 3e-3), rl_grid=(1e-5, 3e-5, 1e-4, 3e-4),
+    sft_grid=(1e-4, 3e-4, 1e-3, 3e-3), rl_grid=(3e-5, 1e-4, 3e-4, 1e-3),
   ),
   'reduced': Scale(
     seeds=2, preset='depth-1', base_steps=(30, 10), base_rows=16, demos=64,
