@@ -1,6 +1,6 @@
 r"""What makes answers short without making them wrong?
 
-python -m experiments.lengths.run             # full: twenty minutes
+python -m experiments.lengths.run             # full: half an hour
 python -m experiments.lengths.run --reduced   # two minutes of one core
 
 README.md has the question and the reading, settings.py the arms and sizes,
