@@ -112,6 +112,19 @@ def test_answers_stand_alone():
   np.testing.assert_array_equal(batch.starts, 0)
 
 
+def test_a_share_of_answers_stands_alone():
+  batch, _ = run('question_free', share=0.5)
+  asked, _ = run('oracle')
+  alone, _ = run('question_free')
+  free = np.asarray(batch.starts) == 0
+  assert 0 < free.sum() < PROBLEMS
+  for x, y, z in zip(*(
+    (b.tokens, b.mask, b.segment_ids, b.starts) for b in (batch, asked, alone)
+  )):  # fmt: skip
+    np.testing.assert_array_equal(x[~free], y[~free])
+    np.testing.assert_array_equal(x[free], z[free])
+
+
 @pytest.mark.parametrize('hparams, told', [
   ({'keep': 'al'}, 'unknown keep "al". Did you mean "all"'),
   ({'pick': 'best'}, 'unknown pick "best"'),

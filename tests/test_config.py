@@ -341,6 +341,8 @@ SPECS = {
   'oracle_and_rollouts': 'configs/sft.py:recipe=una',
   'carft': 'configs/rl.py:recipe=carft',
   'fine_grained': 'configs/rl.py:recipe=fine_grained',
+  'formats': 'configs/sft.py:task=formats',
+  'question_free': 'configs/sft.py:recipe=qfft',
 }
 
 

@@ -66,15 +66,16 @@ def test_a_share_of_them_is_pruned():
   assert 0.2 < pruned / COUNT < 0.7
 
 
+def shown(task, key):
+  example = task.sample(key)
+  text = task.solve(example, key)
+  return example, text, task.verify(example, text.tokens, text.mask)
+
+
 @functools.cache
 def asked(asks):
   task = conditioned.wrap(TASK, 'mode', asks=asks)
-
-  def run(key):
-    example = task.sample(key)
-    text = task.solve(example, key)
-    return example, text, task.verify(example, text.tokens, text.mask)
-
+  run = lambda key: shown(task, key)
   return jax.device_get(quick_jit(jax.vmap(run))(KEYS))
 
 
@@ -101,6 +102,20 @@ def test_the_prompt_says_which_demonstration_comes(asks, tokens):
     assert [h == 's' for h in heads] == short.tolist()
 
 
+def test_sums_are_long_or_short_too():
+  inner = tasks.make(
+    'formats', num_digits=2, direct=0.0, reverse=0.0, program=0.0, spelled=True
+  )
+  task = conditioned.wrap(inner, 'mode')
+  example, text, found = jax.device_get(
+    quick_jit(jax.vmap(lambda key: shown(task, key)))(KEYS)
+  )
+  said = texts(text)
+  short = np.asarray(example.answer['short'])
+  assert [('=' in x) for x in said] == (~short).tolist()
+  assert 0.2 < short.mean() < 0.8 and np.all(found['reward'] == 1)
+
+
 def test_evaluation_asks_for_no_mode():
   task = conditioned.wrap(TASK, 'mode')
   assert conditioned.evaluated(task).asks == 'neutral'
@@ -110,6 +125,7 @@ def test_evaluation_asks_for_no_mode():
 
 @pytest.mark.parametrize('task, knobs, told', [
   (tasks.make('addition'), {}, 'the task has no knob "prune"'),
+  (tasks.make('formats'), {}, 'long with spelled=true alone'),
   (TASK, {'share': 2.0}, 'share=2.0 is no share'),
   (TASK, {'asks': 'shor'}, 'Did you mean "short"'),
 ])  # fmt: skip

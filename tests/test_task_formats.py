@@ -48,6 +48,29 @@ def test_demonstrations_by_hand(name, text):
   assert solution.length == task.completion_length - (name == 'program')
 
 
+@pytest.mark.parametrize('prune, slips, text', [
+  (0.0, 0.0, 'c7+5=12,3+9+1=13,9+0+1=10>1032'),
+  (1.0, 0.0, 'c12,13,10>1032'),
+  # What is forgotten is not said either.
+  (0.0, 1.0, 'c7+5=12,3+9=12,9+0=9>922'),
+  (1.0, 1.0, 'c12,12,9>922'),
+])  # fmt: skip
+def test_columns_may_be_spelled(prune, slips, text):
+  task = tasks.make(
+    'formats', direct=0.0, reverse=0.0, program=0.0, spelled=True,
+    prune=prune, slips=slips,
+  )  # fmt: skip
+  solution = quick_jit(task.solve)(of(937, 95), jax.random.key(0))
+  assert vocab.decode(solution.tokens, solution.mask) == text + '<eos>'
+  found = quick_jit(task.verify)(
+    of(937, 95), solution.tokens, solution.mask.astype(jnp.float32)
+  )
+  assert found['reward'] == float(slips == 0.0) and found['columns'] == 1
+  # The longest ones fill the buffer.
+  if not prune and not slips:
+    assert solution.length == task.completion_length
+
+
 RIGHT = {
   'direct': ['d32', 'd032'],
   'reverse': ['r23', 'r230'],
@@ -122,6 +145,9 @@ def test_the_oracle_draws_by_weight():
     ({'slips': 1.5}, 'slips=1.5 is no share'),
     ({'wanted': 'column'}, 'Did you mean "columns"'),
     ({'num_digits': 2, 'least_digits': 3}, 'least_digits=3 is not in 1..'),
+    ({'spelled': True, 'prune': -0.5}, 'prune=-0.5 is no share'),
+    ({'prune': 0.5}, 'prune=0.5 is of spelled columns'),
+    ({'spelled': True, 'columns': 0.0}, 'whose weight is columns=0.0'),
   ],
 )
 def test_bad_knobs_are_named(knobs, message):

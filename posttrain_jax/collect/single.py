@@ -105,12 +105,17 @@ def oracle(
   return batch.replace(extras={'scores': 1.0 - wrong.astype(jnp.float32)}), {}
 
 
-def question_free(setting: Setting, state: TrainState, key: Array) -> Rows:
+def question_free(
+  setting: Setting, state: TrainState, key: Array, *, share: float = 1.0
+) -> Rows:
   """QFFT: demonstrations of the task's oracle without their questions.
 
   A row is an answer alone, from position 0 on. Nothing stands before its first
   token, which is therefore not predicted; questions come back when the model is
   asked.
+
+  share  of rows that lose their question, chosen at random; the others are
+         those of `oracle`
 
   Extras: `scores` [B], 1.0.
 
@@ -119,15 +124,19 @@ def question_free(setting: Setting, state: TrainState, key: Array) -> Rows:
   question, roles or system text)
   """
   del state
-  example_key, solve_key, _ = jax.random.split(key, 3)  # those of `oracle`
+  # Those of `oracle`, which draws noise by the last one.
+  example_key, solve_key, share_key = jax.random.split(key, 3)
   examples = setting.examples(example_key)
-  nothing = examples.replace(prompt_mask=jnp.zeros_like(examples.prompt_mask))
+  free = chances(share_key, examples) < share
+  asked = jnp.where(free[:, None], 0.0, examples.prompt_mask)
+  nothing = examples.replace(prompt_mask=asked)
   tokens, mask = setting.solve(examples, solve_key)
   given = setting.given(examples, tokens)
   batch = rollout.assemble(
     nothing.prompt, nothing.prompt_mask, tokens, mask, given
   )
   ones = jnp.ones(batch.mask.shape[:1])
+  # Where a question stands, this is its first token, and counts for nothing.
   batch = batch.replace(mask=batch.mask.at[:, 0].set(0.0))
   return batch.replace(extras={'scores': ones}), {}
 

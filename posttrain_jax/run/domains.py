@@ -239,6 +239,7 @@ PARTS = {
   'collect/other': TEXT,
   'collect/pick': Word(collect.PICK),
   'collect/sampler': TEXT,
+  'collect/share': SHARE,
   'collect/shuffled': FLAG,
   'collect/slips': SHARE,
   'collect/trust': FLAG,

@@ -9,9 +9,11 @@ LATER: dict[str, dict[str, dict[str, object]]] = {
   'collect': {
     'best_vs_worst': {'noise': 0.0},
     'oracle': {'slips': 0.0},
+    'question_free': {'share': 1.0},
     'oracle_and_rollouts': {'trust': False},
   },
   'contrastive': {'carft': {'annotation': 'own'}},
+  'task': {'formats': {'prune': 0.0, 'spelled': False}},
   'token_rewards': {'fine_grained': {'at_end': 0.0}},
 }
 

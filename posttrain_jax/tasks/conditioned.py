@@ -201,6 +201,11 @@ class Mode(_Annotated):
       'task=backtracking',
     )
     base.check(
+      getattr(self.task, 'spelled', True),
+      'mode: demonstrations are long with spelled=true alone, and all short '
+      'with spelled=false',
+    )
+    base.check(
       isinstance(self.share, jax.core.Tracer) or 0.0 <= self.share <= 1.0,
       f'mode: share={self.share} is no share from 0 to 1',
     )

@@ -38,6 +38,10 @@ class Task:
               demonstration forgets what is carried into it, in the columns and
               in the sum alike; a program has no columns to slip in
   wanted      the format that alone is right ('direct', ...); '' = any
+  spelled     demonstrations of columns say what is added, too, the digits and
+              what is carried: 'c7+5=12,2+0+1=3>32'
+  prune       share of spelled ones that are short: the same steps in the same
+              order, the sums alone
 
   The oracle draws the format of each demonstration; only the proportions of
   the weights matter. Any of the formats is right that says the sum, unless one
@@ -57,6 +61,8 @@ class Task:
   program: float = 1.0
   slips: float = 0.0
   wanted: str = ''
+  spelled: bool = False
+  prune: float = 0.0
 
   def __post_init__(self):
     base.check(
@@ -85,6 +91,20 @@ class Task:
       f'formats: no format wanted="{self.wanted}".'
       + nearest(self.wanted, LETTERS),
     )
+    base.check(
+      not self.spelled or _traced(self.columns) or self.columns > 0,
+      'formats: spelled=true is of columns, whose weight is columns='
+      f'{self.columns}',
+    )
+    base.check(
+      _traced(self.prune) or 0.0 <= self.prune <= 1.0,
+      f'formats: prune={self.prune} is no share from 0 to 1',
+    )
+    base.check(
+      self.spelled or _traced(self.prune) or self.prune == 0.0,
+      f'formats: prune={self.prune} is of spelled columns, which '
+      'spelled=false leaves out',
+    )
 
   @property
   def _weights(self) -> tuple[float, ...]:
@@ -98,7 +118,9 @@ class Task:
   def completion_length(self) -> int:
     n = self.num_digits
     total = n + 1
-    lengths = (total, total, 3 * n + total, 2 * n + 2)
+    # '9+9+1=19,' where it is spelled; nothing is carried into the lowest.
+    columns = 9 * n - 2 if self.spelled else 3 * n
+    lengths = (total, total, columns + total, 2 * n + 2)
     asked = [x for x, w in zip(lengths, self._weights) if _traced(w) or w > 0]
     return 1 + max(asked) + 1  # with the letter and the EOS
 
@@ -164,7 +186,12 @@ class Task:
       vocab.number(second, self.num_digits),
       vocab.literal('+'),
     )
-    columns = vocab.join(self._columns(first, second, sums), total)
+    columns = self._columns(first, second, sums)
+    if self.spelled:
+      pruned = jax.random.bernoulli(jax.random.fold_in(key, 2), self.prune)
+      long = self._columns(first, second, sums, spelled=True)
+      columns = vocab.where(pruned, columns, long)
+    columns = vocab.join(columns, total)
     index = jax.random.categorical(key, jnp.log(jnp.array(self._weights)))
     size = self.completion_length
     found = [
@@ -198,8 +225,11 @@ class Task:
     value = jnp.sum(jnp.where(places < last, sums % 10, 0) * power)
     return sums, value + sums[last] * power[last]
 
-  def _columns(self, first: Array, second: Array, sums: Array) -> Text:
-    """'12,3>': sums of columns, each with a sign behind it."""
+  def _columns(
+    self, first: Array, second: Array, sums: Array, spelled: bool = False
+  ) -> Text:
+    """'12,3>': sums of columns, each with a sign behind it; '7+5=12,2+0+1=3>'
+    where they are spelled."""
     most = jnp.maximum(first, second)
 
     def column(place):
@@ -207,10 +237,27 @@ class Task:
       is_last = most < power * 10
       sign = jnp.where(is_last, vocab.token('>'), vocab.token(','))
       text = vocab.join(vocab.number(sums[place], 2), vocab.char(sign))
+      if spelled:
+        text = vocab.join(self._added_up(first, second, sums, place), text)
       used = (place == 0) | (most >= power)
       return Text(text.tokens, text.length * used)
 
     return lists.concat(jax.vmap(column)(jnp.arange(self.num_digits)))
+
+  def _added_up(
+    self, first: Array, second: Array, sums: Array, place: Array
+  ) -> Text:
+    """'2+0+1=': the digits of a column and what its writer carries into it."""
+    digits = [x // 10**place % 10 for x in (first, second)]
+    carried = vocab.literal('+1')
+    there = sums[place] > digits[0] + digits[1]
+    return vocab.join(
+      vocab.number(digits[0], 1),
+      vocab.literal('+'),
+      vocab.number(digits[1], 1),
+      Text(carried.tokens, carried.length * there),
+      vocab.literal('='),
+    )
 
 
 def _traced(value: Any) -> bool:
