@@ -3,6 +3,7 @@
 import csv
 import functools
 import importlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -105,6 +106,20 @@ def test_files_exist(rows):
       assert (ROOT / 'experiments' / row.study).is_dir(), row
     if row.result:
       assert (ROOT / row.result).is_file(), row
+
+
+def test_what_is_measured_could_be_judged(rows):
+  """A paper of which no claim could be judged was tried, and not measured."""
+  for row in rows:
+    if row.status != 'measured':
+      continue
+    found = json.loads((ROOT / row.result).read_text(encoding='utf-8'))
+    verdicts = {
+      claim['outcome']
+      for claim in found['claims']
+      if row.id in claim['paper']
+    }
+    assert verdicts - {'not testable here'}, f'{row.id}: {verdicts}'
 
 
 def test_the_page_and_the_summary_are_current(papers, capsys):
