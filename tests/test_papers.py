@@ -115,9 +115,7 @@ def test_what_is_measured_could_be_judged(rows):
       continue
     found = json.loads((ROOT / row.result).read_text(encoding='utf-8'))
     verdicts = {
-      claim['outcome']
-      for claim in found['claims']
-      if row.id in claim['paper']
+      claim['outcome'] for claim in found['claims'] if row.id in claim['paper']
     }
     assert verdicts - {'not testable here'}, f'{row.id}: {verdicts}'
 
