@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import pytest
 import recipe_runs
 
@@ -59,6 +60,18 @@ def test_shares_of_the_supervised_term():
       ('sft_loss.coef', coef),
     )
   check('chord', ('sft_loss.coef', '1.5'), ('sft_loss.mix', 'add'))
+
+
+def test_a_share_is_no_input_of_a_program():
+  """As one, nothing would refuse a value above 1."""
+  config = recipe_runs.load('rl', 'chord')
+
+  def under(share):
+    checks.check(config_lib.with_values(config, {'sft_loss.coef': share}))
+    return share
+
+  with pytest.raises(ValueError, match='sft_loss.coef is a share .* no input'):
+    jax.eval_shape(under, 0.5)
 
 
 def test_a_contrast_takes_one_demonstration():

@@ -133,6 +133,13 @@ def check(config: Any) -> None:
 def _check_share(config: Any) -> None:
   """Raises ValueError for a share of imitation that is none."""
   mix, coef = config.sft_loss.mix, config.sft_loss.coef
+  if isinstance(coef, jax.core.Tracer):
+    # Above 1 it would take more than there is, and as an input nobody sees it.
+    raise ValueError(
+      f'sft_loss.coef is a share (sft_loss.mix="{mix}"), which is no input of '
+      'a program: give each value a config of its own, or take '
+      'sft_loss.mix="add"'
+    )
   if not 0 <= coef <= 1:
     raise ValueError(
       f'sft_loss.coef={coef} is a share (sft_loss.mix="{mix}") and must be in '
