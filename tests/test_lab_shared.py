@@ -73,3 +73,17 @@ def test_a_stage_of_several_seeds_is_not_shared(tmp_path):
   )  # fmt: skip
   with pytest.raises(ValueError, match='stage "two" has 2 seeds'):
     stage.for_seeds(4)
+
+
+def test_a_base_of_each_seeds_own_is_the_same_whichever_lab_asks(tmp_path):
+  """The order of seeds is of the program, and so of its stage."""
+  study = lab.Lab(tmp_path, range(4, 7))
+  tuning = study.beside((100, 101, 100))  # two rates side by side
+  found = [lab.of_all(x, (100, 101), range(4, 7)) for x in (study, tuning)]
+  assert [x.seeds for x in found] == [(100, 101, 4, 5, 6)] * 2
+  assert lab.own_rows(study, found[0]) == [2, 3, 4]
+  assert lab.own_rows(tuning, found[1]) == [0, 1, 0]
+  other = study.beside((7,))
+  assert lab.of_all(other, (100,)).seeds == (100, 7)
+  with pytest.raises(ValueError, match=r'no stage of seed 7, but of \[100'):
+    lab.own_rows(other, found[0])

@@ -92,11 +92,11 @@ class Bench:
   def __init__(self, runs: lab.Lab, scale: Scale):
     self.runs, self.scale = runs, scale
     first = scale.first_seed
-    own = (*scale.tune_seeds, *range(first, first + scale.seeds))
-    self._bases = runs.beside(tuple(dict.fromkeys((*own, *runs.seeds))))
+    own = range(first, first + scale.seeds)
+    self._bases = lab.of_all(runs, scale.tune_seeds, own)
 
   def _lent(self, trained: lab.Trained) -> lab.Trained:
-    rows = [self._bases.seeds.index(seed) for seed in self.runs.seeds]
+    rows = lab.own_rows(self.runs, self._bases)
     return lab.shared(self.runs, trained, rows)
 
   def _own_base(self, own: Setting) -> lab.Trained:

@@ -98,7 +98,7 @@ def start_of(runs: lab.Lab, scale: Scale, critic: str = '') -> lab.Trained:
     way = WAYS[critic]
     config = critic_config(way.program, scale)
     made = own.train('critic', config, made, dict(way.hparams))
-  return lab.shared(runs, made, [own.seeds.index(x) for x in runs.seeds])
+  return lab.shared(runs, made, lab.own_rows(runs, own))
 
 
 def train_arm(

@@ -74,8 +74,8 @@ class Bench:
   def __init__(self, runs: lab.Lab, scale: Scale, part: str):
     self.runs, self.scale, self.part = runs, scale, part
     first = scale.first_seed
-    own = (*scale.tune_seeds, *range(first, first + scale.seeds))
-    self._bases = runs.beside(tuple(dict.fromkeys((*own, *runs.seeds))))
+    own = range(first, first + scale.seeds)
+    self._bases = lab.of_all(runs, scale.tune_seeds, own)
 
   def base(self) -> lab.Trained:
     """Models that know the form of answers, and stop."""
@@ -83,7 +83,7 @@ class Bench:
       f'{BASES[self.part]}-base', base_config(self.part, self.scale),
       hparams={RATE: 3e-3},
     )  # fmt: skip
-    rows = [self._bases.seeds.index(seed) for seed in self.runs.seeds]
+    rows = lab.own_rows(self.runs, self._bases)
     return lab.shared(self.runs, made, rows)
 
   def stage(self, name: str, rate: Rate) -> lab.Trained:

@@ -94,8 +94,8 @@ class Bench:
   def __init__(self, runs: lab.Lab, scale: Scale):
     self.runs, self.scale = runs, scale
     first = scale.first_seed
-    own = (*scale.tune_seeds, *range(first, first + scale.seeds))
-    self._bases = runs.beside(tuple(dict.fromkeys((*own, *runs.seeds))))
+    own = range(first, first + scale.seeds)
+    self._bases = lab.of_all(runs, scale.tune_seeds, own)
 
   def base(self) -> lab.Trained:
     """Models that know columns and mostly give the plain sum."""
@@ -109,7 +109,7 @@ class Bench:
         {RATE: rate, **everything, **_weights(weights)},
       )  # fmt: skip
     assert start is not None
-    rows = [self._bases.seeds.index(seed) for seed in self.runs.seeds]
+    rows = lab.own_rows(self.runs, self._bases)
     return lab.shared(self.runs, start, rows)
 
   @staticmethod

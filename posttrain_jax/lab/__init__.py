@@ -4,7 +4,7 @@ stages.py   `Lab`: trains and measures stages, keeps them on disk
 trained.py  `Trained`: what a stage left
 direct.py   `look`: what is measured of seeds alone, without a model
 files.py    how both are kept
-shared.py   `shared`: a stage of one lab as the start of many seeds
+shared.py   `shared`: a stage of one lab as the start of seeds of another
 rounds.py   `rounds`: a loop of stages that hand on models and numbers
 hparams.py  numbers that are inputs of a program, one for all seeds or each
 tuning.py   `tune`: one grid for all arms, that grows for all
@@ -29,7 +29,7 @@ from posttrain_jax.lab.results import (
   total_account,
 )
 from posttrain_jax.lab.rounds import Carry, Look, Swap, Train, rounds
-from posttrain_jax.lab.shared import shared, turns
+from posttrain_jax.lab.shared import of_all, own_rows, shared, turns
 from posttrain_jax.lab.stages import Lab
 from posttrain_jax.lab.trained import Trained
 from posttrain_jax.lab.tuning import (
@@ -60,7 +60,9 @@ __all__ = [
   'gaps',
   'look',
   'main',
+  'of_all',
   'of_probe',
+  'own_rows',
   'rounds',
   'row',
   'shared',
