@@ -1,0 +1,96 @@
+"""Claims of the study of Flower, with their margins: written before the run."""
+
+from experiments.flower.settings import FLAT, LOST, SCALES, TASK, TOP
+from posttrain_jax import lab
+from posttrain_jax.evals.statistics import Check, Claim
+
+__all__ = ['CLAIMS', 'READING', 'SCALES', 'STUDY']
+
+_FULL = SCALES['full']
+NEARER = 0.02  # nats of KL that matter
+SPREAD = 0.05  # nats of entropy that matter
+_CHECKS = (
+  Check('the base does not know what is taken', 'hit', ('base',), most=15.0),
+  Check('SFT learned', 'hit', ('sft',), least=30.0),
+  Check('what is wanted is not what SFT gives', 'kl', ('sft',), 0.1),
+)
+_LEARNED = (*_CHECKS, Check('Flower learned', 'hit', ('flower',), least=30.0))
+
+
+def _nearer(name: str, said: str, against: str, **keys) -> Claim:
+  """Flower is nearer to the flattened popularity."""
+  return Claim(
+    name, '183', said, 'kl', 'flower', against, 'less', NEARER,
+    checks=_LEARNED, **keys,
+  )  # fmt: skip
+
+
+CLAIMS = (
+  _nearer('fit', 'Flower is nearer to the flattened popularity than SFT',
+          'sft'),
+  Claim(
+    'hit', '183', 'Flower hits as often as SFT', 'hit', 'flower', 'sft',
+    'equal', LOST, checks=_LEARNED,
+  ),
+  Claim(
+    'spread', '183', 'names of Flower are more diverse than those of SFT',
+    'entropy', 'flower', 'sft', 'greater', SPREAD, checks=_LEARNED,
+  ),
+  _nearer('fit_dpo', 'nearer than DPO', 'dpo'),
+  _nearer('fit_ppo', 'nearer than PPO', 'ppo'),
+  _nearer('fit_heat', 'nearer than SFT that is drawn at the best temperature',
+          'heat'),
+  _nearer('fit_flat', 'nearer than SFT on rows of the flattened popularity',
+          'flat'),
+)  # fmt: skip
+
+STUDY = lab.Study(
+  name='flower',
+  title='SFT with the flows of a prefix tree',
+  question=(
+    'SFT learns what users take. Where what is wanted is flatter, does a '
+    'balance of flows beside it come nearer to that, at no fewer hits?'
+  ),
+  paper_claims=(
+    'Flower (183): SFT with flows of the prefix tree of items as process '
+    'rewards fits a wanted distribution of items better than SFT, DPO and PPO, '
+    'and is more diverse, at no less accuracy.',
+  ),
+  setup=(
+    f'A catalogue of {TASK["items"]} names of four letters, which four groups '
+    'of users take as often as 1 / rank. A base for each seed: SFT on names, '
+    f'each as likely, {_FULL.preset}. It knows which names there are and '
+    'nothing of what is taken, as a language model knows titles.',
+    f'{_FULL.steps} steps of {_FULL.rows} users. SFT and Flower read what the '
+    'user took; Flower and PPO draw two names for each and are told what they '
+    'are worth, the popularity to the power of '
+    f'{FLAT:g}; DPO has what was taken above a name that the base draws.',
+    'Measured exactly: the chance of every name, held to the names letter by '
+    f'letter as the paper decodes. Hit: users whose item is among the {TOP} '
+    'likeliest names. In training nothing holds the samples.',
+  ),
+  equal='steps and users a step',
+  tuning=(
+    'one grid of learning rates for all arms, which grows for all where an '
+    "arm's best is its first or last: the lowest whose share of hits comes "
+    'within half a point of the best, with two seeds of their own; theta and '
+    'temperature with these too: what is nearest to what is wanted, of Flower '
+    f'among those thetas that lose no more than {LOST:g} points of hits to SFT'
+  ),
+  measures={
+    'kl': lab.Measure('KL to the flattened', 'nats', 'lower', 3),
+    'kl_back': lab.Measure('KL of the flattened to it', 'nats', 'lower', 3),
+    'entropy': lab.Measure('Entropy of names', 'nats', 'higher', 2),
+    'hit': lab.Measure(f'Hit, of {TOP}', '%', 'higher', 1),
+    'taken': lab.Measure('Hit, of one drawn', '%', 'higher', 2),
+    'right': lab.Measure('Listed', '%', 'higher', 1),
+  },
+  claims=CLAIMS,
+  not_reproduced=(
+    "The paper's model and titles: names here have four letters.",
+    "Flower's mask of what no title begins with while it samples, and its "
+    'scores of users.',
+  ),
+)  # fmt: skip
+
+READING: tuple[str, ...] = ()
