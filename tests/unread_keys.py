@@ -7,6 +7,7 @@ import jax
 
 from posttrain_jax.core import sharding
 from posttrain_jax.core.domain import Flag, Text, Word
+from posttrain_jax.data.host_task import HostTask
 from posttrain_jax.run import build, values
 from posttrain_jax.run import config as config_lib
 from posttrain_jax.run.feed import Feed
@@ -34,7 +35,7 @@ HOST = (
   'data.sources', 'data.source', 'data.name', 'data.on_bad_row',
   'data.on_change', 'data.overlong', 'data.eval_path', 'data.special_text',
   'data.after_stop', 'data.num_epochs', 'mesh.', 'others.', 'reward_pool.',
-  'rewards', 'rollout_overlap',
+  'rewards', 'rollout_overlap', 'task.workers', 'task.timeout',
 )  # fmt: skip
 
 
@@ -50,6 +51,14 @@ def _plain(value):
       for key, x in sorted(vars(value).items())
     }
   return type(value).__name__
+
+
+def _problems(task):
+  """What a task that Python judges asks and answers; None of another."""
+  if not isinstance(task, HostTask):
+    return None
+  found = task.problems(range(4))
+  return [repr(sorted(task.columns(x).items())) for x in found]
 
 
 def fingerprint(config):
@@ -77,7 +86,8 @@ def fingerprint(config):
   if isinstance(run.batches, Feed):  # whose rows say how long they are
     sizes = {k: x for k, x in sizes.items() if k not in OWN}
     sizes['records'] = len(run.batches.source)
-  parts = [programs, sizes, held, _plain(run.task), on_file]
+  asked = _problems(run.task)
+  parts = [programs, sizes, held, _plain(run.task), asked, on_file]
   return hashlib.sha256(repr(parts).encode()).hexdigest(), run
 
 

@@ -17,7 +17,7 @@ NAMES = tuple(formats.LETTERS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Formats:
+class Formats(in_graph.HeldOut):
   """Probe: `samples` answers at temperature 1 to each of `num_problems`.
 
   accuracy, passk (k = samples), distinct (different answers / samples);
@@ -37,12 +37,6 @@ class Formats:
   heldout_fraction: float
   part: str = ''
   by_problem: bool = False
-
-  def problems(self, key: Array) -> Any:
-    """The problems [num_problems, ...] that `key` stands for."""
-    return in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array

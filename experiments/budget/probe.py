@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core.types import Array, Example, PyTree
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.evals import in_graph
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
@@ -16,7 +16,7 @@ __all__ = ['Judged']
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class Judged(in_graph.HeldOut):
   """Probe: one answer to each of `num_problems`, drawn at `temperature`.
 
   task  `formats` with a format that is wanted
@@ -34,12 +34,6 @@ class Judged:
   heldout_fraction: float
   temperature: float
   part: str
-
-  def problems(self, key: Array) -> Example:
-    """The problems [N, ...] that `key` stands for."""
-    return in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array

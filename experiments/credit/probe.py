@@ -20,7 +20,7 @@ MARKER = vocab.token('>')
 
 
 @dataclasses.dataclass(frozen=True)
-class Budgets:
+class Budgets(in_graph.HeldOut):
   """Probe: answers to problems whose thoughts may have so many tokens at most.
 
   task     writes thoughts that end with '>'
@@ -48,12 +48,6 @@ class Budgets:
   part: str
   budgets: tuple[int, ...]
   answer: int
-
-  def problems(self, key: Array) -> Example:
-    """The problems [N, ...] that `key` stands for."""
-    return in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array

@@ -71,7 +71,7 @@ def of_chances(logps: Array, tries: int) -> dict[str, Array]:
 
 
 @dataclasses.dataclass(frozen=True)
-class RightAnswers:
+class RightAnswers(in_graph.HeldOut):
   """Probe: `probe(params, base_params, key) -> {name: scalar}` of `of_chances`,
   means over `num_problems` held-out problems of `picks`; 'right/problems' and
   'distinct/problems' [N] too.
@@ -87,12 +87,6 @@ class RightAnswers:
   heldout_fraction: float
   part: str
   temperature: float = 1.0
-
-  def problems(self, key: Array) -> Example:
-    """The problems [N, ...] that `key` stands for."""
-    return in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def answers(self, examples: Example) -> Array:
     """[N, A, C] tokens of all right answers, their end included."""

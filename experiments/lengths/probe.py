@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posttrain_jax.core.types import Array, Example, PyTree
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.evals import in_graph
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
@@ -19,7 +19,7 @@ SAYS = vocab.token('=')  # in a column that says what it adds
 
 
 @dataclasses.dataclass(frozen=True)
-class Lengths:
+class Lengths(in_graph.HeldOut):
   """Probe: `probe(params, base_params, key) -> {name: [num_problems]}`.
 
   right     1.0 where the greedy answer is right
@@ -37,12 +37,6 @@ class Lengths:
   num_problems: int
   heldout_fraction: float
   part: str
-
-  def problems(self, key: Array) -> Example:
-    """The problems [num_problems, ...] that `key` stands for."""
-    return in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array

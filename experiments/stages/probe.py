@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from posttrain_jax import rollout
 from posttrain_jax.core import masked
-from posttrain_jax.core.types import Array, Batch, Example, PyTree
+from posttrain_jax.core.types import Array, Batch, PyTree
 from posttrain_jax.evals import in_graph
 from posttrain_jax.models import transformer
 from posttrain_jax.models.config import ModelConfig
@@ -19,7 +19,7 @@ __all__ = ['Likelihoods']
 
 
 @dataclasses.dataclass(frozen=True)
-class Likelihoods:
+class Likelihoods(in_graph.HeldOut):
   """Probe: `probe(params, base_params, key) -> {name: scalar}`.
 
   Of each of `num_problems` the base writes `answers` answers; where some are
@@ -41,12 +41,6 @@ class Likelihoods:
   heldout_fraction: float
   answers: int
   part: str
-
-  def problems(self, key: Array) -> Example:
-    """The problems [N, ...] that `key` stands for."""
-    return in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def __call__(
     self, params: PyTree, base_params: PyTree, key: Array

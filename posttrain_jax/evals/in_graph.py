@@ -21,6 +21,7 @@ from posttrain_jax.tasks.vocab import Text
 
 __all__ = [
   'Evaluator',
+  'HeldOut',
   'answers',
   'divergence',
   'generate_and_verify',
@@ -99,8 +100,24 @@ def answers(task: Any, samples: Rollout) -> Text:
   return jax.vmap(jax.vmap(answer))(samples.completion, samples.mask)
 
 
+class HeldOut:
+  """What looks at `num_problems` held-out problems of `task`, of their half
+  `part`: dataclasses with these fields know which ones they are."""
+
+  task: Any
+  num_problems: int
+  heldout_fraction: float
+  part: str
+
+  def problems(self, key: Array) -> Example:
+    """The problems [num_problems, ...] that `key` stands for."""
+    return problems(
+      self.task, key, self.num_problems, self.heldout_fraction, self.part
+    )
+
+
 @dataclasses.dataclass(frozen=True)
-class Evaluator:
+class Evaluator(HeldOut):
   """`evaluator(params, key) -> {name: scalar}` on held-out problems, jit-able.
 
   num_problems  problems, drawn from `key`
@@ -137,12 +154,6 @@ class Evaluator:
         f'eval.beams={self.beams}: a task in turns has no beam search; '
         'nearest valid: 0'
       )
-
-  def problems(self, key: Array):
-    """The problems [num_problems, ...] that `key` stands for."""
-    return problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def _batches(self, examples):
     parts = self.num_problems // self.batch

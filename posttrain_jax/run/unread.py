@@ -23,6 +23,7 @@ from posttrain_jax.trainers.step import from_file
 
 __all__ = ['KEYS', 'notes', 'unread']
 
+ORACLE = "the answers are those of the task's oracle"
 Why = Callable[[Any], str]  # (run) -> why it does not read them, or ''
 
 
@@ -38,6 +39,13 @@ def _samples(config: Any) -> bool:
 
 def _file(run: Any) -> str:
   return 'the rows are of a file' if _on_records(run) else ''
+
+
+def _not_collected(run: Any) -> str:
+  """Whether a source of rows makes them: `collect` is for in-graph tasks."""
+  if _on_records(run) or run.batches is None:
+    return _file(run)
+  return ORACLE
 
 
 def _file_alone(run: Any) -> str:
@@ -65,7 +73,7 @@ def _written(run: Any) -> str:
   if _on_records(run) or _samples(config):
     return _file(run)
   if run.batches is not None:
-    return "the answers are those of the task's oracle"
+    return ORACLE
   name = config.collect.name
   if collect.written_per_prompt(name, config.group_size, 1):
     return ''
@@ -188,7 +196,7 @@ KEYS: dict[str, Why] = {
   'max_new_tokens': lambda run: (
     '' if _samples(run.config) else _file_alone(run)
   ),
-  'collect.': _file,
+  'collect.': _not_collected,
   'decoder.': lambda run: '' if _samples(run.config) else _written(run),
   'task.': _no_task,
   'heldout_fraction': _heldout,

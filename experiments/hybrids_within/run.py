@@ -1,8 +1,10 @@
 r"""Demonstrations and verified samples in one step, within the base's reach.
 
-python -m experiments.hybrids_within.study --reduced   # into runs/
+python -m experiments.hybrids_within.run             # full
+python -m experiments.hybrids_within.run --reduced   # a minute or two; into runs/
 
-It is called run.py, as every study's, when it has its first results.
+README.md has the question and the reading, design.py what is fixed; all else is
+that of experiments/hybrids.
 """
 
 import sys
