@@ -37,7 +37,7 @@ class Way:
   task: tuple[tuple[str, Any], ...] = ()
 
 
-THETAS = (0.999, 0.99, 0.9)
+THETAS = (0.999, 0.99)
 _ON_FLOWS = (('reward', 'flow'),)
 
 
@@ -90,11 +90,11 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, preset='depth-2', base_rows=128, base_steps=600, rows=64,
-    steps=200, grid=(1e-4, 3e-4, 1e-3, 3e-3), arms=tuple(WAYS),
+    seeds=8, preset='pico', base_rows=128, base_steps=800, rows=64,
+    steps=100, grid=(1e-4, 3e-4, 1e-3, 3e-3), arms=tuple(WAYS),
   ),
   'reduced': Scale(
     seeds=2, preset='depth-1', base_rows=32, base_steps=20, rows=16, steps=10,
-    grid=(1e-3, 3e-3), arms=('sft', 'flower_0.9'), extend=0, places=1,
+    grid=(1e-3, 3e-3), arms=('sft', 'flower_0.99'), extend=0, places=1,
   ),
 }  # fmt: skip
