@@ -1,7 +1,7 @@
 r"""Demonstrations and verified samples in one step, within the base's reach.
 
-python -m experiments.hybrids_within.run             # full
-python -m experiments.hybrids_within.run --reduced   # a minute or two; into runs/
+python -m experiments.hybrids_within.run
+python -m experiments.hybrids_within.run --reduced   # into runs/
 
 README.md has the question and the reading, design.py what is fixed; all else is
 that of experiments/hybrids.
