@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.flower import bench, settings, study
+from experiments.flower import bench, run, settings
 from posttrain_jax import lab
 
 
@@ -11,17 +11,17 @@ def found(kl, hit, hot=()):
   """Measures of two seeds; `hot` at higher temperatures than 1."""
   values = {'kl': kl, 'kl_back': 0.0, 'entropy': 1.0, 'hit': hit, 'taken': 0.1}
   held = {
-    study.heated(name, heat): np.full(2, x)
+    run.heated(name, heat): np.full(2, x)
     for heat in settings.HEAT
     for name, x in values.items()
   }
-  held |= {study.heated('kl', heat): np.full(2, x) for heat, x in hot}
+  held |= {run.heated('kl', heat): np.full(2, x) for heat, x in hot}
   return held | {'right': np.full(2, 0.5)}
 
 
 def chosen(**arms):
   """Of {arm: measures at its one rate}."""
-  return study.Chosen(
+  return run.Chosen(
     {arm: lab.Tuned({1e-3: None}, 1e-3, False) for arm in arms},
     {arm: {1e-3: x} for arm, x in arms.items()},
     found(9.0, 0.05),
@@ -46,11 +46,11 @@ def test_the_temperature_that_is_nearest():
 
 
 def test_shares_are_reported_in_percent():
-  values = study.values_of(found(0.5, 0.45))
+  values = run.values_of(found(0.5, 0.45))
   assert values['hit'] == pytest.approx([45.0, 45.0])
   assert values['kl'] == pytest.approx([0.5, 0.5])
   assert values['right'] == pytest.approx([50.0, 50.0])
-  assert 'right' not in study.values_of(found(0.5, 0.45), heat=1.5)
+  assert 'right' not in run.values_of(found(0.5, 0.45), heat=1.5)
 
 
 def test_a_base_takes_names_evenly_and_its_arms_do_not():

@@ -27,21 +27,22 @@ def _nearer(name: str, said: str, against: str, **keys) -> Claim:
 
 CLAIMS = (
   _nearer('fit', 'Flower is nearer to the flattened popularity than SFT',
-          'sft'),
+          'sft', spread=0.067),
   Claim(
     'hit', '183', 'Flower hits as often as SFT', 'hit', 'flower', 'sft',
-    'equal', LOST, checks=_LEARNED,
+    'equal', LOST, spread=2.7, checks=_LEARNED,
   ),
   Claim(
     'spread', '183', 'names of Flower are more diverse than those of SFT',
-    'entropy', 'flower', 'sft', 'greater', SPREAD, checks=_LEARNED,
+    'entropy', 'flower', 'sft', 'greater', SPREAD, spread=0.095,
+    checks=_LEARNED,
   ),
-  _nearer('fit_dpo', 'nearer than DPO', 'dpo'),
-  _nearer('fit_ppo', 'nearer than PPO', 'ppo'),
+  _nearer('fit_dpo', 'nearer than DPO', 'dpo', spread=0.64),
+  _nearer('fit_ppo', 'nearer than PPO', 'ppo', spread=0.87),
   _nearer('fit_heat', 'nearer than SFT that is drawn at the best temperature',
-          'heat'),
+          'heat', spread=0.1),
   _nearer('fit_flat', 'nearer than SFT on rows of the flattened popularity',
-          'flat'),
+          'flat', spread=0.078),
 )  # fmt: skip
 
 STUDY = lab.Study(

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from experiments.flower import study
+from experiments.flower import run
 from experiments.flower.design import CLAIMS
 from experiments.flower.settings import SCALES
 from posttrain_jax import lab
@@ -36,16 +36,16 @@ def main() -> int:
   with progress.Progress() as bar:
     seeds = range(first, first + scale.seeds)
     runs = lab.Lab('runs/flower-full', seeds, bar)
-    chosen = study.tune(runs, scale)
-  best = {'base': study.values_of(chosen.start)}
+    chosen = run.tune(runs, scale)
+  best = {'base': run.values_of(chosen.start)}
   _say('base', '', best['base'])
   for arm, tuned in chosen.rates.items():
     for rate, found in sorted(chosen.found[arm].items()):
       mark = '*' if rate == tuned.chosen else ''
-      _say(arm, f'{rate:.1e}{mark}', study.values_of(found))
-    best[arm] = study.values_of(chosen.best(arm))
+      _say(arm, f'{rate:.1e}{mark}', run.values_of(found))
+    best[arm] = run.values_of(chosen.best(arm))
   heat = chosen.heat()
-  best['heat'] = study.values_of(chosen.best('sft'), heat)
+  best['heat'] = run.values_of(chosen.best('sft'), heat)
   _say('heat', f'at {heat:g}', best['heat'])
   best['flower'] = best[chosen.flower()]
   print(f'flower: {chosen.flower()}')

@@ -1,7 +1,7 @@
 r"""Does a balance of flows beside SFT come nearer to a flatter popularity?
 
-python -m experiments.flower.study             # full
-python -m experiments.flower.study --reduced   # into runs/
+python -m experiments.flower.run             # full
+python -m experiments.flower.run --reduced   # into runs/
 
 README.md has the question and the reading, settings.py the arms and sizes,
 design.py the claims, bench.py the stages.
