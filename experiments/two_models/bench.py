@@ -71,7 +71,7 @@ def _shared(config: Any, scale: Scale, steps: int) -> Any:
 def _stage(spec: str, scale: Scale, steps: int, *items) -> Any:
   config = config_lib.load(spec)
   config.optimizer.schedule = 'constant'
-  config.optimizer.warmup_updates = 5
+  config.optimizer.warmup_updates = min(5, steps - 1)
   config_lib.override(config, items)
   return _shared(config, scale, steps)
 

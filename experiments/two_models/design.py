@@ -102,7 +102,7 @@ STUDY = lab.Study(
     'right, and demonstrations are drawn evenly from them; the chance of every '
     'one is read off a policy, so that nothing that is measured is sampled. A '
     f'base for each seed: {_FULL.base_steps} steps of SFT on '
-    f'{_FULL.base_rows} rows, {_FULL.preset} (some 0.1M parameters).',
+    f'{_FULL.base_rows} rows, {_FULL.preset} (some 0.02M parameters).',
     'Forward KL: more SFT. The others: an adversary, which starts from the '
     'base with a new scalar head, tells demonstrations from own answers '
     f'(cross-entropy of every token, labels smoothed by 0.1, '

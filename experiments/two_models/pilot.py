@@ -41,11 +41,12 @@ def main() -> int:
   best = {}
   with progress.Progress() as bar:
     runs = lab.Lab(flags.workdir, range(first, first + scale.seeds), bar)
-    chosen = tune(runs, dataclasses.replace(scale, extend=0))
-    start = chosen.start
-    best['base'] = values_of(start, start)
-    print('base', _line(best['base']))
     bench = Bench(runs.beside(scale.tune_seeds * scale.places), scale)
+    found = bench.measured(bench.base(), 'validation')
+    start = {name: x[:count] for name, x in found.items()}
+    best['base'] = values_of(start, start)
+    print('base', _line(best['base']), flush=True)
+    chosen = tune(runs, dataclasses.replace(scale, extend=0))
     for arm, tried in chosen.found.items():
       for rate, found in sorted(tried.items()):
         values = values_of(found, start)

@@ -93,7 +93,7 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, preset='depth-2', base_rows=128, base_steps=300, first_steps=50,
+    seeds=8, preset='depth-1', base_rows=128, base_steps=600, first_steps=50,
     turns=4, judge_steps=25, steps=20, judge_rate=1e-3, problems=64, longer=32,
     exact_steps=3000, grid=(3e-4, 1e-3, 3e-3, 1e-2), extend=1, places=4,
   ),
