@@ -15,11 +15,11 @@ from experiments.two_models.settings import (
   DEMOS,
   GROUP,
   HEATS,
-  LONGER,
   PENALTY,
   PICKS,
   PROMPTS,
   RATE,
+  SHIFTED,
   TRIES,
   WAYS,
   Scale,
@@ -160,21 +160,21 @@ class Bench:
       first, *(x.models[own] for x in seen for own in ('judge', 'policy'))
     ]  # fmt: skip
 
-  def probe(self, split: str = 'test', longer: bool = False) -> RightAnswers:
-    """What a policy is measured by; `longer`: on longer problems."""
+  def probe(self, split: str = 'test', shifted: bool = False) -> RightAnswers:
+    """What a policy is measured by; `shifted`: on shifted problems."""
     config = base_config(self.scale)
-    task = tasks.make(**(LONGER if longer else PICKS))
-    count = self.scale.longer if longer else self.scale.problems
+    task = tasks.make(**(SHIFTED if shifted else PICKS))
+    count = self.scale.shifted if shifted else self.scale.problems
     return RightAnswers(
       build.build(config).model, task, count, TRIES, config.heldout_fraction,
       split,
     )  # fmt: skip
 
   def measured(
-    self, stage: lab.Trained, split: str = 'test', longer: bool = False
+    self, stage: lab.Trained, split: str = 'test', shifted: bool = False
   ) -> dict[str, np.ndarray]:
     """{measure: [S], or [S, N] of problems}."""
-    probe = self.probe(split, longer)
+    probe = self.probe(split, shifted)
     return self._found(stage, probe, split)
 
   def heated(

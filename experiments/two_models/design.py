@@ -57,6 +57,8 @@ def _exact(name: str, said: str, measure: str, arm: str, against: str) -> Claim:
 
 _LIKE_COLD = (Check('as many different ones', 'apart', ('sft_cold',), -MODES,
                     MODES),)  # fmt: skip
+_SHIFTED = Check('SFT can do shifted ones, and leaves room', 'shifted',
+                 ('sft',), 10.0, 90.0)  # fmt: skip
 CLAIMS = (
   _exact('exact_covers', 'at its optimum forward KL covers more right answers '
          'than reverse KL', 'distinct', 'exact_forward', 'exact_reverse'),
@@ -75,8 +77,8 @@ CLAIMS = (
            'reverse', checks=_LIKE_COLD),
   _trained('within', f'RLGAF is at most {LESS:g} points behind SFT', 'right',
            'rlgaf', 'sft_less', 'rlgaf', '174', margin=0.0),
-  _trained('longer', 'on longer problems RLGAF is right more often than SFT',
-           'longer', 'rlgaf', 'sft', 'rlgaf', '174'),
+  _trained('shifted', 'on shifted problems RLGAF is right more often than SFT',
+           'shifted', 'rlgaf', 'sft', 'rlgaf', '174', checks=(_SHIFTED,)),
 )  # fmt: skip
 
 STUDY = lab.Study(
@@ -86,7 +88,7 @@ STUDY = lab.Study(
     'What does a second trained model add? Demonstrations can be matched by '
     'their likelihood, or by a policy that answers an adversary who tells '
     'them from its own answers: who covers more of what is demonstrated, who '
-    'is right more often, and who still is on longer problems?'
+    'is right more often, and who still is on other problems?'
   ),
   paper_claims=(
     'SFT as inverse RL (135): SFT is the forward KL between demonstrations and '
@@ -115,8 +117,9 @@ STUDY = lab.Study(
     f'SFT takes {_FULL.sft_steps} steps of {DEMOS} demonstrations, as many as '
     'the adversary reads.',
     f'Coverage: different right answers to be expected in {TRIES} tries. '
-    f'Longer problems show ten letters. {_FULL.problems} held-out problems a '
-    f'seed at temperature 1, {_FULL.longer} longer ones.',
+    'Shifted problems show letters of the first fifteen alone. '
+    f'{_FULL.problems} held-out problems a seed at temperature 1, '
+    f'{_FULL.shifted} shifted ones.',
     'SFT drawn colder is right more often for nothing: at the temperature at '
     'which, with the tuning seeds, it finds as many different right answers as '
     'reverse KL.',
@@ -138,7 +141,7 @@ STUDY = lab.Study(
       f'Different right, of {TRIES}', '', 'higher', 2
     ),
     'gain': lab.Measure('Gained', 'points', 'higher', 1),
-    'longer': lab.Measure('Right, longer problems', '%', 'higher', 1),
+    'shifted': lab.Measure('Right, shifted problems', '%', 'higher', 1),
     'even': lab.Measure('Entropy of the right', 'nats', 'higher', 2),
     'fit': lab.Measure('Forward KL', 'nats', 'lower', 2),
     'apart': lab.Measure('Different right, above reverse KL', '', '', 2),

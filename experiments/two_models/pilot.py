@@ -57,12 +57,12 @@ def main() -> int:
       stages = bench.stages(arm, [x for x in scale.grid for _ in range(count)])
       if len(stages) > 1:
         print(f'{arm:8} told apart {lab.row(told_apart(stages))}')
-      seen = bench.measured(stages[-1], 'validation', longer=True)
+      seen = bench.measured(stages[-1], 'validation', shifted=True)
       at = count * scale.grid.index(chosen.rates[arm].chosen)
-      best[arm]['longer'] = 100.0 * seen['right'][at : at + count]
-      print(f'{arm:8} longer {lab.row(best[arm]["longer"])}', flush=True)
-    seen = bench.measured(bench.base(), 'validation', longer=True)
-    print(f'base     longer {lab.row(100.0 * seen["right"][:count])}')
+      best[arm]['shifted'] = 100.0 * seen['right'][at : at + count]
+      print(f'{arm:8} shifted {lab.row(best[arm]["shifted"])}', flush=True)
+    seen = bench.measured(bench.base(), 'validation', shifted=True)
+    print(f'base     shifted {lab.row(100.0 * seen["right"][:count])}')
   cold = chosen.best('sft')
   at = HEATS.index(chosen.heat)
   for i, heat in enumerate(HEATS):

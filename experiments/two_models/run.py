@@ -41,23 +41,23 @@ def values_of(found: Found, base: Found) -> dict[str, np.ndarray]:
   }
 
 
-def outcomes_of(found: Found, longer: Found) -> dict[str, np.ndarray]:
+def outcomes_of(found: Found, shifted: Found) -> dict[str, np.ndarray]:
   """{measure: [S, N] by problem}."""
   return {
     'right': found['right/problems'],
     'distinct': found['distinct/problems'],
-    'longer': longer['right/problems'],
+    'shifted': shifted['right/problems'],
   }
 
 
 def base_arm(bench: Bench) -> lab.Arm:
   """Where all arms begin; its pretraining is nobody's."""
   base = bench.base()
-  found, longer = bench.measured(base), bench.measured(base, longer=True)
-  values = values_of(found, found) | {'longer': 100.0 * longer['right']}
+  found, shifted = bench.measured(base), bench.measured(base, shifted=True)
+  values = values_of(found, found) | {'shifted': 100.0 * shifted['right']}
   return lab.Arm(
     'Base', 'base', 'configs/sft.py:recipe=sft', {}, values, base.account,
-    outcomes=outcomes_of(found, longer),
+    outcomes=outcomes_of(found, shifted),
   )  # fmt: skip
 
 
@@ -66,8 +66,8 @@ def make_arm(bench: Bench, name: str, chosen: Chosen, base: Found) -> lab.Arm:
   way, tuned = WAYS[name], chosen.rates[name]
   stages = bench.stages(name, tuned.chosen)
   found = bench.measured(stages[-1])
-  longer = bench.measured(stages[-1], longer=True)
-  values = values_of(found, base) | {'longer': 100.0 * longer['right']}
+  shifted = bench.measured(stages[-1], shifted=True)
+  values = values_of(found, base) | {'shifted': 100.0 * shifted['right']}
   overrides = {}
   if way.kind:
     values['told'] = told_apart(stages)
@@ -76,7 +76,7 @@ def make_arm(bench: Bench, name: str, chosen: Chosen, base: Found) -> lab.Arm:
   return lab.Arm(
     way.label, way.family, recipe or 'configs/sft.py:recipe=sft', overrides,
     values, lab.total_account(stages), {RATE: tuned.entry},
-    outcomes=outcomes_of(found, longer),
+    outcomes=outcomes_of(found, shifted),
   )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def run(runs: lab.Lab, scale: Scale):
   arms |= exact_arms(runs, scale)
   problems = {
     'picks': lab.of_probe(runs, bench.probe()),
-    'longer': lab.of_probe(runs, bench.probe(longer=True)),
+    'shifted': lab.of_probe(runs, bench.probe(shifted=True)),
   }
   study = dataclasses.replace(STUDY, problems=problems)
   reading = READING if scale is SCALES['full'] else ()

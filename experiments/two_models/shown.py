@@ -63,7 +63,8 @@ def figures(
          for x in trained if x != 'sft'
        },
      }},
-    {'kind': 'bars', 'name': 'longer', 'title': 'Longer problems',
-     'measures': ['right', 'longer'],
-     'caption': 'Eight shown letters, as in training, and ten.'},
+    {'kind': 'bars', 'name': 'shifted', 'title': 'Shifted problems',
+     'measures': ['right', 'shifted'],
+     'caption': 'Eight letters of twenty-six, as in training, and of the '
+     'first fifteen.'},
   ]  # fmt: skip
