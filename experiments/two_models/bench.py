@@ -1,37 +1,31 @@
 """Bases, stages of two models in turns, and exact measures of them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from configs import sft
-from experiments.flows.probes import RightAnswers
+from experiments.two_models.probe import Listed
 from experiments.two_models.settings import (
   DEMOS,
   GROUP,
   HEATS,
+  NAMES,
   PENALTY,
-  PICKS,
   PROMPTS,
   RATE,
-  SHIFTED,
   TRIES,
   WAYS,
   Scale,
 )
 from posttrain_jax import lab, tasks
-from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.run import build
 from posttrain_jax.run import config as config_lib
 
 __all__ = [
   'Bench',
-  'Heated',
   'base_config',
   'judge_config',
   'policy_config',
@@ -41,30 +35,13 @@ __all__ = [
 Rate = float | Sequence[float]
 
 
-@dataclasses.dataclass(frozen=True)
-class Heated:
-  """Probe: {measure: [HEATS]} of `RightAnswers` at each temperature."""
-
-  of: RightAnswers
-  heats: tuple[float, ...] = HEATS
-
-  def __call__(
-    self, params: PyTree, base_params: PyTree, key: Array
-  ) -> dict[str, Array]:
-    def at(heat: Array) -> dict[str, Array]:
-      probe = dataclasses.replace(self.of, temperature=heat)
-      found = probe(params, base_params, key)
-      return {name: x for name, x in found.items() if x.ndim == 0}
-
-    return jax.lax.map(at, jnp.asarray(self.heats))
-
-
 def _shared(config: Any, scale: Scale, steps: int) -> Any:
-  config.task = ml_collections.ConfigDict(tasks.defaults(**PICKS))
+  config.task = ml_collections.ConfigDict(tasks.defaults(**NAMES))
   config.model.preset = scale.preset
   config.num_steps = steps
   config.steps_per_call = min(steps, 50)
   config.eval.num_problems = 0
+  config.heldout_fraction = 0.0  # there is one problem
   return config
 
 
@@ -160,31 +137,11 @@ class Bench:
       first, *(x.models[own] for x in seen for own in ('judge', 'policy'))
     ]  # fmt: skip
 
-  def probe(self, split: str = 'test', shifted: bool = False) -> RightAnswers:
-    """What a policy is measured by; `shifted`: on shifted problems."""
-    config = base_config(self.scale)
-    task = tasks.make(**(SHIFTED if shifted else PICKS))
-    count = self.scale.shifted if shifted else self.scale.problems
-    return RightAnswers(
-      build.build(config).model, task, count, TRIES, config.heldout_fraction,
-      split,
-    )  # fmt: skip
-
-  def measured(
-    self, stage: lab.Trained, split: str = 'test', shifted: bool = False
-  ) -> dict[str, np.ndarray]:
-    """{measure: [S], or [S, N] of problems}."""
-    probe = self.probe(split, shifted)
-    return self._found(stage, probe, split)
-
-  def heated(
-    self, stage: lab.Trained, split: str = 'test'
-  ) -> dict[str, np.ndarray]:
+  def measured(self, stage: lab.Trained) -> dict[str, np.ndarray]:
     """{measure: [S, HEATS]}."""
-    return self._found(stage, Heated(self.probe(split)), split)
-
-  def _found(self, stage, probe, split) -> dict[str, np.ndarray]:
-    found = self.runs.measure(stage, probe, split=split)
+    task = tasks.make(**NAMES)
+    model = build.build(base_config(self.scale)).model
+    found = self.runs.measure(stage, Listed(model, task, TRIES, HEATS))
     return {name: np.asarray(x) for name, x in found.items()}
 
 

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import optax
 
 from experiments.flows.probes import of_chances
-from experiments.two_models.settings import EXACT, TRIES
+from experiments.two_models.settings import EXACT
 from posttrain_jax.core.types import Array
 
 CONTEXTS, ANSWERS, RIGHT, FEATURES = 32, 56, 8, 6
 # Of demonstrations, any answer at all: without it a reverse KL is infinite.
 SLIPS = 0.05
 RATE = 0.02
+TRIES = 16
 
 
 def divergences(logps: Array, target: Array) -> dict[str, Array]:

@@ -4,8 +4,7 @@ r"""The pilot: can the setting give either answer, and how far do seeds differ?
 
 Chooses the rates as the study does, with its tuning seeds and in its folder (so
 that the study does not do it again), and prints what every arm comes to with
-these seeds, on the problems that choices are made on. What is exact has no
-seeds of training and no pilot but its program's test.
+these seeds.
 """
 
 import argparse
@@ -30,6 +29,17 @@ def _line(values) -> str:
   return ' | '.join(f'{x} {np.round(values[x], 2)}' for x in SHOWN)
 
 
+def _told(bench: Bench, arm: str) -> dict[float, np.ndarray]:
+  """{rate: [seeds] what the arm's adversary tells in its last turn}."""
+  scale = bench.scale
+  count = len(scale.tune_seeds)
+  stages = bench.stages(arm, [x for x in scale.grid for _ in range(count)])
+  if len(stages) == 1:
+    return {}
+  told = told_apart(stages).reshape(-1, count)
+  return dict(zip(scale.grid, told))
+
+
 def main() -> int:
   """Prints what arms come to, seed by seed, and how claims' gaps spread."""
   parser = argparse.ArgumentParser(description=__doc__)
@@ -42,10 +52,12 @@ def main() -> int:
   with progress.Progress() as bar:
     runs = lab.Lab(flags.workdir, range(first, first + scale.seeds), bar)
     bench = Bench(runs.beside(scale.tune_seeds * scale.places), scale)
-    found = bench.measured(bench.base(), 'validation')
-    start = {name: x[:count] for name, x in found.items()}
+    start = {x: v[:count] for x, v in bench.measured(bench.base()).items()}
     best['base'] = values_of(start, start)
     print('base', _line(best['base']), flush=True)
+    for arm in scale.arms:
+      for rate, told in _told(bench, arm).items():
+        print(f'{arm:8} {rate:8.1e} told apart {lab.row(told)}', flush=True)
     chosen = tune(runs, dataclasses.replace(scale, extend=0))
     for arm, tried in chosen.found.items():
       for rate, found in sorted(tried.items()):
@@ -54,22 +66,10 @@ def main() -> int:
         print(f'{arm:8} {rate:8.1e}{mark} {_line(values)}', flush=True)
         if mark == '*':
           best[arm] = values
-      stages = bench.stages(arm, [x for x in scale.grid for _ in range(count)])
-      if len(stages) > 1:
-        print(f'{arm:8} told apart {lab.row(told_apart(stages))}')
-      seen = bench.measured(stages[-1], 'validation', shifted=True)
-      at = count * scale.grid.index(chosen.rates[arm].chosen)
-      best[arm]['shifted'] = 100.0 * seen['right'][at : at + count]
-      print(f'{arm:8} shifted {lab.row(best[arm]["shifted"])}', flush=True)
-    seen = bench.measured(bench.base(), 'validation', shifted=True)
-    print(f'base     shifted {lab.row(100.0 * seen["right"][:count])}')
-  cold = chosen.best('sft')
   at = HEATS.index(chosen.heat)
   for i, heat in enumerate(HEATS):
-    print(f'sft at {heat:g}', *(
-      np.round(cold[f'{x}/heats'][:, i], 2) for x in ('right', 'distinct')
-    ))  # fmt: skip
-  best['sft_cold'] = {'right': 100.0 * cold['right/heats'][:, at]}
+    print(f'sft at {heat:g}', _line(values_of(chosen.best('sft'), start, i)))
+  best['sft_cold'] = values_of(chosen.best('sft'), start, at)
   best['sft_less'] = {'right': best['sft']['right'] - LESS}
   print(*lab.gaps(STUDY.claims, best), sep='\n')
   print(f'{runs.seconds:.0f} s')

@@ -10,7 +10,7 @@ tuned.py what is tuned.
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,58 +25,49 @@ from experiments.two_models.settings import (
   WAYS,
   Scale,
 )
-from experiments.two_models.tuned import Chosen, tune
+from experiments.two_models.tuned import tune
 from posttrain_jax import lab
 
 Found = Mapping[str, np.ndarray]
 
 
-def values_of(found: Found, base: Found) -> dict[str, np.ndarray]:
+def values_of(found: Found, base: Found, at: int = 0) -> Found:
   """{measure: [S]} in the units of the study, of what was measured of a policy
-  and its base."""
+  and its base.
+
+  at  place of its temperature in HEATS
+  """
+  own = {name: x[:, at] for name, x in found.items()}
   return {
-    'right': 100.0 * found['right'],
-    'gain': 100.0 * (found['right'] - base['right']),
-    **{name: found[name] for name in ('distinct', 'even', 'fit')},
+    'right': 100.0 * own['right'],
+    'gain': 100.0 * (own['right'] - base['right'][:, 0]),
+    **{name: own[name] for name in ('distinct', 'even', 'fit')},
   }
 
 
-def outcomes_of(found: Found, shifted: Found) -> dict[str, np.ndarray]:
-  """{measure: [S, N] by problem}."""
-  return {
-    'right': found['right/problems'],
-    'distinct': found['distinct/problems'],
-    'shifted': shifted['right/problems'],
-  }
-
-
-def base_arm(bench: Bench) -> lab.Arm:
+def base_arm(bench: Bench, found: Found) -> lab.Arm:
   """Where all arms begin; its pretraining is nobody's."""
-  base = bench.base()
-  found, shifted = bench.measured(base), bench.measured(base, shifted=True)
-  values = values_of(found, found) | {'shifted': 100.0 * shifted['right']}
   return lab.Arm(
-    'Base', 'base', 'configs/sft.py:recipe=sft', {}, values, base.account,
-    outcomes=outcomes_of(found, shifted),
+    'Base', 'base', 'configs/sft.py:recipe=sft', {}, values_of(found, found),
+    bench.base().account,
   )  # fmt: skip
 
 
-def make_arm(bench: Bench, name: str, chosen: Chosen, base: Found) -> lab.Arm:
+def make_arm(
+  name: str, stages: Sequence[lab.Trained], tuned: lab.Tuned, found: Found,
+  base: Found,
+) -> lab.Arm:  # fmt: skip
   """An arm at its rate."""
-  way, tuned = WAYS[name], chosen.rates[name]
-  stages = bench.stages(name, tuned.chosen)
-  found = bench.measured(stages[-1])
-  shifted = bench.measured(stages[-1], shifted=True)
-  values = values_of(found, base) | {'shifted': 100.0 * shifted['right']}
-  overrides = {}
+  way = WAYS[name]
+  values = dict(values_of(found, base))
+  spec, overrides = 'configs/sft.py:recipe=sft', {}
   if way.kind:
     values['told'] = told_apart(stages)
+    spec = 'configs/rl.py:recipe=rlhf'
     overrides = {'adversary': way.kind, 'kl.coef': way.penalty}
-  recipe = 'configs/rl.py:recipe=rlhf' if way.kind else ''
   return lab.Arm(
-    way.label, way.family, recipe or 'configs/sft.py:recipe=sft', overrides,
-    values, lab.total_account(stages), {RATE: tuned.entry},
-    outcomes=outcomes_of(found, shifted),
+    way.label, way.family, spec, overrides, values, lab.total_account(stages),
+    {RATE: tuned.entry},
   )  # fmt: skip
 
 
@@ -86,20 +77,18 @@ def less_arm(arm: lab.Arm) -> lab.Arm:
   return dataclasses.replace(
     arm, label=f'SFT, less {LESS:g} points', values={'right': right},
     account=[],
-    outcomes={'right': arm.outcomes['right'] - LESS / 100.0},
   )  # fmt: skip
 
 
 def cold_arm(
-  arm: lab.Arm, heated: Found, heat: float, base: Found, reverse: lab.Arm
+  arm: lab.Arm, found: Found, heat: float, base: Found, reverse: lab.Arm
 ) -> lab.Arm:
   """SFT drawn at a temperature of HEATS."""
-  at = HEATS.index(heat)
-  values = values_of({name: x[:, at] for name, x in heated.items()}, base)
+  values = dict(values_of(found, base, HEATS.index(heat)))
   values['apart'] = values['distinct'] - np.asarray(reverse.values['distinct'])
   return dataclasses.replace(
     arm, label=f'SFT, drawn at {heat:g}', values=values, account=[],
-    overrides={'temperature': heat}, outcomes={},
+    overrides={'temperature': heat},
   )  # fmt: skip
 
 
@@ -122,23 +111,19 @@ def run(runs: lab.Lab, scale: Scale):
   chosen = tune(runs, scale)
   bench = Bench(runs, scale)
   base = bench.measured(bench.base())
-  arms = {'base': base_arm(bench)}
+  arms, seen = {'base': base_arm(bench, base)}, {}
   for name in scale.arms:
-    arms[name] = make_arm(bench, name, chosen, base)
-  sft = bench.stages('sft', chosen.rates['sft'].chosen)[-1]
-  heated = bench.heated(sft)
+    tuned = chosen.rates[name]
+    stages = bench.stages(name, tuned.chosen)
+    seen[name] = bench.measured(stages[-1])
+    arms[name] = make_arm(name, stages, tuned, seen[name], base)
   arms['sft_cold'] = cold_arm(
-    arms['sft'], heated, chosen.heat, base, arms['reverse']
+    arms['sft'], seen['sft'], chosen.heat, base, arms['reverse']
   )
   arms['sft_less'] = less_arm(arms['sft'])
   arms |= exact_arms(runs, scale)
-  problems = {
-    'picks': lab.of_probe(runs, bench.probe()),
-    'shifted': lab.of_probe(runs, bench.probe(shifted=True)),
-  }
-  study = dataclasses.replace(STUDY, problems=problems)
   reading = READING if scale is SCALES['full'] else ()
-  return study, arms, shown.figures(arms, chosen, heated), reading
+  return STUDY, arms, shown.figures(arms, chosen, seen['sft']), reading
 
 
 if __name__ == '__main__':

@@ -2,16 +2,12 @@
 
 import dataclasses
 
-# Three of eight shown letters, in their order: 56 answers are right, and all of
-# them can be counted out. Demonstrations are drawn evenly from these.
-COUNT, SHOWN = 3, 8
-PICKS = dict(
-  name='picks', min_count=COUNT, max_count=COUNT, shown=SHOWN
+# Three letters of ten: 200 of a thousand texts are names, and demonstrations
+# are drawn evenly from them. The prompt is always the same.
+NAMES = dict(
+  name='catalogue', items=200, name_length=3, letters=10, groups=1, zipf=0.0
 )  # fmt: skip
-# Problems that training all but never shows: letters of the first fifteen
-# alone. (With ten shown letters the bases of a pilot were right in 1%.)
-SHIFTED = PICKS | dict(letters='abcdefghijklmno')
-TRIES = 16
+TRIES = 64  # that different names are counted in
 RATE = 'optimizer.lr'
 PENALTY = 'kl.coef'
 # Shares of right answers that are so close are as good: the lowest of their
@@ -39,7 +35,6 @@ class Way:
 
 WAYS = {
   'sft': Way('Forward KL: SFT', 'sft'),
-  'js': Way('Jensen-Shannon: -log(1 - D)', 'rl', 'minus_log_1md'),
   'reverse': Way('Reverse KL: log D - log(1 - D)', 'rl', 'logit'),
   'rlgaf': Way('RLGAF: logit and KL 0.05', 'rl', 'logit', 0.05),
 }
@@ -61,7 +56,6 @@ class Scale:
   first_steps  of the adversary before the policy moves
   turns        of adversary (`judge_steps`) and policy (`steps`)
   judge_rate   of the adversary
-  problems     of each half of the held-out ones, a seed; `shifted`: those
   exact_steps  of Adam, in the exact comparison
   grid         of learning rates, one for all arms, which grows at most `extend`
                times at each end
@@ -76,8 +70,6 @@ class Scale:
   judge_steps: int
   steps: int
   judge_rate: float
-  problems: int
-  shifted: int
   exact_steps: int
   grid: tuple[float, ...]
   extend: int
@@ -94,13 +86,13 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, preset='depth-1', base_rows=128, base_steps=600, first_steps=50,
-    turns=4, judge_steps=25, steps=20, judge_rate=1e-3, problems=64, shifted=32,
+    seeds=8, preset='depth-1', base_rows=128, base_steps=200, first_steps=50,
+    turns=4, judge_steps=25, steps=20, judge_rate=3e-3,
     exact_steps=3000, grid=(3e-4, 1e-3, 3e-3, 1e-2), extend=1, places=4,
   ),
   'reduced': Scale(
     seeds=2, preset='depth-1', base_rows=32, base_steps=20, first_steps=4,
-    turns=2, judge_steps=2, steps=2, judge_rate=1e-3, problems=16, shifted=8,
+    turns=2, judge_steps=2, steps=2, judge_rate=3e-3,
     exact_steps=100, grid=(1e-3, 3e-3), extend=0, places=1,
   ),
 }  # fmt: skip

@@ -17,10 +17,9 @@ class Chosen:
   """What was tried and taken.
 
   rates  {arm: its rates}
-  found  {arm: {rate: {measure: [seeds]} on validation problems}}
-  start  {measure: [seeds]} of the bases
-  heat   of HEATS, at which SFT finds as many different right answers as
-         reverse KL
+  found  {arm: {rate: {measure: [seeds, HEATS]}}}
+  start  {measure: [seeds, HEATS]} of the bases
+  heat   of HEATS, at which SFT finds as many different names as reverse KL
   """
 
   rates: Mapping[str, lab.Tuned]
@@ -44,15 +43,12 @@ def tune(runs: lab.Lab, scale: Scale) -> Chosen:
     found[arm] = {}
 
     def scored(stage: lab.Trained) -> np.ndarray:
-      seen = bench.measured(stage, 'validation')
-      if arm == 'sft':
-        heated = bench.heated(stage, 'validation')
-        seen |= {f'{name}/heats': x for name, x in heated.items()}
+      seen = bench.measured(stage)
       tried = np.asarray(stage.hparams[RATE])[::count]
       for place, rate in enumerate(tried.tolist()):
         rows = slice(place * count, (place + 1) * count)
         found[arm][rate] = {name: x[rows] for name, x in seen.items()}
-      return seen['right']
+      return seen['right'][:, 0]
 
     train = lambda values: bench.stages(arm, values[RATE])[-1]
     return lab.Cells(train, scored, scale.places, count)
@@ -61,10 +57,10 @@ def tune(runs: lab.Lab, scale: Scale) -> Chosen:
     {arm: cells_of(arm) for arm in scale.arms}, RATE, scale.grid, scale.extend,
     CLOSE,
   )  # fmt: skip
-  base = bench.measured(bench.base(), 'validation')
+  base = bench.measured(bench.base())
   start = {name: x[:count] for name, x in base.items()}
   mean = lambda arm, measure: np.mean(
     found[arm][rates[arm].chosen][measure], axis=0
   )
-  away = np.abs(mean('sft', 'distinct/heats') - mean('reverse', 'distinct'))
+  away = np.abs(mean('sft', 'distinct') - mean('reverse', 'distinct')[0])
   return Chosen(rates, found, start, HEATS[int(np.argmin(away))])
