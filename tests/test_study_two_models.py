@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from test_tasks import quick_jit
 
-from experiments.two_models import bench, design, exact, run, settings
-from posttrain_jax import lab
+from experiments.two_models import bench, design, exact, probe, settings, study
+from posttrain_jax import lab, tasks
+from posttrain_jax.models import transformer
+from posttrain_jax.models.config import make_config
+from posttrain_jax.tasks import vocab
 
 FULL = settings.SCALES['full']
 
@@ -43,9 +46,7 @@ def test_ppo_has_the_adversary_alone(name):
     assert model['name'] == 'model' and model['weight'] == 0
     assert adversary['name'] == 'adversary' and adversary['kind'] == way.kind
   kinds = {x: settings.WAYS[x].kind for x in settings.WAYS}
-  assert kinds == {
-    'sft': '', 'js': 'minus_log_1md', 'reverse': 'logit', 'rlgaf': 'logit'
-  }  # fmt: skip
+  assert kinds == {'sft': '', 'reverse': 'logit', 'rlgaf': 'logit'}
 
 
 def test_divergences_by_hand():
@@ -65,31 +66,39 @@ def test_divergences_by_hand():
 
 def test_each_optimum_has_the_least_of_its_divergence():
   keys = jax.random.split(jax.random.key(0), 2)
-  probe = exact.Exact(400)
-  found = quick_jit(jax.vmap(lambda key: probe(key, None)))(keys)
+  every = exact.Exact(400)
+  found = quick_jit(jax.vmap(lambda key: every(key, None)))(keys)
   for name in settings.EXACT:
     assert np.all(found[f'{name}/ahead'] > 0)
     assert np.all(np.abs(found[f'{name}/drop']) < 0.05)
   assert np.all(found['exact_forward/right'] < found['exact_reverse/right'])
 
 
-def test_rows_that_others_are_compared_with():
-  right = np.array([[0.5, 0.7], [0.25, 0.25]])
-  arm = lab.Arm(
-    'x', 'sft', '', {}, {'right': 100.0 * right.mean(1)}, [],
-    outcomes={'right': right, 'distinct': right},
-  )  # fmt: skip
-  less = run.less_arm(arm)
-  np.testing.assert_allclose(less.values['right'], [57.0, 22.0])
-  np.testing.assert_allclose(
-    100.0 * less.outcomes['right'].mean(1), less.values['right']
+def test_names_are_counted_out_at_every_temperature():
+  """Of a model that says every letter alike, by hand."""
+  task = tasks.make(**settings.NAMES)
+  model = make_config('depth-1', vocab_size=vocab.VOCAB_SIZE)
+  params = jax.tree.map(
+    jnp.zeros_like, transformer.init(jax.random.key(0), model)
   )
+  listed = probe.Listed(model, task, 2, (1.0, 0.5))
+  found = quick_jit(lambda x: listed(x, None, None))(params)
+  chance = vocab.VOCAB_SIZE**-4.0  # of three letters and the end
+  np.testing.assert_allclose(found['right'], [200 * chance] * 2, rtol=1e-4)
+  np.testing.assert_allclose(found['even'], [np.log(200.0)] * 2, rtol=1e-4)
+
+
+def test_rows_that_others_are_compared_with():
+  arm = lab.Arm('x', 'sft', '', {}, {'right': np.array([60.0, 25.0])}, [])
+  less = study.less_arm(arm)
+  np.testing.assert_allclose(less.values['right'], [57.0, 22.0])
   reverse = lab.Arm('y', 'rl', '', {}, {'distinct': [4.0, 5.0]}, [])
   heats = len(settings.HEATS)
   ramp = np.arange(2.0 * heats).reshape(2, heats)
-  heated = dict.fromkeys(('right', 'distinct', 'even', 'fit'), ramp)
-  base = {'right': np.zeros(2)}
-  cold = run.cold_arm(arm, heated, settings.HEATS[1], base, reverse)
+  found = dict.fromkeys(('right', 'distinct', 'even', 'fit'), ramp)
+  base = {'right': np.full((2, heats), 0.5)}
+  cold = study.cold_arm(arm, found, settings.HEATS[1], base, reverse)
   np.testing.assert_allclose(cold.values['right'], [100.0, 100.0 * (heats + 1)])
+  np.testing.assert_allclose(cold.values['gain'], [50.0, 100.0 * heats + 50.0])
   np.testing.assert_allclose(cold.values['apart'], [-3.0, heats - 4.0])
   assert cold.overrides == {'temperature': settings.HEATS[1]}

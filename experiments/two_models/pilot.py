@@ -15,8 +15,8 @@ import numpy as np
 
 from experiments.two_models.bench import Bench, told_apart
 from experiments.two_models.design import LESS, STUDY
-from experiments.two_models.run import values_of
 from experiments.two_models.settings import HEATS, SCALES
+from experiments.two_models.study import values_of
 from experiments.two_models.tuned import tune
 from posttrain_jax import lab
 from posttrain_jax.log import progress

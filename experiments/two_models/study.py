@@ -1,7 +1,7 @@
 r"""An adversary in place of a likelihood?
 
-python -m experiments.two_models.run             # full
-python -m experiments.two_models.run --reduced   # two minutes of one core
+python -m experiments.two_models.study             # full
+python -m experiments.two_models.study --reduced   # two minutes of one core
 
 README.md has the question and the reading, settings.py the arms and sizes,
 design.py the claims, bench.py the stages, exact.py the optima of divergences,
