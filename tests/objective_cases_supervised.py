@@ -75,7 +75,7 @@ def call(name, extra, hparams, x):
     logits=x['z'],
     ref_logps=logps(x, 'ref_z'),
     old_logps=logps(x, 'old_z'),
-    values=x['z'][..., 0],
+    values_after=x['z'][..., 0],
   )
   arrays = {key: x[value] for key, value in extra.items() if key != 'key'}
   if 'key' in extra:

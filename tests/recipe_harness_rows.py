@@ -67,6 +67,7 @@ def _look_up(rows):
       is_top=keep(1.0 * (taken[..., 0] >= jnp.max(log_probs, -1))),
       logits=logits if wanted.get('logits') else None,
       values=keep(params['values'][index]),
+      values_after=keep(params['values'][index]),
     )
 
   return token_logps

@@ -356,7 +356,7 @@ def test_nft_clamps_the_value_but_not_the_gradient():
 
 def test_irl_discriminator_by_hand():
   values = jnp.array([[np.log(3.0)], [np.log(3.0)]])  # D = 3/4
-  record = signals(jnp.zeros((2, 1)), values=values)
+  record = signals(jnp.zeros((2, 1)), values_after=values)
   loss, metrics = supervised.irl_discriminator(
     record,
     jnp.ones((2, 1)),

@@ -172,7 +172,7 @@ LOGPS = -MASK
     ('iw_sft', 'ref_logps'),
     ('f_sft', 'ref_logps'),
     ('una', 'ref_logps'),
-    ('irl_discriminator', 'values'),
+    ('irl_discriminator', 'values_after'),
   ],
 )
 def test_a_missing_signal_is_named(name, missing):

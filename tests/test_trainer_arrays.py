@@ -77,7 +77,7 @@ def direct(params, batch):
   [
     (supervised, 'nll', {'logps'}),
     (supervised, 'asft', {'logps', 'logits'}),
-    (supervised, 'irl_discriminator', {'values'}),
+    (supervised, 'irl_discriminator', {'values_after'}),
     (supervised, 'nft', {'logps', 'old_logps'}),
     (token_weights, 'uniform', set()),
     (token_weights, 'rho1', {'logps', 'ref_logps'}),

@@ -11,12 +11,13 @@ from test_collect import MODEL
 from test_tasks import quick_jit
 from test_trainer_arrays import MODELS, ROWS, batch_of, direct, params, state
 
+from posttrain_jax import token_weights
 from posttrain_jax.core.resolve import part
 from posttrain_jax.core.types import TrainState
 from posttrain_jax.losses import preference as preference_room
-from posttrain_jax.losses import reward_model
+from posttrain_jax.losses import reduce, reward_model, supervised
 from posttrain_jax.models import heads, transformer
-from posttrain_jax.trainers import preference, step, update
+from posttrain_jax.trainers import preference, sft, step, update
 
 __all__ = ['params', 'state']  # fixtures
 
@@ -227,6 +228,30 @@ def test_sequence_values_are_those_after_the_last_counted_token(scorer):
   np.testing.assert_allclose(values, expected, atol=1e-4)
   with pytest.raises(ValueError, match='no value head'):
     heads.sequence_values(scorer, MODEL, batch.tokens, batch.mask)
+
+
+def test_an_adversary_learns_where_its_reward_is_read(scorer, state):
+  """Its loss on last tokens alone is that of `sequence_values`."""
+  batch = batch_of()
+  columns = jnp.arange(batch.mask.shape[1])[None]
+  last = jnp.max(jnp.where(batch.mask > 0, columns, -1), axis=1, keepdims=True)
+  expert = jnp.arange(ROWS) % 2
+  batch = batch.replace(
+    mask=jnp.where(columns == last, batch.mask, 0.0),
+    extras={'expert': expert.astype(jnp.float32)},
+  )
+  config = config_of(supervised, 'irl_discriminator')
+  config.weights = part(token_weights, 'uniform')
+  config.reduce = part(reduce, 'sequence_sum')
+  goal = sft.make_objective(config, {'policy': SCORER}, ('expert',))
+  found, _ = quick_jit(goal.evaluate)(scorer, state, batch)
+  logits, counted = direct_values(scorer, batch), np.any(batch.mask, axis=1)
+  target = np.where(expert, 0.9, 0.1)
+  loss = target * np.logaddexp(0, -logits) + (1 - target) * np.logaddexp(
+    0, logits
+  )
+  assert 2 < counted.sum() < ROWS
+  np.testing.assert_allclose(found['loss'], loss[counted].sum(), rtol=1e-5)
 
 
 def test_a_reward_model_learns_from_live_pairs(scorer, state):

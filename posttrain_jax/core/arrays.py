@@ -134,6 +134,7 @@ ARRAYS = {
   'teacher_logits': Named('BTV', 'room', (), ('teacher',)),
   'token_rewards': Named('BT', 'room', (), ('rewards',)),
   'values': Named('BT', 'room', (), ('value head',)),
+  'values_after': Named('BT', 'room', (), ('value head',)),
 }
 
 

@@ -142,6 +142,8 @@ class TokenSignals(Record):
   ref_logps  [B, T] the same token under the frozen reference, or None
   old_logps  [B, T] the same token under the policy that sampled, or None
   values     [B, T] value of the state before token t, or None
+  values_after  [B, T] of the state after it, where a reward model is read, or
+             None where nothing asks for them
   """
 
   logps: Array
@@ -151,6 +153,7 @@ class TokenSignals(Record):
   ref_logps: Array | None = None
   old_logps: Array | None = None
   values: Array | None = None
+  values_after: Array | None = None
 
 
 @struct.dataclass

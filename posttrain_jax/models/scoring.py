@@ -15,7 +15,7 @@ from posttrain_jax.models import adapted, placed
 from posttrain_jax.models.adapted import Adapted
 from posttrain_jax.models.config import ModelConfig
 
-__all__ = ['score_tokens', 'unembed']
+__all__ = ['head_values', 'score_tokens', 'unembed']
 
 
 def unembed(
@@ -177,6 +177,14 @@ def _scored(
   return jax.tree.map(sharding.together, out)
 
 
+def head_values(params: PyTree, states: Array, scored: Array) -> Array:
+  """[B, T] the value head's number of states [B, T, D]; 0 where not scored."""
+  head = params['value_head']
+  kernel = sharding.gathered(head['kernel'], P(SHARDS))
+  values = jnp.einsum('btd,d->bt', states, kernel) + head['bias']
+  return jnp.where(scored, values.astype(jnp.float32), 0.0)
+
+
 def score_tokens(
   params: PyTree,
   config: ModelConfig,
@@ -216,12 +224,7 @@ def score_tokens(
   taken, spread, is_top, scores = out
   if scores is not None:
     scores = sharding.constrain(scores, 'rows', 'length', 'vocab')
-  values = None
-  if config.value_head:
-    head = params['value_head']
-    kernel = sharding.gathered(head['kernel'], P(SHARDS))
-    values = jnp.einsum('btd,d->bt', previous, kernel) + head['bias']
-    values = jnp.where(scored, values.astype(jnp.float32), 0.0)
+  values = head_values(params, previous, scored) if config.value_head else None
   return TokenSignals(
     logps=jnp.where(scored, taken, 0.0),
     entropy=None if spread is None else jnp.where(scored, spread, 0.0),

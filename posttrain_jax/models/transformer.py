@@ -26,7 +26,7 @@ from posttrain_jax.models.parameters import param_count as param_count
 from posttrain_jax.models.parameters import param_specs as param_specs
 from posttrain_jax.models.parameters import param_table as param_table
 from posttrain_jax.models.parameters import unstack as unstack
-from posttrain_jax.models.scoring import score_tokens, unembed
+from posttrain_jax.models.scoring import head_values, score_tokens, unembed
 
 
 def _full_layer(layer, x, tables, allowed, config):
@@ -315,6 +315,7 @@ def token_logps(
   entropy: bool = False,
   logits: bool = False,
   mixed: tuple[Array, Array | float] | None = None,
+  values_after: bool = False,
 ) -> TokenSignals:
   """log pi(tokens[b, t] | tokens[b, :t]) for every counted token.
 
@@ -328,6 +329,7 @@ def token_logps(
   logits        also the logits [B, T, V], aligned to the token they score
   mixed         (tokens [B, T], share): the inputs are this share of theirs, and
                 the rest of the row's own (`layers.embed`)
+  values_after  also the value head's number of the state after each token
 
   Rows of `config.logit_chunk` positions are scored at a time and recomputed in
   the backward pass, so that no [B, T, V] array exists (unless `logits` asks).
@@ -339,7 +341,7 @@ def token_logps(
   previous = sharding.constrain(previous, *layers.STREAM)
 
   scored = (mask != 0) & (jnp.arange(tokens.shape[1]) > 0)[None]
-  return score_tokens(
+  signals = score_tokens(
     params,
     config,
     previous,
@@ -350,3 +352,6 @@ def token_logps(
     entropy=entropy,
     logits=logits,
   )
+  if not values_after:
+    return signals
+  return signals.replace(values_after=head_values(params, hidden, scored))

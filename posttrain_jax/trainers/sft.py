@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 LABEL = 'SFT'
+# Signals that a scalar head makes.
+_HEAD = frozenset({'values', 'values_after'})
 
 
 def loss_room(name: str) -> ModuleType:
@@ -96,7 +98,7 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
     if function is None:
       continue
     wanted = _wanted(function) - {'logps', 'entropy', 'is_top', 'logits'}
-    wanted -= {'values'}
+    wanted -= _HEAD
     if marks is not None and function is not marks:
       wanted -= {'negative'}  # the marks are made here
     arrays.check(wanted, provided, function.func.__name__)
@@ -112,7 +114,7 @@ def needs(config: Any, provided: Iterable[str]) -> frozenset[str]:
 def value_head(config: Any) -> bool:
   """Whether the loss reads a scalar head."""
   loss = lookup(supervised, config.loss.name)
-  return 'values' in arrays.signals_read_by(loss)
+  return bool(_HEAD & arrays.signals_read_by(loss))
 
 
 roles = step.roles
@@ -245,6 +247,8 @@ def make_objective(
 
   def evaluate(params, state: TrainState, batch: Batch):
     more: dict[str, Any] = {}
+    if 'values_after' in read:
+      more['values_after'] = True
     if own_inputs:
       more['mixed'] = _own(params, model, batch), config.own_inputs
     signals = score(

@@ -178,17 +178,19 @@ def irl_discriminator(
   loss = -y log D - (1 - y) log(1 - D),  D = sigmoid(values),
   y = 1 - smoothing on expert rows, smoothing on the policy's own
 
-  `expert` [B] is 1 on demonstrations, 0 on rollouts. Reads `values` [B, T], the
-  discriminator's logit from a scalar head. The policy's reward is that logit,
-  log D - log(1 - D), for reverse KL, or -log(1 - D) for Jensen-Shannon.
+  `expert` [B] is 1 on demonstrations, 0 on rollouts. Reads `values_after`
+  [B, T], the discriminator's logit from a scalar head: D(s_t, a_t) has seen the
+  token, as a reward of the whole answer is read after its last one. The
+  policy's reward is that logit, log D - log(1 - D), for reverse KL, or
+  -log(1 - D) for Jensen-Shannon.
 
   References: Sun (2024), https://arxiv.org/abs/2403.12017; Ho and Ermon (2016),
   https://arxiv.org/abs/1606.03476
 
   Raises:
-    ValueError: `signals.values` is None.
+    ValueError: `signals.values_after` is None.
   """
-  logit = masked.select(require(signals, 'values'), mask)
+  logit = masked.select(require(signals, 'values_after'), mask)
   target = jnp.where(expert[:, None] != 0, 1.0 - smoothing, smoothing)
   loss = -target * jax.nn.log_sigmoid(logit)
   loss = loss - (1.0 - target) * jax.nn.log_sigmoid(-logit)
