@@ -1,4 +1,4 @@
-"""Tasks, arms and sizes of the study of reward models: all numbers of it."""
+"""Tasks, arms and sizes of the study: all numbers of it."""
 
 import dataclasses
 from typing import Any
@@ -15,51 +15,43 @@ SKILLS: dict[str, dict[str, Any]] = {
 WEIGHTS = (0.3, 0.35, 0.35)  # of the target and of these, in the base
 HELDOUT = 0.25
 RATE = 'optimizer.lr'
-NOISE = 0.2  # share of pairs that are the wrong way round
 SLIPS = 0.15  # share of tokens of SFT's demonstrations that slip
-GROUP = 4  # own answers to a problem
-ASKED, PROMPTS = 32, 16  # problems of a step: for pairs, for policies
-# The rubric that is exploited: two parts of the verdict, of which vowels say
-# nothing of what is wanted.
-RUBRIC = {'vowels': 3.0, 'score': 1.0}
-# Scores that are so close are as good: the lowest of their rates is taken.
-CLOSE = {'ranked': 0.003, 'gold': 0.01, 'proxy': 0.01}
+PROMPTS, GROUP = 16, 4  # problems of a step, own answers to each
+DEMOS = 64  # demonstrations of a step of SFT
+KL = 0.02  # of PPO, in the reward, to where it began
+# What a reward is made of, and a rubric that can be exploited: vowels say
+# nothing of what most problems want. The verdict itself is hidden from it.
+PARTS = ('verifier', 'vowels', 'score')
+VERDICT, RUBRIC = (1.0, 0.0, 0.0), (0.0, 3.0, 1.0)
+NUMBERS = tuple(f'rewards.audited.weights.{i}' for i in range(len(PARTS)))
+# Accuracies (as shares) that are so close are as good: the lowest of their
+# rates is taken.
+CLOSE = 0.01
 
 _OWN = (('prompts_per_step', str(PROMPTS)), ('group_size', str(GROUP)))
-_PAIRS = (
-  ('prompts_per_step', str(ASKED)), ('group_size', str(GROUP)),
-  ('collect.sampler', 'ref'), ('collect.fixed', 'true'),
-)  # fmt: skip
-_RUBRIC = (
+_REWARDS = (
   '[{"name": "verifier", "weight": 0}, '
   '{"name": "verifier", "part": "vowels", "weight": 0}, '
   '{"name": "verifier", "part": "score", "weight": 0}, '
-  '{"name": "audited", "of": ["vowels", "score"], "weights": [3.0, 1.0]}]'
+  '{"name": "audited", "of": ["verifier", "vowels", "score"], '
+  '"weights": [1.0, 0.0, 0.0]}]'
 )
-_MODEL = 'configs/preference.py:recipe=reward_model'
-# {program: (spec, what is changed in it, its other models)}. Arms of a program
-# differ in numbers and in the models that they begin from.
-PROGRAMS: dict[str, tuple[str, tuple[tuple[str, str], ...], tuple]] = {
-  'plain': (_MODEL, _PAIRS, ()),
-  'flip': (
-    _MODEL, (*_PAIRS, ('flip_fraction', str(NOISE))), ('first', 'second')
+# {program: (spec, what is changed in it)}.
+PROGRAMS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+  'sft': (
+    'configs/sft.py:recipe=sft',
+    (('prompts_per_step', str(DEMOS)), ('collect.slips', str(SLIPS))),
   ),
-  'meta': (
-    'configs/preference.py:recipe=meta_rm',
-    (*_PAIRS, ('meta.sampler', 'later')), ('later',),
-  ),
-  'sft': ('configs/sft.py:recipe=sft', (('prompts_per_step', '64'),
-          ('collect.slips', str(SLIPS))), ()),
-  'ppo': ('configs/rl.py:recipe=rlhf', (*_OWN, ('kl.coef', '0.05')),
-          ('reward',)),
   'superhf': (
     'configs/sft.py:recipe=raft',
-    (*_OWN, ('collect.judge', 'reward'), ('collect.threshold', '-1e9'),
-     ('loss.name', 'asft'), ('loss.alpha', '0.0'), ('loss.kl_coef', '0.35'),
-     ('loss.direction', 'reverse')),
-    ('reward',),
+    (*_OWN, ('loss.name', 'asft'), ('loss.alpha', '0.0'),
+     ('loss.kl_coef', '0.35'), ('loss.direction', 'reverse')),
   ),
-  'rubric': ('configs/rl.py:recipe=ppo', (*_OWN, ('rewards', _RUBRIC)), ()),
+  'ppo': (
+    'configs/rl.py:recipe=ppo',
+    (*_OWN, ('rewards', _REWARDS), ('kl.name', 'kl_k1'),
+     ('kl.place', 'reward'), ('kl.coef', str(KL))),
+  ),
 }  # fmt: skip
 
 
@@ -68,7 +60,8 @@ class Way:
   """How an arm is trained.
 
   program  of PROGRAMS
-  hparams  numbers that the program takes as inputs
+  weights  of PARTS, of what PPO pays for at the start
+  audited  whether an audit moves them between rounds
   after    the arm that it goes on from; '' is the base
   rate_of  the arm whose rate it takes; '' has a grid of its own
   """
@@ -76,45 +69,23 @@ class Way:
   label: str
   family: str
   program: str
-  hparams: tuple[tuple[str, float], ...] = ()
+  weights: tuple[float, ...] = ()
+  audited: bool = False
   after: str = ''
   rate_of: str = ''
 
 
-_NOISY = (('collect.noise', NOISE),)
-
-
-def _rubric(label: str) -> Way:
-  return Way(label, 'rl', 'rubric', rate_of='gold')
-
-
-MODELS = {
-  'plain': Way('Plain', 'other', 'plain', _NOISY),
-  'flip': Way('Weakest pairs flipped', 'other', 'flip', _NOISY),
-  'meta': Way('MetaRM', 'other', 'meta', _NOISY),
-  'clean': Way(
-    'Plain, of clean pairs', 'other', 'plain', (('collect.noise', 0.0),),
-    rate_of='plain',
-  ),
-}  # fmt: skip
-POLICIES = {
+# In an order in which each finds the models that it needs.
+WAYS = {
   'sft': Way('SFT', 'sft', 'sft'),
-  'ppo': Way('PPO on the reward model', 'rl', 'ppo'),
   'superhf': Way('SuperHF', 'hybrid', 'superhf'),
-  'sft_ppo': Way('SFT, then PPO', 'hybrid', 'ppo', after='sft'),
-}
-RUBRICS = {
-  'gold': Way('PPO, the part that counts alone', 'rl', 'rubric'),
-  'fixed': _rubric('PPO, fixed rubric'),
-  'audited': _rubric('PPO, audited rubric (MPO)'),
-}
-WAYS = {**MODELS, **POLICIES, **RUBRICS}
-# {arm: what its rate is chosen by}, in an order in which each finds the models
-# that it needs.
-TUNED = {
-  'plain': 'ranked', 'flip': 'ranked',
-  'sft': 'gold', 'ppo': 'proxy', 'superhf': 'proxy', 'sft_ppo': 'proxy',
-  'meta': 'ranked', 'gold': 'gold',
+  'ppo': Way('PPO, by the verdict', 'rl', 'ppo', VERDICT),
+  'sft_ppo': Way('SFT, then PPO', 'hybrid', 'ppo', VERDICT, after='sft'),
+  'fixed': Way('PPO, fixed rubric', 'rl', 'ppo', RUBRIC, rate_of='ppo'),
+  'audited': Way(
+    'PPO, audited rubric (MPO)', 'rl', 'ppo', RUBRIC, audited=True,
+    rate_of='ppo',
+  ),
 }  # fmt: skip
 
 
@@ -126,10 +97,8 @@ class Scale:
   tuning_seeds rates are chosen with, none of the run's; as many rates as go
                into the seeds of both, side by side
   base_steps   of SFT on `base_rows` demonstrations each, at `base_rate`
-  pairs        of a data set
-  judge_steps, judge_rate  of the two models that say how sure a pair is
-  steps        {program: steps}; of the rubric they are those of a round
-  rounds       of the rubric
+  sft_steps    of demonstrations
+  steps        of own answers, of PPO in `rounds`
   grid         of learning rates, the same for all arms; it grows at most
                `extend` times at each end
   problems     of each half of the held-out ones, a seed
@@ -141,10 +110,6 @@ class Scale:
   base_steps: int
   base_rows: int
   base_rate: float
-  pairs: int
-  judge_steps: int
-  judge_rate: float
-  model_steps: int
   sft_steps: int
   steps: int
   rounds: int
@@ -165,14 +130,12 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), preset='depth-2', base_steps=240,
-    base_rows=64, base_rate=3e-3, pairs=2048, judge_steps=64, judge_rate=2e-3,
-    model_steps=128, sft_steps=30, steps=60, rounds=4,
-    grid=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2), extend=0, problems=128,
+    base_rows=64, base_rate=3e-3, sft_steps=30, steps=60, rounds=4,
+    grid=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2), extend=0, problems=256,
   ),
   'reduced': Scale(
     seeds=2, tuning_seeds=(100,), preset='depth-1', base_steps=30,
-    base_rows=32, base_rate=3e-3, pairs=256, judge_steps=4, judge_rate=2e-3,
-    model_steps=6, sft_steps=3, steps=4, rounds=2, grid=(3e-4, 1e-3, 3e-3),
-    extend=0, problems=32,
+    base_rows=32, base_rate=3e-3, sft_steps=3, steps=4, rounds=2,
+    grid=(3e-4, 1e-3, 3e-3), extend=0, problems=32,
   ),
 }  # fmt: skip

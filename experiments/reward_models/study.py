@@ -1,4 +1,4 @@
-r"""What helps a reward model, and against a reward that is exploited?
+r"""What helps against a reward that is exploited, and on the way to a reward?
 
   python -m experiments.reward_models.study             # full
   python -m experiments.reward_models.study --reduced   # two minutes
@@ -9,19 +9,16 @@ design.py the claims, bench.py the stages, tuned.py their rates.
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments.reward_models import shown, tuned
-from experiments.reward_models.bench import Bench, wrong
+from experiments.reward_models.bench import Bench
 from experiments.reward_models.design import READING, STUDY
 from experiments.reward_models.settings import (
-  MODELS,
-  POLICIES,
+  NUMBERS,
   PROGRAMS,
-  RUBRICS,
   SCALES,
   WAYS,
   Scale,
@@ -29,86 +26,40 @@ from experiments.reward_models.settings import (
 from posttrain_jax import lab
 
 
-def stages_of(bench: Bench, arm: str) -> list[lab.Trained]:
-  """What an arm costs besides the base: itself, and what it rests on."""
+def arm_of(bench: Bench, arm: str, found: tuned.Tuning) -> lab.Arm:
+  """Trains an arm at its rate and measures it, of PPO after each round."""
   way = WAYS[arm]
-  found = [bench.known(arm)]
-  others = bench.others(way.program)
-  for role, made in others.items():
-    # The policy that MetaRM reads is trained with a reward model of its own.
-    found += [made, bench.known('plain')] if role == 'later' else [made]
-  return found + ([bench.known(way.after)] if way.after else [])
-
-
-def arm_of(
-  arm: str, values: Mapping[str, np.ndarray],
-  account: Sequence[Mapping[str, float]], found: tuned.Tuning, **more: Any,
-) -> lab.Arm:  # fmt: skip
-  way = WAYS[arm]
-  spec, items, others = PROGRAMS[way.program]
-  values = dict(values)
-  outcomes = {}
-  if 'problems' in values:
-    outcomes['gold'] = values.pop('problems')
+  spec, items = PROGRAMS[way.program]
+  stages = bench.train(arm, found.rate(arm))
+  values, outcomes = bench.values(stages[-1], 'test')
+  costs = [*stages, bench.start(arm)] if way.after else stages
   return lab.Arm(
     label=way.label, family=way.family, config=spec,
-    overrides=dict(items) | dict(way.hparams) | {
-      f'others.{role}': 'a model of the study' for role in others
-    },
-    values=values, account=account, tuned=found.entry(arm), outcomes=outcomes,
-    **more,
+    overrides=dict(items) | dict(zip(NUMBERS, way.weights)),
+    values=values, account=lab.total_account(costs), tuned=found.entry(arm),
+    curves=curves(bench, arm, stages), outcomes=outcomes,
   )  # fmt: skip
 
 
-def models(bench: Bench, found: tuned.Tuning) -> dict[str, lab.Arm]:
-  """The reward models."""
-  values = {arm: bench.model(bench.known(arm), 'test') for arm in MODELS}
-  share = wrong(bench.known('flip'))
-  values['flip']['wrong'] = share['turned']
-  values['plain']['wrong'] = share['any']
+def curves(bench: Bench, arm: str, stages: list[lab.Trained]) -> dict[str, Any]:
+  """What PPO is after each round, from where it began."""
+  if len(stages) == 1:
+    return {}
+  seen = [bench.values(x, 'test')[0] for x in (bench.start(arm), *stages)]
+  step = stages[0].config.num_steps
   return {
-    arm: arm_of(arm, values[arm], lab.total_account(stages_of(bench, arm)),
-                found)
-    for arm in MODELS
+    name: {
+      'x': [step * i for i in range(len(seen))], 'xlabel': 'steps of PPO',
+      'y': np.stack([x[name] for x in seen], 1).round(3).tolist(),
+    }
+    for name in ('gold', 'vowels')
   }  # fmt: skip
-
-
-def policies(bench: Bench, found: tuned.Tuning) -> dict[str, lab.Arm]:
-  """Those that learn of demonstrations, or of the plain reward model."""
-  return {
-    arm: arm_of(arm, bench.policy(bench.known(arm), 'test'),
-                lab.total_account(stages_of(bench, arm)), found)
-    for arm in POLICIES
-  }  # fmt: skip
-
-
-def rubrics(
-  bench: Bench, scale: Scale, found: tuned.Tuning
-) -> dict[str, lab.Arm]:
-  """Those that learn by a rubric, with what they are after each round."""
-  made = {}
-  for arm in RUBRICS:
-    seen = bench.rubric(arm, found.rates['gold'])
-    each = [bench.policy(x.models['policy'], 'test') for x in seen]
-    start = bench.policy(bench.base(), 'test')
-    each = [start, *each]
-    step = scale.steps // scale.rounds
-    curves = {
-      name: {
-        'x': [step * i for i in range(len(each))], 'xlabel': 'steps of PPO',
-        'y': np.stack([x[name] for x in each], 1).round(3).tolist(),
-      }
-      for name in ('gold', 'rubric')
-    }  # fmt: skip
-    made[arm] = arm_of(arm, each[-1], seen[-1].account, found, curves=curves)
-  return made
 
 
 def base_arm(bench: Bench) -> lab.Arm:
   """Where all arms start."""
   base = bench.base()
-  values = bench.policy(base, 'test')
-  outcomes = {'gold': values.pop('problems')}
+  values, outcomes = bench.values(base, 'test')
   return lab.Arm(
     label='Base', family='base', config='configs/sft.py:recipe=sft',
     overrides={}, values=values, account=base.account, outcomes=outcomes,
@@ -118,12 +69,9 @@ def base_arm(bench: Bench) -> lab.Arm:
 def run(runs: lab.Lab, scale: Scale):
   """Trains and measures every arm; what `lab.main` asks for."""
   found = tuned.tune(runs, scale)
-  rates = {arm: found.rates[WAYS[arm].rate_of or arm] for arm in WAYS}
-  bench = Bench(runs, scale, rates)
+  bench = Bench(runs, scale, {arm: found.rate(arm) for arm in WAYS})
   arms = {'base': base_arm(bench)}
-  arms |= models(bench, found)
-  arms |= policies(bench, found)
-  arms |= rubrics(bench, scale, found)
+  arms |= {arm: arm_of(bench, arm, found) for arm in WAYS}
   counts = lab.of_probe(runs, bench.probe('test'))
   study = dataclasses.replace(STUDY, problems={'strings': counts})
   reading = READING if scale is SCALES['full'] else ()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.reward_models.bench import Bench
-from experiments.reward_models.settings import CLOSE, RATE, TUNED, WAYS, Scale
+from experiments.reward_models.settings import CLOSE, RATE, WAYS, Scale
 from posttrain_jax import lab
 
 __all__ = ['Tuning', 'tune']
@@ -19,7 +19,7 @@ class Tuning:
 
   bench   of the tuning seeds, as often as there are rates
   tuned   {arm: its rates}
-  scores  {arm: {rate: [seeds] what it was chosen by, a share}}
+  scores  {arm: {rate: [seeds] share of validation problems that are right}}
   stages  {arm: {rate: (stage, rows of its seeds)}}
   """
 
@@ -28,19 +28,18 @@ class Tuning:
   scores: Mapping[str, Mapping[float, np.ndarray]]
   stages: Mapping[str, Mapping[float, tuple[lab.Trained, slice]]]
 
-  @property
-  def rates(self) -> dict[str, float]:
-    """{arm: the rate that was chosen}."""
-    return {arm: x.chosen for arm, x in self.tuned.items()}
+  def rate(self, arm: str) -> float:
+    """The rate of an arm: its own, or of whose it takes."""
+    return self.tuned[WAYS[arm].rate_of or arm].chosen
 
   def entry(self, arm: str) -> dict[str, Any]:
-    """For `Arm.tuned`: of the arm itself, or of whose rate it takes."""
+    """For `Arm.tuned`."""
     return {RATE: self.tuned[WAYS[arm].rate_of or arm].entry}
 
 
 def tune(runs: lab.Lab, scale: Scale) -> Tuning:
   """The rates of all arms, several of them side by side in the programs of the
-  runs. An arm that others rest on comes before them."""
+  runs. An arm that another goes on from comes before it."""
   count = len(scale.tuning_seeds)
   own = runs.beside(scale.tuning_seeds * scale.places)
   bench = Bench(own, scale, {})
@@ -51,26 +50,20 @@ def tune(runs: lab.Lab, scale: Scale) -> Tuning:
   def cells_of(arm: str, bench: Bench) -> lab.Cells:
     def train(values: Mapping[str, list[float]]) -> lab.Trained:
       rates = values[RATE]
-      if arm == 'gold':
-        stage = bench.rubric(arm, rates)[-1].models['policy']
-      else:
-        stage = bench.train(arm, rates)
+      stage = bench.train(arm, rates)[-1]
       for place, rate in enumerate(rates[::count]):
         rows = slice(place * count, (place + 1) * count)
         stages.setdefault(arm, {}).setdefault(rate, (stage, rows))
       return stage
 
-    score = lambda stage: bench.score(arm, stage, TUNED[arm])
+    score = lambda stage: bench.right(stage, 'validation')['right']
     return lab.Cells(train, score, scale.places, count)
 
-  for arm, by in TUNED.items():
+  for arm in (x for x, way in WAYS.items() if not way.rate_of):
     cells = cells_of(arm, bench)
-    tuned |= lab.tune_cells(
-      {arm: cells}, RATE, scale.grid, scale.extend, CLOSE[by]
-    )
+    tuned |= lab.tune_cells({arm: cells}, RATE, scale.grid, scale.extend, CLOSE)
     scores[arm] = {
       rate: cells.score(cell) for rate, cell in tuned[arm].tried.items()
     }
-    rates = {name: x.chosen for name, x in tuned.items()}
-    bench = Bench(own, scale, rates)
+    bench = Bench(own, scale, {name: x.chosen for name, x in tuned.items()})
   return Tuning(bench, tuned, scores, stages)
