@@ -15,7 +15,7 @@ SKILLS: dict[str, dict[str, Any]] = {
 WEIGHTS = (0.3, 0.35, 0.35)  # of the target and of these, in the base
 HELDOUT = 0.25
 RATE = 'optimizer.lr'
-SLIPS = 0.15  # share of tokens of SFT's demonstrations that slip
+SLIPS = 0.05  # share of tokens of SFT's demonstrations that slip
 PROMPTS, GROUP = 16, 4  # problems of a step, own answers to each
 DEMOS = 64  # demonstrations of a step of SFT
 KL = 0.02  # of PPO, in the reward, to where it began
@@ -130,7 +130,7 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), preset='depth-2', base_steps=240,
-    base_rows=64, base_rate=3e-3, sft_steps=30, steps=60, rounds=4,
+    base_rows=64, base_rate=3e-3, sft_steps=30, steps=96, rounds=4,
     grid=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2), extend=0, problems=256,
   ),
   'reduced': Scale(
