@@ -63,7 +63,7 @@ def program_config(program: str, scale: Scale) -> Any:
   config.optimizer.schedule = 'constant'
   config.optimizer.warmup_updates = 0
   config_lib.override(config, items)
-  steps = {'sft': scale.sft_steps, 'ppo': scale.steps // scale.rounds}
+  steps = {'sft': scale.sft_steps, 'ppo': scale.steps // 2}
   return _shared(config, scale, steps.get(program, scale.steps))
 
 
@@ -124,7 +124,7 @@ class Bench:
       gives = {name: f'weight/{name}' for name in features}
       stages.append(lab.Look('policy', look, gives))
     carry = lab.Carry({'policy': start, 'start': start}, numbers)
-    return lab.rounds(self.runs, stages, self.scale.rounds, carry)
+    return lab.rounds(self.runs, stages, way.rounds, carry)
 
   def weights(self, arm: str, rate: float) -> list[dict[str, Any]]:
     """{part: [S]} after each round."""

@@ -23,7 +23,7 @@ _PAID = Check('the fixed rubric was learnt from', 'paid', ('fixed',), 5.0)
 def _claim(
   name: str, paper: str, said: str, measure: str, arm: str, against: str,
   margin: float, direction: str = 'greater', checks: tuple[Check, ...] = (),
-  most: float = 95.0, **keys,
+  most: float = 90.0, **keys,
 ) -> Claim:  # fmt: skip
   """Testable where the base is able, and what is compared with leaves room."""
   room = Check('no ceiling', measure, (against,), most=most)
@@ -36,21 +36,21 @@ def _claim(
 CLAIMS = (
   _claim('falls', '066', 'by the fixed rubric, the policy is right less often '
          'than before', 'gold', 'fixed', 'base', 5.0, 'less',
-         (_PAID, _TEACHES)),
+         (_PAID, _TEACHES), spread=8.3),
   _claim('audit', '066', 'by an audited rubric, the policy is right more often '
          'than by the fixed one', 'gold', 'audited', 'fixed', 5.0,
-         checks=(_PAID, _TEACHES)),
+         checks=(_PAID, _TEACHES), spread=4.4),
   _claim('holds', '066', 'by an audited rubric, the policy is right more often '
          'than before', 'gold', 'audited', 'base', 5.0,
-         checks=(_PAID, _TEACHES)),
+         checks=(_PAID, _TEACHES), spread=3.9),
   _claim('reward', '057', 'SuperHF has more of the reward than PPO', 'gold',
-         'superhf', 'ppo', 3.0, moved='gained', at_least=5.0),
+         'superhf', 'ppo', 3.0, moved='gained', at_least=5.0, spread=6.1),
   _claim('skills', '101', 'PPO straight from the base keeps more of what the '
          'base can do than SFT, then PPO', 'skills', 'ppo', 'sft_ppo', 3.0,
-         checks=(_SKILLED,), moved='gained', at_least=5.0),
+         checks=(_SKILLED,), moved='gained', at_least=5.0, spread=1.5),
   _claim('direct', '101', 'PPO straight from the base is right more often than '
          'SFT, then PPO', 'gold', 'ppo', 'sft_ppo', 3.0, moved='gained',
-         at_least=5.0),
+         at_least=5.0, spread=8.6),
 )  # fmt: skip
 
 STUDY = lab.Study(
@@ -77,17 +77,18 @@ STUDY = lab.Study(
     'rows, depth-2: 0.1M parameters), which has learnt this and to sort three '
     'digits up and down, and is stopped before it can.',
     f'Own answers: {_FULL.steps} steps of {PROMPTS} problems with {GROUP} '
-    f'each. PPO, in {_FULL.rounds} rounds of {_FULL.steps // _FULL.rounds} '
-    f'steps, has a KL of {KL} in the reward to where its first round began; '
-    'SuperHF imitates the best of each group, by the verdict, with a KL of '
-    f'0.35 in the loss. SFT: {_FULL.sft_steps} steps of {DEMOS} '
-    f'demonstrations, in which {SLIPS:.0%} of the letters are those of another '
+    'each, for the rubrics twice as many. PPO, in rounds of '
+    f'{_FULL.steps // 2} steps, has a KL of {KL} in the reward to where its '
+    'first round began; SuperHF imitates the best of each group, by the '
+    'verdict, with a KL of 0.35 in the loss. SFT: '
+    f'{_FULL.sft_steps} steps of {DEMOS} demonstrations, in which '
+    f'{SLIPS:.0%} of the letters are those of another '
     'answer; PPO goes on from there as it does from the base.',
     'The rubric: two parts of what the verdict says, the share of vowels '
     '(weight 3) and how far the principles are met (weight 1); whether all of '
     'them are met is hidden from it. After each round the audit takes as '
     'weights how far the parts go with right answers, in one answer to each of '
-    '128 held-out problems, of the half that choices are made on.',
+    '128 held-out problems of either half.',
     'All of one answer at temperature 1 to each of '
     f'{_FULL.problems} held-out problems of each task a seed.',
   ),

@@ -62,6 +62,7 @@ class Way:
   program  of PROGRAMS
   weights  of PARTS, of what PPO pays for at the start
   audited  whether an audit moves them between rounds
+  rounds   of PPO
   after    the arm that it goes on from; '' is the base
   rate_of  the arm whose rate it takes; '' has a grid of its own
   """
@@ -71,6 +72,7 @@ class Way:
   program: str
   weights: tuple[float, ...] = ()
   audited: bool = False
+  rounds: int = 2
   after: str = ''
   rate_of: str = ''
 
@@ -81,9 +83,11 @@ WAYS = {
   'superhf': Way('SuperHF', 'hybrid', 'superhf'),
   'ppo': Way('PPO, by the verdict', 'rl', 'ppo', VERDICT),
   'sft_ppo': Way('SFT, then PPO', 'hybrid', 'ppo', VERDICT, after='sft'),
-  'fixed': Way('PPO, fixed rubric', 'rl', 'ppo', RUBRIC, rate_of='ppo'),
+  'fixed': Way(
+    'PPO, fixed rubric', 'rl', 'ppo', RUBRIC, rounds=4, rate_of='ppo'
+  ),
   'audited': Way(
-    'PPO, audited rubric (MPO)', 'rl', 'ppo', RUBRIC, audited=True,
+    'PPO, audited rubric (MPO)', 'rl', 'ppo', RUBRIC, audited=True, rounds=4,
     rate_of='ppo',
   ),
 }  # fmt: skip
@@ -98,7 +102,7 @@ class Scale:
                into the seeds of both, side by side
   base_steps   of SFT on `base_rows` demonstrations each, at `base_rate`
   sft_steps    of demonstrations
-  steps        of own answers, of PPO in `rounds`
+  steps        of SuperHF; PPO has half of them in a round
   grid         of learning rates, the same for all arms; it grows at most
                `extend` times at each end
   problems     of each half of the held-out ones, a seed
@@ -112,7 +116,6 @@ class Scale:
   base_rate: float
   sft_steps: int
   steps: int
-  rounds: int
   grid: tuple[float, ...]
   extend: int
   problems: int
@@ -130,12 +133,12 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), preset='depth-2', base_steps=240,
-    base_rows=64, base_rate=3e-3, sft_steps=30, steps=96, rounds=4,
+    base_rows=64, base_rate=3e-3, sft_steps=30, steps=48,
     grid=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2), extend=0, problems=256,
   ),
   'reduced': Scale(
     seeds=2, tuning_seeds=(100,), preset='depth-1', base_steps=30,
-    base_rows=32, base_rate=3e-3, sft_steps=3, steps=4, rounds=2,
+    base_rows=32, base_rate=3e-3, sft_steps=3, steps=4,
     grid=(3e-4, 1e-3, 3e-3), extend=0, problems=32,
   ),
 }  # fmt: skip
