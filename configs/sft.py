@@ -126,6 +126,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # What weighs the tasks of a mixture as the run goes on, or the problems of
   # problems.count: of posttrain_jax/curricula.py.
   c.curriculum = ml_collections.ConfigDict({'name': 'none'})
+  c.others = ml_collections.ConfigDict()  # frozen models: {role: folder}
 
   c.num_steps = 400
   c.prompts_per_step = 128

@@ -11,6 +11,7 @@ import numpy as np
 from posttrain_jax import lab, rollout, tasks
 from posttrain_jax.core.types import Array, Example, PyTree, Rollout
 from posttrain_jax.evals.measures import diversity
+from posttrain_jax.evals.measures.ranking import ranked
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rewards import answers
 from posttrain_jax.rollout import decoders, select
@@ -133,18 +134,6 @@ def _across(x: Array) -> Array:
   S neighbouring problems."""
   blocks = x.reshape(-1, x.shape[1], *x.shape[1:])
   return jnp.swapaxes(blocks, 1, 2).reshape(x.shape)
-
-
-def ranked(scores: Array, right: Array) -> Array:
-  """[] share of pairs (right, wrong) of a problem in which the right one has
-  the higher score; ties count half.
-
-  scores, right  [N, S]
-  """
-  gap = scores[:, :, None] - scores[:, None]
-  pair = right[:, :, None] * (1.0 - right[:, None])
-  won = (gap > 0) + 0.5 * (gap == 0)
-  return jnp.sum(pair * won) / jnp.maximum(jnp.sum(pair), 1.0)
 
 
 def best_of(

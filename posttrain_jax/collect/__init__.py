@@ -121,9 +121,10 @@ def rows_per_prompt(name: str, group_size: int) -> int:
 
 
 def roles(part: dict) -> set[str]:
-  """Models that write rows, besides the policy and the oracle."""
-  named = {part.get('sampler'), part.get('other')}
-  return named - {None, 'policy', 'oracle'}
+  """Models that write rows or choose them, besides the policy and the
+  oracle."""
+  named = {part.get('sampler'), part.get('other'), part.get('judge')}
+  return named - {None, '', 'policy', 'oracle'}
 
 
 def check(config: Any, wanted: tuple[str, ...], whom: str) -> None:
@@ -139,7 +140,11 @@ def check(config: Any, wanted: tuple[str, ...], whom: str) -> None:
       f'collect.name="{name}" gives no rows for {whom}.' + nearest(name, wanted)
     )
   models = {'policy', 'ref', *config.get('others', {})}
-  known = {'sampler': models, 'other': models | {'oracle'}}
+  known = {
+    'sampler': models,
+    'other': models | {'oracle'},
+    'judge': {'', *config.get('others', {})},
+  }
   for key in known:
     if key in part and part[key] not in known[key]:
       raise ValueError(

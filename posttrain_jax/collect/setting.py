@@ -12,6 +12,7 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, Batch, Example, Rollout, TrainState
+from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, environments
 from posttrain_jax.rollout.guide import Guide
@@ -164,6 +165,17 @@ class Setting:
     self.spent.verified += mask.shape[0] * mask.shape[1]
     over_group = jax.vmap(self.task.verify, (None, 0, 0))
     return jax.vmap(over_group)(examples, tokens, mask)['reward']
+
+  def scored(
+    self, state: TrainState, judge: str, examples: Example, samples: Rollout
+  ) -> Array:
+    """[B, G] the scores that a reward model of the run gives answers."""
+    rows = sharding.rows(rows_of(examples, samples))
+    scores = heads.sequence_values(
+      self.params(state, judge), self.models[judge], rows.tokens, rows.mask,
+      positions=rows.positions, segment_ids=rows.segment_ids,
+    )  # fmt: skip
+    return jax.lax.stop_gradient(scores.reshape(samples.mask.shape[:2]))
 
   def fixed(self, examples: Example) -> tuple[Example, Array]:
     """The problems under identities of their own, and a key: what is drawn by

@@ -188,21 +188,32 @@ def best_of(
   *,
   sampler: str = 'policy',
   threshold: float = 0.0,
+  judge: str = '',
 ) -> Rows:
   """The best of `group_size` samples of each problem.
 
   Rows whose best reward is not above `threshold` are left out. Of equally good
   samples the first is taken.
 
+  judge  role of the reward model of `config.others` whose score is the reward;
+         '' takes the verifier's
+
   Extras: `scores` [B], the reward.
 
   References: Dong et al. (2023), RAFT, https://arxiv.org/abs/2304.06767; with
   a direction in the prompt: Wang et al. (2024), DPA,
-  https://arxiv.org/abs/2402.18571
+  https://arxiv.org/abs/2402.18571; with a reward model and a KL to the start:
+  Mukobi et al. (2023), SuperHF, https://arxiv.org/abs/2310.16763
   """
-  examples, samples, rewards = setting.attempts(
-    state, sampler, key, setting.group_size
-  )
+  if judge:
+    examples, samples = setting.answered(
+      state, sampler, key, setting.group_size
+    )
+    rewards = setting.scored(state, judge, examples, samples)
+  else:
+    examples, samples, rewards = setting.attempts(
+      state, sampler, key, setting.group_size
+    )
   best = jnp.argmax(rewards, axis=1)
   top = jnp.max(rewards, axis=1)
   batch = rows_of(examples, _pick(samples, best))

@@ -238,6 +238,7 @@ PARTS = {
   'collect/oracle': FLAG,
   'collect/other': TEXT,
   'collect/pick': Word(collect.PICK),
+  'collect/judge': TEXT,
   'collect/sampler': TEXT,
   'collect/share': SHARE,
   'collect/shuffled': FLAG,

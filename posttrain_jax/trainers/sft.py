@@ -129,13 +129,18 @@ def forwards(
     passes.append((1.0, 'policy', sizes.rows, sizes.row_tokens))
   if curriculum.reads(config):  # how rows stand before the update
     passes.append((1.0, 'policy', sizes.rows, sizes.row_tokens))
+  for role in scorers(config):  # it reads what is not chosen, too
+    others = sizes.prompts_per_step * (config.group_size - 1)
+    passes.append((1.0, role, others, sizes.row_tokens))
   return passes
 
 
 def scorers(config: Any) -> tuple[str, ...]:
-  """No model judges."""
-  del config
-  return ()
+  """The reward model that chooses among own answers, where one does."""
+  if step.from_file(config):
+    return ()
+  judge = config.collect.get('judge', '')
+  return (judge,) if judge else ()
 
 
 def controllers(config: Any) -> dict[str, Any]:
