@@ -7,7 +7,9 @@ import dataclasses
 from posttrain_jax import lab
 from posttrain_jax.evals.statistics import Check, Claim
 
-TASK = dict(name='addition', num_digits=2, reverse=True)
+# Few answers come into question, so that to know that one of them is wrong is
+# worth something.
+TASK = dict(name='countdown', num_numbers=2, max_number=48)
 # Half of the problems that bases learn from, and SFT, show an answer and its
 # mark, and half of these answers are of another problem.
 SHOWN = dict(wrong=0.5, plain=0.5, feedback='verdict')
@@ -192,12 +194,11 @@ STUDY = lab.Study(
     'demonstration in its place.',
   ),
   setup=(
-    'Sums of two numbers of up to two digits, the lowest digit of the answer '
-    'first: one right answer, and wrong ones that are near it. Every seed has '
-    f'a base of its own (SFT, {_FULL.base_steps} steps of {_FULL.base_rows} '
-    f'rows, {_FULL.preset}), of whose demonstrations half stand behind an '
-    'answer and its mark, right or wrong; wrong ones are those of other '
-    'problems.',
+    'Two numbers to 48 are to make a target to 99 by one of four operations '
+    '(Countdown). Every seed has a base of its own (SFT, '
+    f'{_FULL.base_steps} steps of {_FULL.base_rows} rows, {_FULL.preset}), of '
+    'whose demonstrations half stand behind an answer and its mark, right or '
+    "wrong; wrong ones are other problems' answers.",
     f'RISE: the first answer of the model as a round begins to 16 problems a '
     f'step, and behind the mark of a wrong one the best of {TRIES} second '
     f'ones; {_FULL.steps} steps a round, weights exp(reward). Nobody '
