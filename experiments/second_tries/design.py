@@ -120,7 +120,7 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
-    preset='depth-2', base_steps=300, base_rows=64, base_rate=3e-3, steps=50,
+    preset='depth-2', base_steps=300, base_rows=64, base_rate=4e-3, steps=60,
     grid=(1e-4, 3e-4, 1e-3, 3e-3), extend=1, arms=tuple(WAYS), problems=256,
   ),
   'reduced': Scale(
