@@ -29,19 +29,20 @@ _NO_GUEST = (
 )  # fmt: skip
 # {program: (spec, problems of a step, what is changed in it)}
 PROGRAMS: dict[str, tuple[str, int, tuple[tuple[str, str], ...]]] = {
-  'sft': ('configs/sft.py:recipe=sft', 32, ()),
+  'sft': ('configs/sft.py:recipe=sft', 96, ()),
   'rise': (
-    'configs/sft.py:recipe=rise', 16,
-    (('collect.sampler', 'ref'), ('group_size', str(TRIES))),
+    'configs/sft.py:recipe=rise', 48,
+    (('collect.sampler', 'ref'), ('group_size', str(TRIES)),
+     ('weights.temperature', '0.4')),
   ),
-  'grpo': ('configs/rl.py:recipe=critique_grpo', 16, _NO_GUEST),
+  'grpo': ('configs/rl.py:recipe=critique_grpo', 48, _NO_GUEST),
   'luffy': (
-    'configs/rl.py:recipe=critique_grpo', 16, (('demos_from', 'oracle'),)
+    'configs/rl.py:recipe=critique_grpo', 48, (('demos_from', 'oracle'),)
   ),
   # A second answer to each of a group costs as much as the first: half as many
   # problems.
   'critique': (
-    'configs/rl.py:recipe=critique_grpo', 8,
+    'configs/rl.py:recipe=critique_grpo', 24,
     (('refine.feedback', 'verdict'),),
   ),
 }  # fmt: skip
@@ -120,8 +121,8 @@ class Scale:
 SCALES = {
   'full': Scale(
     seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
-    preset='depth-2', base_steps=300, base_rows=64, base_rate=4e-3, steps=60,
-    grid=(1e-4, 3e-4, 1e-3, 3e-3), extend=1, arms=tuple(WAYS), problems=256,
+    preset='depth-2', base_steps=300, base_rows=64, base_rate=4e-3, steps=80,
+    grid=(5e-5, 1.6e-4, 5e-4, 1.6e-3), extend=0, arms=tuple(WAYS), problems=256,
   ),
   'reduced': Scale(
     seeds=2, tuning_seeds=(100,), base_seeds=(100, 0, 1), preset='depth-1',
@@ -199,16 +200,16 @@ STUDY = lab.Study(
     f'{_FULL.base_steps} steps of {_FULL.base_rows} rows, {_FULL.preset}), of '
     'whose demonstrations half stand behind an answer and its mark, right or '
     "wrong; wrong ones are other problems' answers.",
-    f'RISE: the first answer of the model as a round begins to 16 problems a '
+    f'RISE: the first answer of the model as a round begins to 48 problems a '
     f'step, and behind the mark of a wrong one the best of {TRIES} second '
-    f'ones; {_FULL.steps} steps a round, weights exp(reward). Nobody '
-    'demonstrates.',
+    f'ones; {_FULL.steps} steps a round, weights exp(reward / 0.4), as its '
+    'script has it. Nobody demonstrates.',
     'Critique-GRPO: each of seven answers is read back with its mark, right '
     'or wrong, and answered again; the first right second answer is the '
     "group's eighth. The same without a guest is GRPO, and with the oracle's "
-    'demonstration as guest LUFFY. All three draw 112 answers a step, second '
-    'ones counted: 16 problems of seven, Critique-GRPO 8 of twice seven.',
-    'SFT learns 32 demonstrations a step, half of them behind an answer and '
+    'demonstration as guest LUFFY. All three draw 336 answers a step, second '
+    'ones counted: 48 problems of seven, Critique-GRPO 24 of twice seven.',
+    'SFT learns 96 demonstrations a step, half of them behind an answer and '
     'its mark, as the base did.',
     'Turns: the next answer sees the problem, the last answer and its mark, '
     'and none before; a right one stays right. Beside it what five answers '
@@ -218,8 +219,8 @@ STUDY = lab.Study(
   equal='steps of a round; for GRPO with and without guests, answers drawn',
   tuning=(
     f'one grid of {len(_FULL.grid)} learning rates for all arms, from '
-    f'{_FULL.grid[0]:g} to {_FULL.grid[-1]:g}, which may grow once at each '
-    'end: the lowest that comes within a point of the best on validation '
+    f'{_FULL.grid[0]:g} to {_FULL.grid[-1]:g}: the '
+    'lowest that comes within a point of the best on validation '
     'problems, with two seeds of their own, by accuracy after five turns '
     '(RISE, in its first round) or at the first; the second round takes the '
     "first one's, GRPO after SFT that of GRPO"

@@ -73,7 +73,7 @@ def arm_config(program: str, scale: Scale) -> Any:
   config.prompts_per_step = problems
   if config.paradigm == 'rl':
     config.group_size = GROUP
-  config.optimizer.schedule = 'constant'
+  config.optimizer.schedule = 'linear'
   config.optimizer.warmup_updates = 5
   config_lib.override(config, items)
   return _shared(config, scale, scale.steps)
