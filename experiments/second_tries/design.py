@@ -134,6 +134,7 @@ SCALES = {
 MARGIN = 3.0  # points of accuracy
 _BASE = Check('the base has some ability', 'first', ('base',), 15.0, 70.0)
 _LEARNED = 5.0
+_LEARNED_TURNS = 3.0  # points after five turns
 
 
 def _turns(
@@ -141,7 +142,8 @@ def _turns(
   direction: str = 'greater', margin: float = MARGIN, room: bool = True, **keys,
 ) -> Claim:  # fmt: skip
   """Of RISE: testable where RISE learned, and there is room above."""
-  checks = [_BASE, Check('RISE learned', 'gain_fifth', ('rise_2',), _LEARNED)]
+  learned = Check('RISE learned', 'gain_fifth', ('rise_2',), _LEARNED_TURNS)
+  checks = [_BASE, learned]
   if room:
     checks.append(Check('no ceiling', measure, (against,), most=90.0))
   return Claim(
@@ -161,20 +163,26 @@ def _guest(name: str, said: str, against: str, **keys) -> Claim:
 
 CLAIMS = (
   _turns('majority', 'after five turns RISE is above the majority of five '
-         'answers of the same model', 'fifth', 'rise_2', 'rise_2_majority'),
+         'answers of the same model', 'fifth', 'rise_2', 'rise_2_majority',
+         spread=19.1),
   _turns('verifier', 'after five turns RISE is above five answers of the same '
          'model apart, of which a verifier takes a right one (our control)',
-         'fifth', 'rise_2', 'rise_2_any'),
+         'fifth', 'rise_2', 'rise_2_any',
+         spread=1.1),
   _turns('first', 'RISE keeps what the base can do at the first turn', 'lost',
          'rise_2', 'base', 'equal', room=False),
   _turns('more', 'RISE gains more from turn one to turn five than its base',
-         'over', 'rise_2', 'base', room=False),
+         'over', 'rise_2', 'base', room=False,
+         spread=5.7),
   _turns('rounds', 'a second round of RISE ends above the first', 'fifth',
-         'rise_2', 'rise', margin=2.0),
+         'rise_2', 'rise', margin=2.0,
+         spread=0.7),
   _guest('refined', 'GRPO with a second answer as guest is above GRPO at as '
-         'many answers', 'grpo'),
+         'many answers', 'grpo',
+         spread=2.1),
   _guest('demonstration', 'a second answer as guest is above a demonstration '
-         'as guest', 'luffy'),
+         'as guest', 'luffy',
+         spread=1.3),
 )  # fmt: skip
 
 _FULL = SCALES['full']
