@@ -126,7 +126,7 @@ SCALES = {
   ),
   'reduced': Scale(
     seeds=2, tuning_seeds=(100,), base_seeds=(100, 0, 1), preset='depth-1',
-    base_steps=20, base_rows=16, base_rate=3e-3, steps=3, grid=(1e-3, 3e-3),
+    base_steps=20, base_rows=16, base_rate=3e-3, steps=6, grid=(1e-3, 3e-3),
     extend=0, arms=('rise', 'rise_2', 'grpo', 'critique'), problems=32,
   ),
 }  # fmt: skip
