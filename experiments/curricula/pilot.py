@@ -2,7 +2,7 @@ r"""The pilot: can the setting give either answer, and how far do seeds differ?
 
   python -m experiments.curricula.pilot
 
-Trains every arm at the rates of the study's grid, with its tuning seeds and in
+Trains the arms that claims compare at the rates of the study's grid, with its tuning seeds and in
 its folder (so that the study does not do it again), and prints what they come
 to on the problems that choices are made on, and how far claims' differences
 spread.
@@ -24,10 +24,9 @@ from posttrain_jax import lab
 from posttrain_jax.log import progress
 from posttrain_jax.run import runtime
 
-# What says most about the setting comes first.
+# Those of claims; what says most about the setting comes first.
 ARMS = (
-  'uniform', 'bandit_sharp', 'bandit', 'bandit_slow', 'easy_to_hard',
-  'learnable', 'hardest', 'sft',
+  'uniform', 'bandit_sharp', 'bandit', 'easy_to_hard',
 )  # fmt: skip
 
 
