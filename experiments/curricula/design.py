@@ -216,8 +216,8 @@ STUDY = lab.Study(
     f'one grid of {len(_FULL.grid)} learning rates for all arms, from '
     f'{_FULL.grid[0]:g} to {_FULL.grid[-1]:g}: the lowest whose mean accuracy '
     'on the drawn levels comes within a point of the best on validation '
-    'problems, with two seeds of their own; the bandit's two '
-    'temperatures are arms of their own, each with the same grid'
+    'problems, with two seeds of their own; the two temperatures of '
+    'the bandit are arms of their own, each with the same grid'
   ),
   measures={
     'accuracy': lab.Measure('Mean of levels', '%', 'higher', 1),

@@ -2,10 +2,10 @@ r"""The pilot: can the setting give either answer, and how far do seeds differ?
 
   python -m experiments.curricula.pilot
 
-Trains the arms that claims compare at the rates of the study's grid, with its tuning seeds and in
-its folder (so that the study does not do it again), and prints what they come
-to on the problems that choices are made on, and how far claims' differences
-spread.
+Trains the arms that claims compare at the rates of the study's grid, with its
+tuning seeds and in its folder (so that the study does not do it again), and
+prints what they come to on the problems that choices are made on, and how far
+claims' differences spread.
 """
 
 import dataclasses
