@@ -78,7 +78,6 @@ def test_a_grid_fills_the_programs_of_the_runs(scale):
   count = len(scale.tuning_seeds)
   assert scale.seeds % count == 0
   assert not set(scale.tuning_seeds) & set(range(scale.seeds))
-  assert set(scale.base_seeds) == {*scale.tuning_seeds, *range(scale.seeds)}
   assert {'uniform', *design.BANDITS[:1]} <= set(scale.arms)
 
 

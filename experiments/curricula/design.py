@@ -110,7 +110,6 @@ class Scale:
   """Sizes of a mode.
 
   tuning_seeds  rates are chosen with, none of the run's; they divide `seeds`
-  base_seeds    of the bases: the seeds of tuning and run, which have one each
   base_steps    of SFT on `base_rows` demonstrations each, at `base_rate`
   grid          of learning rates, the same for all arms
   each          problems of each level, of each half of the held-out ones
@@ -118,7 +117,6 @@ class Scale:
 
   seeds: int
   tuning_seeds: tuple[int, ...]
-  base_seeds: tuple[int, ...]
   preset: str
   base_steps: int
   base_rows: int
@@ -131,12 +129,12 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, tuning_seeds=(100, 101), base_seeds=(100, 101, *range(8)),
+    seeds=8, tuning_seeds=(100, 101),
     preset='depth-2', base_steps=600, base_rows=64, base_rate=3e-3, steps=40,
     grid=(5e-5, 1.6e-4, 5e-4, 1.6e-3), arms=tuple(WAYS), each=256,
   ),
   'reduced': Scale(
-    seeds=2, tuning_seeds=(100,), base_seeds=(100, 0, 1), preset='depth-1',
+    seeds=2, tuning_seeds=(100,), preset='depth-1',
     base_steps=20, base_rows=32, base_rate=3e-3, steps=6, grid=(1e-3, 3e-3),
     arms=('uniform', 'bandit', 'bandit_sharp'), each=16,
   ),

@@ -84,8 +84,9 @@ def arm_config(program: str, scale: Scale) -> Any:
 
 
 def start_of(runs: lab.Lab, scale: Scale) -> lab.Trained:
-  """A base of each seed's own; those of run and tuning train in one program."""
-  own = lab.of_all(runs, scale.base_seeds)
+  """A base of each seed's own: those of the run train in one program, and those
+  of tuning in another, so that a pilot does not wait for the run's."""
+  own = runs.beside(tuple(dict.fromkeys(runs.seeds)))
   made = own.train('base', base_config(scale))
   return lab.shared(runs, made, lab.own_rows(runs, own))
 
