@@ -166,13 +166,13 @@ def _above(
 _HARD, _UNSEEN = measure_of(LEVELS[-2]), measure_of(LEVELS[-1])
 CLAIMS = (
   _above('hardest', 'the bandit is above an even mixture on the hardest level '
-         'that is drawn', _HARD, 'uniform'),
+         'that is drawn', _HARD, 'uniform', 1.4),
   _above('unseen', 'the bandit is above an even mixture on a harder level that '
-         'is never drawn', _UNSEEN, 'uniform'),
+         'is never drawn', _UNSEEN, 'uniform', 9.4),
   _above('mean', 'the bandit is above an even mixture on the mean of all '
-         'levels', 'accuracy', 'uniform'),
+         'levels', 'accuracy', 'uniform', 1.4),
   _above('order', 'the bandit is above going from easy to hard on the level '
-         'that is never drawn', _UNSEEN, 'easy_to_hard'),
+         'that is never drawn', _UNSEEN, 'easy_to_hard', 13.8),
 )  # fmt: skip
 
 _NAMES = ', '.join(str(x) for x in LEVELS[:-1])
