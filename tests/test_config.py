@@ -336,6 +336,7 @@ def test_older_runs_on_pairs_go_on_as_they_are():
 
 # A config file that has the part of each name.
 SPECS = {
+  'best_of': 'configs/sft.py:recipe=raft',
   'best_vs_worst': 'configs/preference.py:recipe=dpo',
   'oracle': 'configs/sft.py',
   'oracle_and_rollouts': 'configs/sft.py:recipe=una',

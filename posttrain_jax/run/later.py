@@ -7,6 +7,7 @@ __all__ = ['LATER', 'complete']
 # {part of a config: {its name: {key: what it was before there was one}}}.
 LATER: dict[str, dict[str, dict[str, object]]] = {
   'collect': {
+    'best_of': {'judge': ''},
     'best_vs_worst': {'noise': 0.0},
     'oracle': {'slips': 0.0},
     'question_free': {'share': 1.0},
