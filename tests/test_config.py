@@ -381,3 +381,6 @@ def test_a_model_is_named_by_who_asks_for_it():
     config_lib.load(spec, [path, ('collect.sampler', 'teachr')])
   with pytest.raises(ValueError, match='unknown config key "others.teacher"'):
     config_lib.load(spec, [path])
+  judged = [path, ('collect.judge', 'teacher')]
+  c = config_lib.load('configs/sft.py:recipe=raft', judged)
+  assert c.others.teacher == 'runs/x'

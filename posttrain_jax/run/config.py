@@ -335,7 +335,8 @@ def _roles_named(config: ConfigDict) -> list[str]:
   found = [*config.get('strength', ()), *(x.get('role', '') for x in entry_)]
   for section in ('collect', 'meta'):
     given = config.get(section, {})
-    found += [given[key] for key in ('sampler', 'other') if key in given]
+    asks = 'sampler', 'other', 'judge'
+    found += [given[key] for key in asks if key in given]
   own = ('', 'policy', 'ref', 'oracle', *config.others)
   return [f'{OTHERS}{role}' for role in found if role not in own]
 
