@@ -94,4 +94,19 @@ STUDY = lab.Study(
   ),
 )  # fmt: skip
 
-READING: tuple[str, ...] = ()
+READING: tuple[str, ...] = (
+  'Flower (theta 0.999) hits as often as SFT (35.4 and 34.7%; within 2 points: '
+  'undecided, -2.0 to 3.3) and is no nearer to the flattened popularity: 0.605 '
+  'against 0.518 nats (+0.087, 0.035 to 0.140, contradicted), nor more diverse '
+  '(4.39 and 4.56 nats, not seen).',
+  'Part of that is the rate, which hits chose: 0.003 for Flower, 0.001 for '
+  "SFT. With the tuning's two seeds, at equal rates it is 0.02 and 0.03 nats "
+  'nearer (0.456 against 0.480 at 0.001, 0.504 against 0.538 at 0.003), about '
+  'the margin of 0.02, and 0.01 to 0.03 farther at lower ones.',
+  'What comes near asks for no flow: SFT drawn at 1.75 is at 0.285 nats with '
+  '31% hits, SFT on flattened rows at 0.245 with 19% (both contradicted). A '
+  'base that gives every name alike is at 0.223, with 3%.',
+  'It is nearer than DPO (2.4 nats, 22% hits; reproduced). PPO was best at the '
+  'lowest rate of its grid, so that nothing is said of it. Theta 0.99 loses '
+  '3 points of hits and is no nearer (0.665).',
+)
