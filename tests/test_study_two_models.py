@@ -92,7 +92,7 @@ def test_rows_that_others_are_compared_with():
   arm = lab.Arm('x', 'sft', '', {}, {'right': np.array([60.0, 25.0])}, [])
   less = study.less_arm(arm)
   np.testing.assert_allclose(less.values['right'], [57.0, 22.0])
-  reverse = lab.Arm('y', 'rl', '', {}, {'distinct': [4.0, 5.0]}, [])
+  reverse = lab.Arm('y', 'rl', '', {}, {'even': [4.0, 5.0]}, [])
   heats = len(settings.HEATS)
   ramp = np.arange(2.0 * heats).reshape(2, heats)
   found = dict.fromkeys(('right', 'distinct', 'even', 'fit'), ramp)

@@ -20,8 +20,7 @@ __all__ = ['CLAIMS', 'LESS', 'READING', 'SCALES', 'STUDY']
 
 _FULL = SCALES['full']
 POINTS = 3.0  # of answers that are names, that matter
-MODES = 2.0  # different names, of 64 tries, that matter
-FEW = 0.5  # different right answers, of 16, in the exact comparison
+NATS = 0.2  # of the entropy of an answer that is right, that matter
 LESS = 3.0  # points that RLGAF may be behind SFT
 _BASE = Check('the base gives a name now and then', 'right', ('base',), 20.0,
               60.0)  # fmt: skip
@@ -38,7 +37,7 @@ def _trained(
   paper: str = '135', **keys: Any,
 ) -> Claim:  # fmt: skip
   """Of trained policies; `other` is the adversarial one of the two."""
-  margin = MODES if measure == 'distinct' else POINTS
+  margin = NATS if measure == 'even' else POINTS
   checks = (_BASE, _SFT, _MORE, _learned(other), *keys.pop('checks', ()))
   return Claim(
     name, paper, said, measure, arm, against, 'greater',
@@ -50,7 +49,7 @@ def _exact(name: str, said: str, measure: str, arm: str, against: str) -> Claim:
   """Of optima, each of which has the least of its own divergence."""
   return Claim(
     name, '135', said, measure, arm, against, 'greater',
-    FEW if measure == 'distinct' else POINTS,
+    NATS if measure == 'even' else POINTS,
     checks=(
       Check('nobody has less of its divergence', 'ahead', (arm, against), 0.0),
       Check('it has settled', 'drop', (arm, against), most=0.01),
@@ -59,15 +58,15 @@ def _exact(name: str, said: str, measure: str, arm: str, against: str) -> Claim:
   )  # fmt: skip
 
 
-_LIKE_COLD = (Check('as many different ones', 'apart', ('sft_cold',), -MODES,
-                    MODES),)  # fmt: skip
+_LIKE_COLD = (Check('spread as widely', 'apart', ('sft_cold',), -NATS,
+                    NATS),)  # fmt: skip
 CLAIMS = (
-  _exact('exact_covers', 'at its optimum forward KL covers more right answers '
-         'than reverse KL', 'distinct', 'exact_forward', 'exact_reverse'),
+  _exact('exact_covers', 'at its optimum forward KL spreads over more right '
+         'answers than reverse KL', 'even', 'exact_forward', 'exact_reverse'),
   _exact('exact_valid', 'at its optimum reverse KL is right more often than '
          'forward KL', 'right', 'exact_reverse', 'exact_forward'),
-  _trained('covers', 'SFT finds more different names than reverse KL',
-           'distinct', 'sft', 'reverse', 'reverse'),
+  _trained('covers', 'SFT spreads over more names than reverse KL',
+           'even', 'sft', 'reverse', 'reverse'),
   _trained('valid', 'reverse KL gives a name more often than SFT', 'right',
            'reverse', 'sft', 'reverse'),
   _trained('cold', 'reverse KL gives a name more often than SFT that is drawn '
@@ -112,9 +111,10 @@ STUDY = lab.Study(
     'answers each.',
     f'SFT takes {_FULL.sft_steps} steps of {DEMOS} demonstrations, as many as '
     'the adversary reads.',
-    f'Coverage: different names to be expected in {TRIES} tries. SFT drawn '
-    'colder is right more often for nothing: at the temperature at which, with '
-    'the tuning seeds, it finds as many different names as reverse KL.',
+    'Coverage: the entropy of an answer, given that it is a name (different '
+    f'names to be expected in {TRIES} tries grow with the share of names too). '
+    'SFT drawn colder is right more often for nothing: at the temperature at '
+    'which, with the tuning seeds, it has the entropy of reverse KL.',
     f'Exact: {exact.CONTEXTS} contexts with {exact.RIGHT} right answers of '
     f'{exact.ANSWERS} each, a softmax linear in {exact.FEATURES} features, '
     'and the exact gradient of each divergence (Jensen-Shannon beside): what '
@@ -134,7 +134,7 @@ STUDY = lab.Study(
     'gain': lab.Measure('Gained', 'points', 'higher', 1),
     'even': lab.Measure('Entropy of the right', 'nats', 'higher', 2),
     'fit': lab.Measure('KL of the even draw to it', 'nats', 'lower', 2),
-    'apart': lab.Measure('Different, above reverse KL', '', '', 2),
+    'apart': lab.Measure('Entropy, above reverse KL', 'nats', '', 2),
     'told': lab.Measure('Tokens that the adversary tells', '%', '', 1),
     'own': lab.Measure('Exact: its divergence', 'nats', 'lower', 3),
     'ahead': lab.Measure('Exact: the others have more of it', 'nats', '', 3),

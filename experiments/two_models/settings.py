@@ -86,9 +86,9 @@ class Scale:
 
 SCALES = {
   'full': Scale(
-    seeds=8, preset='depth-1', base_rows=128, base_steps=200, first_steps=50,
-    turns=4, judge_steps=25, steps=20, judge_rate=3e-3,
-    exact_steps=3000, grid=(3e-4, 1e-3, 3e-3, 1e-2), extend=1, places=4,
+    seeds=8, preset='depth-1', base_rows=128, base_steps=200, first_steps=1000,
+    turns=4, judge_steps=25, steps=20, judge_rate=1e-3,
+    exact_steps=3000, grid=(1e-4, 3e-4, 1e-3, 3e-3), extend=1, places=4,
   ),
   'reduced': Scale(
     seeds=2, preset='depth-1', base_rows=32, base_steps=20, first_steps=4,

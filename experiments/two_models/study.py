@@ -85,7 +85,7 @@ def cold_arm(
 ) -> lab.Arm:
   """SFT drawn at a temperature of HEATS."""
   values = dict(values_of(found, base, HEATS.index(heat)))
-  values['apart'] = values['distinct'] - np.asarray(reverse.values['distinct'])
+  values['apart'] = values['even'] - np.asarray(reverse.values['even'])
   return dataclasses.replace(
     arm, label=f'SFT, drawn at {heat:g}', values=values, account=[],
     overrides={'temperature': heat},

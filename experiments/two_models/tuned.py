@@ -19,7 +19,7 @@ class Chosen:
   rates  {arm: its rates}
   found  {arm: {rate: {measure: [seeds, HEATS]}}}
   start  {measure: [seeds, HEATS]} of the bases
-  heat   of HEATS, at which SFT finds as many different names as reverse KL
+  heat   of HEATS, at which SFT spreads over names as reverse KL does
   """
 
   rates: Mapping[str, lab.Tuned]
@@ -62,5 +62,5 @@ def tune(runs: lab.Lab, scale: Scale) -> Chosen:
   mean = lambda arm, measure: np.mean(
     found[arm][rates[arm].chosen][measure], axis=0
   )
-  away = np.abs(mean('sft', 'distinct') - mean('reverse', 'distinct')[0])
+  away = np.abs(mean('sft', 'even') - mean('reverse', 'even')[0])
   return Chosen(rates, found, start, HEATS[int(np.argmin(away))])
