@@ -124,4 +124,19 @@ STUDY = lab.Study(
   ),
 )  # fmt: skip
 
-READING: tuple[str, ...] = ()
+# Of the committed run, written after it.
+READING: tuple[str, ...] = (
+  'The fixed rubric is exploited: what it pays goes from 39 to 76%, vowels '
+  'from 26 to 75%, and right answers from 36 to 28%. That they fall by more '
+  'than 5 points is undecided (-7.2, -13.1 to -1.4). By the audited rubric '
+  'they rise to 55%, 27 points above the fixed one and 20 above the base (both '
+  'reproduced); by the verdict itself, with half of the steps, to 73%.',
+  'SuperHF gains 18 points, PPO 37 with as many own answers (contradicted). It '
+  'imitates one answer in four and learns nothing from the others.',
+  'PPO straight from the base keeps 56 of 90% on the other tasks, and nothing '
+  'is left after SFT and then PPO (reproduced), at equally many right answers '
+  '(73 and 72%; that it is right more often is undecided). All of that loss is '
+  "SFT's: its rate, chosen by right answers alone, is 0.003, and SFT by itself "
+  'has lost everything. In the first pilot, with a rate of 0.0001, it kept '
+  'what the base could, and PPO after it was level with PPO from the base.',
+)
