@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.second_tries import design, pilot, probe, study
+from experiments.second_tries import design, pilot, probe, run
 from posttrain_jax import lab, tasks
 from posttrain_jax.core.types import Rollout
 from posttrain_jax.run import config as config_lib
@@ -135,7 +135,7 @@ def test_what_a_stage_lost_and_gained():
     'first': np.array([0.25, 0.4]), 'fifth': np.array([0.6, 0.7]),
     **dict.fromkeys(('over', 'mended', 'repeated'), np.zeros(2)),
   }  # fmt: skip
-  values = study.values_of(found, start)
+  values = run.values_of(found, start)
   np.testing.assert_allclose(values['lost'], [5.0, 0.0], atol=1e-9)
   np.testing.assert_allclose(values['gain'], [-5.0, 10.0])
   np.testing.assert_allclose(values['gain_fifth'], [10.0, 20.0])
@@ -143,7 +143,7 @@ def test_what_a_stage_lost_and_gained():
 
 def drawn(program):
   """(answers of a step, rows that demonstrate)"""
-  config = study.arm_config(program, FULL)
+  config = run.arm_config(program, FULL)
   twice = 2 if config.demos_from == 'refined' else 1
   demos = config.prompts_per_step * config.demos_per_prompt
   own = config.prompts_per_step * config.group_size * twice
@@ -157,7 +157,7 @@ def test_groups_with_and_without_a_guest_draw_as_many_answers():
 
 
 def test_groups_differ_in_their_guest():
-  flat = lambda x: config_lib.flatten(study.arm_config(x, FULL).to_dict())
+  flat = lambda x: config_lib.flatten(run.arm_config(x, FULL).to_dict())
   own, demo, none = (flat(x) for x in ('critique', 'luffy', 'grpo'))
   differ = {key for key in own if own[key] != demo.get(key)}
   assert differ == {'demos_from', 'prompts_per_step', 'refine.feedback'}
@@ -174,9 +174,9 @@ def test_a_round_of_rise_learns_from_the_model_as_it_begins(monkeypatch):
     asked.append((name, config.collect.sampler, start, hparams, draw))
     return name
 
-  monkeypatch.setattr(study, 'base_of', lambda *_: 'base')
+  monkeypatch.setattr(run, 'base_of', lambda *_: 'base')
   runs = SimpleNamespace(train=train)
-  study.stages_of(runs, 'rise_2', {'rise': 0.1, 'sft': 0.2}, FULL)
+  run.stages_of(runs, 'rise_2', {'rise': 0.1, 'sft': 0.2}, FULL)
   rate = {design.RATE: 0.1}
   assert asked == [
     ('rise-1', 'ref', 'base', rate, 1), ('rise-2', 'ref', 'rise-1', rate, 2),
@@ -200,7 +200,7 @@ def test_every_seed_has_a_base_of_its_own(monkeypatch):
     return SimpleNamespace(seeds=seeds, train=lambda *_: seeds)
 
   for seeds in ((100, 101) * 4, range(8)):
-    study.base_of(SimpleNamespace(seeds=seeds, beside=beside), FULL)
+    run.base_of(SimpleNamespace(seeds=seeds, beside=beside), FULL)
   (trained, tuning), (again, rows) = asked
   assert trained == again == FULL.base_seeds == (100, 101, *range(8))
   assert tuning == [0, 1] * 4 and rows == list(range(2, 10))

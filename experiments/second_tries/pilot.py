@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.second_tries import study
+from experiments.second_tries import run
 from experiments.second_tries.design import CLAIMS, SCALES, WAYS, Scale
 from posttrain_jax import lab
 from posttrain_jax.log import progress
@@ -33,7 +33,7 @@ def main() -> int:
     found, rates = {}, {}
     for arm in ARMS:
       if WAYS[arm].tuned:
-        tuning = study.tune(runs, scale, (arm,))
+        tuning = run.tune(runs, scale, (arm,))
         if not found:
           found['base'] = tuning.start
           print(f'{"base":18} {line(tuning.start)}', flush=True)
@@ -52,30 +52,30 @@ def main() -> int:
 
 def second(
   runs: lab.Lab, arm: str, rates: Mapping[str, float], scale: Scale
-) -> study.Found:
+) -> run.Found:
   """What the tuning seeds come to with an arm that has no rate of its own."""
   count = len(scale.tuning_seeds)
   own = runs.beside(scale.tuning_seeds * (scale.seeds // count))
-  stage = study.stages_of(own, arm, rates, scale)[-1]
-  judge = study.Judge(own, study.base_of(own, scale), scale)
+  stage = run.stages_of(own, arm, rates, scale)[-1]
+  judge = run.Judge(own, run.base_of(own, scale), scale)
   seen = judge.found(stage, 'validation')
   return {name: x[:count] for name, x in seen.items()}
 
 
 def values(
-  found: Mapping[str, study.Found],
+  found: Mapping[str, run.Found],
 ) -> dict[str, dict[str, np.ndarray]]:
   """What claims compare, of arms, and of what their answers apart are worth."""
   made = {
-    arm: study.values_of(seen, found['base']) for arm, seen in found.items()
+    arm: run.values_of(seen, found['base']) for arm, seen in found.items()
   }
-  for name, (arm, kind) in study.APART.items():
+  for name, (arm, kind) in run.APART.items():
     if arm in found:
       made[name] = {'fifth': 100.0 * found[arm][kind]}
   return made
 
 
-def line(seen: study.Found) -> str:
+def line(seen: run.Found) -> str:
   return ' | '.join(f'{name}{lab.row(100.0 * seen[name])}' for name in SHOWN)
 
 
