@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posttrain_jax.core.types import Array, Example, PyTree
+from posttrain_jax.core.types import Array, PyTree
 from posttrain_jax.evals import in_graph
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders
@@ -16,7 +16,7 @@ __all__ = ['Parts']
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class Parts(in_graph.HeldOut):
   """Probe: one answer at temperature 1 to each of N held-out problems.
 
   parts  names of what the verdict says besides
@@ -33,12 +33,6 @@ class Parts:
   num_problems: int
   heldout_fraction: float
   part: str
-
-  def problems(self, key: Array) -> Example:
-    """The problems [N, ...] that `key` stands for."""
-    return in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array

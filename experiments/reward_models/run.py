@@ -1,7 +1,7 @@
 r"""What helps against a reward that is exploited, and on the way to a reward?
 
   python -m experiments.reward_models.run             # full
-  python -m experiments.reward_models.run --reduced   # two minutes
+  python -m experiments.reward_models.run --reduced   # into runs/
 
 README.md has the question and the reading, settings.py the arms and sizes,
 design.py the claims, bench.py the stages, tuned.py their rates.
