@@ -1,7 +1,7 @@
 r"""Does training on second tries help, at the first try and at later turns?
 
 python -m experiments.second_tries.run             # full
-python -m experiments.second_tries.run --reduced   # two minutes of one core
+python -m experiments.second_tries.run --reduced   # four minutes
 
 README.md has the question and the reading, design.py the arms, sizes and
 claims, probe.py the measure of turns.
