@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.curricula import design, shown, study
+from experiments.curricula import design, run, shown
 from experiments.curricula.probe import Levels
 from posttrain_jax import curricula
 from posttrain_jax.models import transformer
@@ -60,7 +60,7 @@ def test_an_arm_of_floor_alone_draws_evenly():
 @pytest.mark.parametrize('name', design.WAYS)
 def test_numbers_of_a_way_are_of_its_config(name):
   way = design.WAYS[name]
-  config = study.arm_config(way.program, FULL)
+  config = run.arm_config(way.program, FULL)
   known = config_lib.flatten(config.to_dict())
   assert {design.RATE, *dict(way.hparams)} <= known.keys()
   own = design.PROGRAMS[way.program]
@@ -99,17 +99,17 @@ def test_values_are_of_the_level_that_gained_most():
   right = start.copy()
   right[0, 1], right[1, 1, :2] = 1.0, 1.0  # gains 100 and 50 points
   right[:, 2, 0] = 1.0  # gains 25 on both
-  values = study.values_of(right, start)
+  values = run.values_of(right, start)
   np.testing.assert_allclose(values['gain'], [100.0, 50.0])
   np.testing.assert_allclose(values['accuracy'], [31.25, 18.75])
   np.testing.assert_allclose(values[design.measure_of(design.LEVELS[2])], 25.0)
   # The level that is never drawn is no part of what rates are chosen by.
-  np.testing.assert_allclose(study.score(right), [1.25 / 3, 0.75 / 3])
+  np.testing.assert_allclose(run.score(right), [1.25 / 3, 0.75 / 3])
 
 
 def test_the_best_bandit_is_the_one_of_the_tuning_seeds():
   scores = {'uniform': 0.9, 'bandit': 0.4, 'bandit_sharp': 0.6}
-  assert study.Tuning({}, {}, {}, scores).best == 'bandit_sharp'
+  assert run.Tuning({}, {}, {}, scores).best == 'bandit_sharp'
 
 
 def test_levels_that_are_drawn_have_chances():

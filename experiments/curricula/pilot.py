@@ -11,7 +11,7 @@ claims' differences spread.
 import dataclasses
 import sys
 
-from experiments.curricula import study
+from experiments.curricula import run
 from experiments.curricula.design import (
   BANDITS,
   BEST,
@@ -38,7 +38,7 @@ def main() -> int:
   with progress.Progress() as bar:
     runs = lab.Lab('runs/curricula-full', range(scale.seeds), bar)
     for arm in ARMS:
-      found = study.tune(runs, dataclasses.replace(scale, arms=(arm,)))
+      found = run.tune(runs, dataclasses.replace(scale, arms=(arm,)))
       if not scores:
         print(f'{"base":12} {line(found.start)}', flush=True)
       scores |= found.scores

@@ -1,7 +1,7 @@
 r"""Does the order of problems matter to RL?
 
-python -m experiments.curricula.study             # full
-python -m experiments.curricula.study --reduced   # into runs/
+python -m experiments.curricula.run             # full
+python -m experiments.curricula.run --reduced   # into runs/
 
 README.md has the question and the reading, design.py the levels, arms, sizes
 and claims, probe.py the measure by level.
