@@ -73,6 +73,19 @@ def test_answers_that_are_alike_leave_the_weights(monkeypatch):
   assert [float(found[x]) for x in NAMES] == [0.5, 0.25]
 
 
+def test_an_audit_may_leave_test_problems_alone():
+  task = tasks.make('attributes', segments=3)  # 216 problems
+  keys = dict(task=task, num_problems=8, heldout_fraction=0.5)
+  key = jax.random.key(0)
+  drawn = {part: made(part=part, **keys).problems(key).prompt
+           for part in ('', 'test', 'validation')}  # fmt: skip
+  want = in_graph.problems(task, key, 8, 0.5, 'validation').prompt
+  np.testing.assert_array_equal(drawn['validation'], want)
+  asked = {part: {tuple(x) for x in np.asarray(prompts).tolist()}
+           for part, prompts in drawn.items()}  # fmt: skip
+  assert not asked['test'] & asked['validation']
+
+
 @functools.cache
 def config():
   c = config_lib.load(

@@ -18,7 +18,7 @@ __all__ = ['Audit']
 
 
 @dataclasses.dataclass(frozen=True)
-class Audit:
+class Audit(in_graph.HeldOut):
   """`audit(params, base_params, key) -> {name: scalar}`, jit- and vmap-able.
 
   model             of the policy
@@ -30,6 +30,8 @@ class Audit:
   samples           answers to each
   heldout_fraction  share of problems that training leaves out; 0 = no split
   temperature       of the answers
+  part              'test' or 'validation': halves of what training leaves out
+                    without a common problem; '' = both
 
   Gives 'weight/NAME' of each feature, by `rewards.arrays.audit` of all answers,
   and 'gold', their mean. Between stages of `lab.rounds` it is what `lab.Look`
@@ -50,6 +52,7 @@ class Audit:
   samples: int = 4
   heldout_fraction: float = 0.0
   temperature: float = 1.0
+  part: str = ''
 
   def __post_init__(self):
     if not self.features or len(self.features) != len(self.before):
@@ -74,9 +77,7 @@ class Audit:
     self, params: PyTree, base_params: PyTree | None, key: Array
   ) -> dict[str, Array]:
     del base_params
-    examples = in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction
-    )
+    examples = self.problems(key)
     samples, _ = in_graph.generate_and_verify(
       params,
       self.model,
