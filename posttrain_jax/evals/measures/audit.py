@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax.core.resolve import nearest
-from posttrain_jax.core.types import Array, PyTree
+from posttrain_jax.core.types import Array, Example, PyTree
 from posttrain_jax.evals import in_graph
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rewards import arrays
@@ -18,7 +18,7 @@ __all__ = ['Audit']
 
 
 @dataclasses.dataclass(frozen=True)
-class Audit(in_graph.HeldOut):
+class Audit:
   """`audit(params, base_params, key) -> {name: scalar}`, jit- and vmap-able.
 
   model             of the policy
@@ -66,6 +66,13 @@ class Audit(in_graph.HeldOut):
         raise ValueError(
           f'the verifier finds no "{name}".{nearest(name, known)}'
         )
+
+  # Not of `in_graph.HeldOut`: either module may be read first.
+  def problems(self, key: Array) -> Example:
+    """The problems [num_problems, ...] that `key` stands for."""
+    return in_graph.problems(
+      self.task, key, self.num_problems, self.heldout_fraction, self.part
+    )
 
   def _found_of_one(self, key: Array) -> dict[str, Array]:
     """What the verifier finds of the oracle's answer to a problem."""
