@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.flower import bench, run, settings
+from experiments.flows.tuned import heated
 from posttrain_jax import lab
 
 
@@ -11,11 +12,11 @@ def found(kl, hit, hot=()):
   """Measures of two seeds; `hot` at higher temperatures than 1."""
   values = {'kl': kl, 'kl_back': 0.0, 'entropy': 1.0, 'hit': hit, 'taken': 0.1}
   held = {
-    run.heated(name, heat): np.full(2, x)
+    heated(name, heat): np.full(2, x)
     for heat in settings.HEAT
     for name, x in values.items()
   }
-  held |= {run.heated('kl', heat): np.full(2, x) for heat, x in hot}
+  held |= {heated('kl', heat): np.full(2, x) for heat, x in hot}
   return held | {'right': np.full(2, 0.5)}
 
 

@@ -28,16 +28,12 @@ from experiments.flower.settings import (
   WAYS,
   Scale,
 )
+from experiments.flows.tuned import heated
 from posttrain_jax import lab
 
 Found = Mapping[str, np.ndarray]
 _HELD = ('kl', 'kl_back', 'entropy', 'hit', 'taken')
 _SHARES = ('hit', 'taken', 'right')
-
-
-def heated(name: str, heat: float) -> str:
-  """What `probes.Names` calls a measure at a temperature."""
-  return name if heat == 1.0 else f'{name}@{heat:g}'
 
 
 def values_of(found: Found, heat: float = 1.0) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ __all__ = ['Turns', 'again', 'apart']
 
 
 @dataclasses.dataclass(frozen=True)
-class Turns:
+class Turns(in_graph.HeldOut):
   """Probe: a first answer, and after each wrong one another that is told so.
 
   task   shows an answer with the verifier's mark; its problems are asked bare
@@ -49,10 +49,7 @@ class Turns:
 
   def problems(self, key: Array) -> Example:
     """The problems [N, ...] that `key` stands for, without an answer."""
-    drawn = in_graph.problems(
-      self.task, key, self.num_problems, self.heldout_fraction, self.part
-    )
-    return jax.vmap(self.task.bare)(drawn)
+    return jax.vmap(self.task.bare)(super().problems(key))
 
   def __call__(
     self, params: PyTree, base_params: PyTree | None, key: Array

@@ -12,10 +12,10 @@ from posttrain_jax.core import sharding
 from posttrain_jax.core.resolve import nearest
 from posttrain_jax.core.stops import Ends
 from posttrain_jax.core.types import Array, Batch, Example, Rollout, TrainState
-from posttrain_jax.models import heads
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rollout import decoders, environments
 from posttrain_jax.rollout.guide import Guide
+from posttrain_jax.rollout.scored import answer_scores
 from posttrain_jax.tasks import split
 
 FIXED = 0  # seed of completions that are the same at every step
@@ -170,12 +170,8 @@ class Setting:
     self, state: TrainState, judge: str, examples: Example, samples: Rollout
   ) -> Array:
     """[B, G] the scores that a reward model of the run gives answers."""
-    rows = sharding.rows(rows_of(examples, samples))
-    scores = heads.sequence_values(
-      self.params(state, judge), self.models[judge], rows.tokens, rows.mask,
-      positions=rows.positions, segment_ids=rows.segment_ids,
-    )  # fmt: skip
-    return jax.lax.stop_gradient(scores.reshape(samples.mask.shape[:2]))
+    params = jax.lax.stop_gradient(self.params(state, judge))
+    return answer_scores(params, self.models[judge], examples, samples)
 
   def fixed(self, examples: Example) -> tuple[Example, Array]:
     """The problems under identities of their own, and a key: what is drawn by

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from posttrain_jax import rollout
-from posttrain_jax.core import sharding
-from posttrain_jax.core.types import Array, Example, PyTree, Rollout, TrainState
-from posttrain_jax.models import heads
+from posttrain_jax.core.types import Array, Example, Rollout, TrainState
 from posttrain_jax.models.config import ModelConfig
 from posttrain_jax.rewards import arrays, mixing
 from posttrain_jax.rewards.entries import MODEL, VERIFIER, Entry
+from posttrain_jax.rollout.scored import answer_scores
 
 
 def log_reward(part: Any, rewards: Array) -> Array:
@@ -34,20 +33,6 @@ def prefix_log_rewards(
   prompt_lengths  [R]
   """
   return rollout.place(log_reward(part, rewards), prompt_lengths, total)
-
-
-def answer_scores(
-  params: PyTree, model: ModelConfig, examples: Example, samples: Rollout
-) -> Array:
-  """[B, G] a reward model's score of each answer, read after its last token."""
-  rows = sharding.rows(
-    rollout.assemble_groups(examples.prompt, examples.prompt_mask, samples)
-  )
-  values = heads.sequence_values(
-    params, model, rows.tokens, rows.mask, positions=rows.positions,
-    segment_ids=rows.segment_ids,
-  )  # fmt: skip
-  return values.reshape(samples.mask.shape[:2])
 
 
 def make_scores(

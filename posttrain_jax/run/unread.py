@@ -43,9 +43,7 @@ def _file(run: Any) -> str:
 
 def _not_collected(run: Any) -> str:
   """Whether a source of rows makes them: `collect` is for in-graph tasks."""
-  if _on_records(run) or run.batches is None:
-    return _file(run)
-  return ORACLE
+  return _file(run) or ('' if run.batches is None else ORACLE)
 
 
 def _file_alone(run: Any) -> str:
